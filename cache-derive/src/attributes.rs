@@ -1,0 +1,174 @@
+//! The attributes `#[cacheable(..)]` of a struct and of a field, as structs of options.
+//!
+//! What can be said of one attribute alone is checked here: its word, its place, its value, and that it stands once.
+
+use quote::ToTokens;
+use syn::punctuated::Punctuated;
+use syn::{Attribute, Error, Meta, Path, Result, Token};
+
+use crate::mistakes::Mistakes;
+use crate::nearest::nearest;
+use crate::value;
+
+const OF_STRUCTS: &[&str] = &["namespace", "entity", "ttl", "not_found_ttl", "version", "crate"];
+const OF_FIELDS: &[&str] = &["id", "rename", "default", "skip", "json", "with"];
+
+const SYNTAX: &str = "attributes are written `#[cacheable(word, name = value)]`";
+
+/// What a newtype that derives `CacheId` can have.
+const OF_NEWTYPES: &[&str] = &["crate"];
+
+#[derive(Default)]
+pub(crate) struct StructAttributes {
+    pub(crate) namespace: Option<Given<String>>,
+    pub(crate) entity: Option<Given<String>>,
+    pub(crate) ttl: Option<Given<u64>>,
+    pub(crate) not_found_ttl: Option<Given<u64>>,
+    pub(crate) version: Option<Given<u32>>,
+    pub(crate) krate: Option<Given<Path>>,
+    /// Something stands there that isn't understood: no conclusions from what is missing.
+    pub(crate) unclear: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct FieldAttributes {
+    pub(crate) id: Option<Given<()>>,
+    pub(crate) rename: Option<Given<String>>,
+    pub(crate) default: Option<Given<()>>,
+    pub(crate) skip: Option<Given<()>>,
+    pub(crate) json: Option<Given<()>>,
+    pub(crate) with: Option<Given<Path>>,
+    /// As with structs.
+    pub(crate) unclear: bool,
+}
+
+/// An attribute that was given.
+pub(crate) struct Given<T> {
+    pub(crate) original: Meta,
+    /// Nothing when it was malformed, which is then among the mistakes.
+    value: Option<T>,
+}
+
+impl<T> Given<T> {
+    /// What stands behind the `=`.
+    pub(crate) fn argument(&self) -> &dyn ToTokens {
+        match &self.original {
+            Meta::NameValue(meta) => &meta.value,
+            other => other,
+        }
+    }
+}
+
+/// The value of an attribute, where there is a good one.
+pub(crate) fn value<T>(given: &Option<Given<T>>) -> Option<&T> {
+    given.as_ref().and_then(|given| given.value.as_ref())
+}
+
+impl StructAttributes {
+    pub(crate) fn read(attributes: &[Attribute], mistakes: &mut Mistakes) -> Self {
+        let (items, unclear) = items(attributes, mistakes);
+        let mut read = Self { unclear, ..Self::default() };
+        for item in items {
+            let result = match value::word(&item).as_str() {
+                "namespace" => set(&mut read.namespace, item, value::key_part),
+                "entity" => set(&mut read.entity, item, value::key_part),
+                "ttl" => set(&mut read.ttl, item, value::millis),
+                "not_found_ttl" => set(&mut read.not_found_ttl, item, value::millis),
+                "version" => set(&mut read.version, item, value::version),
+                "crate" => set(&mut read.krate, item, value::crate_path),
+                word => {
+                    read.unclear = true;
+                    Err(unknown(&item, word, OF_STRUCTS, OF_FIELDS, "on a field, not on the struct"))
+                }
+            };
+            mistakes.sift(result);
+        }
+        read
+    }
+
+    /// Reads those of a newtype, which can only say where the crate is.
+    pub(crate) fn read_newtype(attributes: &[Attribute], mistakes: &mut Mistakes) -> Self {
+        let mut read = Self::default();
+        for item in items(attributes, mistakes).0 {
+            let result = match value::word(&item).as_str() {
+                "crate" => set(&mut read.krate, item, value::crate_path),
+                word => Err(unknown(&item, word, OF_NEWTYPES, OF_STRUCTS, "on a struct that derives `Cacheable`")),
+            };
+            mistakes.sift(result);
+        }
+        read
+    }
+}
+
+impl FieldAttributes {
+    pub(crate) fn read(attributes: &[Attribute], mistakes: &mut Mistakes) -> Self {
+        let (items, unclear) = items(attributes, mistakes);
+        let mut read = Self { unclear, ..Self::default() };
+        for item in items {
+            let result = match value::word(&item).as_str() {
+                "id" => set(&mut read.id, item, value::none),
+                "rename" => set(&mut read.rename, item, value::field_name),
+                "default" => set(&mut read.default, item, value::none),
+                "skip" => set(&mut read.skip, item, value::none),
+                "json" => set(&mut read.json, item, value::json),
+                "with" => set(&mut read.with, item, value::module),
+                word => {
+                    read.unclear = true;
+                    Err(unknown(&item, word, OF_FIELDS, OF_STRUCTS, "on the struct, not on a field"))
+                }
+            };
+            mistakes.sift(result);
+        }
+        read
+    }
+}
+
+/// The attributes that are meant for this crate.
+pub(crate) fn of_crate(attributes: &[Attribute]) -> impl Iterator<Item = &Attribute> {
+    attributes.iter().filter(|attribute| attribute.path().is_ident("cacheable"))
+}
+
+/// All that stands in `#[cacheable(..)]`, and whether some of it can't be told apart.
+fn items(attributes: &[Attribute], mistakes: &mut Mistakes) -> (Vec<Meta>, bool) {
+    let mut items = Vec::new();
+    let mut unclear = false;
+    for attribute in of_crate(attributes) {
+        let list = match &attribute.meta {
+            Meta::List(list) => {
+                let list = list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated);
+                list.map_err(|mistake| Error::new(mistake.span(), format!("{mistake}: {SYNTAX}")))
+            }
+            other => Err(Error::new_spanned(other, SYNTAX)),
+        };
+        match mistakes.sift(list) {
+            Some(list) => items.extend(list),
+            None => unclear = true,
+        }
+    }
+    (items, unclear)
+}
+
+fn set<T>(slot: &mut Option<Given<T>>, original: Meta, read: impl FnOnce(&Meta) -> Result<T>) -> Result<()> {
+    if slot.is_some() {
+        let message = format!("`{}` stands here twice: remove one", value::word(&original));
+        return Err(Error::new_spanned(original, message));
+    }
+    let value = read(&original);
+    let (value, result) = match value {
+        Ok(value) => (Some(value), Ok(())),
+        Err(mistake) => (None, Err(mistake)),
+    };
+    *slot = Some(Given { original, value });
+    result
+}
+
+fn unknown(item: &Meta, word: &str, known: &[&str], elsewhere: &[&str], place: &str) -> Error {
+    let message = if elsewhere.contains(&word) {
+        format!("`{word}` belongs {place}")
+    } else if let Some(nearest) = nearest(word, known) {
+        format!("unknown attribute `{word}`; did you mean `{nearest}`?")
+    } else {
+        format!("unknown attribute `{word}`; known here: `{}`", known.join("`, `"))
+    };
+    Error::new_spanned(item.path(), message)
+}

@@ -1,0 +1,232 @@
+//! The code that `#[derive(Cacheable)]` writes.
+//!
+//! It stands in a `const _`, names everything by absolute paths, and imports nothing. Each stored field gets a constant
+//! with its codec, the only place that asks something of the field's type: so a type that doesn't fit is one error.
+
+use proc_macro2::{Ident, TokenStream};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::ext::IdentExt;
+use syn::spanned::Spanned;
+use syn::{DeriveInput, Generics};
+
+use crate::attributes::value;
+use crate::mistakes::Mistakes;
+use crate::model::{Field, Record};
+use crate::tokens::{derived, derived_span, mention};
+use crate::{rules, stub};
+
+pub(crate) fn cacheable(input: &DeriveInput) -> TokenStream {
+    let mut mistakes = Mistakes::default();
+    let record = Record::read(input, &mut mistakes);
+    rules::check(&record, &mut mistakes);
+    match mistakes.into_error() {
+        None => implementation(&record),
+        Some(error) => {
+            let error = error.into_compile_error();
+            let stub = stub::cacheable(&record);
+            quote!(#error #stub)
+        }
+    }
+}
+
+/// The parts in which a working impl and a stub differ.
+pub(crate) struct Parts<'a> {
+    pub(crate) generics: Generics,
+    pub(crate) id: TokenStream,
+    pub(crate) handles: Vec<&'a Field<'a>>,
+    pub(crate) codecs: TokenStream,
+    /// The schema and the methods of `Cacheable`.
+    pub(crate) members: TokenStream,
+}
+
+pub(crate) fn assemble(record: &Record, parts: Parts) -> TokenStream {
+    let library = record.library();
+    let Parts { generics, id, handles, codecs, members } = parts;
+    let vis = &record.original.vis;
+    let name = derived(&record.original.ident);
+    let (impl_generics, ty_generics, where_clause) = generics.split_for_impl();
+
+    let fields = fields_name(record);
+    let fields_doc = format!("The handles of the fields of `{name}`.");
+    let handle_idents = handles.iter().map(|field| derived(field.ident));
+    let handle_codecs = handles.iter().map(|field| codec_name(field));
+    let declarations = handles.iter().map(|field| {
+        let vis = &field.original.vis;
+        let ident = derived(field.ident);
+        let ty = record.type_of(field);
+        let doc = format!("The field `{}`.", field.name());
+        quote!(#[doc = #doc] #vis #ident: #library::Field<#name, #ty>)
+    });
+
+    // A deprecated type is the struct's affair, where the compiler warns of it already.
+    quote! {
+        #[allow(deprecated)]
+        const _: () = {
+            #codecs
+
+            #[doc = #fields_doc]
+            #vis struct #fields {
+                #(#declarations,)*
+            }
+
+            #[automatically_derived]
+            impl #impl_generics #name #ty_generics #where_clause {
+                /// The handles of the fields, for updates.
+                #vis const FIELDS: #fields = <Self as #library::Cacheable>::FIELDS;
+            }
+
+            #[automatically_derived]
+            impl #impl_generics #library::Cacheable for #name #ty_generics #where_clause {
+                type Id = #id;
+                type Fields = #fields;
+
+                const FIELDS: #fields = #fields {
+                    #(#handle_idents: #library::Field::new(#handle_codecs),)*
+                };
+
+                #members
+            }
+        };
+    }
+}
+
+fn implementation(record: &Record) -> TokenStream {
+    let library = record.library();
+    let private = quote!(#library::__private);
+    let codecs = record.stored().map(|field| {
+        let name = codec_name(field);
+        let ty = record.type_of(field);
+        let codec = codec(record, field);
+        quote!(const #name: #private::Codec<#ty> = #codec;)
+    });
+    let default_ttl_check = default_ttl_check(record);
+
+    let schema = schema(record);
+    let id = id_of(record.ids(), |field| {
+        let ident = derived(field.ident);
+        quote_spanned!(ident.span()=> ::core::clone::Clone::clone(&self.#ident))
+    });
+    let puts = record.stored().map(|field| {
+        let (ident, codec) = (derived(field.ident), codec_name(field));
+        quote!(__record.put(&#codec, &self.#ident))
+    });
+    let reads = record.fields.iter().map(|field| read(record, field));
+
+    assemble(
+        record,
+        Parts {
+            generics: record.original.generics.clone(),
+            id: id_of(record.ids(), |field| record.type_of(field)),
+            handles: record.updatable().collect(),
+            codecs: quote!(#(#codecs)* #default_ttl_check),
+            members: quote! {
+                const SCHEMA: #library::Schema = #schema;
+
+                fn id(&self) -> Self::Id {
+                    #id
+                }
+
+                fn encode(&self, __record: &mut #private::RecordWriter) {
+                    #(#puts;)*
+                }
+
+                fn decode(
+                    __record: &mut #private::RecordReader<'_>,
+                ) -> ::core::result::Result<Self, #private::FieldError> {
+                    ::core::result::Result::Ok(Self { #(#reads,)* })
+                }
+            },
+        },
+    )
+}
+
+/// What an id is made of: the one part, or the tuple of several.
+pub(crate) fn id_of<'a>(
+    ids: impl Iterator<Item = &'a Field<'a>>,
+    part: impl FnMut(&'a Field<'a>) -> TokenStream,
+) -> TokenStream {
+    let parts: Vec<_> = ids.map(part).collect();
+    match parts.as_slice() {
+        [part] => part.clone(),
+        parts => quote!((#(#parts),*)),
+    }
+}
+
+fn schema(record: &Record) -> TokenStream {
+    let library = record.library();
+    let entity = record.entity();
+    let attributes = &record.attributes;
+    let namespace = value(&attributes.namespace).map(|namespace| quote!(.namespace(#namespace)));
+    let version = value(&attributes.version).map(|version| quote!(.version(#version)));
+    let ttl = value(&attributes.ttl).map(|millis| quote!(.ttl_millis(#millis)));
+    let not_found_ttl = value(&attributes.not_found_ttl).map(|millis| quote!(.not_found_ttl_millis(#millis)));
+    let names = record.stored().map(Field::name);
+    quote!(#library::Schema::new(#entity) #namespace #version #ttl #not_found_ttl .fields(&[#(#names),*]))
+}
+
+fn codec(record: &Record, field: &Field) -> TokenStream {
+    let library = record.library();
+    let private = quote!(#library::__private);
+    let name = field.name();
+    let ty = record.type_of(field);
+    if field.is_id() {
+        return quote!(#private::id::<#ty>(#name));
+    }
+    if field.attributes.json.is_some() {
+        return quote!(#private::json::<#ty>(#name));
+    }
+    let Some((with, module)) = field.attributes.with.as_ref().zip(value(&field.attributes.with)) else {
+        return quote!(#private::native::<#ty>(#name));
+    };
+    // What is wrong with the module's functions is shown at the text that names it.
+    quote_spanned! {derived_span(with.argument().span())=>
+        #private::Codec::with(
+            #name,
+            |__value| ::core::result::Result::Ok(::core::option::Option::Some(
+                ::core::convert::Into::into(#module::encode(__value)),
+            )),
+            |__bytes| ::core::result::Result::map_err(#module::decode(&__bytes), ::core::convert::Into::into),
+        )
+    }
+}
+
+fn read(record: &Record, field: &Field) -> TokenStream {
+    let ident = derived(field.ident);
+    let codec = codec_name(field);
+    let ty = record.type_of(field);
+    if !field.is_stored() {
+        quote!(#ident: <#ty as ::core::default::Default>::default())
+    } else if field.attributes.default.is_some() {
+        quote!(#ident: __record.or_default::<#ty>(&#codec)?)
+    } else {
+        quote!(#ident: __record.required(&#codec)?)
+    }
+}
+
+/// Compares a `not_found_ttl` that stands alone with the library's default for `ttl`.
+fn default_ttl_check(record: &Record) -> Option<TokenStream> {
+    let attributes = &record.attributes;
+    let given = attributes.not_found_ttl.as_ref().filter(|_| attributes.ttl.is_none())?;
+    let millis = u128::from(*value(&attributes.not_found_ttl)?);
+    let library = record.library();
+    Some(quote_spanned! {derived_span(given.argument().span())=>
+        const _: () = ::core::assert!(
+            #millis < ::core::time::Duration::as_millis(&#library::defaults::TTL),
+            "`not_found_ttl` must be shorter than `ttl`: write a `ttl` too, since this is longer than its default",
+        );
+    })
+}
+
+pub(crate) fn codec_name(field: &Field) -> Ident {
+    format_ident!("__codec_{}", field.ident.unraw(), span = derived_span(field.ident.span()))
+}
+
+/// `ProductFields`, or something longer when that is the name of a type which a field has.
+fn fields_name(record: &Record) -> Ident {
+    let name = &record.original.ident;
+    let mut fields = format!("{}Fields", name.unraw());
+    while record.fields.iter().any(|field| mention(field.original.ty.to_token_stream(), &fields)) {
+        fields.push('_');
+    }
+    Ident::new(&fields, derived_span(name.span()))
+}

@@ -1,0 +1,33 @@
+//! The mistakes of one input, collected so that all of them are reported in one go.
+
+use std::fmt::Display;
+
+use quote::ToTokens;
+use syn::{Error, Result};
+
+#[derive(Default)]
+pub(crate) struct Mistakes(Option<Error>);
+
+impl Mistakes {
+    /// Adds a mistake that is to be shown under these tokens.
+    pub(crate) fn add(&mut self, tokens: impl ToTokens, message: impl Display) {
+        self.add_error(Error::new_spanned(tokens, message));
+    }
+
+    pub(crate) fn add_error(&mut self, mistake: Error) {
+        match &mut self.0 {
+            Some(others) => others.combine(mistake),
+            None => self.0 = Some(mistake),
+        }
+    }
+
+    /// Takes the mistake out of a result.
+    pub(crate) fn sift<T>(&mut self, result: Result<T>) -> Option<T> {
+        result.map_err(|mistake| self.add_error(mistake)).ok()
+    }
+
+    /// All of them in one error, if there were any.
+    pub(crate) fn into_error(self) -> Option<Error> {
+        self.0
+    }
+}

@@ -1,0 +1,94 @@
+//! What a struct and its attributes mean, on top of the nodes that the user wrote.
+
+use std::borrow::Cow;
+
+use proc_macro2::{Ident, TokenStream};
+use quote::{ToTokens, quote};
+use syn::ext::IdentExt;
+use syn::{Data, DeriveInput, Path};
+
+use crate::attributes::{FieldAttributes, StructAttributes, value};
+use crate::mistakes::Mistakes;
+use crate::{names, tokens};
+
+/// A struct that is to be `Cacheable`.
+pub(crate) struct Record<'a> {
+    pub(crate) original: &'a DeriveInput,
+    pub(crate) attributes: StructAttributes,
+    /// The named fields; none when the input isn't a struct that has such.
+    pub(crate) fields: Vec<Field<'a>>,
+}
+
+pub(crate) struct Field<'a> {
+    pub(crate) original: &'a syn::Field,
+    pub(crate) ident: &'a Ident,
+    pub(crate) attributes: FieldAttributes,
+}
+
+impl<'a> Record<'a> {
+    pub(crate) fn read(original: &'a DeriveInput, mistakes: &mut Mistakes) -> Self {
+        let attributes = StructAttributes::read(&original.attrs, mistakes);
+        let mut fields = Vec::new();
+        if let Data::Struct(data) = &original.data {
+            for original in &data.fields {
+                let Some(ident) = &original.ident else { continue };
+                let attributes = FieldAttributes::read(&original.attrs, mistakes);
+                fields.push(Field { original, ident, attributes });
+            }
+        }
+        Self { original, attributes, fields }
+    }
+
+    /// The path of the library.
+    pub(crate) fn library(&self) -> TokenStream {
+        library(&self.attributes)
+    }
+
+    pub(crate) fn entity(&self) -> Cow<'_, str> {
+        match value(&self.attributes.entity) {
+            Some(entity) => Cow::Borrowed(entity),
+            None => Cow::Owned(names::snake_case(&self.original.ident.unraw().to_string())),
+        }
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &Field<'a>> {
+        self.fields.iter().filter(|field| field.is_id())
+    }
+
+    pub(crate) fn stored(&self) -> impl Iterator<Item = &Field<'a>> {
+        self.fields.iter().filter(|field| field.is_stored())
+    }
+
+    /// The type of a field, for use outside of the struct.
+    pub(crate) fn type_of(&self, field: &Field) -> TokenStream {
+        tokens::outside(&field.original.ty, &self.original.ident)
+    }
+
+    /// The fields that can be updated on their own.
+    pub(crate) fn updatable(&self) -> impl Iterator<Item = &Field<'a>> {
+        self.stored().filter(|field| !field.is_id())
+    }
+}
+
+impl Field<'_> {
+    pub(crate) fn is_id(&self) -> bool {
+        self.attributes.id.is_some()
+    }
+
+    pub(crate) fn is_stored(&self) -> bool {
+        self.attributes.skip.is_none()
+    }
+
+    /// The name in the hash.
+    pub(crate) fn name(&self) -> Cow<'_, str> {
+        match value(&self.attributes.rename) {
+            Some(name) => Cow::Borrowed(name),
+            None => Cow::Owned(self.ident.unraw().to_string()),
+        }
+    }
+}
+
+/// The path of the library: `crate = ..`, or what it is called in a manifest.
+pub(crate) fn library(attributes: &StructAttributes) -> TokenStream {
+    value(&attributes.krate).map_or_else(|| quote!(::cache_aside), Path::to_token_stream)
+}

@@ -1,0 +1,151 @@
+//! The rules that a struct as a whole must follow, one function each.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use proc_macro2::Ident;
+use syn::{Data, Fields};
+
+use crate::attributes::{Given, StructAttributes, value};
+use crate::mistakes::Mistakes;
+use crate::model::Record;
+use crate::names;
+
+/// The longest tuple that the library takes for an id.
+const MAX_IDS: usize = 8;
+
+pub(crate) fn check(record: &Record, mistakes: &mut Mistakes) {
+    has_named_fields(record, mistakes);
+    has_no_parameters(record, mistakes);
+    has_an_id(record, mistakes);
+    ids_fit_a_tuple(record, mistakes);
+    ids_are_plain(record, mistakes);
+    skipped_fields_are_plain(record, mistakes);
+    conversions_are_single(record, mistakes);
+    names_differ(record, mistakes);
+    entity_is_a_key_part(record, mistakes);
+    not_found_ttl_is_shorter(record, mistakes);
+}
+
+fn has_named_fields(record: &Record, mistakes: &mut Mistakes) {
+    const MISTAKE: &str = "`Cacheable` can only be derived for a struct with named fields";
+
+    match &record.original.data {
+        Data::Struct(data) => match &data.fields {
+            Fields::Named(_) => {}
+            Fields::Unnamed(fields) => {
+                let advice = "write `{ name: Type }`; a newtype that serves as an id derives `CacheId`";
+                mistakes.add(fields, format!("{MISTAKE}: {advice}"));
+            }
+            Fields::Unit => mistakes.add(&record.original.ident, format!("{MISTAKE}: this one has nothing to store")),
+        },
+        Data::Enum(data) => {
+            let advice = "put the enum into a field of one, with `#[cacheable(json)]`";
+            mistakes.add(data.enum_token, format!("{MISTAKE}: {advice}"));
+        }
+        Data::Union(data) => mistakes.add(data.union_token, MISTAKE),
+    }
+}
+
+fn has_no_parameters(record: &Record, mistakes: &mut Mistakes) {
+    let generics = &record.original.generics;
+    if !generics.params.is_empty() {
+        let message = "`Cacheable` can't be derived for a struct with parameters: write one struct for each kind of \
+                       record, which owns its data (`String`, not `&str`)";
+        mistakes.add(generics, message);
+    }
+}
+
+fn has_an_id(record: &Record, mistakes: &mut Mistakes) {
+    let is_struct = matches!(&record.original.data, Data::Struct(data) if matches!(data.fields, Fields::Named(_)));
+    let is_unclear = record.attributes.unclear || record.fields.iter().any(|field| field.attributes.unclear);
+    if is_struct && !is_unclear && record.ids().next().is_none() {
+        let name = &record.original.ident;
+        mistakes.add(name, format!("`{name}` has no id: put `#[cacheable(id)]` on the field that tells records apart"));
+    }
+}
+
+fn ids_fit_a_tuple(record: &Record, mistakes: &mut Mistakes) {
+    for id in record.ids().skip(MAX_IDS) {
+        mistakes.add(word(&id.attributes.id), format!("an id has at most {MAX_IDS} fields: make one text of some"));
+    }
+}
+
+fn ids_are_plain(record: &Record, mistakes: &mut Mistakes) {
+    for id in record.ids() {
+        let attributes = &id.attributes;
+        let mut refuse = |word: Option<&Ident>, reason| {
+            if let Some(word) = word {
+                mistakes.add(word, format!("an id field can't be `{word}`: {reason}"));
+            }
+        };
+        refuse(word(&attributes.skip), "it is always stored");
+        refuse(word(&attributes.default), "it is never missing");
+        refuse(word(&attributes.json), "it is stored as the text that stands in the key");
+        refuse(word(&attributes.with), "it is stored as the text that stands in the key");
+    }
+}
+
+fn skipped_fields_are_plain(record: &Record, mistakes: &mut Mistakes) {
+    let skipped = record.fields.iter().filter(|field| !field.is_stored() && !field.is_id());
+    for field in skipped {
+        let attributes = &field.attributes;
+        let words =
+            [word(&attributes.rename), word(&attributes.default), word(&attributes.json), word(&attributes.with)];
+        for word in words.into_iter().flatten() {
+            mistakes.add(word, format!("`{word}` says nothing beside `skip`, which leaves the field out: remove one"));
+        }
+    }
+}
+
+fn conversions_are_single(record: &Record, mistakes: &mut Mistakes) {
+    for field in &record.fields {
+        if let (Some(_), Some(with)) = (&field.attributes.json, word(&field.attributes.with)) {
+            mistakes.add(with, "a field is converted by `json` or by `with`: remove one");
+        }
+    }
+}
+
+fn names_differ(record: &Record, mistakes: &mut Mistakes) {
+    let mut taken = HashMap::new();
+    for field in record.stored() {
+        let ident = field.ident;
+        match taken.entry(field.name()) {
+            Entry::Vacant(free) => {
+                free.insert(ident);
+            }
+            Entry::Occupied(first) => {
+                let (name, first) = (first.key(), first.get());
+                let message = format!("the field `{first}` is stored as `{name}` already: choose another `rename`");
+                match &field.attributes.rename {
+                    Some(rename) => mistakes.add(rename.argument(), message),
+                    None => mistakes.add(ident, message),
+                }
+            }
+        }
+    }
+}
+
+fn entity_is_a_key_part(record: &Record, mistakes: &mut Mistakes) {
+    if record.attributes.entity.is_none() && !names::is_key_part(&record.entity()) {
+        let name = &record.original.ident;
+        let message = format!(
+            "`{name}` has letters that an entity can't have: write `#[cacheable(entity = \"..\")]` on the struct"
+        );
+        mistakes.add(name, message);
+    }
+}
+
+/// Where only `not_found_ttl` is given, the expansion compares it with the library's default for `ttl`.
+fn not_found_ttl_is_shorter(record: &Record, mistakes: &mut Mistakes) {
+    let StructAttributes { ttl, not_found_ttl, .. } = &record.attributes;
+    if let (Some(ttl), Some(given), Some(not_found_ttl)) = (value(ttl), not_found_ttl, value(not_found_ttl))
+        && not_found_ttl >= ttl
+    {
+        mistakes.add(given.argument(), "`not_found_ttl` must be shorter than `ttl`");
+    }
+}
+
+fn word<T>(given: &Option<Given<T>>) -> Option<&Ident> {
+    given.as_ref().and_then(|given| given.original.path().get_ident())
+}

@@ -1,0 +1,108 @@
+//! What stands behind an attribute's `=`, read as what that attribute takes.
+
+use quote::ToTokens;
+use syn::{Error, Expr, ExprLit, ExprPath, Lit, LitStr, Meta, Path, Result};
+
+use crate::{duration, names, tokens};
+
+/// An attribute without a value, such as `id`.
+pub(crate) fn none(meta: &Meta) -> Result<()> {
+    match meta {
+        Meta::Path(_) => Ok(()),
+        _ => {
+            let word = word(meta);
+            Err(Error::new_spanned(meta, format!("`{word}` takes no value: write `#[cacheable({word})]`")))
+        }
+    }
+}
+
+/// The attribute `json`, which needs the feature of that name.
+pub(crate) fn json(meta: &Meta) -> Result<()> {
+    none(meta)?;
+    if cfg!(feature = "json") {
+        return Ok(());
+    }
+    Err(Error::new_spanned(meta, "`json` needs the feature `json` of cache-aside: switch it on in Cargo.toml"))
+}
+
+/// A namespace or an entity.
+pub(crate) fn key_part(meta: &Meta) -> Result<String> {
+    let literal = text(meta, "..")?;
+    let text = literal.value();
+    if names::is_key_part(&text) {
+        return Ok(text);
+    }
+    let word = word(meta);
+    let message = format!("`{word}` is a part of every key: make it of lower-case letters, digits, `_` and `-`");
+    Err(Error::new_spanned(literal, message))
+}
+
+/// A duration, in milliseconds.
+pub(crate) fn millis(meta: &Meta) -> Result<u64> {
+    let literal = text(meta, "30s")?;
+    let millis = duration::millis(&literal.value());
+    millis.map_err(|mistake| Error::new_spanned(literal, format!("`{}` {mistake}", word(meta))))
+}
+
+pub(crate) fn version(meta: &Meta) -> Result<u32> {
+    let mistake = "`version` takes a number from 0 to 4294967295: write `version = 1`";
+    match expression(meta, mistake)? {
+        Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) => {
+            number.base10_parse().map_err(|_| Error::new_spanned(number, mistake))
+        }
+        other => Err(Error::new_spanned(other, mistake)),
+    }
+}
+
+pub(crate) fn field_name(meta: &Meta) -> Result<String> {
+    let literal = text(meta, "..")?;
+    let name = literal.value();
+    if name.is_empty() {
+        return Err(Error::new_spanned(literal, "a field's name can't be empty"));
+    }
+    if name.starts_with('~') {
+        return Err(Error::new_spanned(literal, "names that begin with `~` are reserved: choose another one"));
+    }
+    Ok(name)
+}
+
+/// The module that `with` names, as a path that points at the text.
+pub(crate) fn module(meta: &Meta) -> Result<Path> {
+    let literal = text(meta, "module")?;
+    let message = "`with` takes the path of a module with the functions `encode` and `decode`";
+    let derived = LitStr::new(&literal.value(), tokens::derived_span(literal.span()));
+    derived.parse_with(Path::parse_mod_style).map_err(|_| Error::new_spanned(literal, message))
+}
+
+/// The path of this crate, as a path or as text.
+pub(crate) fn crate_path(meta: &Meta) -> Result<Path> {
+    let mistake = "`crate` takes a path: write `crate = path::to::cache_aside`";
+    match expression(meta, mistake)? {
+        Expr::Path(ExprPath { qself: None, path, .. }) => Ok(path.clone()),
+        Expr::Lit(ExprLit { lit: Lit::Str(literal), .. }) => {
+            literal.parse_with(Path::parse_mod_style).map_err(|_| Error::new_spanned(literal, mistake))
+        }
+        other => Err(Error::new_spanned(other, mistake)),
+    }
+}
+
+/// The attribute's word as it was typed.
+pub(crate) fn word(meta: &Meta) -> String {
+    meta.path().to_token_stream().to_string().replace(' ', "")
+}
+
+fn text<'a>(meta: &'a Meta, example: &str) -> Result<&'a LitStr> {
+    let word = word(meta);
+    let mistake = format!("`{word}` takes text: write `{word} = \"{example}\"`");
+    match expression(meta, &mistake)? {
+        Expr::Lit(ExprLit { lit: Lit::Str(literal), .. }) => Ok(literal),
+        other => Err(Error::new_spanned(other, mistake)),
+    }
+}
+
+fn expression<'a>(meta: &'a Meta, mistake: &str) -> Result<&'a Expr> {
+    match meta {
+        Meta::NameValue(meta) => Ok(&meta.value),
+        _ => Err(Error::new_spanned(meta, mistake)),
+    }
+}

@@ -1,0 +1,188 @@
+//! From a URL to a [`Backend`]: the settings, and what a URL may say.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::memory::Memory;
+use super::redis::{Address, Redis};
+use super::{Backend, Store, check_runtime};
+use crate::defaults;
+use crate::error::Error;
+
+/// The settings of a [`Backend`], begun with [`Backend::builder`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use cache_aside::Backend;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), cache_aside::Error> {
+/// let backend = Backend::builder("memory://")
+///     .operation_timeout(Duration::from_millis(100))
+///     .max_entries(10_000)
+///     .connect()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "it does nothing until `connect` or `connect_lazy`"]
+#[derive(Clone)]
+pub struct BackendBuilder {
+    url: String,
+    operation_timeout: Duration,
+    connect_timeout: Duration,
+    update_connections: usize,
+    max_entries: usize,
+}
+
+impl BackendBuilder {
+    pub(super) fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            operation_timeout: defaults::OPERATION_TIMEOUT,
+            connect_timeout: defaults::CONNECT_TIMEOUT,
+            update_connections: defaults::UPDATE_CONNECTIONS,
+            max_entries: defaults::MAX_ENTRIES,
+        }
+    }
+
+    /// The outer limit of each operation, reconnecting included. Default:
+    /// [`defaults::OPERATION_TIMEOUT`](crate::defaults::OPERATION_TIMEOUT).
+    pub fn operation_timeout(mut self, operation_timeout: Duration) -> Self {
+        self.operation_timeout = operation_timeout;
+        self
+    }
+
+    /// The limit of [`connect`](Self::connect), and of each later attempt to connect again. Default:
+    /// [`defaults::CONNECT_TIMEOUT`](crate::defaults::CONNECT_TIMEOUT).
+    pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
+        self.connect_timeout = connect_timeout;
+        self
+    }
+
+    /// The most connections that updates may open beside the shared one; each update in flight needs one of its own.
+    /// Redis only. Default: [`defaults::UPDATE_CONNECTIONS`](crate::defaults::UPDATE_CONNECTIONS).
+    pub fn update_connections(mut self, update_connections: usize) -> Self {
+        self.update_connections = update_connections;
+        self
+    }
+
+    /// The most entries that are kept; beyond, those that were not read for the longest time go first. `memory://`
+    /// only: a Redis server has its own `maxmemory`. Default: [`defaults::MAX_ENTRIES`](crate::defaults::MAX_ENTRIES).
+    pub fn max_entries(mut self, max_entries: usize) -> Self {
+        self.max_entries = max_entries;
+        self
+    }
+
+    /// Connects, and checks that the backend answers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for a URL or a setting that makes no sense; [`Error::Backend`] or [`Error::Timeout`] when
+    /// nothing answers within `connect_timeout`, or it wants a password.
+    pub async fn connect(self) -> Result<Backend, Error> {
+        let limit = self.connect_timeout;
+        let backend = self.connect_lazy()?;
+        backend.ping(limit).await?;
+        Ok(backend)
+    }
+
+    /// Prepares the connection without waiting for it. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for a URL or a setting that makes no sense, or outside of a tokio runtime.
+    pub fn connect_lazy(self) -> Result<Backend, Error> {
+        check_runtime()?;
+        defaults::check_duration("operation_timeout", self.operation_timeout)?;
+        defaults::check_duration("connect_timeout", self.connect_timeout)?;
+        let max_entries = at_least_one("max_entries", self.max_entries)?;
+        let update_connections = at_least_one("update_connections", self.update_connections)?;
+        let (store, address) = match scheme(&self.url)? {
+            "memory" => {
+                check_memory_url(&self.url)?;
+                (Store::Memory(Memory::new(max_entries)), "memory://".to_owned())
+            }
+            _ => {
+                let address = Address::parse(&self.url).map_err(|mistake| self.bad_url(&mistake))?;
+                let shown = address.to_string();
+                let redis = Redis::new(address, self.operation_timeout, self.connect_timeout, update_connections)
+                    .map_err(|mistake| self.bad_url(&mistake))?;
+                (Store::Redis(Box::new(redis)), shown)
+            }
+        };
+        Ok(Backend::new(store, address, self.operation_timeout))
+    }
+
+    fn bad_url(&self, mistake: &str) -> Error {
+        let shown = without_secrets(&self.url);
+        Error::config(format!(
+            "the cache URL `{shown}` makes no sense: {mistake}; write redis://host:6379/0 or unix:///path"
+        ))
+    }
+}
+
+impl std::fmt::Debug for BackendBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BackendBuilder")
+            .field("url", &without_secrets(&self.url))
+            .field("operation_timeout", &self.operation_timeout)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("update_connections", &self.update_connections)
+            .field("max_entries", &self.max_entries)
+            .finish()
+    }
+}
+
+fn at_least_one(setting: &str, count: usize) -> Result<NonZeroUsize, Error> {
+    NonZeroUsize::new(count).ok_or_else(|| Error::config(format!("{setting} is 0: it must be at least 1")))
+}
+
+fn scheme(url: &str) -> Result<&str, Error> {
+    const KNOWN: &str = "write memory://, redis://host:6379 or unix:///path/to/redis.sock";
+    let shown = without_secrets(url);
+    match url.split_once("://") {
+        Some((scheme @ ("memory" | "redis" | "unix"), _)) => Ok(scheme),
+        Some((scheme @ ("rediss" | "redis+cluster" | "redis+sentinel" | "rediss+cluster" | "rediss+sentinel"), _)) => {
+            Err(Error::config(format!("{scheme}:// is not supported by this release: {KNOWN}")))
+        }
+        Some(_) => Err(Error::config(format!("the cache URL `{shown}` has an unknown scheme: {KNOWN}"))),
+        None => Err(Error::config(format!("the cache URL `{shown}` has no scheme: {KNOWN}"))),
+    }
+}
+
+fn check_memory_url(url: &str) -> Result<(), Error> {
+    if url == "memory://" {
+        return Ok(());
+    }
+    Err(Error::config(format!(
+        "the cache URL `{}` has more than `memory://`: there is nothing to add to it",
+        without_secrets(url)
+    )))
+}
+
+/// A URL as it may be shown: whatever could hold a user, a password or a query is left out.
+fn without_secrets(url: &str) -> String {
+    if !url.contains(['@', '?', '#']) {
+        return url.to_owned();
+    }
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+    format!("{scheme}://..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_secrets;
+
+    #[test]
+    fn shows_no_secret() {
+        for url in
+            ["redis://u:secret@host", "redis://:se@cret@host:1", "secret@host", "unix:///p?pass=secret", "x://a#secret"]
+        {
+            let shown = without_secrets(url);
+            assert!(!shown.contains("secret") && !shown.contains("cret"), "{shown}");
+        }
+        assert_eq!(without_secrets("redis://host:99999"), "redis://host:99999");
+    }
+}

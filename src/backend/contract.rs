@@ -1,0 +1,390 @@
+//! The contract's test suite: what `Steps` promises, on the embedded backend and on three real servers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use self::harness::{Flavor, Server};
+use super::{Backend, Decision, Filled, Token};
+use crate::cacheable::Schema;
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::key::{Key, KeySpace};
+use crate::record::StoredField;
+
+#[path = "../../tests/server/harness.rs"]
+#[allow(dead_code, reason = "this suite needs only a part of it")]
+mod harness;
+
+const LEASE: Duration = Duration::from_secs(10);
+const TTL: Duration = Duration::from_secs(20);
+
+/// Runs a test on every backend, with a key that nobody else uses.
+async fn on_every_backend(test: impl AsyncFn(Backend, Key)) {
+    test(Backend::connect("memory://").await.unwrap(), key("any")).await;
+    for flavor in Flavor::ALL {
+        let server = Server::start(flavor).await;
+        println!("on {flavor:?}");
+        test(Backend::connect(&server.url()).await.unwrap(), key("any")).await;
+        test(Backend::connect(&server.unix_url()).await.unwrap(), key("other")).await;
+    }
+}
+
+fn key(id: &str) -> Key {
+    KeySpace::new(Some("contract"), &Schema::new("thing")).key::<String>(&id).unwrap()
+}
+
+fn fields(pairs: &[(&'static str, &str)]) -> Vec<StoredField> {
+    pairs.iter().map(|(name, value)| (name.as_bytes().into(), value.as_bytes().to_vec())).collect()
+}
+
+/// The stored hash in the order of its names.
+async fn stored(backend: &Backend, key: &Key) -> Option<Vec<StoredField>> {
+    backend.read(key).await.unwrap().map(hash)
+}
+
+fn hash(entry: Entry) -> Vec<StoredField> {
+    let Entry::Hash(fields) = entry else { panic!("not a hash") };
+    let mut fields = Arc::unwrap_or_clone(fields);
+    fields.sort();
+    fields
+}
+
+async fn granted(backend: &Backend, key: &Key, lease: Duration) -> Token {
+    let token = Token::new();
+    assert!(backend.acquire(key, &token, lease).await.unwrap().granted);
+    token
+}
+
+async fn fill(backend: &Backend, key: &Key, pairs: &[(&'static str, &str)]) {
+    let token = granted(backend, key, LEASE).await;
+    assert_eq!(backend.fill(key, &token, fields(pairs), TTL).await.unwrap(), Filled::Accepted);
+}
+
+async fn is_fenced(backend: &Backend, key: &Key, token: &Token) -> bool {
+    let before = stored(backend, key).await;
+    let filled = backend.fill(key, token, fields(&[("v", "late")]), TTL).await.unwrap();
+    filled == Filled::Fenced && stored(backend, key).await == before
+}
+
+#[tokio::test]
+async fn grants_one_lease_at_a_time() {
+    on_every_backend(async |backend, key| {
+        let first = granted(&backend, &key, LEASE).await;
+        let second = backend.acquire(&key, &Token::new(), LEASE).await.unwrap();
+        assert!(!second.granted && second.entry.is_none());
+        let busy_for = second.busy_for.unwrap();
+        assert!(busy_for <= LEASE && busy_for > LEASE / 2, "{busy_for:?}");
+        backend.abandon(&key, &Token::new()).await.unwrap();
+        assert!(!backend.acquire(&key, &Token::new(), LEASE).await.unwrap().granted, "abandoned by a stranger");
+        backend.abandon(&key, &first).await.unwrap();
+        granted(&backend, &key, LEASE).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn shows_the_entry_to_whoever_acquires() {
+    on_every_backend(async |backend, key| {
+        fill(&backend, &key, &[("v", "1")]).await;
+        let acquired = backend.acquire(&key, &Token::new(), LEASE).await.unwrap();
+        assert!(acquired.granted);
+        assert_eq!(acquired.entry.map(hash), Some(fields(&[("v", "1")])));
+        let refused = backend.acquire(&key, &Token::new(), LEASE).await.unwrap();
+        assert!(!refused.granted);
+        assert_eq!(refused.entry.map(hash), Some(fields(&[("v", "1")])));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn fills_whole_with_a_lifetime_and_uses_up_the_lease() {
+    on_every_backend(async |backend, key| {
+        fill(&backend, &key, &[("old", "1"), ("v", "1")]).await;
+        let token = granted(&backend, &key, LEASE).await;
+        let filled = backend.fill(&key, &token, fields(&[("v", "2"), ("empty", "")]), TTL).await.unwrap();
+        assert_eq!(filled, Filled::Accepted);
+        let look = backend.look(&key).await.unwrap();
+        assert_eq!(look.entry.map(hash), Some(fields(&[("empty", ""), ("v", "2")])));
+        assert!(look.ttl.unwrap() <= TTL && look.ttl.unwrap() > TTL / 2);
+        assert_eq!(look.lease_ttl, None);
+        assert!(is_fenced(&backend, &key, &token).await, "a lease fills once");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn keeps_any_bytes() {
+    on_every_backend(async |backend, key| {
+        let bytes: Vec<u8> = (0..=255).collect();
+        let token = granted(&backend, &key, LEASE).await;
+        let field: StoredField = (b"f\0\xFF".as_slice().into(), bytes);
+        backend.fill(&key, &token, vec![field.clone()], TTL).await.unwrap();
+        assert_eq!(stored(&backend, &key).await, Some(vec![field]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn fences_a_fill_whose_lease_was_revoked_or_ran_out_or_was_given_to_another() {
+    on_every_backend(async |backend, key| {
+        let token = granted(&backend, &key, LEASE).await;
+        assert!(!backend.invalidate(&key).await.unwrap());
+        assert!(is_fenced(&backend, &key, &token).await, "revoked");
+
+        let token = granted(&backend, &key, Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        assert!(is_fenced(&backend, &key, &token).await, "run out");
+
+        let another = granted(&backend, &key, LEASE).await;
+        assert!(is_fenced(&backend, &key, &token).await, "another's");
+        assert!(!is_fenced(&backend, &key, &another).await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn renews_only_the_holders_lease() {
+    on_every_backend(async |backend, key| {
+        let token = granted(&backend, &key, Duration::from_millis(300)).await;
+        assert!(backend.renew(&key, &token, LEASE).await.unwrap());
+        assert!(!backend.renew(&key, &Token::new(), Duration::from_millis(1)).await.unwrap());
+        assert!(backend.look(&key).await.unwrap().lease_ttl.unwrap() > LEASE / 2);
+        backend.invalidate(&key).await.unwrap();
+        assert!(!backend.renew(&key, &token, LEASE).await.unwrap());
+        assert_eq!(backend.look(&key).await.unwrap().lease_ttl, None, "a renewal never brings a lease back");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn invalidates_the_entry_and_the_lease() {
+    on_every_backend(async |backend, key| {
+        fill(&backend, &key, &[("v", "1")]).await;
+        granted(&backend, &key, LEASE).await;
+        assert!(backend.invalidate(&key).await.unwrap());
+        let look = backend.look(&key).await.unwrap();
+        assert!(look.entry.is_none() && look.ttl.is_none() && look.lease_ttl.is_none());
+        assert!(!backend.invalidate(&key).await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn forgets_an_entry_when_its_time_is_over() {
+    on_every_backend(async |backend, key| {
+        let token = granted(&backend, &key, LEASE).await;
+        backend.fill(&key, &token, fields(&[("v", "1")]), Duration::from_millis(30)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(80)).await;
+        assert_eq!(stored(&backend, &key).await, None);
+        assert!(!backend.invalidate(&key).await.unwrap());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn updates_what_was_decided_and_leaves_the_lifetime() {
+    on_every_backend(async |backend, key| {
+        fill(&backend, &key, &[("a", "1"), ("b", "1"), ("c", "1")]).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let before = backend.look(&key).await.unwrap().ttl.unwrap();
+        let changes = vec![("a", Some(b"2".to_vec())), ("b", None), ("d", Some(b"2".to_vec()))];
+        let mut decide = |shown: Option<Entry>| {
+            assert_eq!(shown.map(hash), Some(fields(&[("a", "1"), ("b", "1"), ("c", "1")])));
+            Ok(Decision::Apply { changes: changes.clone(), ttl: None })
+        };
+        assert!(backend.update(&key, LEASE, &mut decide).await.unwrap());
+        let look = backend.look(&key).await.unwrap();
+        assert_eq!(look.entry.map(hash), Some(fields(&[("a", "2"), ("c", "1"), ("d", "2")])));
+        assert!(look.ttl.unwrap() <= before);
+
+        let mut renewing = |_| Ok(Decision::Apply { changes: Vec::new(), ttl: Some(TTL * 2) });
+        assert!(backend.update(&key, LEASE, &mut renewing).await.unwrap());
+        assert!(backend.look(&key).await.unwrap().ttl.unwrap() > TTL);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn revokes_the_lease_with_every_update() {
+    on_every_backend(async |backend, key| {
+        let token = granted(&backend, &key, LEASE).await;
+        let mut drop_it = |_| Ok(Decision::Drop);
+        assert!(!backend.update(&key, LEASE, &mut drop_it).await.unwrap());
+        assert!(is_fenced(&backend, &key, &token).await, "nothing was there to update");
+
+        fill(&backend, &key, &[("v", "1")]).await;
+        let token = granted(&backend, &key, LEASE).await;
+        let mut apply = |_| Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None });
+        assert!(backend.update(&key, LEASE, &mut apply).await.unwrap());
+        assert!(is_fenced(&backend, &key, &token).await, "updated");
+
+        let token = granted(&backend, &key, LEASE).await;
+        assert!(!backend.update(&key, LEASE, &mut drop_it).await.unwrap());
+        assert_eq!(stored(&backend, &key).await, None);
+        assert!(is_fenced(&backend, &key, &token).await, "dropped");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn writes_nothing_when_the_decision_is_refused() {
+    on_every_backend(async |backend, key| {
+        fill(&backend, &key, &[("v", "1")]).await;
+        let mut refuse = |_| Err(Error::config("no"));
+        assert!(matches!(backend.update(&key, LEASE, &mut refuse).await, Err(Error::Config { .. })));
+        assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "1")])));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loses_no_update_of_many() {
+    const TASKS: u32 = 32;
+    const EACH: u32 = 10;
+    on_every_backend(async |backend, key| {
+        fill(&backend, &key, &[("v", "0")]).await;
+        let decisions = Arc::new(AtomicU32::new(0));
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|_| {
+                let (backend, key, decisions) = (backend.clone(), key.clone(), decisions.clone());
+                tokio::spawn(async move {
+                    for _ in 0..EACH {
+                        let mut increment = |shown: Option<Entry>| {
+                            decisions.fetch_add(1, Ordering::Relaxed);
+                            let [(_, value)] = &hash(shown.unwrap())[..] else { panic!("one field") };
+                            let next = std::str::from_utf8(value).unwrap().parse::<u32>().unwrap() + 1;
+                            let changes = vec![("v", Some(next.to_string().into_bytes()))];
+                            Ok(Decision::Apply { changes, ttl: None })
+                        };
+                        assert!(backend.update(&key, LEASE, &mut increment).await.unwrap());
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", &(TASKS * EACH).to_string())])));
+        assert!(decisions.load(Ordering::Relaxed) >= TASKS * EACH);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn decides_again_when_the_entry_changes_under_an_update() {
+    for flavor in Flavor::ALL {
+        let server = Server::start(flavor).await;
+        let (backend, key) = (Backend::connect(&server.url()).await.unwrap(), key("contended"));
+        fill(&backend, &key, &[("v", "1"), ("w", "1")]).await;
+        // Another client's write, between the look and the transaction.
+        let mut interloper = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+        let mut shown = Vec::new();
+        let mut decide = |entry: Option<Entry>| {
+            shown.push(hash(entry.unwrap()));
+            if shown.len() == 1 {
+                redis::cmd("HSET").arg(key.as_str()).arg("w").arg("2").exec(&mut interloper).unwrap();
+            }
+            Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None })
+        };
+        assert!(backend.update(&key, LEASE, &mut decide).await.unwrap());
+        assert_eq!(shown, [fields(&[("v", "1"), ("w", "1")]), fields(&[("v", "1"), ("w", "2")])]);
+        assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "2"), ("w", "2")])));
+    }
+}
+
+#[tokio::test]
+async fn takes_over_what_is_no_proper_lease() {
+    for flavor in Flavor::ALL {
+        let server = Server::start(flavor).await;
+        let (backend, key, mut client) =
+            (Backend::connect(&server.url()).await.unwrap(), key("bad-lease"), server.client().await);
+        redis::cmd("SET").arg(key.lock()).arg("for ever").exec_async(&mut client).await.unwrap();
+        let token = granted(&backend, &key, LEASE).await;
+        backend.abandon(&key, &token).await.unwrap();
+        redis::cmd("RPUSH").arg(key.lock()).arg("a list").exec_async(&mut client).await.unwrap();
+        assert!(is_fenced(&backend, &key, &token).await);
+        assert!(!backend.renew(&key, &token, LEASE).await.unwrap());
+        fill(&backend, &key, &[("v", "1")]).await;
+        redis::cmd("SADD").arg(key.lock()).arg("a set").exec_async(&mut client).await.unwrap();
+        assert!(backend.invalidate(&key).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn replaces_an_entry_of_another_type() {
+    for flavor in Flavor::ALL {
+        let server = Server::start(flavor).await;
+        let (backend, key, mut client) =
+            (Backend::connect(&server.url()).await.unwrap(), key("bad-entry"), server.client().await);
+        redis::cmd("RPUSH").arg(key.as_str()).arg("a list").exec_async(&mut client).await.unwrap();
+        assert!(matches!(backend.read(&key).await.unwrap(), Some(Entry::WrongType)));
+        assert!(matches!(backend.look(&key).await.unwrap().entry, Some(Entry::WrongType)));
+        let token = Token::new();
+        let acquired = backend.acquire(&key, &token, LEASE).await.unwrap();
+        assert!(acquired.granted && matches!(acquired.entry, Some(Entry::WrongType)));
+        backend.fill(&key, &token, fields(&[("v", "1")]), TTL).await.unwrap();
+        assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "1")])));
+
+        redis::cmd("SET").arg(key.as_str()).arg("a string").exec_async(&mut client).await.unwrap();
+        let mut drop_it = |shown| {
+            assert!(matches!(shown, Some(Entry::WrongType)));
+            Ok(Decision::Drop)
+        };
+        assert!(!backend.update(&key, LEASE, &mut drop_it).await.unwrap());
+        assert_eq!(stored(&backend, &key).await, None);
+    }
+}
+
+#[tokio::test]
+async fn still_invalidates_when_the_server_is_out_of_memory() {
+    for flavor in Flavor::ALL {
+        let server = Server::start(flavor).await;
+        let (backend, key, mut client) =
+            (Backend::connect(&server.url()).await.unwrap(), key("oom"), server.client().await);
+        fill(&backend, &key, &[("v", "1")]).await;
+        redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1"]).exec_async(&mut client).await.unwrap();
+        let mut apply = |_| Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None });
+        assert!(!backend.update(&key, LEASE, &mut apply).await.unwrap());
+        assert_eq!(stored(&backend, &key).await, None);
+        assert!(!backend.invalidate(&key).await.unwrap());
+        let refused = backend.acquire(&key, &Token::new(), LEASE).await.unwrap_err();
+        assert!(refused.to_string().contains("maxmemory"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn survives_the_loss_of_its_scripts_and_connections() {
+    for flavor in Flavor::ALL {
+        let server = Server::start(flavor).await;
+        let (backend, key, mut client) =
+            (Backend::connect(&server.url()).await.unwrap(), key("lost"), server.client().await);
+        for loss in [&["SCRIPT", "FLUSH"][..], &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]] {
+            fill(&backend, &key, &[("v", "1")]).await;
+            let mut apply = |_| Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None });
+            assert!(backend.update(&key, LEASE, &mut apply).await.unwrap());
+            redis::cmd(loss[0]).arg(&loss[1..]).exec_async(&mut client).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "2")])));
+            assert!(backend.update(&key, LEASE, &mut apply).await.unwrap());
+            assert!(backend.invalidate(&key).await.unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn keeps_the_embedded_backend_within_its_bound() {
+    for max_entries in [1, 10, 3000] {
+        let backend = Backend::builder("memory://").max_entries(max_entries).connect().await.unwrap();
+        let keys: Vec<_> = (0..max_entries * 3).map(|id| key(&id.to_string())).collect();
+        for key in &keys {
+            fill(&backend, key, &[("v", "1")]).await;
+        }
+        let mut kept = 0;
+        for key in &keys {
+            kept += usize::from(stored(&backend, key).await.is_some());
+        }
+        assert_eq!(kept, max_entries);
+        assert!(stored(&backend, keys.last().unwrap()).await.is_some(), "the newest is kept");
+    }
+}

@@ -1,0 +1,189 @@
+//! The embedded backend, `memory://`: entries and leases in the memory of this process.
+//!
+//! A shard holds the entries and the leases of its keys behind one lock, so that every step is atomic; no user code runs
+//! under that lock. Time is tokio's, so that a test can pause it. Leases don't count towards the bound on entries: there
+//! are as many as there are loads.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lru::LruCache;
+use tokio::time::Instant;
+
+use super::{Acquired, Decide, Decision, Filled, Look, StepError, Steps, Token};
+use crate::entry::{self, Entry};
+use crate::key::Key;
+use crate::record::StoredField;
+
+/// With fewer entries than this in a shard, the bound on all entries would be too uneven over the keys.
+const ENTRIES_PER_SHARD: usize = 1024;
+const MOST_SHARDS: usize = 64;
+
+pub(super) struct Memory {
+    shards: Vec<Mutex<Shard>>,
+    hasher: RandomState,
+}
+
+struct Shard {
+    entries: LruCache<Key, Stored>,
+    capacity: usize,
+    leases: HashMap<Key, Lease>,
+}
+
+struct Stored {
+    fields: Arc<Vec<StoredField>>,
+    expires: Instant,
+}
+
+struct Lease {
+    token: Token,
+    expires: Instant,
+}
+
+impl Memory {
+    pub(super) fn new(max_entries: NonZeroUsize) -> Self {
+        let count = (max_entries.get() / ENTRIES_PER_SHARD).clamp(1, MOST_SHARDS);
+        let shard = |index| {
+            let capacity = max_entries.get() / count + usize::from(index < max_entries.get() % count);
+            Mutex::new(Shard { entries: LruCache::unbounded(), capacity, leases: HashMap::new() })
+        };
+        Self { shards: (0..count).map(shard).collect(), hasher: RandomState::new() }
+    }
+
+    fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
+        let index = usize::try_from(self.hasher.hash_one(key) % self.shards.len() as u64).unwrap_or(0);
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shard {
+    /// The live entry of a key. One whose time is over is removed.
+    fn entry(&mut self, key: &Key) -> Option<&mut Stored> {
+        if self.entries.peek(key).is_some_and(|stored| stored.expires <= Instant::now()) {
+            self.entries.pop(key);
+        }
+        self.entries.get_mut(key)
+    }
+
+    fn hash(&mut self, key: &Key) -> Option<Arc<Vec<StoredField>>> {
+        self.entry(key).map(|stored| stored.fields.clone())
+    }
+
+    fn put(&mut self, key: &Key, fields: Vec<StoredField>, ttl: Duration) {
+        let stored = Stored { fields: Arc::new(fields), expires: Instant::now() + ttl };
+        self.entries.put(key.clone(), stored);
+        if self.entries.len() > self.capacity {
+            self.entries.pop_lru();
+        }
+    }
+
+    /// Carries out an update, and returns whether it applied changes; `None` if the entry isn't the one that was `seen`.
+    fn carry_out(&mut self, key: &Key, seen: Option<&Arc<Vec<StoredField>>>, decision: Decision) -> Option<bool> {
+        if self.hash(key).as_ref().map(Arc::as_ptr) != seen.map(Arc::as_ptr) {
+            return None;
+        }
+        self.leases.remove(key);
+        let (Decision::Apply { changes, ttl }, Some(stored)) = (decision, self.entry(key)) else {
+            self.entries.pop(key);
+            return Some(false);
+        };
+        // A new `Arc` in any case: concurrent updates tell by it that the entry has changed.
+        stored.fields = Arc::new(entry::changed(&stored.fields, changes));
+        if let Some(ttl) = ttl {
+            stored.expires = Instant::now() + ttl;
+        }
+        Some(true)
+    }
+
+    /// The live lease of a key. One whose time is over is removed.
+    fn lease(&mut self, key: &Key) -> Option<&mut Lease> {
+        if self.leases.get(key).is_some_and(|lease| lease.expires <= Instant::now()) {
+            self.leases.remove(key);
+        }
+        self.leases.get_mut(key)
+    }
+
+    fn lease_of(&mut self, key: &Key, token: &Token) -> Option<&mut Lease> {
+        self.lease(key).filter(|lease| lease.token == *token)
+    }
+}
+
+impl Steps for Memory {
+    async fn ping(&self) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    async fn read(&self, key: &Key) -> Result<Option<Entry>, StepError> {
+        Ok(self.shard(key).hash(key).map(Entry::Hash))
+    }
+
+    async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, StepError> {
+        let mut shard = self.shard(key);
+        let busy_for = shard.lease(key).map(|held| held.expires - Instant::now());
+        if busy_for.is_none() {
+            let held = Lease { token: token.clone(), expires: Instant::now() + lease };
+            shard.leases.insert(key.clone(), held);
+        }
+        Ok(Acquired { granted: busy_for.is_none(), entry: shard.hash(key).map(Entry::Hash), busy_for })
+    }
+
+    async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, StepError> {
+        let mut shard = self.shard(key);
+        let held = shard.lease_of(key, token);
+        Ok(held.map(|held| held.expires = Instant::now() + lease).is_some())
+    }
+
+    async fn fill(
+        &self,
+        key: &Key,
+        token: &Token,
+        fields: Vec<StoredField>,
+        ttl: Duration,
+    ) -> Result<Filled, StepError> {
+        let mut shard = self.shard(key);
+        if shard.lease_of(key, token).is_none() {
+            return Ok(Filled::Fenced);
+        }
+        shard.leases.remove(key);
+        shard.put(key, fields, ttl);
+        Ok(Filled::Accepted)
+    }
+
+    async fn abandon(&self, key: &Key, token: &Token) -> Result<(), StepError> {
+        let mut shard = self.shard(key);
+        if shard.lease_of(key, token).is_some() {
+            shard.leases.remove(key);
+        }
+        Ok(())
+    }
+
+    async fn invalidate(&self, key: &Key) -> Result<bool, StepError> {
+        let mut shard = self.shard(key);
+        shard.leases.remove(key);
+        let was_there = shard.entry(key).is_some();
+        shard.entries.pop(key);
+        Ok(was_there)
+    }
+
+    async fn update(&self, key: &Key, decide: &mut Decide<'_>) -> Result<bool, StepError> {
+        loop {
+            let seen = self.shard(key).hash(key);
+            let decision = decide(seen.clone().map(Entry::Hash)).map_err(StepError::Refused)?;
+            let carried_out = self.shard(key).carry_out(key, seen.as_ref(), decision);
+            if let Some(applied) = carried_out {
+                return Ok(applied);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn look(&self, key: &Key) -> Result<Look, StepError> {
+        let mut shard = self.shard(key);
+        let lease_ttl = shard.lease(key).map(|lease| lease.expires - Instant::now());
+        let ttl = shard.entry(key).map(|stored| stored.expires - Instant::now());
+        Ok(Look { entry: shard.hash(key).map(Entry::Hash), ttl, lease_ttl })
+    }
+}

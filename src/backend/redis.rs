@@ -1,0 +1,207 @@
+//! The Redis backend: the protocol's steps on one Redis or Valkey server.
+//!
+//! All steps but one share a pipelined connection that reconnects by itself. `update` needs WATCH, whose state belongs
+//! to the connection: it has connections of its own (`redis/update.rs`). The driver's types stay in here.
+
+mod connect;
+mod script;
+mod update;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
+
+pub(super) use self::connect::Address;
+use self::connect::Shared;
+use self::script::{ABANDON, CLEAR_LEASE, FILL, INVALIDATE, RENEW, Script};
+use self::update::Updates;
+use super::{Acquired, Decide, Filled, Look, StepError, Steps, Token};
+use crate::entry::Entry;
+use crate::key::Key;
+use crate::record::StoredField;
+
+/// What PTTL reports of a key without a lifetime.
+const NO_LIFETIME: i64 = -1;
+
+pub(super) struct Redis {
+    shared: Shared,
+    updates: Updates,
+}
+
+impl Redis {
+    async fn run<R: FromRedisValue>(&self, command: &Cmd) -> RedisResult<R> {
+        let reply = command.query_async(&mut self.shared.connection()).await;
+        reply.inspect_err(|error| self.shared.check(error))
+    }
+
+    /// Runs the commands in one round trip, each with a result of its own.
+    async fn run_all(&self, commands: &mut Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
+        let replies = commands.ignore_errors().query_async(&mut self.shared.connection()).await;
+        let replies: Vec<RedisResult<Value>> = replies.inspect_err(|error| self.shared.check(error))?;
+        replies.iter().filter_map(|reply| reply.as_ref().err()).for_each(|error| self.shared.check(error));
+        Ok(replies)
+    }
+
+    async fn run_script(&self, script: &Script, keys: &[&str], args: &[&[u8]]) -> RedisResult<bool> {
+        match self.run(&script.by_hash(keys, args)).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.run(&script.by_text(keys, args)).await
+            }
+            reply => reply,
+        }
+    }
+}
+
+impl Steps for Redis {
+    async fn ping(&self) -> Result<(), StepError> {
+        Ok(self.run(&redis::cmd("PING")).await?)
+    }
+
+    async fn read(&self, key: &Key) -> Result<Option<Entry>, StepError> {
+        let command = hgetall(key);
+        let mut reply = self.run(&command).await;
+        // A connection that was cut while idle is noticed by its first use; reading twice does no harm.
+        if reply.as_ref().is_err_and(RedisError::is_connection_dropped) {
+            reply = self.run(&command).await;
+        }
+        Ok(entry(reply)?)
+    }
+
+    async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, StepError> {
+        let lock = key.lock();
+        loop {
+            let mut commands = redis::pipe();
+            commands.cmd("SET").arg(&lock).arg(&token.0).arg("NX").arg("GET").arg("PX").arg(millis(lease));
+            commands.add_command(hgetall(key));
+            commands.cmd("PTTL").arg(&lock);
+            let [held, found, lease_left] = replies(self.run_all(&mut commands).await?)?;
+            let granted = match held {
+                Ok(Value::Nil) => true,
+                Ok(Value::BulkString(holder)) => holder == token.0.as_bytes(),
+                Ok(_) => false,
+                Err(error) if is_wrong_type(&error) => false,
+                Err(error) => return Err(error.into()),
+            };
+            let lease_left = lease_left?;
+            if !granted && lease_left == Value::Int(NO_LIFETIME) {
+                // Not a lease: nobody would ever release it.
+                self.run_script(&CLEAR_LEASE, &[&lock], &[]).await?;
+                continue;
+            }
+            let busy_for = if granted { None } else { remaining(&lease_left) };
+            return Ok(Acquired { granted, entry: entry(found)?, busy_for });
+        }
+    }
+
+    async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, StepError> {
+        let lease = millis(lease);
+        Ok(self.run_script(&RENEW, &[&key.lock()], &[token.0.as_bytes(), lease.as_bytes()]).await?)
+    }
+
+    async fn fill(
+        &self,
+        key: &Key,
+        token: &Token,
+        fields: Vec<StoredField>,
+        ttl: Duration,
+    ) -> Result<Filled, StepError> {
+        let ttl = millis(ttl);
+        let mut args = vec![token.0.as_bytes(), ttl.as_bytes()];
+        args.extend(fields.iter().flat_map(|(name, value)| [&**name, value.as_slice()]));
+        let stored = self.run_script(&FILL, &[key.as_str(), &key.lock()], &args).await?;
+        Ok(if stored { Filled::Accepted } else { Filled::Fenced })
+    }
+
+    async fn abandon(&self, key: &Key, token: &Token) -> Result<(), StepError> {
+        self.run_script(&ABANDON, &[&key.lock()], &[token.0.as_bytes()]).await?;
+        Ok(())
+    }
+
+    async fn invalidate(&self, key: &Key) -> Result<bool, StepError> {
+        Ok(self.run_script(&INVALIDATE, &[key.as_str(), &key.lock()], &[]).await?)
+    }
+
+    async fn update(&self, key: &Key, decide: &mut Decide<'_>) -> Result<bool, StepError> {
+        match self.updates.run(key, decide).await? {
+            Some(applied) => Ok(applied),
+            // The server takes no writes that need memory; deleting always works.
+            None => self.invalidate(key).await.map(|_was_there| false),
+        }
+    }
+
+    async fn look(&self, key: &Key) -> Result<Look, StepError> {
+        let mut commands = redis::pipe();
+        commands.add_command(hgetall(key));
+        commands.cmd("PTTL").arg(key.as_str()).cmd("PTTL").arg(key.lock());
+        let [found, ttl, lease_ttl] = replies(self.run_all(&mut commands).await?)?;
+        Ok(Look { entry: entry(found)?, ttl: remaining(&ttl?), lease_ttl: remaining(&lease_ttl?) })
+    }
+}
+
+fn hgetall(key: &Key) -> Cmd {
+    let mut command = redis::cmd("HGETALL");
+    command.arg(key.as_str());
+    command
+}
+
+fn millis(duration: Duration) -> String {
+    duration.as_millis().to_string()
+}
+
+/// What HGETALL says is there: an empty hash is no entry, and an error about the type is an entry nobody can read.
+fn entry(reply: RedisResult<Value>) -> RedisResult<Option<Entry>> {
+    let fields = match reply {
+        Ok(reply) => fields(reply)?,
+        Err(error) if is_wrong_type(&error) => return Ok(Some(Entry::WrongType)),
+        Err(error) => return Err(error),
+    };
+    Ok((!fields.is_empty()).then(|| Entry::Hash(Arc::new(fields))))
+}
+
+fn fields(reply: Value) -> RedisResult<Vec<StoredField>> {
+    let pairs = reply.into_map_iter().map_err(|_| unexpected_reply())?;
+    let field = |pair| match pair {
+        (Value::BulkString(name), Value::BulkString(value)) => Ok((name.into(), value)),
+        _ => Err(unexpected_reply()),
+    };
+    pairs.map(field).collect()
+}
+
+fn replies<const N: usize>(replies: Vec<RedisResult<Value>>) -> RedisResult<[RedisResult<Value>; N]> {
+    replies.try_into().map_err(|_| unexpected_reply())
+}
+
+fn unexpected_reply() -> RedisError {
+    (ErrorKind::UnexpectedReturnType, "the server's reply has another shape than expected").into()
+}
+
+fn is_wrong_type(error: &RedisError) -> bool {
+    error.code() == Some("WRONGTYPE")
+}
+
+/// The lifetime that PTTL reports; `None` for a key that isn't there or has none.
+fn remaining(pttl: &Value) -> Option<Duration> {
+    match pttl {
+        Value::Int(millis) => u64::try_from(*millis).ok().map(Duration::from_millis),
+        _ => None,
+    }
+}
+
+impl From<RedisError> for StepError {
+    fn from(error: RedisError) -> Self {
+        let advice = match (error.kind(), error.code()) {
+            (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
+                "put the right user and password into the URL, redis://user:password@host"
+            }
+            (_, Some("NOPERM")) => "allow the user these commands and keys in the server's ACL",
+            (_, Some("READONLY")) => "connect to the primary, this is a replica",
+            (_, Some("OOM")) => "raise the server's maxmemory, or set an eviction policy such as allkeys-lru",
+            (_, Some("LOADING")) => "wait until the server has loaded its data",
+            (ErrorKind::RESP3NotSupported, _) => "add ?protocol=resp2 to the URL",
+            (ErrorKind::Io, _) => "check that a server runs there and can be reached",
+            _ => "see the cause",
+        };
+        Self::Failed { advice, cause: error.to_string().into() }
+    }
+}

@@ -1,0 +1,39 @@
+//! The protocol's Lua scripts, and how they are called: by hash, and by text when the server doesn't know the hash.
+//!
+//! Plain EVAL loads a script as a side effect, in one round trip and on the node that owns the keys.
+
+use std::sync::LazyLock;
+
+use redis::Cmd;
+
+pub(super) static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/fill.lua")));
+pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/renew.lua")));
+pub(super) static ABANDON: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/abandon.lua")));
+pub(super) static INVALIDATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/invalidate.lua")));
+pub(super) static CLEAR_LEASE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("scripts/clear_lease.lua")));
+
+pub(super) struct Script {
+    text: &'static str,
+    hash: String,
+}
+
+impl Script {
+    fn new(text: &'static str) -> Self {
+        Self { text, hash: redis::Script::new(text).get_hash().to_owned() }
+    }
+
+    pub(super) fn by_hash(&self, keys: &[&str], args: &[&[u8]]) -> Cmd {
+        call("EVALSHA", &self.hash, keys, args)
+    }
+
+    pub(super) fn by_text(&self, keys: &[&str], args: &[&[u8]]) -> Cmd {
+        call("EVAL", self.text, keys, args)
+    }
+}
+
+fn call(command: &str, script: &str, keys: &[&str], args: &[&[u8]]) -> Cmd {
+    let mut call = redis::cmd(command);
+    call.arg(script).arg(keys.len()).arg(keys).arg(args);
+    call
+}

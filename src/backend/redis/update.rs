@@ -1,0 +1,189 @@
+//! Updates in place: WATCH, look, decide, MULTI .. EXEC.
+//!
+//! WATCH belongs to a socket, and any EXEC on it ends it: a shared connection would lose updates. So each update has a
+//! connection for itself, from a small pool, and only one whose transaction ended as expected goes back there. These
+//! connections never reconnect by themselves, so a guard can't be lost between WATCH and EXEC unnoticed.
+
+use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
+use rand::RngExt;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult};
+use redis::{ServerErrorKind, Value};
+use tokio::sync::Mutex;
+
+use super::{entry, hgetall, millis, replies};
+use crate::backend::{Decide, Decision, StepError};
+use crate::key::Key;
+
+/// As many keys can be updated at a time in this process as there are connections; more queues make collisions rare.
+const QUEUES: usize = 256;
+
+pub(super) struct Updates {
+    pool: Pool<Connector>,
+    /// Updates of one key wait for each other here, rather than refuse each other at the server.
+    queues: Vec<Mutex<()>>,
+    hasher: RandomState,
+    operation_timeout: Duration,
+}
+
+/// How one attempt ended.
+enum Attempt {
+    /// The transaction was carried out; whether changes were applied.
+    Done(bool),
+    /// Nothing was written: the entry has changed since it was looked at, or the connection had been cut.
+    Again,
+    /// Nothing was written: the server takes no such transaction, for lack of memory.
+    OutOfMemory,
+}
+
+impl Updates {
+    pub(super) fn new(
+        client: Client,
+        operation_timeout: Duration,
+        connect_timeout: Duration,
+        connections: NonZeroUsize,
+    ) -> Result<Self, String> {
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(connect_timeout)).set_response_timeout(None);
+        let pool = Pool::builder(Connector { client, config }).max_size(connections.get()).build();
+        Ok(Self {
+            pool: pool.map_err(|error| error.to_string())?,
+            queues: (0..QUEUES).map(|_| Mutex::new(())).collect(),
+            hasher: RandomState::new(),
+            operation_timeout,
+        })
+    }
+
+    /// Updates an entry; `None` when the server is out of memory. Tries until its caller drops it.
+    pub(super) async fn run(&self, key: &Key, decide: &mut Decide<'_>) -> Result<Option<bool>, StepError> {
+        const LONGEST_PAUSE: Duration = Duration::from_millis(16);
+        let _turn = self.queue(key).lock().await;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match self.attempt(key, decide).await? {
+                Attempt::Done(applied) => return Ok(Some(applied)),
+                Attempt::OutOfMemory => return Ok(None),
+                Attempt::Again => {}
+            }
+            let jitter = rand::rng().random_range(0.5..1.0);
+            tokio::time::sleep(pause.mul_f64(jitter)).await;
+            pause = LONGEST_PAUSE.min(pause * 2);
+        }
+    }
+
+    fn queue(&self, key: &Key) -> &Mutex<()> {
+        let index = usize::try_from(self.hasher.hash_one(key) % QUEUES as u64).unwrap_or(0);
+        &self.queues[index]
+    }
+
+    async fn attempt(&self, key: &Key, decide: &mut Decide<'_>) -> Result<Attempt, StepError> {
+        let mut connection = self.connection().await?;
+        connection.clean = false;
+        let mut look = redis::pipe();
+        look.cmd("WATCH").arg(key.as_str()).add_command(hgetall(key)).ignore_errors();
+        let looked = self.send::<Vec<RedisResult<Value>>>(&mut connection, &look).await?;
+        let [watched, found] = match looked {
+            Ok(looked) => replies(looked)?,
+            Err(error) if error.is_connection_dropped() => return Ok(Attempt::Again),
+            Err(error) => return Err(error.into()),
+        };
+        watched?;
+        let decision = decide(entry(found)?).map_err(StepError::Refused)?;
+        let applies = matches!(decision, Decision::Apply { .. });
+        let reply = self.send::<Value>(&mut connection, &transaction(key, decision)).await?;
+        let attempt = match reply {
+            Ok(Value::Nil) => Attempt::Again,
+            Ok(_) => Attempt::Done(applies),
+            Err(error) if is_out_of_memory(&error) => Attempt::OutOfMemory,
+            Err(error) => return Err(error.into()),
+        };
+        connection.clean = true;
+        Ok(attempt)
+    }
+
+    async fn connection(&self) -> Result<Object<Connector>, StepError> {
+        self.pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error.into(),
+            error => StepError::Failed { advice: "see the cause", cause: error.to_string().into() },
+        })
+    }
+
+    async fn send<R: FromRedisValue>(
+        &self,
+        exclusive: &mut Exclusive,
+        commands: &Pipeline,
+    ) -> Result<RedisResult<R>, StepError> {
+        let limit = self.operation_timeout;
+        let reply = tokio::time::timeout(limit, commands.query_async(&mut exclusive.connection)).await;
+        reply.map_err(|_elapsed| StepError::TimedOut(limit))
+    }
+}
+
+fn transaction(key: &Key, decision: Decision) -> Pipeline {
+    let mut commands = redis::pipe();
+    commands.atomic();
+    match decision {
+        Decision::Apply { changes, ttl } => {
+            let mut set = redis::cmd("HSET");
+            let mut remove = redis::cmd("HDEL");
+            let (mut sets, mut removes) = (false, false);
+            set.arg(key.as_str());
+            remove.arg(key.as_str());
+            for (name, value) in changes {
+                match value {
+                    Some(value) => (_, sets) = (set.arg(name).arg(value), true),
+                    None => (_, removes) = (remove.arg(name), true),
+                }
+            }
+            if sets {
+                commands.add_command(set);
+            }
+            if removes {
+                commands.add_command(remove);
+            }
+            if let Some(ttl) = ttl {
+                commands.cmd("PEXPIRE").arg(key.as_str()).arg(millis(ttl));
+            }
+        }
+        Decision::Drop => {
+            commands.cmd("DEL").arg(key.as_str());
+        }
+    }
+    commands.cmd("DEL").arg(key.lock());
+    commands
+}
+
+fn is_out_of_memory(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::ExecAbort) || error.code() == Some("OOM")
+}
+
+/// A connection that only one update uses at a time.
+struct Exclusive {
+    connection: MultiplexedConnection,
+    /// Whether its last transaction ended as expected. It isn't while one runs, so that an error or a cancellation
+    /// keeps it from being used again: the server may still be working on it, or still watch a key.
+    clean: bool,
+}
+
+struct Connector {
+    client: Client,
+    config: AsyncConnectionConfig,
+}
+
+impl Manager for Connector {
+    type Type = Exclusive;
+    type Error = RedisError;
+
+    async fn create(&self) -> RedisResult<Exclusive> {
+        let connection = self.client.get_multiplexed_async_connection_with_config(&self.config).await?;
+        Ok(Exclusive { connection, clean: true })
+    }
+
+    async fn recycle(&self, exclusive: &mut Exclusive, _metrics: &Metrics) -> RecycleResult<RedisError> {
+        if exclusive.clean { Ok(()) } else { Err(RecycleError::message("its last transaction did not end")) }
+    }
+}

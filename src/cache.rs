@@ -1,0 +1,417 @@
+//! The public face: [`Cache`] and the operations that users call. Each says what it promises and hands over.
+
+mod inspect;
+mod loading;
+mod lookup;
+mod policy;
+mod update;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+
+pub use self::inspect::{EntryState, Inspection};
+pub use self::loading::LoadingCache;
+pub use self::lookup::{Lookup, Outcome};
+pub(crate) use self::policy::Policy;
+pub use self::policy::{CacheBuilder, UpdateTtl};
+use crate::backend::Backend;
+use crate::cacheable::{Cacheable, Change, Field};
+use crate::entry::{Entry, Reading};
+use crate::error::{BoxError, Error};
+use crate::flight::Flights;
+use crate::id::CacheKey;
+use crate::key::{Key, KeySpace};
+use crate::stats::{Counters, Stats};
+
+/// A typed cache of `T` records over a [`Backend`].
+///
+/// Cheap to clone; statistics and loads under way belong to a cache and its clones. Make one for each struct when the
+/// service starts, and share it.
+///
+/// **There is no `put`.** A record that a caller read a while ago may be older than an invalidation that came since, and
+/// nothing could tell. So records get into the cache in one way only: loaded by [`get`](Self::get) under a lease that
+/// every invalidation revokes.
+///
+/// # The promise
+///
+/// With one Redis primary, a loader that reads the primary database at read-committed or better, and all writers calling
+/// [`invalidate`](Self::invalidate) after their commit: a `get` that starts after that call has returned never returns
+/// the older value, and a returned record is never partial. What breaks it is told in `docs/protocol.md`.
+///
+/// # Examples
+///
+/// ```
+/// use cache_aside::{Backend, BoxError, Cache, Cacheable};
+///
+/// #[derive(Debug, Clone, PartialEq, Cacheable)]
+/// #[cacheable(namespace = "billing", ttl = "30s", not_found_ttl = "2s")]
+/// struct Product {
+///     #[cacheable(id)]
+///     id: String,
+///     name: String,
+///     stock: u32,
+/// }
+/// # #[derive(Clone)] struct Db;
+/// # impl Db { async fn find(&self, id: String) -> Result<Option<Product>, BoxError> {
+/// #     Ok(Some(Product { id, name: "Sourdough Loaf".into(), stock: 42 })) } }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BoxError> {
+/// # let db = Db;
+/// let products: Cache<Product> = Cache::new(Backend::connect("memory://").await?);
+///
+/// let primary = db.clone();
+/// let product = products.get("p-001", move |id| async move { primary.find(id).await }).await?;
+/// assert_eq!(product.unwrap().stock, 42);
+///
+/// products.update_field("p-001", Product::FIELDS.stock, 41).await?;
+/// products.invalidate("p-001").await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Cache<T: Cacheable> {
+    core: Arc<Core<T>>,
+}
+
+/// What a cache, its clones and its flights share.
+pub(crate) struct Core<T: Cacheable> {
+    pub(crate) backend: Backend,
+    pub(crate) policy: Policy<T>,
+    pub(crate) stats: Counters,
+    keys: KeySpace,
+    flights: Flights<T>,
+}
+
+impl<T: Cacheable> Cache<T> {
+    /// Makes a cache with the names and lifetimes of the struct's attributes, and the defaults for the rest.
+    pub fn new(backend: Backend) -> Self {
+        Self::builder(backend).build_unchecked()
+    }
+
+    /// Begins a cache with settings of its own.
+    pub fn builder(backend: Backend) -> CacheBuilder<T> {
+        CacheBuilder::new(backend)
+    }
+
+    fn with_policy(backend: Backend, keys: KeySpace, policy: Policy<T>) -> Self {
+        let core = Core { backend, policy, stats: Counters::default(), keys, flights: Flights::new() };
+        Self { core: Arc::new(core) }
+    }
+
+    /// Binds a loader, so that calls need only the id.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use cache_aside::{Backend, BoxError, Cache, Cacheable};
+    /// # #[derive(Debug, Cacheable)]
+    /// # struct Product { #[cacheable(id)] id: String }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BoxError> {
+    /// # let products: Cache<Product> = Cache::new(Backend::connect("memory://").await?);
+    /// let products = products.with_loader(|id| async { Ok::<_, BoxError>(Some(Product { id })) });
+    /// assert!(products.get("p-001").await?.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_loader<F, Fut, E>(&self, loader: F) -> LoadingCache<T>
+    where
+        F: Fn(T::Id) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        LoadingCache::new(self.clone(), loader)
+    }
+
+    /// Reads a record through the cache: from its entry, or from `loader`, which runs at most once per miss over every
+    /// task and every process. `Ok(None)` from the loader means that the primary has no such record, which is cached
+    /// too, for `not_found_ttl`.
+    ///
+    /// The loader may outlive this call, so it owns what it uses: `let db = db.clone();` before, `move` on the closure.
+    /// Where its error type can't be inferred, write `Ok::<_, BoxError>(..)`.
+    ///
+    /// When the cache is out of reach, the loader is run all the same, once per key and process.
+    ///
+    /// Redis: `HGETALL` on a hit, one round trip. On a miss `SET NX GET PX`, `HGETALL`, `PTTL` in one more, and a script
+    /// for the fill.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`], [`Error::LoadPanicked`] or [`Error::Timeout`] when the loader failed, for all who waited for it;
+    /// [`Error::InvalidId`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the load under way: it fills the cache for the next caller.
+    pub fn get<K, F, Fut, E>(&self, id: K, loader: F) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send
+    where
+        K: CacheKey<T::Id>,
+        F: FnOnce(T::Id) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        let lookup = self.lookup(id, loader);
+        async move { Ok(lookup.await?.value) }
+    }
+
+    /// Is [`get`](Self::get), and tells how the record was come by.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`get`](Self::get).
+    pub fn lookup<K, F, Fut, E>(&self, id: K, loader: F) -> impl Future<Output = Result<Lookup<T>, Error>> + Send
+    where
+        K: CacheKey<T::Id>,
+        F: FnOnce(T::Id) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        let key = self.key(&id);
+        async move { self.core.lookup(key?, id, loader).await }
+    }
+
+    /// Invalidates a record and loads it anew, so that it is in the cache when this returns.
+    ///
+    /// # Errors
+    ///
+    /// As [`invalidate`](Self::invalidate), and then as [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`invalidate`](Self::invalidate) and [`get`](Self::get).
+    pub fn refresh<K, F, Fut, E>(&self, id: K, loader: F) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send
+    where
+        K: CacheKey<T::Id>,
+        F: FnOnce(T::Id) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        let key = self.key(&id);
+        async move {
+            let key = key?;
+            self.core.invalidate(&key).await?;
+            Ok(self.core.lookup(key, id, loader).await?.value)
+        }
+    }
+
+    /// Reads the cache alone. `Ok(None)` when there is no entry, or a not-found entry, or an unreadable one. It counts
+    /// neither as a hit nor as a miss.
+    ///
+    /// Redis: `HGETALL`, one round trip.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`] or [`Error::Timeout`] when the cache is out of reach; [`Error::InvalidId`].
+    pub async fn peek(&self, id: impl CacheKey<T::Id>) -> Result<Option<Arc<T>>, Error> {
+        let key = self.key(&id)?;
+        if !self.core.policy.enabled {
+            return Ok(None);
+        }
+        Ok(match self.core.read(&key).await? {
+            Some(Reading::Record(record)) => Some(Arc::new(record)),
+            Some(Reading::NotFound | Reading::Unreadable(_)) | None => None,
+        })
+    }
+
+    /// Sets one field of a cached record, after it was written to the primary. `true`: applied to a live record;
+    /// `false`: there was nothing to update, and the next `get` loads.
+    ///
+    /// The last call wins, so the [promise](Self#the-promise) holds only while the writers of one record are serialised
+    /// from their commit to the end of this call; otherwise use [`invalidate`](Self::invalidate). A record that the
+    /// update would make too large, a value that can't be encoded, and a server out of memory: the entry is removed, and
+    /// the answer is `false`.
+    ///
+    /// Redis: `WATCH`, `HGETALL`, then `MULTI`, `HSET` or `HDEL`, `DEL` of the lease, `EXEC`, on a connection of its
+    /// own: two round trips.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] after `update_timeout`; [`Error::Backend`]; [`Error::InvalidId`]. Unless the id was invalid,
+    /// it is unknown whether the field was set: try again, or `invalidate`.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the field is set or not, never half.
+    pub async fn update_field<V>(&self, id: impl CacheKey<T::Id>, field: Field<T, V>, value: V) -> Result<bool, Error> {
+        self.update_fields(id, [field.set(value)]).await
+    }
+
+    /// Sets several fields of a cached record in one step. Of two changes of one field, the later holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`update_field`](Self::update_field).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`update_field`](Self::update_field).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use cache_aside::{Backend, BoxError, Cache, Cacheable};
+    /// # #[derive(Debug, Cacheable)]
+    /// # struct Product { #[cacheable(id)] id: u64, stock: u32, note: Option<String> }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BoxError> {
+    /// # let products: Cache<Product> = Cache::new(Backend::connect("memory://").await?);
+    /// let fields = Product::FIELDS;
+    /// products.update_fields(7, [fields.stock.set(41), fields.note.set(None)]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn update_fields(
+        &self,
+        id: impl CacheKey<T::Id>,
+        changes: impl IntoIterator<Item = Change<T>>,
+    ) -> Result<bool, Error> {
+        self.core.update_fields(&self.key(&id)?, changes.into_iter().collect()).await
+    }
+
+    /// Changes a cached record by a function, and returns it as it is stored then; `None`: there was nothing to change.
+    /// Only the fields that changed are written. `change` may run several times, when others change the entry at the
+    /// same time. The last call wins, as for [`update_field`](Self::update_field).
+    ///
+    /// # Errors
+    ///
+    /// As [`update_field`](Self::update_field); and [`Error::InvalidId`] when `change` has changed the id: then nothing
+    /// was written.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`update_field`](Self::update_field).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use cache_aside::{Backend, BoxError, Cache, Cacheable};
+    /// # #[derive(Debug, Cacheable)]
+    /// # struct Product { #[cacheable(id)] id: u64, stock: u32 }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BoxError> {
+    /// # let products: Cache<Product> = Cache::new(Backend::connect("memory://").await?);
+    /// # products.get(7, |id| async move { Ok::<_, BoxError>(Some(Product { id, stock: 42 })) }).await?;
+    /// let product = products.modify(7, |product| product.stock -= 1).await?;
+    /// assert_eq!(product.unwrap().stock, 41);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn modify(
+        &self,
+        id: impl CacheKey<T::Id>,
+        change: impl FnMut(&mut T) + Send,
+    ) -> Result<Option<Arc<T>>, Error> {
+        self.core.modify(&self.key(&id)?, change).await
+    }
+
+    /// Removes an entry and revokes the load that is under way, if any: call it after every commit that changed, created
+    /// or deleted the record in the primary. Returns whether there was an entry, a not-found one included.
+    ///
+    /// Redis: one script, `DEL` of both keys; one round trip.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`] or [`Error::Timeout`] when the cache is out of reach: the old entry may still be there until
+    /// its TTL ends. [`Error::InvalidId`].
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the entry is removed or not.
+    pub async fn invalidate(&self, id: impl CacheKey<T::Id>) -> Result<bool, Error> {
+        self.core.invalidate(&self.key(&id)?).await
+    }
+
+    /// Invalidates many records; the results have the order and the number of the ids.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, some entries are removed and some are not.
+    pub async fn invalidate_many<K: CacheKey<T::Id>>(
+        &self,
+        ids: impl IntoIterator<Item = K>,
+    ) -> Vec<Result<bool, Error>> {
+        /// Enough to keep the connection busy, few enough to keep each call's deadline.
+        const AT_A_TIME: usize = 128;
+        let keys: Vec<_> = ids.into_iter().map(|id| self.key(&id)).collect();
+        let invalidations = keys.into_iter().map(|key| async move { self.core.invalidate(&key?).await });
+        futures_util::stream::iter(invalidations).buffered(AT_A_TIME).collect().await
+    }
+
+    /// How long the entry will live, a not-found one included; `None` when there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`peek`](Self::peek).
+    pub async fn ttl(&self, id: impl CacheKey<T::Id>) -> Result<Option<Duration>, Error> {
+        Ok(self.core.backend.look(&self.key(&id)?).await?.ttl)
+    }
+
+    /// Shows what is stored for a record: for debugging, and for the curious.
+    ///
+    /// # Errors
+    ///
+    /// As [`peek`](Self::peek).
+    pub async fn inspect(&self, id: impl CacheKey<T::Id>) -> Result<Inspection, Error> {
+        let key = self.key(&id)?;
+        let look = self.core.backend.look(&key).await?;
+        Ok(Inspection::new::<T>(&key, look))
+    }
+
+    /// What this cache and its clones have done in this process.
+    pub fn stats(&self) -> Stats {
+        self.core.stats.snapshot()
+    }
+
+    /// Sets all statistics to zero.
+    pub fn reset_stats(&self) {
+        self.core.stats.reset();
+    }
+
+    fn key(&self, id: &impl CacheKey<T::Id>) -> Result<Key, Error> {
+        self.core.keys.key(id)
+    }
+}
+
+impl<T: Cacheable> Core<T> {
+    /// Reads an entry and what it means.
+    async fn read(&self, key: &Key) -> Result<Option<Reading<T>>, Error> {
+        Ok(self.backend.read(key).await?.map(|entry| self.reading(key, entry)))
+    }
+
+    fn reading(&self, key: &Key, entry: Entry) -> Reading<T> {
+        let reading = entry.read();
+        if let Reading::Unreadable(cause) = &reading {
+            self.stats.decode_errors.add();
+            tracing::warn!(%key, cause, "an entry is unreadable and will be replaced");
+        }
+        reading
+    }
+
+    async fn invalidate(&self, key: &Key) -> Result<bool, Error> {
+        let was_there = self.backend.invalidate(key).await?;
+        self.stats.invalidations.add();
+        Ok(was_there)
+    }
+}
+
+impl<T: Cacheable> Clone for Cache<T> {
+    fn clone(&self) -> Self {
+        Self { core: self.core.clone() }
+    }
+}
+
+impl<T: Cacheable> fmt::Debug for Cache<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("backend", &self.core.backend)
+            .field("keys", &self.core.keys)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}

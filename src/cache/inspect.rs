@@ -1,0 +1,81 @@
+//! An entry as it is stored, for people to look at.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::backend::Look;
+use crate::cacheable::Cacheable;
+use crate::entry::{Entry, Reading};
+use crate::key::Key;
+
+/// What is stored for one record, as [`Cache::inspect`](crate::Cache::inspect) found it. Its `Display` is a short text
+/// with one field a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Inspection {
+    /// The entry's key.
+    pub key: String,
+    /// What the entry is to this struct.
+    pub state: EntryState,
+    /// The names and values of the stored fields, as they are; empty when there is no hash.
+    pub fields: Vec<(String, Vec<u8>)>,
+    /// How long the entry will live; `None` when there is none, or it has no end.
+    pub ttl: Option<Duration>,
+    /// How long the lease of a load that is under way will last, if it isn't renewed; `None` when there is none.
+    pub lock_ttl: Option<Duration>,
+}
+
+/// What a stored entry is to its struct.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EntryState {
+    /// Nothing is stored.
+    Missing,
+    /// A record.
+    Record,
+    /// A note that the primary has no such record.
+    NotFound,
+    /// Something that is not an entry of this struct: a miss, which the next load replaces.
+    Unreadable,
+}
+
+impl Inspection {
+    pub(super) fn new<T: Cacheable>(key: &Key, look: Look) -> Self {
+        let fields = match &look.entry {
+            Some(Entry::Hash(fields)) => {
+                fields.iter().map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), value.clone())).collect()
+            }
+            Some(Entry::WrongType) | None => Vec::new(),
+        };
+        let state = match look.entry.map(Entry::read::<T>) {
+            None => EntryState::Missing,
+            Some(Reading::Record(_)) => EntryState::Record,
+            Some(Reading::NotFound) => EntryState::NotFound,
+            Some(Reading::Unreadable(_)) => EntryState::Unreadable,
+        };
+        Self { key: key.to_string(), state, fields, ttl: look.ttl, lock_ttl: look.lease_ttl }
+    }
+}
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            EntryState::Missing => "nothing stored",
+            EntryState::Record => "a record",
+            EntryState::NotFound => "noted as not found",
+            EntryState::Unreadable => "unreadable",
+        };
+        write!(f, "{}: {state}", self.key)?;
+        if let Some(ttl) = self.ttl {
+            write!(f, ", {:.1} s to live", ttl.as_secs_f64())?;
+        }
+        if let Some(lock_ttl) = self.lock_ttl {
+            write!(f, ", a load holds the lease for {:.1} s", lock_ttl.as_secs_f64())?;
+        }
+        let width = self.fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        for (name, value) in &self.fields {
+            write!(f, "\n  {name:width$}  {}", String::from_utf8_lossy(value))?;
+        }
+        Ok(())
+    }
+}

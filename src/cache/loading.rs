@@ -1,0 +1,82 @@
+//! A cache with its loader bound once: [`LoadingCache`].
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::cache::{Cache, Lookup};
+use crate::cacheable::Cacheable;
+use crate::error::{BoxError, Error};
+use crate::id::CacheKey;
+use crate::load::{self, Loading};
+
+/// A [`Cache`] whose calls need only the id: made by [`Cache::with_loader`].
+///
+/// All operations that don't load are those of the cache, which it dereferences to.
+pub struct LoadingCache<T: Cacheable> {
+    cache: Cache<T>,
+    loader: Arc<dyn Fn(T::Id) -> Loading<T> + Send + Sync>,
+}
+
+impl<T: Cacheable> LoadingCache<T> {
+    pub(super) fn new<F, Fut, E>(cache: Cache<T>, loader: F) -> Self
+    where
+        F: Fn(T::Id) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        Self { cache, loader: Arc::new(move |id| load::erase_loading(loader(id))) }
+    }
+
+    /// Is [`Cache::get`] with the bound loader.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::get`].
+    pub fn get<K: CacheKey<T::Id>>(&self, id: K) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send {
+        self.cache.get(id, self.loader())
+    }
+
+    /// Is [`Cache::lookup`] with the bound loader.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::lookup`].
+    pub fn lookup<K: CacheKey<T::Id>>(&self, id: K) -> impl Future<Output = Result<Lookup<T>, Error>> + Send {
+        self.cache.lookup(id, self.loader())
+    }
+
+    /// Is [`Cache::refresh`] with the bound loader.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::refresh`].
+    pub fn refresh<K: CacheKey<T::Id>>(&self, id: K) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send {
+        self.cache.refresh(id, self.loader())
+    }
+
+    fn loader(&self) -> impl FnOnce(T::Id) -> Loading<T> + Send + 'static {
+        let loader = self.loader.clone();
+        move |id| loader(id)
+    }
+}
+
+impl<T: Cacheable> Deref for LoadingCache<T> {
+    type Target = Cache<T>;
+
+    fn deref(&self) -> &Cache<T> {
+        &self.cache
+    }
+}
+
+impl<T: Cacheable> Clone for LoadingCache<T> {
+    fn clone(&self) -> Self {
+        Self { cache: self.cache.clone(), loader: self.loader.clone() }
+    }
+}
+
+impl<T: Cacheable> fmt::Debug for LoadingCache<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LoadingCache").field(&self.cache).finish()
+    }
+}

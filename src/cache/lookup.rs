@@ -1,0 +1,188 @@
+//! A get from its caller's side: the hit, the flight, and going round again.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+
+use crate::backend::check_runtime;
+use crate::cache::Core;
+use crate::cacheable::Cacheable;
+use crate::entry::Reading;
+use crate::error::{BoxError, Error};
+use crate::flight::{Boarding, Ended, Landing, Origin, Stamp, Ticket};
+use crate::id::CacheKey;
+use crate::key::Key;
+use crate::lease::ReadThrough;
+use crate::load;
+
+/// A record, and how a [`lookup`](crate::Cache::lookup) came by it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Lookup<T> {
+    /// The record; `None` when the primary has none.
+    pub value: Option<Arc<T>>,
+    /// How it was come by.
+    pub outcome: Outcome,
+    /// How long this call's own read of the cache took; zero when it joined a load that was under way.
+    pub cache_latency: Duration,
+}
+
+/// How a [`Lookup`] came by its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// From a cached record.
+    Hit,
+    /// From an entry that notes that there is no such record.
+    NotFoundHit,
+    /// From this call's own loader.
+    Loaded,
+    /// From the loader of another call in this process.
+    Coalesced,
+    /// From the load of another process.
+    Waited,
+    /// From a loader, around the cache: it was out of reach, disabled, or another process' load took too long.
+    Bypassed,
+}
+
+/// What a caller's own read of the cache came to, when it isn't the answer.
+#[derive(Default)]
+struct Miss {
+    cache_latency: Duration,
+    out_of_reach: bool,
+}
+
+impl<T: Cacheable> Core<T> {
+    pub(super) async fn lookup<K, F, Fut, E>(self: &Arc<Self>, key: Key, id: K, loader: F) -> Result<Lookup<T>, Error>
+    where
+        K: CacheKey<T::Id>,
+        F: FnOnce(T::Id) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        let called = Stamp::of_call();
+        let read_through = |key: Key| {
+            let (core, id, loader) = (self.clone(), id.into_id(), load::erase(loader));
+            ReadThrough { core, key, id, loader }
+        };
+        check_runtime()?;
+        if !self.policy.enabled {
+            let landing = read_through(key).around_cache().await;
+            return self.landed(landing, Part::Started, Duration::ZERO);
+        }
+        let under_way = self.flights.join(&key);
+        let miss = match under_way {
+            Some(_) => Miss::default(),
+            None => match self.look_first(&key).await {
+                ControlFlow::Break(found) => return Ok(found),
+                ControlFlow::Continue(miss) => miss,
+            },
+        };
+        // Boxed, so that the future of a hit stays small.
+        let (landing, part) = self.fly(called, key, under_way, miss.out_of_reach, read_through).boxed().await;
+        self.landed(landing, part, miss.cache_latency)
+    }
+
+    /// Reads the cache, in the caller's own future: a hit needs nothing else.
+    async fn look_first(&self, key: &Key) -> ControlFlow<Lookup<T>, Miss> {
+        let began = Instant::now();
+        let reading = self.read(key).await;
+        let cache_latency = began.elapsed();
+        let (value, outcome) = match reading {
+            Ok(Some(Reading::Record(record))) => (Some(Arc::new(record)), Outcome::Hit),
+            Ok(Some(Reading::NotFound)) => (None, Outcome::NotFoundHit),
+            Ok(Some(Reading::Unreadable(_)) | None) => {
+                return ControlFlow::Continue(Miss { cache_latency, out_of_reach: false });
+            }
+            Err(error) => {
+                tracing::warn!(%key, %error, "reading around the cache");
+                return ControlFlow::Continue(Miss { cache_latency, out_of_reach: true });
+            }
+        };
+        self.count(outcome);
+        ControlFlow::Break(Lookup { value, outcome, cache_latency })
+    }
+
+    /// Joins flights, or starts one, until one brings a result that is this call's too.
+    async fn fly(
+        &self,
+        called: Stamp,
+        key: Key,
+        mut under_way: Option<Ticket<T>>,
+        out_of_reach: bool,
+        read_through: impl FnOnce(Key) -> ReadThrough<T>,
+    ) -> (Landing<T>, Part) {
+        let give_up = tokio::time::Instant::now() + self.longest_flight();
+        loop {
+            let boarding = match under_way.take() {
+                Some(ticket) => Boarding::Joined(ticket),
+                None => self.flights.join_or_reserve(&key),
+            };
+            let ticket = match boarding {
+                Boarding::Joined(ticket) => ticket,
+                Boarding::Reserved(reservation) => {
+                    let read_through = read_through(key.clone());
+                    let ticket = reservation.start(async move {
+                        if out_of_reach {
+                            read_through.around_cache().await
+                        } else {
+                            read_through.through_cache().await
+                        }
+                    });
+                    return match ticket.ended(called).await {
+                        Ended::Landed(landing) => (landing, Part::Started),
+                        Ended::TooOld | Ended::Lost => (Landing::lost(&key), Part::Started),
+                    };
+                }
+            };
+            match tokio::time::timeout_at(give_up, ticket.ended(called)).await {
+                Ok(Ended::Landed(landing)) => return (landing, Part::Joined),
+                Ok(Ended::TooOld | Ended::Lost) => {}
+                Err(_elapsed) => return (read_through(key).around_cache().await, Part::Started),
+            }
+        }
+    }
+
+    /// How long a flight takes at most, if its runtime is alive.
+    fn longest_flight(&self) -> Duration {
+        const STEPS_BESIDE_WAITING_AND_LOADING: u32 = 4;
+        let steps = self.backend.operation_timeout() * STEPS_BESIDE_WAITING_AND_LOADING;
+        self.policy.wait_timeout + self.policy.load_timeout + steps
+    }
+
+    fn landed(&self, landing: Landing<T>, part: Part, cache_latency: Duration) -> Result<Lookup<T>, Error> {
+        let outcome = match (landing.origin, part) {
+            (Origin::Entry, _) if matches!(landing.result, Ok(None)) => Outcome::NotFoundHit,
+            (Origin::Entry, _) => Outcome::Hit,
+            (Origin::OtherLoad, _) => Outcome::Waited,
+            (Origin::Load, Part::Started) => Outcome::Loaded,
+            (Origin::Load, Part::Joined) => Outcome::Coalesced,
+            (Origin::Bypass, _) => Outcome::Bypassed,
+        };
+        self.count(outcome);
+        Ok(Lookup { value: landing.result?, outcome, cache_latency })
+    }
+
+    fn count(&self, outcome: Outcome) {
+        let stats = &self.stats;
+        match outcome {
+            Outcome::Hit => stats.hits.add(),
+            Outcome::NotFoundHit => stats.not_found_hits.add(),
+            Outcome::Loaded => stats.misses.add(),
+            Outcome::Coalesced | Outcome::Waited => {
+                stats.misses.add();
+                stats.stampedes_suppressed.add();
+            }
+            Outcome::Bypassed => stats.bypasses.add(),
+        }
+    }
+}
+
+/// A caller's part in the flight that answered it.
+#[derive(Clone, Copy)]
+enum Part {
+    Started,
+    Joined,
+}

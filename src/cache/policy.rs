@@ -1,0 +1,305 @@
+//! How a cache behaves: [`CacheBuilder`], its settings, and their checks.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::Cache;
+use crate::backend::Backend;
+use crate::cacheable::Cacheable;
+use crate::defaults::{self, check_duration};
+use crate::entry;
+use crate::error::Error;
+use crate::key::{Key, KeySpace};
+use crate::record::StoredField;
+
+/// Whether an update moves the entry's deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum UpdateTtl {
+    /// The entry ends when it would have ended: whatever an update doesn't touch is never kept for longer.
+    #[default]
+    Keep,
+    /// The entry gets a new lifetime, as if it had just been loaded.
+    Refresh,
+}
+
+type TtlBy<T> = Arc<dyn Fn(&T) -> Duration + Send + Sync>;
+
+/// The checked settings of a cache.
+pub(crate) struct Policy<T> {
+    ttl: Duration,
+    ttl_by: Option<TtlBy<T>>,
+    not_found_ttl: Option<Duration>,
+    jitter: f64,
+    pub(crate) update_ttl: UpdateTtl,
+    pub(crate) lock_ttl: Duration,
+    pub(crate) load_timeout: Duration,
+    pub(crate) wait_poll: Duration,
+    pub(crate) wait_timeout: Duration,
+    pub(crate) update_timeout: Duration,
+    pub(crate) max_entry_bytes: usize,
+    pub(crate) enabled: bool,
+}
+
+impl<T: Cacheable> Policy<T> {
+    pub(super) fn new() -> Self {
+        let ttl = T::SCHEMA.ttl.unwrap_or(defaults::TTL);
+        let not_found_ttl = T::SCHEMA.not_found_ttl.unwrap_or(defaults::NOT_FOUND_TTL);
+        Self {
+            ttl,
+            ttl_by: None,
+            not_found_ttl: Some(not_found_ttl.min(ttl / 2)),
+            jitter: defaults::JITTER,
+            update_ttl: UpdateTtl::Keep,
+            lock_ttl: defaults::LOCK_TTL,
+            load_timeout: defaults::LOAD_TIMEOUT,
+            wait_poll: defaults::WAIT_POLL,
+            wait_timeout: defaults::WAIT_TIMEOUT,
+            update_timeout: defaults::UPDATE_TIMEOUT,
+            max_entry_bytes: defaults::MAX_ENTRY_BYTES,
+            enabled: true,
+        }
+    }
+
+    /// The entry to store for what a loader returned, and its lifetime; `None` when nothing is to be stored.
+    pub(crate) fn entry(&self, key: &Key, record: Option<&T>) -> Option<(Vec<StoredField>, Duration)> {
+        let Some(record) = record else {
+            return self.not_found_ttl.map(|ttl| (entry::not_found(), self.jittered(ttl)));
+        };
+        let ttl = self.lifetime(record)?;
+        let fields = match entry::encode(record) {
+            Ok(fields) => fields,
+            Err(mistake) => {
+                let cause = std::error::Error::source(&mistake).map(ToString::to_string);
+                tracing::warn!(%key, %mistake, cause, "a record could not be encoded and is not cached");
+                return None;
+            }
+        };
+        self.fits(key, entry::size(&fields)).then_some((fields, ttl))
+    }
+
+    /// Whether an entry of this size may be stored.
+    pub(crate) fn fits(&self, key: &Key, bytes: usize) -> bool {
+        let fits = bytes <= self.max_entry_bytes;
+        if !fits {
+            let max_entry_bytes = self.max_entry_bytes;
+            tracing::warn!(%key, bytes, max_entry_bytes, "a record is too large and is not cached");
+        }
+        fits
+    }
+
+    /// The lifetime of a record that is stored now; `None` when `ttl_by` wants it not to be stored.
+    pub(crate) fn lifetime(&self, record: &T) -> Option<Duration> {
+        let ttl = self.ttl_by.as_ref().map_or(self.ttl, |ttl_by| ttl_by(record).min(defaults::LONGEST));
+        (ttl >= defaults::SHORTEST).then(|| self.jittered(ttl))
+    }
+
+    fn jittered(&self, ttl: Duration) -> Duration {
+        let part = rand::rng().random_range(0.0..=self.jitter);
+        ttl.mul_f64(1.0 - part).max(defaults::SHORTEST)
+    }
+}
+
+/// The settings of a [`Cache`], begun with [`Cache::builder`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use cache_aside::{Backend, Cache, Cacheable, UpdateTtl};
+/// # #[derive(Debug, Cacheable)]
+/// # struct Product { #[cacheable(id)] id: String, stock: u32 }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), cache_aside::Error> {
+/// # let backend = Backend::connect("memory://").await?;
+/// let products: Cache<Product> = Cache::builder(backend)
+///     .ttl_by(|product: &Product| Duration::from_secs(if product.stock == 0 { 10 } else { 600 }))
+///     .not_found_ttl(None)
+///     .load_timeout(Duration::from_secs(3))
+///     .update_ttl(UpdateTtl::Refresh)
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "it does nothing until `build`"]
+pub struct CacheBuilder<T: Cacheable> {
+    backend: Backend,
+    policy: Policy<T>,
+    namespace: Option<String>,
+    /// Settings that were made here, not taken from the struct's attributes or the defaults.
+    not_found_ttl: Option<Option<Duration>>,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: Cacheable> CacheBuilder<T> {
+    pub(super) fn new(backend: Backend) -> Self {
+        let namespace = T::SCHEMA.namespace.map(str::to_owned);
+        Self { backend, policy: Policy::new(), namespace, not_found_ttl: None, of: PhantomData }
+    }
+
+    /// The namespace of the keys, instead of the struct's: for structs that several services share.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = Some(namespace.into());
+        self
+    }
+
+    /// How long a record lives in the cache. Default: the struct's `ttl`, else [`defaults::TTL`].
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.policy.ttl = ttl;
+        self
+    }
+
+    /// Chooses the lifetime of each record when it is stored; less than a millisecond keeps it out of the cache.
+    /// Default: every record lives for `ttl`.
+    pub fn ttl_by(mut self, ttl_by: impl Fn(&T) -> Duration + Send + Sync + 'static) -> Self {
+        self.policy.ttl_by = Some(Arc::new(ttl_by));
+        self
+    }
+
+    /// How long it is remembered that a record doesn't exist; `None` for not at all. It must be less than `ttl`.
+    /// Default: the struct's `not_found_ttl`, else [`defaults::NOT_FOUND_TTL`]; either at most half of `ttl`.
+    pub fn not_found_ttl(mut self, not_found_ttl: impl Into<Option<Duration>>) -> Self {
+        self.not_found_ttl = Some(not_found_ttl.into());
+        self
+    }
+
+    /// The part, from 0.0 to less than 1.0, by which a lifetime is shortened at random at most, so that entries that
+    /// were filled together don't end together. Default: [`defaults::JITTER`].
+    pub fn jitter(mut self, jitter: f64) -> Self {
+        self.policy.jitter = jitter;
+        self
+    }
+
+    /// Whether updates move the entry's deadline. Default: [`UpdateTtl::Keep`].
+    pub fn update_ttl(mut self, update_ttl: UpdateTtl) -> Self {
+        self.policy.update_ttl = update_ttl;
+        self
+    }
+
+    /// Length of a lease: how long others wait at most for a process that died while loading. It is renewed while the
+    /// loader runs, so it may be shorter than a load. Default: [`defaults::LOCK_TTL`].
+    pub fn lock_ttl(mut self, lock_ttl: Duration) -> Self {
+        self.policy.lock_ttl = lock_ttl;
+        self
+    }
+
+    /// How long a loader may run; then it is dropped, and all who wait for it get [`Error::Timeout`]. Default:
+    /// [`defaults::LOAD_TIMEOUT`].
+    pub fn load_timeout(mut self, load_timeout: Duration) -> Self {
+        self.policy.load_timeout = load_timeout;
+        self
+    }
+
+    /// The longest pause between two looks at another process' load. The pauses are jittered, and shorter at first.
+    /// Default: [`defaults::WAIT_POLL`].
+    pub fn wait_poll(mut self, wait_poll: Duration) -> Self {
+        self.policy.wait_poll = wait_poll;
+        self
+    }
+
+    /// How long another process' load is waited for; then the record is loaded around the cache. Default:
+    /// [`defaults::WAIT_TIMEOUT`].
+    pub fn wait_timeout(mut self, wait_timeout: Duration) -> Self {
+        self.policy.wait_timeout = wait_timeout;
+        self
+    }
+
+    /// How long an update tries to get past the updates of others. Default: [`defaults::UPDATE_TIMEOUT`].
+    pub fn update_timeout(mut self, update_timeout: Duration) -> Self {
+        self.policy.update_timeout = update_timeout;
+        self
+    }
+
+    /// The largest record that is stored, as bytes of field names and values; a larger one is returned, not stored, and
+    /// a warning logged. Default: [`defaults::MAX_ENTRY_BYTES`].
+    pub fn max_entry_bytes(mut self, max_entry_bytes: usize) -> Self {
+        self.policy.max_entry_bytes = max_entry_bytes;
+        self
+    }
+
+    /// Whether the cache is used at all; if not, every get goes to the loader. Invalidations and updates are carried
+    /// out all the same, so that other processes stay right. Default: `true`.
+    pub fn enabled(mut self, enabled: bool) -> Self {
+        self.policy.enabled = enabled;
+        self
+    }
+
+    /// Builds the cache.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for a setting that is out of its range or contradicts another.
+    pub fn build(mut self) -> Result<Cache<T>, Error> {
+        self.settle_not_found_ttl()?;
+        self.check_durations()?;
+        let policy = &self.policy;
+        if !(0.0..1.0).contains(&policy.jitter) {
+            return Err(Error::config(format!(
+                "jitter is {}: it must be at least 0.0 and less than 1.0",
+                policy.jitter
+            )));
+        }
+        if policy.wait_poll > policy.wait_timeout {
+            let (poll, timeout) = (policy.wait_poll, policy.wait_timeout);
+            return Err(Error::config(format!("wait_poll is {poll:?}: it must be at most wait_timeout, {timeout:?}")));
+        }
+        if policy.max_entry_bytes == 0 {
+            return Err(Error::config("max_entry_bytes is 0: to switch the cache off write `enabled(false)`"));
+        }
+        if let Some(namespace) = &self.namespace {
+            check_namespace(namespace)?;
+        }
+        Ok(self.build_unchecked())
+    }
+
+    /// For [`Cache::new`]: the derive has checked the attributes, and the defaults are right.
+    pub(super) fn build_unchecked(self) -> Cache<T> {
+        let keys = KeySpace::new(self.namespace.as_deref(), &T::SCHEMA);
+        Cache::with_policy(self.backend, keys, self.policy)
+    }
+
+    fn settle_not_found_ttl(&mut self) -> Result<(), Error> {
+        let ttl = self.policy.ttl;
+        self.policy.not_found_ttl = match self.not_found_ttl {
+            None => self.policy.not_found_ttl.map(|not_found_ttl| not_found_ttl.min(ttl / 2).max(defaults::SHORTEST)),
+            Some(Some(not_found_ttl)) if not_found_ttl >= ttl => {
+                return Err(Error::config(format!(
+                    "not_found_ttl is {not_found_ttl:?}: it must be less than ttl, {ttl:?}"
+                )));
+            }
+            Some(not_found_ttl) => not_found_ttl,
+        };
+        Ok(())
+    }
+
+    fn check_durations(&self) -> Result<(), Error> {
+        let policy = &self.policy;
+        check_duration("ttl", policy.ttl)?;
+        policy.not_found_ttl.map_or(Ok(()), |ttl| check_duration("not_found_ttl", ttl))?;
+        check_duration("lock_ttl", policy.lock_ttl)?;
+        check_duration("load_timeout", policy.load_timeout)?;
+        check_duration("wait_poll", policy.wait_poll)?;
+        check_duration("wait_timeout", policy.wait_timeout)?;
+        check_duration("update_timeout", policy.update_timeout)
+    }
+}
+
+fn check_namespace(namespace: &str) -> Result<(), Error> {
+    let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-');
+    if !namespace.is_empty() && namespace.bytes().all(is_allowed) {
+        return Ok(());
+    }
+    Err(Error::config(format!("the namespace {namespace:?} must be one or more of a-z, 0-9, `_` and `-`")))
+}
+
+impl<T: Cacheable> std::fmt::Debug for CacheBuilder<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CacheBuilder")
+            .field("backend", &self.backend)
+            .field("entity", &T::SCHEMA.entity)
+            .finish_non_exhaustive()
+    }
+}

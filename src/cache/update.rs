@@ -1,0 +1,108 @@
+//! Updates in place, as decisions over the entry that the backend shows: an update is applied to a whole record and to
+//! nothing else.
+
+use std::sync::Arc;
+
+use crate::backend::Decision;
+use crate::cache::{Core, UpdateTtl};
+use crate::cacheable::{Cacheable, Change};
+use crate::codec::FieldError;
+use crate::entry::{self, Entry, Reading};
+use crate::error::Error;
+use crate::key::Key;
+use crate::record::Changes;
+
+impl<T: Cacheable> Core<T> {
+    pub(super) async fn update_fields(&self, key: &Key, changes: Vec<Change<T>>) -> Result<bool, Error> {
+        let changes = last_of_each_field(changes).map_err(|mistake| warn_unencodable(key, &mistake));
+        self.update(key, |shown| {
+            let whole_record = matches!(self.reading(key, shown), Reading::Record(_));
+            Ok(changes.clone().ok().filter(|_| whole_record))
+        })
+        .await
+    }
+
+    pub(super) async fn modify(
+        &self,
+        key: &Key,
+        mut change: impl FnMut(&mut T) + Send,
+    ) -> Result<Option<Arc<T>>, Error> {
+        let mut latest = None;
+        let applied = self
+            .update(key, |shown| {
+                let Reading::Record(mut record) = self.reading(key, shown) else {
+                    return Ok(None);
+                };
+                let (id, before) = (record.id(), entry::fields_of(&record));
+                change(&mut record);
+                if record.id() != id {
+                    return Err(Error::invalid_id(self.keys.prefix(), "`modify` has changed it; nothing was written"));
+                }
+                let changes = differences(before, entry::fields_of(&record));
+                latest = Some(Arc::new(record));
+                Ok(changes.map_err(|mistake| warn_unencodable(key, &mistake)).ok())
+            })
+            .await?;
+        Ok(latest.filter(|_| applied))
+    }
+
+    /// Applies the changes that `decide` makes of an entry; where it makes none, the entry is dropped.
+    async fn update(
+        &self,
+        key: &Key,
+        mut decide: impl FnMut(Entry) -> Result<Option<Changes>, Error> + Send,
+    ) -> Result<bool, Error> {
+        let mut decide = |shown: Option<Entry>| {
+            let Some(shown) = shown else {
+                return Ok(Decision::Drop);
+            };
+            let changes = decide(shown.clone())?;
+            Ok(changes.and_then(|changes| self.decision(key, &shown, changes)).unwrap_or(Decision::Drop))
+        };
+        let applied = self.backend.update(key, self.policy.update_timeout, &mut decide).await?;
+        if applied {
+            self.stats.updates.add();
+        }
+        Ok(applied)
+    }
+
+    /// Checks what the entry would become, and gives it a new lifetime if the policy says so.
+    fn decision(&self, key: &Key, shown: &Entry, changes: Changes) -> Option<Decision> {
+        let Entry::Hash(fields) = shown else {
+            return None;
+        };
+        let becomes = entry::changed(fields, changes.clone());
+        if !self.policy.fits(key, entry::size(&becomes)) {
+            return None;
+        }
+        let ttl = match self.policy.update_ttl {
+            UpdateTtl::Keep => None,
+            UpdateTtl::Refresh => match Entry::Hash(Arc::new(becomes)).read() {
+                Reading::Record(record) => Some(self.policy.lifetime(&record)?),
+                Reading::NotFound | Reading::Unreadable(_) => return None,
+            },
+        };
+        Some(Decision::Apply { changes, ttl })
+    }
+}
+
+/// The changes by field; of several changes of one field the last.
+fn last_of_each_field<T>(changes: Vec<Change<T>>) -> Result<Changes, FieldError> {
+    let mut last = Changes::new();
+    for Change { field, value, .. } in changes {
+        last.retain(|(other, _)| *other != field);
+        last.push((field, value?));
+    }
+    Ok(last)
+}
+
+/// The fields that a modification has changed. Both sides have all fields, in declaration order.
+fn differences(before: Result<Changes, FieldError>, after: Result<Changes, FieldError>) -> Result<Changes, FieldError> {
+    let pairs = before?.into_iter().zip(after?);
+    Ok(pairs.filter(|(before, after)| before != after).map(|(_, after)| after).collect())
+}
+
+fn warn_unencodable(key: &Key, mistake: &FieldError) {
+    let cause = std::error::Error::source(mistake).map(ToString::to_string);
+    tracing::warn!(%key, %mistake, cause, "a value could not be encoded: its entry is removed");
+}

@@ -1,0 +1,202 @@
+//! What a struct must be to be cached: [`Cacheable`], which only the derive implements, its [`Schema`], and the typed
+//! handles of its fields, [`Field`] and [`Change`].
+
+use std::fmt;
+use std::hash::Hash;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use crate::codec::{Codec, FieldError};
+use crate::record::{RecordReader, RecordWriter};
+
+/// A struct that can be cached as a Redis hash. `#[derive(Cacheable)]` implements it; it is never written by hand.
+///
+/// # Attributes of the struct
+///
+/// | attribute | default | meaning |
+/// |---|---|---|
+/// | `namespace = "billing"` | none | second part of every key |
+/// | `entity = "product"` | the struct's name in `snake_case` | third part of every key |
+/// | `ttl = "30s"` | [`defaults::TTL`](crate::defaults::TTL) | how long a record lives in the cache |
+/// | `not_found_ttl = "2s"` | [`defaults::NOT_FOUND_TTL`](crate::defaults::NOT_FOUND_TTL), at most half the `ttl` | how long it is remembered that a record doesn't exist |
+/// | `version = 3` | none | becomes part of the key: structs of different versions never meet |
+/// | `crate = path` | `::cache_aside` | where this crate is, for those who re-export it |
+///
+/// Durations are an integer and one of `ms`, `s`, `m`, `h`, `d`. Namespace and entity are made of `[a-z0-9_-]`.
+///
+/// # Attributes of a field
+///
+/// | attribute | meaning |
+/// |---|---|
+/// | `id` | the field is the id, or one part of it: then the id is the tuple of these fields in declaration order |
+/// | `rename = "price"` | the field's name in the hash |
+/// | `default` | a field that is missing in the hash is `Default::default()`; a malformed one never is |
+/// | `skip` | the field isn't stored, and read back as `Default::default()` |
+/// | `json` | any serde type, stored as JSON text (feature `json`); `None` is left out of the hash |
+/// | `with = "module"` | `module::encode(&V) -> impl Into<Vec<u8>>` and `module::decode(&[u8]) -> Result<V, impl Into<BoxError>>` convert it |
+///
+/// # Examples
+///
+/// ```
+/// use cache_aside::Cacheable;
+///
+/// #[derive(Debug, Clone, PartialEq, Cacheable)]
+/// #[cacheable(namespace = "billing", ttl = "30s", not_found_ttl = "2s")]
+/// struct Product {
+///     #[cacheable(id)]
+///     id: String,
+///     name: String,
+///     #[cacheable(rename = "price")]
+///     price_cents: i64,
+///     discontinued: Option<bool>,
+///     #[cacheable(json)]
+///     tags: Vec<String>,
+///     #[cacheable(with = "grams")]
+///     weight: f64,
+/// }
+///
+/// /// Kilograms in the program, whole grams in Redis.
+/// mod grams {
+///     pub fn encode(kilograms: &f64) -> String {
+///         format!("{:.0}", kilograms * 1000.0)
+///     }
+///
+///     pub fn decode(text: &[u8]) -> Result<f64, Box<dyn std::error::Error + Send + Sync>> {
+///         let grams: u32 = std::str::from_utf8(text)?.parse()?;
+///         Ok(f64::from(grams) / 1000.0)
+///     }
+/// }
+///
+/// assert_eq!(Product::FIELDS.price_cents.name(), "price");
+/// assert_eq!(Product::SCHEMA.entity, "product");
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be cached",
+    label = "no `Cacheable`",
+    note = "write `#[derive(Cacheable)]` on the struct, and `#[cacheable(id)]` on its id field"
+)]
+pub trait Cacheable: Sized + Send + Sync + 'static {
+    /// The type of the id field; the tuple of their types where there are several.
+    type Id: Clone + Eq + Hash + Send + Sync + 'static;
+
+    /// The struct of the field handles.
+    type Fields;
+
+    /// One [`Field`] for each stored field that is not part of the id.
+    const FIELDS: Self::Fields;
+
+    /// Names and lifetimes, as the attributes give them.
+    const SCHEMA: Schema;
+
+    /// The record's id.
+    fn id(&self) -> Self::Id;
+
+    #[doc(hidden)]
+    fn encode(&self, record: &mut RecordWriter);
+
+    #[doc(hidden)]
+    fn decode(record: &mut RecordReader<'_>) -> Result<Self, FieldError>;
+}
+
+/// Names and lifetimes of a [`Cacheable`], as its attributes give them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Schema {
+    /// The second part of every key.
+    pub namespace: Option<&'static str>,
+    /// The third part of every key.
+    pub entity: &'static str,
+    /// A number that is part of every key.
+    pub version: Option<u32>,
+    /// How long a record lives in the cache.
+    pub ttl: Option<Duration>,
+    /// How long it is remembered that a record doesn't exist.
+    pub not_found_ttl: Option<Duration>,
+    /// The names of the stored fields, in declaration order.
+    pub fields: &'static [&'static str],
+}
+
+#[doc(hidden)]
+impl Schema {
+    pub const fn new(entity: &'static str) -> Self {
+        Self { namespace: None, entity, version: None, ttl: None, not_found_ttl: None, fields: &[] }
+    }
+
+    pub const fn namespace(mut self, namespace: &'static str) -> Self {
+        self.namespace = Some(namespace);
+        self
+    }
+
+    pub const fn version(mut self, version: u32) -> Self {
+        self.version = Some(version);
+        self
+    }
+
+    pub const fn ttl_millis(mut self, millis: u64) -> Self {
+        self.ttl = Some(Duration::from_millis(millis));
+        self
+    }
+
+    pub const fn not_found_ttl_millis(mut self, millis: u64) -> Self {
+        self.not_found_ttl = Some(Duration::from_millis(millis));
+        self
+    }
+
+    pub const fn fields(mut self, fields: &'static [&'static str]) -> Self {
+        self.fields = fields;
+        self
+    }
+}
+
+/// The handle of one field of `T`, whose values are of type `V`: `Product::FIELDS.stock`.
+pub struct Field<T, V> {
+    codec: Codec<V>,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T, V> Field<T, V> {
+    #[doc(hidden)]
+    pub const fn new(codec: Codec<V>) -> Self {
+        Self { codec, of: PhantomData }
+    }
+
+    /// The field's name in the hash.
+    pub const fn name(&self) -> &'static str {
+        self.codec.name()
+    }
+
+    /// Sets the field in an [`update_fields`](crate::Cache::update_fields).
+    #[must_use = "it changes nothing until it is passed to `update_fields`"]
+    #[allow(clippy::needless_pass_by_value, reason = "so that the literal `41` becomes the field's type")]
+    pub fn set(&self, value: V) -> Change<T> {
+        Change { field: self.name(), value: self.codec.encode(&value), of: PhantomData }
+    }
+}
+
+impl<T, V> Clone for Field<T, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T, V> Copy for Field<T, V> {}
+
+impl<T, V> fmt::Debug for Field<T, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Field").field(&self.name()).finish()
+    }
+}
+
+/// A new value for one field of `T`, made by [`Field::set`].
+pub struct Change<T> {
+    pub(crate) field: &'static str,
+    /// The encoded value, `None` to take the field out of the hash.
+    pub(crate) value: Result<Option<Vec<u8>>, FieldError>,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T> fmt::Debug for Change<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Change").field("field", &self.field).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,100 @@
+//! How one field of a record is named in the hash and converted: [`Codec`].
+//!
+//! The attributes of a field choose its codec: none is [`native`], `id` is [`id`], `json` is [`json`], and for `with` the
+//! derive brings functions of its own. A codec is a value and not a type with bounds, so that the one place where the
+//! compiler looks at the field's type is where the codec is made: a type that doesn't fit is one error, at that type.
+
+use std::borrow::Cow;
+
+use crate::error::BoxError;
+use crate::id::CacheId;
+use crate::value::FieldValue;
+
+/// The name of one field in the hash, and the functions that convert its values of type `V`.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Codec<V> {
+    name: &'static str,
+    encode: fn(&V) -> Result<Option<Vec<u8>>, BoxError>,
+    decode: fn(Cow<'_, [u8]>) -> Result<V, BoxError>,
+    missing: fn() -> Option<V>,
+}
+
+impl<V> Codec<V> {
+    /// A codec of functions, for a field that must be in the hash.
+    pub const fn with(
+        name: &'static str,
+        encode: fn(&V) -> Result<Option<Vec<u8>>, BoxError>,
+        decode: fn(Cow<'_, [u8]>) -> Result<V, BoxError>,
+    ) -> Self {
+        Self { name, encode, decode, missing: || None }
+    }
+
+    pub(crate) const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Encodes a value; `None` leaves the field out of the hash.
+    pub(crate) fn encode(&self, value: &V) -> Result<Option<Vec<u8>>, FieldError> {
+        (self.encode)(value).map_err(|source| self.error(source))
+    }
+
+    pub(crate) fn decode(&self, bytes: Cow<'_, [u8]>) -> Result<V, FieldError> {
+        (self.decode)(bytes).map_err(|source| self.error(source))
+    }
+
+    /// What a field that is not in the hash stands for.
+    pub(crate) fn missing(&self) -> Result<V, FieldError> {
+        (self.missing)().ok_or_else(|| self.error("it is not in the hash".into()))
+    }
+
+    fn error(&self, source: BoxError) -> FieldError {
+        FieldError { field: self.name, source }
+    }
+}
+
+impl<V> Clone for Codec<V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V> Copy for Codec<V> {}
+
+/// The codec of a field without attributes: its own [`FieldValue`].
+#[doc(hidden)]
+pub const fn native<V: FieldValue>(name: &'static str) -> Codec<V> {
+    Codec { name, encode: |value| Ok(value.encode()), decode: V::decode, missing: V::missing }
+}
+
+/// The codec of an id field.
+#[doc(hidden)]
+pub const fn id<V: CacheId>(name: &'static str) -> Codec<V> {
+    native(name)
+}
+
+/// The codec of `#[cacheable(json)]`: JSON text, where `null` (a `None`) is an absent field.
+#[cfg(feature = "json")]
+#[doc(hidden)]
+pub const fn json<V: serde::Serialize + serde::de::DeserializeOwned>(name: &'static str) -> Codec<V> {
+    const NULL: &[u8] = b"null";
+
+    Codec {
+        name,
+        encode: |value| {
+            let text = serde_json::to_vec(value)?;
+            Ok((text != NULL).then_some(text))
+        },
+        decode: |bytes| Ok(serde_json::from_slice(&bytes)?),
+        missing: || serde_json::from_slice(NULL).ok(),
+    }
+}
+
+/// A value of a record that could not be encoded or decoded.
+#[doc(hidden)]
+#[derive(Debug, thiserror::Error)]
+#[error("field `{field}`")]
+pub struct FieldError {
+    pub(crate) field: &'static str,
+    pub(crate) source: BoxError,
+}

@@ -1,0 +1,55 @@
+//! The default of every setting, and the range that durations must lie in.
+
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// Lifetime of a record in the cache.
+pub const TTL: Duration = Duration::from_secs(5 * 60);
+
+/// How long it is remembered that a record doesn't exist; at most half of the `ttl`, where that is set shorter.
+pub const NOT_FOUND_TTL: Duration = Duration::from_secs(5);
+
+/// The part by which a fill's lifetime is shortened at random, at most.
+pub const JITTER: f64 = 0.1;
+
+/// Length of a lease. It is renewed at a third of it for as long as the loader runs.
+pub const LOCK_TTL: Duration = Duration::from_secs(5);
+
+/// How long a loader may run.
+pub const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest pause between two looks at another process' load.
+pub const WAIT_POLL: Duration = Duration::from_millis(20);
+
+/// How long another process' load is waited for.
+pub const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an update tries to get past the updates of others.
+pub const UPDATE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Largest record that is stored: the bytes of its field names and values.
+pub const MAX_ENTRY_BYTES: usize = 1 << 20;
+
+/// Outer limit of each operation of a backend, reconnecting included.
+pub const OPERATION_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// Limit of connecting to a backend.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Connections that a Redis backend keeps for updates, at most.
+pub const UPDATE_CONNECTIONS: usize = 8;
+
+/// Entries that a `memory://` backend keeps, at most.
+pub const MAX_ENTRIES: usize = 100_000;
+
+/// Redis counts lifetimes in whole milliseconds, and overflows when they are added to the time of day.
+pub(crate) const SHORTEST: Duration = Duration::from_millis(1);
+pub(crate) const LONGEST: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
+
+pub(crate) fn check_duration(setting: &str, duration: Duration) -> Result<(), Error> {
+    if (SHORTEST..=LONGEST).contains(&duration) {
+        return Ok(());
+    }
+    Err(Error::config(format!("{setting} is {duration:?}: it must be between 1 ms and 36,500 days")))
+}

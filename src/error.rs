@@ -1,0 +1,172 @@
+//! What can go wrong, in one type: [`Error`].
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Any error, boxed: what a loader may return.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// What a call on a cache can fail with.
+///
+/// Each variant says what failed, for which key, and what to do about it. `Display` prints this level alone; the chain
+/// of causes follows from [`source`](StdError::source), and [`downcast_ref`](Error::downcast_ref) finds one's own
+/// error in it. It is `Clone`, because all callers who waited for one load get the same error.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The loader returned an error. The next `get` tries again at once.
+    #[error("loading {key} failed")]
+    #[non_exhaustive]
+    Load {
+        /// The entry's key.
+        key: String,
+        /// What the loader returned.
+        source: Cause,
+    },
+
+    /// The loader panicked, or was lost because its runtime shut down. The next `get` tries again at once.
+    #[error("loading {key} panicked: {message}")]
+    #[non_exhaustive]
+    LoadPanicked {
+        /// The entry's key.
+        key: String,
+        /// The text of the panic.
+        message: String,
+    },
+
+    /// The backend refused, or could not be reached. After an `invalidate` or an update: it is unknown whether it was
+    /// carried out.
+    #[error("can't {action} at {address}: {advice}")]
+    #[non_exhaustive]
+    Backend {
+        /// What was tried, with the entry's key: "invalidate cache:billing:product:p-001".
+        action: String,
+        /// Where, without user or password.
+        address: String,
+        /// What to do.
+        advice: &'static str,
+        /// What the backend said.
+        source: Cause,
+    },
+
+    /// A deadline passed. After an `invalidate` or an update: it is unknown whether it was carried out.
+    #[error("{action} did not end within {limit:?}: {advice}")]
+    #[non_exhaustive]
+    Timeout {
+        /// What took too long, with the entry's key.
+        action: String,
+        /// The deadline.
+        limit: Duration,
+        /// What to do.
+        advice: &'static str,
+    },
+
+    /// The id can't be part of a key, or `modify` changed it.
+    #[error("invalid id for {prefix}<id>: {mistake}")]
+    #[non_exhaustive]
+    InvalidId {
+        /// What the keys of this cache begin with.
+        prefix: String,
+        /// What is wrong with the id.
+        mistake: &'static str,
+    },
+
+    /// A setting or a URL makes no sense.
+    #[error("{mistake}")]
+    #[non_exhaustive]
+    Config {
+        /// What is wrong, and what to write instead.
+        mistake: String,
+    },
+}
+
+impl Error {
+    /// Finds an error of type `X` among the causes: the loader's own error, what that wraps, and so on.
+    ///
+    /// Sees through `Box`, `Arc`, `std::io::Error` and `anyhow::Error`, with and without context.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use cache_aside::{Backend, Cache, Cacheable};
+    /// # #[derive(Debug, Cacheable)]
+    /// # struct Product { #[cacheable(id)] id: String }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), cache_aside::Error> {
+    /// # let products: Cache<Product> = Cache::new(Backend::connect("memory://").await?);
+    /// let error = products.get("p-001", |_id| async { Err(std::fmt::Error) }).await.unwrap_err();
+    /// assert!(error.downcast_ref::<std::fmt::Error>().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn downcast_ref<X: StdError + 'static>(&self) -> Option<&X> {
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            if let Some(found) = error.downcast_ref::<X>() {
+                return Some(found);
+            }
+            if let Some(boxed) = error.downcast_ref::<Box<X>>() {
+                return Some(boxed);
+            }
+            if let Some(shared) = error.downcast_ref::<Arc<X>>() {
+                return Some(shared);
+            }
+            // An `io::Error` passes over the error that it wraps: its source is that one's source.
+            let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+            cause = wrapped.map_or_else(|| error.source(), |wrapped| Some(wrapped));
+        }
+        None
+    }
+
+    pub(crate) fn invalid_id(prefix: &str, mistake: &'static str) -> Self {
+        Self::InvalidId { prefix: prefix.to_owned(), mistake }
+    }
+
+    pub(crate) fn config(mistake: impl Into<String>) -> Self {
+        Self::Config { mistake: mistake.into() }
+    }
+}
+
+/// The error behind an [`Error`], shared by all who got it.
+#[derive(Clone)]
+pub struct Cause(Arc<dyn StdError + Send + Sync>);
+
+impl Cause {
+    pub(crate) fn new(error: impl Into<BoxError>) -> Self {
+        Self(Arc::from(error.into()))
+    }
+}
+
+/// Boxes a loader's error. An `anyhow::Error` is unpacked: its plain conversion would hide the type inside.
+pub(crate) fn boxed<E: Into<BoxError> + 'static>(error: E) -> BoxError {
+    let mut error = Some(error);
+    let any: &mut dyn std::any::Any = &mut error;
+    if let Some(anyhow) = any.downcast_mut::<Option<anyhow::Error>>().and_then(Option::take) {
+        return anyhow.reallocate_into_boxed_dyn_error_without_backtrace();
+    }
+    error.map_or_else(|| "an unknown error".into(), Into::into)
+}
+
+impl Deref for Cause {
+    type Target = dyn StdError + Send + Sync;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}

@@ -1,0 +1,255 @@
+//! Single flight: all callers of one key in this process share one load, and the stamp rule that keeps it honest.
+//!
+//! Owns the map of flights and the clock of stamps. A flight runs in a task of its own, so that no caller's end is the
+//! flight's end. Knows nothing of backends: what a flight does is a future that it is given.
+//!
+//! *The stamp rule.* Joining a flight is only right while what it will bring can't be older than the call. So a call is
+//! stamped when it starts, and a flight takes a stamp just before each step that may justify its result: a call takes
+//! the result only if it started before that. Otherwise an `invalidate` may have returned in between, and the call goes
+//! round again. It keeps its first stamp, so the next flight's result is right for it, whenever it joins that.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as Slot;
+use tokio::sync::watch;
+use tracing::Instrument;
+
+use crate::error::Error;
+use crate::key::Key;
+
+/// The clock that all flights of the process advance.
+static CLOCK: AtomicU64 = AtomicU64::new(0);
+
+/// A point in the order of calls and steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Stamp(u64);
+
+impl Stamp {
+    /// The stamp of a call that starts now.
+    pub(crate) fn of_call() -> Self {
+        Self(CLOCK.load(Ordering::SeqCst))
+    }
+
+    /// The stamp of a step that a flight is about to take.
+    pub(crate) fn of_step() -> Self {
+        Self(CLOCK.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+}
+
+/// Where a flight's value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// An entry that was there when the flight first looked.
+    Entry,
+    /// An entry that another process' load put there while the flight waited.
+    OtherLoad,
+    /// The flight's own load, under a lease.
+    Load,
+    /// A load around the cache.
+    Bypass,
+}
+
+/// What a flight brings to those who joined it.
+#[derive(Debug)]
+pub(crate) struct Landing<T> {
+    pub(crate) result: Result<Option<Arc<T>>, Error>,
+    pub(crate) origin: Origin,
+    /// The step that justifies a value. An error needs no justification.
+    pub(crate) justified: Stamp,
+}
+
+impl<T> Landing<T> {
+    /// What is left to say to the one who started a flight that ended without a result.
+    pub(crate) fn lost(key: &Key) -> Self {
+        let message = "the load ended without a result, as when its runtime shuts down".to_owned();
+        let result = Err(Error::LoadPanicked { key: key.to_string(), message });
+        Self { result, origin: Origin::Load, justified: Stamp::of_call() }
+    }
+}
+
+impl<T> Clone for Landing<T> {
+    fn clone(&self) -> Self {
+        Self { result: self.result.clone(), ..*self }
+    }
+}
+
+/// The flights of one cache.
+pub(crate) struct Flights<T> {
+    running: Arc<DashMap<Key, Signal<T>>>,
+}
+
+type Signal<T> = watch::Receiver<Option<Landing<T>>>;
+
+/// A caller's place in a flight.
+pub(crate) struct Ticket<T> {
+    signal: Signal<T>,
+}
+
+/// How a flight ended for one caller.
+pub(crate) enum Ended<T> {
+    /// With a result that is the caller's too.
+    Landed(Landing<T>),
+    /// With a result that may be older than the call.
+    TooOld,
+    /// Without a result: it panicked, or its runtime shut down.
+    Lost,
+}
+
+impl<T: Send + Sync + 'static> Flights<T> {
+    pub(crate) fn new() -> Self {
+        Self { running: Arc::new(DashMap::new()) }
+    }
+
+    /// Joins the flight of a key, if one is under way.
+    pub(crate) fn join(&self, key: &Key) -> Option<Ticket<T>> {
+        let running = self.running.get(key)?;
+        is_alive(&running).then(|| Ticket { signal: running.clone() })
+    }
+
+    /// Joins the flight of a key, or reserves the start of one.
+    pub(crate) fn join_or_reserve(&self, key: &Key) -> Boarding<T> {
+        let slot = self.running.entry(key.clone());
+        if let Slot::Occupied(running) = &slot
+            && is_alive(running.get())
+        {
+            return Boarding::Joined(Ticket { signal: running.get().clone() });
+        }
+        let (sender, signal) = watch::channel(None);
+        let ticket = Ticket { signal: signal.clone() };
+        let departure = Departure { running: self.running.clone(), key: key.clone(), signal: signal.clone() };
+        slot.insert(signal);
+        Boarding::Reserved(Reservation { ticket, sender, departure })
+    }
+}
+
+/// What a caller gets who wants to fly.
+pub(crate) enum Boarding<T> {
+    Joined(Ticket<T>),
+    Reserved(Reservation<T>),
+}
+
+/// The right to start a flight, which others may have joined already.
+pub(crate) struct Reservation<T> {
+    ticket: Ticket<T>,
+    sender: watch::Sender<Option<Landing<T>>>,
+    departure: Departure<T>,
+}
+
+impl<T: Send + Sync + 'static> Reservation<T> {
+    /// Starts the flight in a task of its own, with the caller's tracing span.
+    pub(crate) fn start(self, flight: impl Future<Output = Landing<T>> + Send + 'static) -> Ticket<T> {
+        let Self { ticket, sender, departure } = self;
+        let task = async move {
+            let landing = flight.await;
+            // First out of the map, then the news: nobody can join a flight that has landed.
+            drop(departure);
+            sender.send_replace(Some(landing));
+        };
+        tokio::spawn(task.in_current_span());
+        ticket
+    }
+}
+
+/// Whether the flight's task still exists: it doesn't once its runtime has shut down.
+fn is_alive<T>(signal: &Signal<T>) -> bool {
+    signal.has_changed().is_ok()
+}
+
+/// Takes a flight out of the map, however its task ends.
+struct Departure<T> {
+    running: Arc<DashMap<Key, Signal<T>>>,
+    key: Key,
+    signal: Signal<T>,
+}
+
+impl<T> Drop for Departure<T> {
+    fn drop(&mut self) {
+        self.running.remove_if(&self.key, |_, running| running.same_channel(&self.signal));
+    }
+}
+
+impl<T> Ticket<T> {
+    /// Waits for the flight to end, for a call that started at `called`. Dropping this future leaves the flight under way.
+    pub(crate) async fn ended(mut self, called: Stamp) -> Ended<T> {
+        let landing = match self.signal.wait_for(Option::is_some).await {
+            Ok(landing) => landing.clone(),
+            Err(_sender_dropped) => None,
+        };
+        match landing {
+            None => Ended::Lost,
+            Some(landing) if landing.result.is_err() || called < landing.justified => Ended::Landed(landing),
+            Some(_) => Ended::TooOld,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cacheable::Schema;
+    use crate::key::KeySpace;
+
+    fn key() -> Key {
+        KeySpace::new(None, &Schema::new("thing")).key::<u64>(&1).unwrap()
+    }
+
+    fn landing(result: Result<Option<Arc<u32>>, Error>, justified: Stamp) -> Landing<u32> {
+        Landing { result, origin: Origin::Load, justified }
+    }
+
+    /// Starts a flight that takes its stamp at once, and lands when it is told to.
+    async fn stamped_flight(
+        flights: &Flights<u32>,
+        result: Result<Option<Arc<u32>>, Error>,
+    ) -> (Ticket<u32>, tokio::sync::oneshot::Sender<()>) {
+        let Boarding::Reserved(reservation) = flights.join_or_reserve(&key()) else { panic!("a flight is under way") };
+        let (land, told) = tokio::sync::oneshot::channel();
+        let (stamped, is_stamped) = tokio::sync::oneshot::channel();
+        let ticket = reservation.start(async move {
+            let justified = Stamp::of_step();
+            stamped.send(()).unwrap();
+            told.await.unwrap();
+            landing(result, justified)
+        });
+        is_stamped.await.unwrap();
+        (ticket, land)
+    }
+
+    #[tokio::test]
+    async fn a_result_is_for_calls_from_before_the_step_that_justifies_it() {
+        let (flights, early) = (Flights::new(), Stamp::of_call());
+        let (ticket, land) = stamped_flight(&flights, Ok(Some(Arc::new(1)))).await;
+        let (late, late_ticket) = (Stamp::of_call(), flights.join(&key()).unwrap());
+        let early_ticket = flights.join(&key()).unwrap();
+        land.send(()).unwrap();
+        assert!(matches!(ticket.ended(early).await, Ended::Landed(_)));
+        assert!(matches!(late_ticket.ended(late).await, Ended::TooOld));
+        assert!(matches!(early_ticket.ended(early).await, Ended::Landed(_)), "it joined late, but called early");
+        assert!(flights.join(&key()).is_none(), "nobody joins a flight that has landed");
+    }
+
+    #[tokio::test]
+    async fn an_error_is_for_all_who_joined() {
+        let (flights, early) = (Flights::new(), Stamp::of_call());
+        let (ticket, land) = stamped_flight(&flights, Err(Error::config("failed"))).await;
+        let (late, late_ticket) = (Stamp::of_call(), flights.join(&key()).unwrap());
+        land.send(()).unwrap();
+        assert!(matches!(ticket.ended(early).await, Ended::Landed(Landing { result: Err(_), .. })));
+        assert!(matches!(late_ticket.ended(late).await, Ended::Landed(Landing { result: Err(_), .. })));
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_is_lost_leaves_the_map() {
+        let (flights, called) = (Flights::<u32>::new(), Stamp::of_call());
+        let Boarding::Reserved(unused) = flights.join_or_reserve(&key()) else { panic!("a flight is under way") };
+        let joined = flights.join(&key()).unwrap();
+        drop(unused);
+        assert!(matches!(joined.ended(called).await, Ended::Lost));
+        let Boarding::Reserved(panicking) = flights.join_or_reserve(&key()) else { panic!("a flight is under way") };
+        let ticket = panicking.start(async { panic!("on purpose") });
+        assert!(matches!(ticket.ended(called).await, Ended::Lost));
+        assert!(flights.join(&key()).is_none());
+    }
+}

@@ -1,0 +1,193 @@
+//! Ids: what an id is made of ([`CacheId`]) and what may stand for one in a call ([`CacheKey`]).
+//!
+//! Knows nothing of the key's grammar: an id writes its plain text, `key` escapes it. The impls are marked
+//! `do_not_recommend`, because the notes of the trait name the types that the compiler would list.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZero;
+use std::sync::Arc;
+
+use crate::value::FieldValue;
+
+/// A type that can be an id, or one part of an id of several fields.
+///
+/// Implemented for integers, `NonZero` integers, `bool`, `char`, `String`, `Box<str>`, `Arc<str>`, IP addresses and,
+/// with the feature `uuid`, `uuid::Uuid`. For a newtype around one of these, `#[derive(CacheId)]` does it, and makes the
+/// newtype a [`FieldValue`] too, as every id is: its fields are stored like the others.
+///
+/// # Examples
+///
+/// ```
+/// use cache_aside::{CacheId, Cacheable};
+///
+/// #[derive(Debug, Clone, PartialEq, Eq, Hash, CacheId)]
+/// struct OrderId(u64);
+///
+/// #[derive(Debug, Cacheable)]
+/// struct Order {
+///     #[cacheable(id)]
+///     id: OrderId,
+///     total_cents: i64,
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be an id, or a part of one",
+    label = "no `CacheId`",
+    note = "ids are integers, `bool`, `char`, `String`, `Box<str>`, `Arc<str>`, IP addresses and `Uuid`, never an `Option`;",
+    note = "for a newtype around one of these write `#[derive(Clone, PartialEq, Eq, Hash, CacheId)]`"
+)]
+pub trait CacheId: FieldValue + Clone + Eq + Hash + Send + Sync + 'static {
+    /// Writes the id as plain text, different for different ids and never empty. It is escaped for the key afterwards.
+    ///
+    /// # Errors
+    ///
+    /// Passes on what `out` returns; an error of its own makes the id invalid.
+    fn write_id(&self, out: &mut dyn fmt::Write) -> fmt::Result;
+}
+
+/// Something that stands for an id of type `Id` in a call: the id itself, a reference to it, or what it can be made
+/// from without a loss, such as `"p-001"` for a `String`, or `("acme", 42)` for `(String, u64)`.
+///
+/// Never written by hand: it follows from [`CacheId`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't stand for an id of type `{Id}`",
+    label = "this struct's id is `{Id}`",
+    note = "pass the id, a reference to it, or for text a `&str`; for an id of several fields a tuple of these in declaration order"
+)]
+pub trait CacheKey<Id>: Send {
+    /// Writes each part as plain text, after a call of [`IdParts::next_part`].
+    #[doc(hidden)]
+    fn write_parts(&self, out: &mut dyn IdParts) -> fmt::Result;
+
+    /// Makes the id, for the loader.
+    #[doc(hidden)]
+    fn into_id(self) -> Id;
+}
+
+/// Where [`CacheKey::write_parts`] writes to.
+#[doc(hidden)]
+#[allow(unnameable_types)]
+pub trait IdParts: fmt::Write {
+    /// Begins the next part of the id.
+    fn next_part(&mut self) -> fmt::Result;
+}
+
+#[diagnostic::do_not_recommend]
+impl<I: CacheId> CacheKey<I> for I {
+    fn write_parts(&self, out: &mut dyn IdParts) -> fmt::Result {
+        out.next_part()?;
+        self.write_id(&mut *out)
+    }
+
+    fn into_id(self) -> I {
+        self
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<I: CacheId> CacheKey<I> for &I {
+    fn write_parts(&self, out: &mut dyn IdParts) -> fmt::Result {
+        (*self).write_parts(out)
+    }
+
+    fn into_id(self) -> I {
+        self.clone()
+    }
+}
+
+macro_rules! display_ids {
+    ($($ty:ty)*) => {$(
+        #[diagnostic::do_not_recommend]
+        impl CacheId for $ty {
+            fn write_id(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+                write!(out, "{self}")
+            }
+        }
+    )*};
+}
+
+display_ids!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize bool char IpAddr Ipv4Addr Ipv6Addr);
+display_ids!(NonZero<u8> NonZero<u16> NonZero<u32> NonZero<u64> NonZero<u128> NonZero<usize>);
+display_ids!(NonZero<i8> NonZero<i16> NonZero<i32> NonZero<i64> NonZero<i128> NonZero<isize>);
+
+macro_rules! text_ids {
+    ($($id:ty)*) => {$(
+        #[diagnostic::do_not_recommend]
+        impl CacheId for $id {
+            fn write_id(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+                out.write_str(self)
+            }
+        }
+
+        text_keys!($id: &str, &&str, Cow<'_, str>, &Cow<'_, str>,);
+    )*};
+}
+
+macro_rules! text_keys {
+    ($id:ty: $($key:ty,)*) => {$(
+        #[diagnostic::do_not_recommend]
+        impl CacheKey<$id> for $key {
+            fn write_parts(&self, out: &mut dyn IdParts) -> fmt::Result {
+                out.next_part()?;
+                out.write_str(self)
+            }
+
+            fn into_id(self) -> $id {
+                <$id>::from(&*self as &str)
+            }
+        }
+    )*};
+}
+
+text_ids!(String Box<str> Arc<str>);
+text_keys!(String: Box<str>, &Box<str>, Arc<str>, &Arc<str>,);
+text_keys!(Box<str>: String, &String, Arc<str>, &Arc<str>,);
+text_keys!(Arc<str>: String, &String, Box<str>, &Box<str>,);
+
+macro_rules! tuples {
+    ($(($($key:ident $id:ident $index:tt),+))*) => {$(
+        #[diagnostic::do_not_recommend]
+        impl<$($key, $id),+> CacheKey<($($id,)+)> for ($($key,)+)
+        where
+            $($key: CacheKey<$id>,)+
+        {
+            fn write_parts(&self, out: &mut dyn IdParts) -> fmt::Result {
+                $(self.$index.write_parts(out)?;)+
+                Ok(())
+            }
+
+            fn into_id(self) -> ($($id,)+) {
+                ($(self.$index.into_id(),)+)
+            }
+        }
+
+        #[diagnostic::do_not_recommend]
+        impl<'a, $($key, $id),+> CacheKey<($($id,)+)> for &'a ($($key,)+)
+        where
+            $($key: Sync, &'a $key: CacheKey<$id>,)+
+        {
+            fn write_parts(&self, out: &mut dyn IdParts) -> fmt::Result {
+                let parts: &'a ($($key,)+) = self;
+                $((&parts.$index).write_parts(out)?;)+
+                Ok(())
+            }
+
+            fn into_id(self) -> ($($id,)+) {
+                ($((&self.$index).into_id(),)+)
+            }
+        }
+    )*};
+}
+
+tuples! {
+    (A IA 0, B IB 1)
+    (A IA 0, B IB 1, C IC 2)
+    (A IA 0, B IB 1, C IC 2, D ID 3)
+    (A IA 0, B IB 1, C IC 2, D ID 3, E IE 4)
+    (A IA 0, B IB 1, C IC 2, D ID 3, E IE 4, F IF 5)
+    (A IA 0, B IB 1, C IC 2, D ID 3, E IE 4, F IF 5, G IG 6)
+    (A IA 0, B IB 1, C IC 2, D ID 3, E IE 4, F IF 5, G IG 6, H IH 7)
+}

@@ -1,0 +1,171 @@
+//! The key grammar: which Redis keys the entry and the lease of an id have.
+//!
+//! Keeps two promises. Different ids never share a key: the bytes that structure a key are escaped in ids, and `%`
+//! itself too. No id leaves its prefix or chooses its cluster slot: an escaped id has no `:`, `/` or brace, so the hash
+//! tag of the lock key is always the whole data key.
+
+use std::fmt::{self, Write};
+
+use crate::cacheable::Schema;
+use crate::error::Error;
+use crate::id::{CacheKey, IdParts};
+
+/// The most bytes that an escaped id may have.
+const MAX_ID_BYTES: usize = 1024;
+
+/// The data key of one entry.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key(String);
+
+impl Key {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The key of the entry's lease, in the same slot.
+    pub(crate) fn lock(&self) -> String {
+        format!("{{{}}}:lock", self.0)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// All keys of one cache: what comes before the id.
+#[derive(Debug)]
+pub(crate) struct KeySpace {
+    prefix: String,
+}
+
+impl KeySpace {
+    pub(crate) fn new(namespace: Option<&str>, schema: &Schema) -> Self {
+        let namespace = namespace.map(|namespace| format!("{namespace}:")).unwrap_or_default();
+        let version = schema.version.map(|version| format!("@{version}")).unwrap_or_default();
+        let entity = schema.entity;
+        Self { prefix: format!("cache:{namespace}{entity}{version}:") }
+    }
+
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub(crate) fn key<Id>(&self, id: &impl CacheKey<Id>) -> Result<Key, Error> {
+        const USUAL_ID_BYTES: usize = 40;
+        let mut key = String::with_capacity(self.prefix.len() + USUAL_ID_BYTES);
+        key.push_str(&self.prefix);
+        let mut writer = IdWriter { id_start: key.len(), part_start: None, key, mistake: None };
+        let written = id.write_parts(&mut writer).and_then(|()| writer.end_part());
+        match (written, writer.mistake) {
+            (Ok(()), _) => Ok(Key(writer.key)),
+            (Err(fmt::Error), mistake) => {
+                Err(Error::invalid_id(&self.prefix, mistake.unwrap_or("its `write_id` returned an error")))
+            }
+        }
+    }
+}
+
+/// Appends the parts of an id to a key, escaped and joined by `/`.
+struct IdWriter {
+    key: String,
+    id_start: usize,
+    part_start: Option<usize>,
+    mistake: Option<&'static str>,
+}
+
+impl IdWriter {
+    fn refuse(&mut self, mistake: &'static str) -> fmt::Result {
+        self.mistake = Some(mistake);
+        Err(fmt::Error)
+    }
+
+    fn end_part(&mut self) -> fmt::Result {
+        if self.part_start == Some(self.key.len()) {
+            return self.refuse("it is empty, or has an empty part");
+        }
+        Ok(())
+    }
+}
+
+impl IdParts for IdWriter {
+    fn next_part(&mut self) -> fmt::Result {
+        self.end_part()?;
+        if self.part_start.is_some() {
+            self.key.push('/');
+        }
+        self.part_start = Some(self.key.len());
+        Ok(())
+    }
+}
+
+impl Write for IdWriter {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut plain_from = 0;
+        for (at, byte) in text.bytes().enumerate() {
+            if is_escaped(byte) {
+                self.key.push_str(&text[plain_from..at]);
+                write!(self.key, "%{byte:02X}")?;
+                plain_from = at + 1;
+            }
+            if self.key.len() - self.id_start + at - plain_from > MAX_ID_BYTES {
+                break;
+            }
+        }
+        self.key.push_str(&text[plain_from..]);
+        if self.key.len() - self.id_start > MAX_ID_BYTES {
+            return self.refuse("it has more than 1,024 bytes as written in a key");
+        }
+        Ok(())
+    }
+}
+
+fn is_escaped(byte: u8) -> bool {
+    byte <= b' ' || matches!(byte, 0x7F | b'%' | b'/' | b':' | b'{' | b'}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys() -> KeySpace {
+        KeySpace::new(Some("billing"), &Schema::new("product"))
+    }
+
+    fn key<Id>(id: &impl CacheKey<Id>) -> String {
+        keys().key(id).unwrap().to_string()
+    }
+
+    #[test]
+    fn follows_the_grammar() {
+        assert_eq!(key::<String>(&"p-001"), "cache:billing:product:p-001");
+        assert_eq!(key::<u64>(&42), "cache:billing:product:42");
+        assert_eq!(key::<(String, u64)>(&("acme", 42)), "cache:billing:product:acme/42");
+        assert_eq!(
+            key::<String>(&"a:b{c}d/e%f g\n\0\u{7F}"),
+            "cache:billing:product:a%3Ab%7Bc%7Dd%2Fe%25f%20g%0A%00%7F"
+        );
+        assert_eq!(key::<String>(&"Käse"), "cache:billing:product:Käse");
+        let unnamed = KeySpace::new(None, &Schema::new("product").version(3));
+        assert_eq!(unnamed.key::<u64>(&1).unwrap().as_str(), "cache:product@3:1");
+    }
+
+    #[test]
+    fn puts_the_whole_data_key_into_the_hash_tag_of_the_lock() {
+        let key = keys().key::<String>(&"a{b}c").unwrap();
+        assert_eq!(key.lock(), "{cache:billing:product:a%7Bb%7Dc}:lock");
+    }
+
+    #[test]
+    fn refuses_empty_and_overlong_ids() {
+        let longest = "x".repeat(MAX_ID_BYTES);
+        assert!(keys().key::<String>(&longest.as_str()).is_ok());
+        let escaped = ":".repeat(MAX_ID_BYTES / 3 + 1);
+        for id in ["", &format!("{longest}x"), &escaped, &"x".repeat(1 << 20)] {
+            assert!(matches!(keys().key::<String>(&id), Err(Error::InvalidId { .. })));
+        }
+        assert!(matches!(keys().key::<(String, u64)>(&("", 1)), Err(Error::InvalidId { .. })));
+        assert!(matches!(keys().key::<(u64, String)>(&(1, "")), Err(Error::InvalidId { .. })));
+    }
+}

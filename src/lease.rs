@@ -1,0 +1,176 @@
+//! Read-through: what a flight does, from the miss to the fill, over the backend's steps.
+//!
+//! Keeps these promises: a load starts only after its lease was granted; a value is stored only by the fill of the lease
+//! that it was loaded under; a lease ends with its load, whatever becomes of it; every wait has a deadline, after which
+//! the load goes around the cache.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+use tokio::time::Instant;
+
+use crate::backend::{Filled, Token};
+use crate::cache::Core;
+use crate::cacheable::Cacheable;
+use crate::entry::Reading;
+use crate::error::Error;
+use crate::flight::{Landing, Origin, Stamp};
+use crate::key::Key;
+use crate::load::{self, Loader};
+use crate::record::StoredField;
+
+/// One read-through: of this key, with this loader.
+pub(crate) struct ReadThrough<T: Cacheable> {
+    pub(crate) core: Arc<Core<T>>,
+    pub(crate) key: Key,
+    pub(crate) id: T::Id,
+    pub(crate) loader: Loader<T>,
+}
+
+/// A loaded value, with the entry to store for it and its lifetime, if it is to be stored.
+struct Loaded<T> {
+    value: Option<Arc<T>>,
+    entry: Option<(Vec<StoredField>, Duration)>,
+}
+
+impl<T: Cacheable> ReadThrough<T> {
+    /// Finds an entry, or loads and fills one; waits for another process that does.
+    pub(crate) async fn through_cache(self) -> Landing<T> {
+        let policy = &self.core.policy;
+        let deadline = Instant::now() + policy.wait_timeout;
+        let mut poll = Poll::new(policy.wait_poll);
+        let mut origin = Origin::Entry;
+        loop {
+            let token = Token::new();
+            let looked = Stamp::of_step();
+            let Ok(acquired) = self.core.backend.acquire(&self.key, &token, policy.lock_ttl).await else {
+                self.abandon_in_background(token);
+                return self.around_cache().await;
+            };
+            let found = match acquired.entry.map(|entry| entry.read::<T>()) {
+                Some(Reading::Record(record)) => Some(Some(Arc::new(record))),
+                Some(Reading::NotFound) => Some(None),
+                Some(Reading::Unreadable(_)) | None => None,
+            };
+            if let Some(value) = found {
+                if acquired.granted {
+                    abandon(&self.core, &self.key, &token).await;
+                }
+                return Landing { result: Ok(value), origin, justified: looked };
+            }
+            if acquired.granted {
+                return self.load_and_fill(token).await;
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return self.around_cache().await;
+            }
+            origin = Origin::OtherLoad;
+            let pause = poll.next().min(acquired.busy_for.unwrap_or(Duration::MAX)).max(Poll::SHORTEST);
+            tokio::time::sleep_until(deadline.min(now + pause)).await;
+        }
+    }
+
+    /// Loads without a lease, and stores nothing.
+    pub(crate) async fn around_cache(self) -> Landing<T> {
+        let justified = Stamp::of_step();
+        let loaded = self.load().await;
+        Landing { result: loaded.map(|loaded| loaded.value), origin: Origin::Bypass, justified }
+    }
+
+    async fn load_and_fill(self, token: Token) -> Landing<T> {
+        let (core, key) = (self.core.clone(), self.key.clone());
+        let load_began = Stamp::of_step();
+        let loaded = tokio::select! {
+            loaded = self.load() => loaded,
+            never = keep_renewing(&core, &key, &token) => match never {},
+        };
+        let landing = |result, justified| Landing { result, origin: Origin::Load, justified };
+        let Loaded { value, entry } = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                abandon(&core, &key, &token).await;
+                return landing(Err(error), load_began);
+            }
+        };
+        let Some((fields, ttl)) = entry else {
+            abandon(&core, &key, &token).await;
+            return landing(Ok(value), load_began);
+        };
+        let fill_sent = Stamp::of_step();
+        match core.backend.fill(&key, &token, fields, ttl).await {
+            Ok(Filled::Accepted) => return landing(Ok(value), fill_sent),
+            Ok(Filled::Fenced) => core.stats.fenced_fills.add(),
+            Err(error) => {
+                tracing::warn!(%key, %error, "a loaded record may not have been stored");
+                abandon(&core, &key, &token).await;
+            }
+        }
+        landing(Ok(value), load_began)
+    }
+
+    /// Runs the loader, and prepares what is to be stored in the loader's own task: that runs the user's code too.
+    async fn load(self) -> Result<Loaded<T>, Error> {
+        let Self { core, key, id, loader } = self;
+        core.stats.loads.add();
+        let work = {
+            let (core, key) = (core.clone(), key.clone());
+            async move {
+                let record = loader(id).await?;
+                let entry = core.policy.entry(&key, record.as_ref());
+                Ok(Loaded { value: record.map(Arc::new), entry })
+            }
+        };
+        let loaded = load::run(&key, core.policy.load_timeout, work).await;
+        if loaded.is_err() {
+            core.stats.load_errors.add();
+        }
+        loaded
+    }
+
+    /// For an acquire whose outcome is unknown: the lease may have been granted. Nobody waits for a backend that
+    /// doesn't answer.
+    fn abandon_in_background(&self, token: Token) {
+        let (core, key) = (self.core.clone(), self.key.clone());
+        tokio::spawn(async move { abandon(&core, &key, &token).await });
+    }
+}
+
+async fn abandon<T: Cacheable>(core: &Core<T>, key: &Key, token: &Token) {
+    if let Err(error) = core.backend.abandon(key, token).await {
+        tracing::debug!(%key, %error, "a lease could not be given back and will run out");
+    }
+}
+
+/// Renews a lease until it is lost; then there is nothing left to do but to let the load end, and its fill be fenced.
+async fn keep_renewing<T: Cacheable>(core: &Core<T>, key: &Key, token: &Token) -> std::convert::Infallible {
+    let lease = core.policy.lock_ttl;
+    loop {
+        tokio::time::sleep(lease / 3).await;
+        if let Ok(false) = core.backend.renew(key, token, lease).await {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// The pauses between looks at another process' load: short at first, then up to `longest`, jittered.
+struct Poll {
+    pause: Duration,
+    longest: Duration,
+}
+
+impl Poll {
+    /// As exact as the server tells how long a lease will last.
+    const SHORTEST: Duration = Duration::from_millis(1);
+
+    fn new(longest: Duration) -> Self {
+        Self { pause: longest / 8, longest }
+    }
+
+    fn next(&mut self) -> Duration {
+        let pause = self.pause.mul_f64(rand::rng().random_range(0.5..=1.0));
+        self.pause = self.longest.min(self.pause * 2);
+        pause
+    }
+}

@@ -1,0 +1,80 @@
+//! What a cache counts: [`Stats`].
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What a cache and its clones have done in this process since it was built or
+/// [`reset_stats`](crate::Cache::reset_stats) was called.
+///
+/// Each `get`, `lookup` and `refresh` counts exactly one of `hits`, `not_found_hits`, `misses`, `bypasses`, also when it
+/// ends with an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Gets answered by a cached record.
+    pub hits: u64,
+    /// Gets answered by a not-found entry.
+    pub not_found_hits: u64,
+    /// Gets that needed a load, their own or another caller's.
+    pub misses: u64,
+    /// Loaders that were run, bypasses included.
+    pub loads: u64,
+    /// Loads that failed, panicked or timed out.
+    pub load_errors: u64,
+    /// Gets that would have loaded, had they not shared another caller's load: in this process or in another.
+    pub stampedes_suppressed: u64,
+    /// Loads whose result was not stored, because their lease had been revoked or had run out.
+    pub fenced_fills: u64,
+    /// Gets that went around the cache, because it was out of reach, disabled, or waited for too long.
+    pub bypasses: u64,
+    /// Entries that were found unreadable: a miss, which the next load replaces.
+    pub decode_errors: u64,
+    /// Calls of `update_field`, `update_fields` and `modify` that changed a cached record.
+    pub updates: u64,
+    /// Keys that `invalidate`, `invalidate_many` and `refresh` have invalidated.
+    pub invalidations: u64,
+}
+
+impl Stats {
+    /// The share of gets that an entry answered, in percent: 0.0 when there was none.
+    #[allow(clippy::cast_precision_loss, reason = "a percentage")]
+    pub fn hit_rate_pct(&self) -> f64 {
+        let hits = self.hits + self.not_found_hits;
+        let all = hits + self.misses + self.bypasses;
+        if all == 0 { 0.0 } else { 100.0 * hits as f64 / all as f64 }
+    }
+}
+
+/// A counter that is only ever added to.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+macro_rules! counters {
+    ($($name:ident)*) => {
+        /// The live counters behind [`Stats`].
+        #[derive(Debug, Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter,)*
+        }
+
+        impl Counters {
+            pub(crate) fn snapshot(&self) -> Stats {
+                Stats { $($name: self.$name.0.load(Ordering::Relaxed),)* }
+            }
+
+            pub(crate) fn reset(&self) {
+                $(self.$name.0.store(0, Ordering::Relaxed);)*
+            }
+        }
+    };
+}
+
+counters! {
+    hits not_found_hits misses loads load_errors stampedes_suppressed fenced_fills bypasses decode_errors updates
+    invalidations
+}

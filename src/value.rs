@@ -1,0 +1,298 @@
+//! What one hash field can hold: [`FieldValue`] and its implementations for the standard types.
+//!
+//! The text forms are a wire contract with every other client of the same Redis and with older releases: they may be
+//! added to, never changed. Types of other crates live in the submodules, one a feature.
+//!
+//! The impls are marked `do_not_recommend`: where a type has none, the notes of the trait help, and a list of others
+//! doesn't.
+
+#[cfg(feature = "bytes")]
+mod bytes;
+#[cfg(feature = "chrono")]
+mod chrono;
+#[cfg(feature = "rust_decimal")]
+mod rust_decimal;
+#[cfg(feature = "uuid")]
+mod uuid;
+
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZero;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::BoxError;
+
+/// Turns one value into the bytes of one hash field, and back.
+///
+/// | type | text in Redis |
+/// |---|---|
+/// | integers, [`NonZero`] integers, `char`, `String`, `Box<str>`, `Arc<str>`, [`IpAddr`], [`Ipv4Addr`], [`Ipv6Addr`] | as `Display` writes it; integers with a `+`, with leading zeros or with spaces are refused |
+/// | `bool` | `true` or `false`; `1` and `0` are read too |
+/// | `f32`, `f64` | the shortest decimal that reads back the same, with an exponent where the plain form would be long; `NaN`, `inf`, `-inf` |
+/// | `Vec<u8>`, `[u8; N]`, `bytes::Bytes` (feature `bytes`) | the bytes |
+/// | [`Duration`] | decimal seconds: `90`, `0.25` |
+/// | `Option<V>` | `None` = the field is not in the hash |
+/// | `uuid::Uuid` (feature `uuid`) | hyphenated lower case |
+/// | `chrono::DateTime<Utc>`, `DateTime<FixedOffset>`, `NaiveDate` (feature `chrono`) | RFC 3339 |
+/// | `rust_decimal::Decimal` (feature `rust_decimal`) | as `Display` writes it |
+///
+/// Implement it for a type of your own when its text form is worth reading in `redis-cli`. For one field there are
+/// shorter ways: `#[cacheable(json)]` for any serde type, `#[cacheable(with = "module")]` for two functions.
+///
+/// # Examples
+///
+/// ```
+/// use std::borrow::Cow;
+/// use cache_aside::{BoxError, FieldValue};
+///
+/// #[derive(Debug, PartialEq)]
+/// struct Percent(u8);
+///
+/// impl FieldValue for Percent {
+///     fn encode(&self) -> Option<Vec<u8>> {
+///         Some(format!("{}%", self.0).into_bytes())
+///     }
+///
+///     fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
+///         let text = std::str::from_utf8(&bytes)?;
+///         let digits = text.strip_suffix('%').ok_or("a percentage ends with %")?;
+///         Ok(Percent(digits.parse()?))
+///     }
+/// }
+///
+/// assert_eq!(Percent::decode(Cow::Borrowed(b"25%"))?, Percent(25));
+/// # Ok::<_, BoxError>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be stored in a hash field",
+    label = "no `FieldValue`",
+    note = "put `#[cacheable(json)]` on the field to store any serde type as JSON text,",
+    note = "or `#[cacheable(with = \"module\")]` to convert it with two functions of your own,",
+    note = "or `#[cacheable(skip)]` to leave it out, or implement `FieldValue` for `{Self}`"
+)]
+pub trait FieldValue: Sized {
+    /// Whether an absent field is one of the values, as it is for `Option`.
+    #[doc(hidden)]
+    const OPTIONAL: bool = false;
+
+    /// Encodes the value; `None` leaves the field out of the hash.
+    fn encode(&self) -> Option<Vec<u8>>;
+
+    /// Decodes a value. Bytes that come straight from Redis are owned, so that a `String` can take them over.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes aren't a value of this type. The entry then counts as unreadable: a miss, which a load replaces.
+    fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError>;
+
+    /// What a field that is not in the hash stands for; `None`, the default, means that it must be there.
+    fn missing() -> Option<Self> {
+        None
+    }
+}
+
+/// Parses text that `Display` wrote; `expected` completes "expected ..".
+fn parse<V: FromStr>(bytes: &[u8], expected: &str) -> Result<V, BoxError> {
+    let text = std::str::from_utf8(bytes).ok();
+    text.and_then(|text| text.parse().ok()).ok_or_else(|| unexpected(expected, bytes))
+}
+
+fn unexpected(expected: &str, found: &[u8]) -> BoxError {
+    const SHOWN: usize = 32;
+    let tail = if found.len() > SHOWN { ".." } else { "" };
+    let start = &found[..found.len().min(SHOWN)];
+    format!("expected {expected}, found \"{}\"{tail}", start.escape_ascii()).into()
+}
+
+/// Whether these are the digits that `Display` writes for an integer: `FromStr` alone also takes `+7`, `007` and `-0`.
+fn is_canonical_integer(bytes: &[u8]) -> bool {
+    match bytes {
+        [b'0'] => true,
+        [b'-', digits @ ..] | digits => matches!(digits.first(), Some(b'1'..=b'9')),
+    }
+}
+
+macro_rules! integers {
+    ($($ty:ty)*) => {$(
+        #[diagnostic::do_not_recommend]
+        impl FieldValue for $ty {
+            fn encode(&self) -> Option<Vec<u8>> {
+                Some(self.to_string().into_bytes())
+            }
+
+            fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
+                const EXPECTED: &str = concat!("a decimal ", stringify!($ty));
+                if is_canonical_integer(&bytes) {
+                    parse(&bytes, EXPECTED)
+                } else {
+                    Err(unexpected(EXPECTED, &bytes))
+                }
+            }
+        }
+
+        #[diagnostic::do_not_recommend]
+        impl FieldValue for NonZero<$ty> {
+            fn encode(&self) -> Option<Vec<u8>> {
+                self.get().encode()
+            }
+
+            fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
+                let value = <$ty>::decode(bytes)?;
+                NonZero::new(value).ok_or_else(|| unexpected("anything but zero", b"0"))
+            }
+        }
+    )*};
+}
+
+integers!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize);
+
+macro_rules! floats {
+    ($($ty:ty)*) => {$(
+        #[diagnostic::do_not_recommend]
+        impl FieldValue for $ty {
+            fn encode(&self) -> Option<Vec<u8>> {
+                // The longest plain form of 17 digits near 1; beyond, only zeros would be added.
+                const LONGEST_PLAIN: usize = 24;
+                let plain = self.to_string();
+                let text = if plain.len() > LONGEST_PLAIN { format!("{self:e}") } else { plain };
+                Some(text.into_bytes())
+            }
+
+            fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
+                parse(&bytes, concat!("a decimal ", stringify!($ty)))
+            }
+        }
+    )*};
+}
+
+floats!(f32 f64);
+
+macro_rules! displayed {
+    ($($ty:ty: $expected:literal,)*) => {$(
+        #[diagnostic::do_not_recommend]
+        impl FieldValue for $ty {
+            fn encode(&self) -> Option<Vec<u8>> {
+                Some(self.to_string().into_bytes())
+            }
+
+            fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
+                parse(&bytes, $expected)
+            }
+        }
+    )*};
+}
+
+displayed! {
+    char: "one character",
+    IpAddr: "an IP address",
+    Ipv4Addr: "an IPv4 address",
+    Ipv6Addr: "an IPv6 address",
+}
+
+#[diagnostic::do_not_recommend]
+impl FieldValue for bool {
+    fn encode(&self) -> Option<Vec<u8>> {
+        Some(self.to_string().into_bytes())
+    }
+
+    fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
+        match &*bytes {
+            b"true" | b"1" => Ok(true),
+            b"false" | b"0" => Ok(false),
+            other => Err(unexpected("true or false", other)),
+        }
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl FieldValue for String {
+    fn encode(&self) -> Option<Vec<u8>> {
+        Some(self.clone().into_bytes())
+    }
+
+    fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
+        Ok(String::from_utf8(bytes.into_owned())?)
+    }
+}
+
+macro_rules! shared_text {
+    ($($ty:ty)*) => {$(
+        #[diagnostic::do_not_recommend]
+        impl FieldValue for $ty {
+            fn encode(&self) -> Option<Vec<u8>> {
+                Some(self.as_bytes().to_vec())
+            }
+
+            fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
+                String::decode(bytes).map(Self::from)
+            }
+        }
+    )*};
+}
+
+shared_text!(Box<str> Arc<str>);
+
+#[diagnostic::do_not_recommend]
+impl FieldValue for Vec<u8> {
+    fn encode(&self) -> Option<Vec<u8>> {
+        Some(self.clone())
+    }
+
+    fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
+        Ok(bytes.into_owned())
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<const N: usize> FieldValue for [u8; N] {
+    fn encode(&self) -> Option<Vec<u8>> {
+        Some(self.to_vec())
+    }
+
+    fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
+        (*bytes).try_into().map_err(|_| format!("expected {N} bytes, found {}", bytes.len()).into())
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl FieldValue for Duration {
+    fn encode(&self) -> Option<Vec<u8>> {
+        let text = format!("{}.{:09}", self.as_secs(), self.subsec_nanos());
+        let text = text.trim_end_matches('0').trim_end_matches('.');
+        Some(text.as_bytes().to_vec())
+    }
+
+    fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
+        decimal_seconds(&bytes).ok_or_else(|| unexpected("decimal seconds such as 1.5", &bytes))
+    }
+}
+
+fn decimal_seconds(bytes: &[u8]) -> Option<Duration> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_digits(whole) || !is_digits(fraction) || fraction.len() > 9 {
+        return None;
+    }
+    let nanos = format!("{fraction:0<9}").parse().ok()?;
+    Some(Duration::new(whole.parse().ok()?, nanos))
+}
+
+impl<V: FieldValue> FieldValue for Option<V> {
+    const OPTIONAL: bool = true;
+
+    fn encode(&self) -> Option<Vec<u8>> {
+        const { assert!(!V::OPTIONAL, "in `Option<Option<_>>`, `Some(None)` and `None` would be stored alike") }
+        self.as_ref().and_then(FieldValue::encode)
+    }
+
+    fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
+        V::decode(bytes).map(Some)
+    }
+
+    fn missing() -> Option<Self> {
+        Some(None)
+    }
+}
