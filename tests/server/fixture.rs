@@ -1,0 +1,162 @@
+//! What the tests share: a struct, a primary that counts its reads, a gate to hold a load with, and the backends.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cache_aside::{Backend, BoxError, Cache, CacheBuilder, Cacheable, Error, Lookup};
+use tokio::sync::Semaphore;
+
+use crate::harness::{Flavor, Server};
+
+#[derive(Debug, Clone, PartialEq, Cacheable)]
+#[cacheable(namespace = "billing", entity = "product", ttl = "30s", not_found_ttl = "2s")]
+pub(crate) struct Product {
+    #[cacheable(id)]
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) price_cents: i64,
+    pub(crate) stock: u32,
+    pub(crate) note: Option<String>,
+}
+
+pub(crate) fn loaf(stock: u32) -> Product {
+    Product { id: "p-001".into(), name: "Sourdough Loaf".into(), price_cents: 650, stock, note: None }
+}
+
+/// Runs a test on the embedded backend and on one server of each flavor.
+pub(crate) async fn on_every_backend(test: impl AsyncFn(Backend)) {
+    test(Backend::connect("memory://").await.unwrap()).await;
+    for flavor in Flavor::ALL {
+        println!("on {flavor:?}");
+        let server = Server::start(flavor).await;
+        test(Backend::connect(&server.url()).await.unwrap()).await;
+    }
+}
+
+/// Runs a test on one server of each flavor.
+pub(crate) async fn on_every_server(test: impl AsyncFn(&Server, Backend)) {
+    for flavor in Flavor::ALL {
+        println!("on {flavor:?}");
+        let server = Server::start(flavor).await;
+        test(&server, Backend::connect(&server.url()).await.unwrap()).await;
+    }
+}
+
+pub(crate) fn products(backend: &Backend) -> Cache<Product> {
+    builder(backend).build().unwrap()
+}
+
+pub(crate) fn builder(backend: &Backend) -> CacheBuilder<Product> {
+    Cache::builder(backend.clone())
+}
+
+pub(crate) type Found = Pin<Box<dyn Future<Output = Result<Option<Product>, BoxError>> + Send>>;
+
+/// A primary database: rows, a latency, and a count of its reads.
+#[derive(Clone, Default)]
+pub(crate) struct Primary {
+    rows: Arc<Mutex<HashMap<String, Product>>>,
+    loads: Arc<AtomicU64>,
+    latency: Duration,
+}
+
+impl Primary {
+    pub(crate) fn of(product: Product) -> Self {
+        let primary = Self::default();
+        primary.put(product);
+        primary
+    }
+
+    pub(crate) fn with_latency(self, latency: Duration) -> Self {
+        Self { latency, ..self }
+    }
+
+    pub(crate) fn put(&self, product: Product) {
+        self.rows.lock().unwrap().insert(product.id.clone(), product);
+    }
+
+    pub(crate) fn loads(&self) -> u64 {
+        self.loads.load(Ordering::SeqCst)
+    }
+
+    /// A loader that reads the row, and then takes its time.
+    pub(crate) fn loader(&self) -> impl Fn(String) -> Found + Clone + Send + Sync + 'static {
+        let primary = self.clone();
+        move |id| {
+            let primary = primary.clone();
+            Box::pin(async move {
+                primary.loads.fetch_add(1, Ordering::SeqCst);
+                let row = primary.rows.lock().unwrap().get(&id).cloned();
+                tokio::time::sleep(primary.latency).await;
+                Ok(row)
+            })
+        }
+    }
+
+    /// A loader that reads the row, and then waits at the gate.
+    pub(crate) fn gated(&self, gate: &Gate) -> impl Fn(String) -> Found + Clone + Send + Sync + 'static {
+        let (load, gate) = (self.loader(), gate.clone());
+        move |id| {
+            let (loading, gate) = (load(id), gate.clone());
+            Box::pin(async move {
+                let row = loading.await;
+                gate.pass().await;
+                row
+            })
+        }
+    }
+}
+
+/// Holds whoever passes until it is opened.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    arrived: Arc<Semaphore>,
+    open: Arc<Semaphore>,
+}
+
+impl Gate {
+    pub(crate) fn closed() -> Self {
+        Self { arrived: Arc::new(Semaphore::new(0)), open: Arc::new(Semaphore::new(0)) }
+    }
+
+    async fn pass(&self) {
+        self.arrived.add_permits(1);
+        self.open.acquire().await.unwrap().forget();
+    }
+
+    /// Waits until somebody stands at the gate.
+    pub(crate) async fn arrival(&self) {
+        self.arrived.acquire().await.unwrap().forget();
+    }
+
+    /// Lets everybody pass, from now on.
+    pub(crate) fn open(&self) {
+        self.open.add_permits(Semaphore::MAX_PERMITS >> 1);
+    }
+}
+
+/// Lets tasks that were just spawned get to where they wait.
+pub(crate) async fn settle() {
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+/// A `get` of the one product, for a task of its own.
+pub(crate) fn get(
+    cache: &Cache<Product>,
+    loader: impl Fn(String) -> Found + Send + Sync + 'static,
+) -> impl Future<Output = Result<Option<Arc<Product>>, Error>> + Send + 'static {
+    let lookup = lookup(cache, loader);
+    async move { Ok(lookup.await?.value) }
+}
+
+/// A `lookup` of the one product, for a task of its own.
+pub(crate) fn lookup(
+    cache: &Cache<Product>,
+    loader: impl Fn(String) -> Found + Send + Sync + 'static,
+) -> impl Future<Output = Result<Lookup<Product>, Error>> + Send + 'static {
+    let cache = cache.clone();
+    async move { cache.lookup("p-001", loader).await }
+}

@@ -1,0 +1,249 @@
+//! Real servers for the tests: starts, freezes, kills and restarts them.
+//!
+//! Each [`Server`] is a process with a port, a socket and a folder of its own, and keeps nothing on
+//! disk. Dropping it ends the process and removes the folder. A server that is not installed, or
+//! does not come up, fails the test with the reason: nothing is ever skipped.
+//!
+//! Only a test process that dies by SIGKILL leaves servers behind; they listen on the loopback
+//! address alone.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+/// How long a server may take until it answers.
+const START_LIMIT: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(5);
+const PORTS_TRIED: u32 = 5;
+
+/// The servers that the suite runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flavor {
+    /// The system's package, 7.0 in Debian 12.
+    Redis70,
+    Redis82,
+    Valkey91,
+}
+
+impl Flavor {
+    pub(crate) const ALL: [Flavor; 3] = [Flavor::Redis70, Flavor::Redis82, Flavor::Valkey91];
+
+    fn binary(self) -> PathBuf {
+        let servers = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers");
+        match self {
+            Flavor::Redis70 => PathBuf::from("redis-server"),
+            Flavor::Redis82 => servers.join("redis-8.2/redis-server"),
+            Flavor::Valkey91 => servers.join("valkey-9.1/valkey-server"),
+        }
+    }
+}
+
+/// A running server; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Server {
+    flavor: Flavor,
+    args: Vec<String>,
+    port: u16,
+    dir: TempDir,
+    process: Child,
+}
+
+impl Server {
+    /// Starts a server on a free port of 127.0.0.1.
+    pub(crate) async fn start(flavor: Flavor) -> Server {
+        Server::start_with(flavor, &[]).await
+    }
+
+    /// The same, with more settings, such as `["--requirepass", "secret"]`.
+    pub(crate) async fn start_with(flavor: Flavor, args: &[&str]) -> Server {
+        for _ in 0..PORTS_TRIED {
+            let port = free_port();
+            let dir = short_dir();
+            let process = spawn(flavor, port, dir.path(), args);
+            let args = args.iter().copied().map(String::from).collect();
+            let mut server = Server { flavor, args, port, dir, process };
+            if server.came_up().await {
+                return server;
+            }
+        }
+        panic!("{flavor:?}: {PORTS_TRIED} ports in a row were taken between choosing and starting");
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn unix_url(&self) -> String {
+        format!("unix://{}", socket_in(self.dir.path()).display())
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Stops the process where it stands: connections stay open, nothing answers.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets a frozen server go on.
+    pub(crate) fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    /// Kills the process with SIGKILL, frozen or not, and waits until it is gone.
+    pub(crate) async fn kill(&mut self) {
+        self.process.kill().expect("a child can be killed");
+        while self.ended().is_none() {
+            sleep(POLL).await;
+        }
+    }
+
+    /// Kills what still runs and starts an empty server on the same port.
+    pub(crate) async fn restart(&mut self) {
+        self.kill().await;
+        self.process = spawn(self.flavor, self.port, self.dir.path(), &self.args);
+        let port = self.port;
+        assert!(self.came_up().await, "port {port} was taken while its server was down");
+    }
+
+    /// A bare client, to look at what is stored. The server must not ask for a password.
+    pub(crate) async fn client(&self) -> MultiplexedConnection {
+        // The driver's own 500 ms are too few on a machine that a test keeps busy.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(START_LIMIT))
+            .set_response_timeout(Some(START_LIMIT));
+        let client = redis::Client::open(self.url()).expect("the url is well formed");
+        let connected = client.get_multiplexed_async_connection_with_config(&config);
+        connected.await.expect("a running server accepts a client")
+    }
+
+    /// How often each command was called, those inside scripts included, by its name in lower case.
+    pub(crate) async fn calls(&self) -> HashMap<String, u64> {
+        let mut client = self.client().await;
+        let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut client).await.expect("INFO works");
+        let counted = info.lines().filter_map(|line| {
+            let (command, figures) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            let (calls, _) = figures.split_once(',')?;
+            Some((command.to_owned(), calls.parse().expect("a count")))
+        });
+        // What the look itself takes.
+        counted
+            .filter(|(command, _)| !["info", "hello", "client|setinfo", "select"].contains(&command.as_str()))
+            .collect()
+    }
+
+    /// Waits until the server answers; `false` says that another process holds its port.
+    async fn came_up(&mut self) -> bool {
+        let begun = Instant::now();
+        loop {
+            if answers_ping(self.dir.path()) {
+                return true;
+            }
+            let ended = self.ended();
+            let log = fs::read_to_string(log_in(self.dir.path())).unwrap_or_default();
+            if let Some(status) = ended {
+                let taken = log.contains("Address already in use");
+                assert!(taken, "{:?} ended with {status}:\n{log}", self.flavor);
+                return false;
+            }
+            let waiting = begun.elapsed() < START_LIMIT;
+            assert!(waiting, "{:?} gave no answer to PING:\n{log}", self.flavor);
+            sleep(POLL).await;
+        }
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.try_wait().expect("a child can be waited for")
+    }
+
+    fn signal(&self, name: &str) {
+        // The shell's own `kill`: a small system has no program of that name.
+        let kill = format!("kill -{name} {}", self.process.id());
+        let status = Command::new("sh").args(["-c", &kill]).status();
+        assert!(status.is_ok_and(|status| status.success()), "`{kill}` failed");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // No panic here: it would hide the one that may be unwinding.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A port of 127.0.0.1 where nothing listens, never the same twice in a row.
+pub(crate) fn free_port() -> u16 {
+    // Below the ports that the system gives to outgoing connections: there, a client that keeps on
+    // trying to reach a server that is down can get its port as its own, and connect to itself.
+    const FIRST: u32 = 16_384;
+    const COUNT: u32 = 16_384;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    // Processes that run at the same time begin at different places.
+    let begin = std::process::id().wrapping_mul(61);
+    (0..COUNT)
+        .map(|_| begin.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % COUNT + FIRST)
+        .map(|port| u16::try_from(port).expect("FIRST + COUNT fits"))
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .expect("one of 16,384 ports is free")
+}
+
+fn spawn(flavor: Flavor, port: u16, dir: &Path, args: &[impl AsRef<OsStr>]) -> Child {
+    let binary = flavor.binary();
+    let log = File::create(log_in(dir)).expect("the folder is writable");
+    let started = Command::new(&binary)
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .args(["--protected-mode", "no", "--appendonly", "no", "--save", ""])
+        .arg("--dir")
+        .arg(dir)
+        .arg("--unixsocket")
+        .arg(socket_in(dir))
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a file handle can be cloned"))
+        .stderr(log)
+        .spawn();
+    started.unwrap_or_else(|error| match error.kind() {
+        ErrorKind::NotFound => panic!("{binary:?} not found: run ./scripts/install-servers"),
+        _ => panic!("{binary:?} does not start: {error}"),
+    })
+}
+
+/// Asks over the socket in the server's own folder: on the port, a stranger might answer.
+fn answers_ping(dir: &Path) -> bool {
+    let ask = || {
+        let mut stream = UnixStream::connect(socket_in(dir))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"PING\r\n")?;
+        let mut reply = [0; 5];
+        stream.read_exact(&mut reply)?;
+        std::io::Result::Ok(reply)
+    };
+    matches!(ask().as_ref(), Ok(b"+PONG" | b"-NOAU"))
+}
+
+/// A folder with a short name, whatever `TMPDIR` says: a socket's path may have 107 bytes at most.
+fn short_dir() -> TempDir {
+    TempDir::with_prefix_in("cache-aside-", "/tmp").expect("/tmp is writable")
+}
+
+fn socket_in(dir: &Path) -> PathBuf {
+    dir.join("redis.sock")
+}
+
+fn log_in(dir: &Path) -> PathBuf {
+    dir.join("server.log")
+}

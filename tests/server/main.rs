@@ -1,0 +1,13 @@
+//! What users of a cache see, on the embedded backend and on real servers.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod bad_input;
+mod failures;
+mod fixture;
+mod harness;
+mod operations;
+mod other_clients;
+mod quickstart;
+mod races;
+mod stampede;
+mod updates;

@@ -1,0 +1,9 @@
+use cache_aside::Cacheable;
+
+#[derive(Cacheable)]
+#[cacheable(id)]
+struct Product {
+    id: String,
+}
+
+fn main() {}
