@@ -71,7 +71,6 @@ fn implementation(input: &DeriveInput, library: &TokenStream, wrapped: &Type) ->
             );
 
             #[automatically_derived]
-            #[diagnostic::do_not_recommend]
             impl #library::CacheId for #name {
                 fn write_id(&self, __out: &mut dyn ::core::fmt::Write) -> ::core::fmt::Result {
                     (__WRAPPED.0)(&self.0, __out)
@@ -79,7 +78,6 @@ fn implementation(input: &DeriveInput, library: &TokenStream, wrapped: &Type) ->
             }
 
             #[automatically_derived]
-            #[diagnostic::do_not_recommend]
             impl #library::FieldValue for #name {
                 fn encode(&self) -> #encoded {
                     (__WRAPPED.1)(&self.0)

@@ -230,3 +230,41 @@ fn fields_name(record: &Record) -> Ident {
     }
     Ident::new(&fields, derived_span(name.span()))
 }
+
+#[cfg(test)]
+mod tests {
+    use syn::parse_quote;
+
+    use crate::cache_id::cache_id;
+
+    use super::cacheable;
+
+    #[test]
+    fn the_library_is_where_crate_says() {
+        let record = cacheable(&parse_quote! {
+            #[cacheable(crate = elsewhere, namespace = "shop", not_found_ttl = "1s", version = 1)]
+            struct Product {
+                #[cacheable(id)]
+                id: String,
+                #[cacheable(default)]
+                stock: u32,
+                #[cacheable(skip)]
+                seen: bool,
+                #[cacheable(with = "grams")]
+                weight: f64,
+            }
+        });
+        let stub = cacheable(&parse_quote! {
+            #[cacheable(crate = elsewhere)]
+            struct Product { stock: u32 }
+        });
+        let newtype = cache_id(&parse_quote! {
+            #[cacheable(crate = elsewhere)]
+            struct OrderId(u64);
+        });
+        for code in [record, stub, newtype].map(|code| code.to_string()) {
+            assert!(code.contains("elsewhere ::"), "{code}");
+            assert!(!code.contains("cache_aside"), "{code}");
+        }
+    }
+}

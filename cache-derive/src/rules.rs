@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use proc_macro2::Ident;
-use syn::{Data, Fields};
+use syn::{Data, DataStruct, Fields};
 
 use crate::attributes::{Given, StructAttributes, value};
 use crate::mistakes::Mistakes;
@@ -57,9 +57,9 @@ fn has_no_parameters(record: &Record, mistakes: &mut Mistakes) {
 }
 
 fn has_an_id(record: &Record, mistakes: &mut Mistakes) {
-    let is_struct = matches!(&record.original.data, Data::Struct(data) if matches!(data.fields, Fields::Named(_)));
+    let could_have_one = matches!(&record.original.data, Data::Struct(DataStruct { fields: Fields::Named(_), .. }));
     let is_unclear = record.attributes.unclear || record.fields.iter().any(|field| field.attributes.unclear);
-    if is_struct && !is_unclear && record.ids().next().is_none() {
+    if could_have_one && !is_unclear && record.ids().next().is_none() {
         let name = &record.original.ident;
         mistakes.add(name, format!("`{name}` has no id: put `#[cacheable(id)]` on the field that tells records apart"));
     }

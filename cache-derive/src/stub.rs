@@ -63,7 +63,6 @@ pub(crate) fn cache_id(input: &DeriveInput, library: &TokenStream) -> TokenStrea
 
     quote! {
         #[automatically_derived]
-        #[diagnostic::do_not_recommend]
         impl #impl_generics #library::CacheId for #name #ty_generics #where_clause {
             fn write_id(&self, _: &mut dyn ::core::fmt::Write) -> ::core::fmt::Result {
                 ::core::unreachable!()
@@ -71,7 +70,6 @@ pub(crate) fn cache_id(input: &DeriveInput, library: &TokenStream) -> TokenStrea
         }
 
         #[automatically_derived]
-        #[diagnostic::do_not_recommend]
         impl #impl_generics #library::FieldValue for #name #ty_generics #where_clause {
             fn encode(&self) -> ::core::option::Option<#private::Vec<::core::primitive::u8>> {
                 ::core::unreachable!()

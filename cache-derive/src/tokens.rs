@@ -17,7 +17,8 @@ pub(crate) fn derived_span(span: Span) -> Span {
 
 /// The type of a field as it reads outside of its struct: with the struct's name for `Self`.
 pub(crate) fn outside(ty: &Type, name: &Ident) -> TokenStream {
-    replace_self(ty.to_token_stream(), name)
+    let tokens = ty.to_token_stream();
+    if mention(tokens.clone(), "Self") { replace_self(tokens, name) } else { tokens }
 }
 
 fn replace_self(tokens: TokenStream, name: &Ident) -> TokenStream {

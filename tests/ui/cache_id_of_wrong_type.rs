@@ -4,9 +4,6 @@ use cache_aside::CacheId;
 struct Number(u64);
 
 #[derive(Clone, PartialEq, Eq, Hash, CacheId)]
-struct OfStruct(Number);
-
-#[derive(Clone, PartialEq, Eq, Hash, CacheId)]
-struct OfOption(Option<u64>);
+struct OrderId(Number);
 
 fn main() {}

@@ -1,0 +1,415 @@
+//! What the derives make of a struct: its schema, its ids, and the hash that its fields become.
+
+#![allow(missing_docs)]
+
+use cache_aside::{Backend, BoxError, Cache, CacheId, CacheKey, Cacheable, EntryState, Outcome};
+
+type TestResult = Result<(), BoxError>;
+
+/// Stores the record, and returns the fields of its hash as text.
+async fn stored<T: Cacheable>(cache: &Cache<T>, record: T) -> Result<Vec<(String, String)>, BoxError>
+where
+    T::Id: CacheKey<T::Id>,
+{
+    let id = record.id();
+    cache.invalidate(id.clone()).await?;
+    cache.get(id.clone(), |_| async { Ok::<_, BoxError>(Some(record)) }).await?;
+    let fields = cache.inspect(id).await?.fields;
+    fields.into_iter().map(|(name, value)| Ok((name, String::from_utf8(value)?))).collect()
+}
+
+fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+}
+
+async fn embedded<T: Cacheable>() -> Result<Cache<T>, BoxError> {
+    Ok(Cache::new(Backend::connect("memory://").await?))
+}
+
+mod schema {
+    use std::time::Duration;
+
+    use cache_aside::Cacheable;
+
+    #[derive(Cacheable)]
+    #[cacheable(namespace = "billing", entity = "item", ttl = "30s", not_found_ttl = "250ms", version = 3)]
+    struct Complete {
+        #[cacheable(id)]
+        id: String,
+        #[cacheable(rename = "price")]
+        price_cents: i64,
+        #[cacheable(skip)]
+        #[expect(dead_code)]
+        seen: bool,
+        r#type: String,
+    }
+
+    #[test]
+    fn holds_what_the_attributes_say() {
+        let schema = Complete::SCHEMA;
+        assert_eq!(schema.namespace, Some("billing"));
+        assert_eq!(schema.entity, "item");
+        assert_eq!(schema.ttl, Some(Duration::from_secs(30)));
+        assert_eq!(schema.not_found_ttl, Some(Duration::from_millis(250)));
+        assert_eq!(schema.version, Some(3));
+        assert_eq!(schema.fields, ["id", "price", "type"]);
+    }
+
+    #[derive(Cacheable)]
+    struct OrderLine {
+        #[cacheable(id)]
+        number: u64,
+    }
+
+    #[test]
+    fn leaves_open_what_nobody_said() {
+        let schema = OrderLine::SCHEMA;
+        assert_eq!((schema.namespace, schema.version), (None, None));
+        assert_eq!((schema.ttl, schema.not_found_ttl), (None, None));
+        assert_eq!(schema.entity, "order_line");
+        assert_eq!(schema.fields, ["number"]);
+    }
+
+    /// Attributes may also be spread over several lines.
+    #[derive(Cacheable)]
+    #[cacheable(ttl = "36500d")]
+    #[cacheable(not_found_ttl = "2h", version = 0)]
+    struct HTTPRoute {
+        #[cacheable(id)]
+        #[cacheable(rename = "path")]
+        id: String,
+    }
+
+    #[test]
+    fn gathers_all_attributes() {
+        let schema = HTTPRoute::SCHEMA;
+        assert_eq!(schema.entity, "http_route");
+        assert_eq!(schema.ttl, Some(Duration::from_secs(36_500 * 24 * 60 * 60)));
+        assert_eq!(schema.not_found_ttl, Some(Duration::from_secs(2 * 60 * 60)));
+        assert_eq!(schema.version, Some(0));
+        assert_eq!(schema.fields, ["path"]);
+    }
+
+    #[test]
+    fn handles_know_their_names() {
+        assert_eq!(Complete::FIELDS.price_cents.name(), "price");
+        assert_eq!(Complete::FIELDS.r#type.name(), "type");
+        assert_eq!(<Complete as Cacheable>::FIELDS.price_cents.name(), "price");
+        assert_eq!(format!("{:?}", Complete::FIELDS.r#type), r#"Field("type")"#);
+    }
+}
+
+mod ids {
+    use super::*;
+
+    #[derive(Debug, Clone, PartialEq, Eq, Hash, CacheId)]
+    struct Sku(String);
+
+    #[derive(Debug, Clone, PartialEq, Cacheable)]
+    struct Product {
+        name: String,
+        #[cacheable(id)]
+        sku: Sku,
+    }
+
+    #[derive(Debug, Clone, PartialEq, Cacheable)]
+    struct OrderLine {
+        #[cacheable(id)]
+        order: u64,
+        count: u32,
+        #[cacheable(id, rename = "product")]
+        sku: Sku,
+    }
+
+    #[test]
+    fn are_the_field_or_the_tuple_of_several() {
+        let sku = Sku("p-001".to_owned());
+        assert_eq!(Product { name: String::new(), sku: sku.clone() }.id(), sku);
+        assert_eq!(OrderLine { order: 7, count: 1, sku: sku.clone() }.id(), (7, sku));
+    }
+
+    #[tokio::test]
+    async fn newtypes_are_stored_as_what_they_wrap() -> TestResult {
+        let sku = Sku("p/001".to_owned());
+        let cache = embedded().await?;
+        let line = OrderLine { order: 7, count: 1, sku: sku.clone() };
+        let fields = stored(&cache, line.clone()).await?;
+        assert_eq!(fields, pairs([("order", "7"), ("count", "1"), ("product", "p/001")]));
+        assert_eq!(cache.peek((7, &sku)).await?.as_deref(), Some(&line));
+        assert_eq!(cache.inspect(&(7, sku)).await?.key, "cache:order_line:7/p%2F001");
+        Ok(())
+    }
+
+    #[derive(Cacheable)]
+    struct Cell {
+        #[cacheable(id)]
+        a: u8,
+        #[cacheable(id)]
+        b: u16,
+        #[cacheable(id)]
+        c: u32,
+        #[cacheable(id)]
+        d: u64,
+        #[cacheable(id)]
+        e: i8,
+        #[cacheable(id)]
+        f: bool,
+        #[cacheable(id)]
+        g: char,
+        #[cacheable(id)]
+        h: String,
+    }
+
+    #[tokio::test]
+    async fn can_have_eight_parts() -> TestResult {
+        let cell = Cell { a: 1, b: 2, c: 3, d: 4, e: -5, f: true, g: 'g', h: "h".to_owned() };
+        assert_eq!(cell.id(), (1, 2, 3, 4, -5, true, 'g', "h".to_owned()));
+        let cache = embedded::<Cell>().await?;
+        assert_eq!(cache.inspect((1, 2, 3, 4, -5, true, 'g', "h")).await?.key, "cache:cell:1/2/3/4/-5/true/g/h");
+        Ok(())
+    }
+}
+
+mod fields {
+    use super::*;
+
+    #[derive(Debug, Clone, PartialEq, Cacheable)]
+    struct Product {
+        #[cacheable(id)]
+        id: String,
+        #[cacheable(rename = "price")]
+        price_cents: i64,
+        r#type: Option<String>,
+        #[cacheable(default)]
+        stock: u32,
+        #[cacheable(skip)]
+        seen: u32,
+        #[cacheable(json)]
+        tags: Vec<Tag>,
+        #[cacheable(json)]
+        note: Option<Tag>,
+        #[cacheable(with = "self::grams")]
+        kilograms: f64,
+    }
+
+    #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+    struct Tag {
+        label: String,
+    }
+
+    mod grams {
+        pub(super) fn encode(kilograms: &f64) -> String {
+            format!("{:.0}", kilograms * 1000.0)
+        }
+
+        pub(super) fn decode(text: &[u8]) -> Result<f64, Box<dyn std::error::Error + Send + Sync>> {
+            Ok(std::str::from_utf8(text)?.parse::<f64>()? / 1000.0)
+        }
+    }
+
+    fn loaf() -> Product {
+        Product {
+            id: "p-001".to_owned(),
+            price_cents: 650,
+            r#type: Some("bread".to_owned()),
+            stock: 42,
+            seen: 0,
+            tags: vec![Tag { label: "new".to_owned() }],
+            note: None,
+            kilograms: 0.75,
+        }
+    }
+
+    #[tokio::test]
+    async fn are_stored_by_name_in_the_chosen_form() -> TestResult {
+        let cache = embedded().await?;
+        let expected = [
+            ("id", "p-001"),
+            ("price", "650"),
+            ("type", "bread"),
+            ("stock", "42"),
+            ("tags", r#"[{"label":"new"}]"#),
+            ("kilograms", "750"),
+        ];
+        assert_eq!(stored(&cache, loaf()).await?, pairs(expected));
+        assert_eq!(cache.peek("p-001").await?.as_deref(), Some(&loaf()));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn skipped_ones_are_read_back_as_their_default() -> TestResult {
+        let cache = embedded().await?;
+        stored(&cache, Product { seen: 7, ..loaf() }).await?;
+        assert_eq!(cache.peek("p-001").await?.as_deref(), Some(&loaf()));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn handles_encode_as_the_record_does() -> TestResult {
+        let cache = embedded().await?;
+        stored(&cache, loaf()).await?;
+        let changed = Product {
+            price_cents: 700,
+            r#type: None,
+            tags: Vec::new(),
+            note: Some(Tag { label: "half price".to_owned() }),
+            kilograms: 0.5,
+            ..loaf()
+        };
+        let fields = Product::FIELDS;
+        let changes = [
+            fields.price_cents.set(changed.price_cents),
+            fields.r#type.set(changed.r#type.clone()),
+            fields.tags.set(changed.tags.clone()),
+            fields.note.set(changed.note.clone()),
+            fields.kilograms.set(changed.kilograms),
+        ];
+        assert!(cache.update_fields("p-001", changes).await?);
+        assert_eq!(cache.peek("p-001").await?.as_deref(), Some(&changed));
+        let mut updated = cache.inspect("p-001").await?.fields;
+        stored(&cache, changed).await?;
+        let mut filled = cache.inspect("p-001").await?.fields;
+        updated.sort();
+        filled.sort();
+        assert_eq!(updated, filled);
+        Ok(())
+    }
+
+    /// Another struct for the same entries, with text that a [`Product`] may or may not be able to read.
+    #[derive(Cacheable)]
+    #[cacheable(entity = "product")]
+    struct OldProduct {
+        #[cacheable(id)]
+        id: String,
+        price: Option<String>,
+        stock: Option<String>,
+        tags: Option<String>,
+        kilograms: Option<String>,
+    }
+
+    fn old() -> OldProduct {
+        OldProduct {
+            id: "p-001".to_owned(),
+            price: Some("650".to_owned()),
+            stock: Some("42".to_owned()),
+            tags: Some("[]".to_owned()),
+            kilograms: Some("750".to_owned()),
+        }
+    }
+
+    /// Stores one struct, reads it as the other, and says whether it could be read.
+    async fn reread(old: OldProduct) -> Result<Option<Product>, BoxError> {
+        let backend = Backend::connect("memory://").await?;
+        stored(&Cache::new(backend.clone()), old).await?;
+        let cache: Cache<Product> = Cache::new(backend);
+        let state = cache.inspect("p-001").await?.state;
+        let product = cache.peek("p-001").await?;
+        assert_eq!(state == EntryState::Record, product.is_some());
+        Ok(product.map(|product| Product::clone(&product)))
+    }
+
+    #[tokio::test]
+    async fn missing_ones_need_a_default() -> TestResult {
+        let readable = Product { r#type: None, tags: Vec::new(), ..loaf() };
+        assert_eq!(reread(old()).await?, Some(readable.clone()));
+        let without_stock = reread(OldProduct { stock: None, ..old() }).await?;
+        assert_eq!(without_stock, Some(Product { stock: 0, ..readable }));
+        assert_eq!(reread(OldProduct { price: None, ..old() }).await?, None);
+        assert_eq!(reread(OldProduct { tags: None, ..old() }).await?, None);
+        assert_eq!(reread(OldProduct { kilograms: None, ..old() }).await?, None);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn malformed_ones_are_never_replaced_by_a_default() -> TestResult {
+        let malformed = || Some("many".to_owned());
+        assert_eq!(reread(OldProduct { stock: malformed(), ..old() }).await?, None);
+        assert_eq!(reread(OldProduct { price: malformed(), ..old() }).await?, None);
+        assert_eq!(reread(OldProduct { tags: malformed(), ..old() }).await?, None);
+        assert_eq!(reread(OldProduct { kilograms: malformed(), ..old() }).await?, None);
+        Ok(())
+    }
+
+    #[derive(Debug, PartialEq, Cacheable)]
+    struct OnlyOptional {
+        #[cacheable(id)]
+        id: u64,
+        name: Option<String>,
+        #[cacheable(json)]
+        tags: Option<Vec<String>>,
+    }
+
+    #[tokio::test]
+    async fn a_record_of_nothing_but_none_is_one() -> TestResult {
+        let cache = embedded().await?;
+        assert_eq!(stored(&cache, OnlyOptional { id: 7, name: None, tags: None }).await?, pairs([("id", "7")]));
+        let lookup = cache.lookup(7, |_| async { Err::<Option<_>, BoxError>("not to be called".into()) }).await?;
+        assert_eq!(lookup.outcome, Outcome::Hit);
+        assert_eq!(lookup.value.as_deref(), Some(&OnlyOptional { id: 7, name: None, tags: None }));
+        Ok(())
+    }
+
+    #[derive(Debug, Clone, PartialEq, Cacheable)]
+    struct Blob {
+        #[cacheable(id)]
+        id: u64,
+        #[cacheable(with = "reversed", rename = "txet", default)]
+        text: Vec<u8>,
+    }
+
+    mod reversed {
+        use std::convert::Infallible;
+
+        pub(super) fn encode(text: &[u8]) -> Vec<u8> {
+            text.iter().rev().copied().collect()
+        }
+
+        pub(super) fn decode(text: &[u8]) -> Result<Vec<u8>, Infallible> {
+            Ok(encode(text))
+        }
+    }
+
+    #[tokio::test]
+    async fn functions_may_take_slices_and_choose_their_error() -> TestResult {
+        let cache = embedded().await?;
+        let blob = Blob { id: 7, text: b"abc".to_vec() };
+        assert_eq!(stored(&cache, blob.clone()).await?, pairs([("id", "7"), ("txet", "cba")]));
+        assert_eq!(cache.peek(7).await?.as_deref(), Some(&blob));
+        Ok(())
+    }
+}
+
+/// The library under another path, as in a crate that re-exports it.
+mod elsewhere {
+    use super::*;
+
+    mod vendored {
+        pub(super) mod cache {
+            pub(in super::super) use ::cache_aside::*;
+        }
+    }
+
+    #[derive(Clone, PartialEq, Eq, Hash, CacheId)]
+    #[cacheable(crate = vendored::cache)]
+    struct Sku(u64);
+
+    #[derive(Cacheable)]
+    #[cacheable(crate = self::vendored::cache, not_found_ttl = "1s")]
+    struct Product {
+        #[cacheable(id)]
+        sku: Sku,
+    }
+
+    #[derive(Cacheable)]
+    #[cacheable(crate = "crate::elsewhere::vendored::cache")]
+    struct Order {
+        #[cacheable(id)]
+        id: u64,
+    }
+
+    #[test]
+    fn is_found() {
+        assert!(Product { sku: Sku(7) }.id() == Sku(7));
+        assert_eq!(Order { id: 7 }.id(), 7);
+    }
+}
