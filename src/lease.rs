@@ -44,9 +44,12 @@ impl<T: Cacheable> ReadThrough<T> {
         loop {
             let token = Token::new();
             let looked = Stamp::of_step();
-            let Ok(acquired) = self.core.backend.acquire(&self.key, &token, policy.lock_ttl).await else {
-                self.abandon_in_background(token);
-                return self.around_cache().await;
+            let acquired = match self.core.backend.acquire(&self.key, &token, policy.lock_ttl).await {
+                Ok(acquired) => acquired,
+                Err(error) => {
+                    self.abandon_in_background(token);
+                    return self.without_cache(&error).await;
+                }
             };
             let found = match acquired.entry.map(|entry| entry.read::<T>()) {
                 Some(Reading::Record(record)) => Some(Some(Arc::new(record))),
@@ -64,12 +67,19 @@ impl<T: Cacheable> ReadThrough<T> {
             }
             let now = Instant::now();
             if now >= deadline {
+                tracing::warn!(key = %self.key, "another process' load takes too long: loading around the cache");
                 return self.around_cache().await;
             }
             origin = Origin::OtherLoad;
             let pause = poll.next().min(acquired.busy_for.unwrap_or(Duration::MAX)).max(Poll::SHORTEST);
             tokio::time::sleep_until(deadline.min(now + pause)).await;
         }
+    }
+
+    /// Loads around a cache that is out of reach.
+    pub(crate) async fn without_cache(self, error: &Error) -> Landing<T> {
+        tracing::warn!(key = %self.key, %error, "the cache is out of reach: loading around it");
+        self.around_cache().await
     }
 
     /// Loads without a lease, and stores nothing.

@@ -51,7 +51,7 @@ pub enum Outcome {
 #[derive(Default)]
 struct Miss {
     cache_latency: Duration,
-    out_of_reach: bool,
+    out_of_reach: Option<Error>,
 }
 
 impl<T: Cacheable> Core<T> {
@@ -94,12 +94,9 @@ impl<T: Cacheable> Core<T> {
             Ok(Some(Reading::Record(record))) => (Some(Arc::new(record)), Outcome::Hit),
             Ok(Some(Reading::NotFound)) => (None, Outcome::NotFoundHit),
             Ok(Some(Reading::Unreadable(_)) | None) => {
-                return ControlFlow::Continue(Miss { cache_latency, out_of_reach: false });
+                return ControlFlow::Continue(Miss { cache_latency, out_of_reach: None });
             }
-            Err(error) => {
-                tracing::warn!(%key, %error, "reading around the cache");
-                return ControlFlow::Continue(Miss { cache_latency, out_of_reach: true });
-            }
+            Err(error) => return ControlFlow::Continue(Miss { cache_latency, out_of_reach: Some(error) }),
         };
         self.count(outcome);
         ControlFlow::Break(Lookup { value, outcome, cache_latency })
@@ -111,7 +108,7 @@ impl<T: Cacheable> Core<T> {
         called: Stamp,
         key: Key,
         mut under_way: Option<Ticket<T>>,
-        out_of_reach: bool,
+        out_of_reach: Option<Error>,
         read_through: impl FnOnce(Key) -> ReadThrough<T>,
     ) -> (Landing<T>, Part) {
         let give_up = tokio::time::Instant::now() + self.longest_flight();
@@ -125,10 +122,9 @@ impl<T: Cacheable> Core<T> {
                 Boarding::Reserved(reservation) => {
                     let read_through = read_through(key.clone());
                     let ticket = reservation.start(async move {
-                        if out_of_reach {
-                            read_through.around_cache().await
-                        } else {
-                            read_through.through_cache().await
+                        match out_of_reach {
+                            None => read_through.through_cache().await,
+                            Some(error) => read_through.without_cache(&error).await,
                         }
                     });
                     return match ticket.ended(called).await {
