@@ -7,7 +7,6 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::codec::{Codec, FieldError};
-use crate::id::CacheKey;
 use crate::record::{RecordReader, RecordWriter};
 
 /// A struct that can be cached as a Redis hash. `#[derive(Cacheable)]` implements it; it is never written by hand.
@@ -78,7 +77,7 @@ use crate::record::{RecordReader, RecordWriter};
 )]
 pub trait Cacheable: Sized + Send + Sync + 'static {
     /// The type of the id field; the tuple of their types where there are several.
-    type Id: CacheKey<Self::Id> + Clone + Eq + Hash + Send + Sync + 'static;
+    type Id: Clone + Eq + Hash + Send + Sync + 'static;
 
     /// The struct of the field handles.
     type Fields;

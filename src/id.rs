@@ -51,7 +51,8 @@ pub trait CacheId: FieldValue + Clone + Eq + Hash + Send + Sync + 'static {
 /// Something that stands for an id of type `Id` in a call: the id itself, a reference to it, or what it can be made
 /// from without a loss, such as `"p-001"` for a `String`, or `("acme", 42)` for `(String, u64)`.
 ///
-/// Never written by hand: it follows from [`CacheId`].
+/// Never written by hand: it follows from [`CacheId`]. Code that is generic over a `T: Cacheable`, and passes a `T::Id`,
+/// says so: `where T::Id: CacheKey<T::Id>`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't stand for an id of type `{Id}`",
     label = "this struct's id is `{Id}`",
