@@ -74,7 +74,10 @@ impl fmt::Display for Inspection {
         }
         let width = self.fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, value) in &self.fields {
-            write!(f, "\n  {name:width$}  {}", String::from_utf8_lossy(value))?;
+            match std::str::from_utf8(value) {
+                Ok(text) if !text.contains(char::is_control) => write!(f, "\n  {name:width$}  {text}")?,
+                _ => write!(f, "\n  {name:width$}  {}", value.escape_ascii())?,
+            }
         }
         Ok(())
     }
