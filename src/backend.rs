@@ -78,15 +78,22 @@ pub(crate) struct Look {
     pub(crate) lease_ttl: Option<Duration>,
 }
 
-/// A step that failed: its outcome is unknown.
+/// A step that failed. Unless it was refused, its outcome is unknown.
 #[derive(Debug)]
 pub(crate) enum StepError {
     /// The backend could not be reached, or refused.
     Failed { advice: &'static str, cause: BoxError },
-    /// A deadline inside the step passed.
-    TimedOut(Duration),
+    /// One round trip of several took longer than `operation_timeout`.
+    TimedOut,
     /// [`Decide`] returned an error, before anything was written.
     Refused(Error),
+}
+
+/// How long a step may take, and what to do when it takes longer.
+#[derive(Clone, Copy)]
+struct Deadline {
+    limit: Duration,
+    advice: &'static str,
 }
 
 /// The steps of the protocol. K is the entry at the data key, L the lease at the lock key.
@@ -166,14 +173,14 @@ enum Store {
 
 /// Runs one step on whichever store it is, guarded.
 macro_rules! step {
-    ($backend:ident, $limit:expr, $action:literal, $key:expr, $store:ident => $step:expr) => {{
+    ($backend:ident, $deadline:expr, $action:literal, $key:expr, $store:ident => $step:expr) => {{
         let step = async {
             match &$backend.shared.store {
                 Store::Memory($store) => $step.await,
                 Store::Redis($store) => $step.await,
             }
         };
-        $backend.guard($limit, || format!(concat!($action, " {}"), $key), step).await
+        $backend.guard($deadline, || format!(concat!($action, " {}"), $key), step).await
     }};
 }
 
@@ -184,6 +191,10 @@ impl Backend {
     ///
     /// [`Error::Config`] for a URL that makes no sense; [`Error::Backend`] or [`Error::Timeout`] when nothing answers
     /// there within [`defaults::CONNECT_TIMEOUT`](crate::defaults::CONNECT_TIMEOUT), or it wants a password.
+    ///
+    /// # Panics
+    ///
+    /// On a tokio runtime that was built without time or I/O, as all calls do: `enable_all` switches them on.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         Self::builder(url).connect().await
     }
@@ -227,19 +238,20 @@ impl Backend {
     }
 
     async fn ping(&self, limit: Duration) -> Result<(), Error> {
-        step!(self, limit, "connect", "to the cache", store => store.ping())
+        let advice = "check that the address is right and the server is up, or raise connect_timeout";
+        step!(self, Deadline { limit, advice }, "connect", "to the cache", store => store.ping())
     }
 
     pub(crate) async fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        step!(self, self.operation_timeout(), "read", key, store => store.read(key))
+        step!(self, self.operation_deadline(), "read", key, store => store.read(key))
     }
 
     pub(crate) async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, Error> {
-        step!(self, self.operation_timeout(), "lease", key, store => store.acquire(key, token, lease))
+        step!(self, self.operation_deadline(), "lease", key, store => store.acquire(key, token, lease))
     }
 
     pub(crate) async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, Error> {
-        step!(self, self.operation_timeout(), "renew the lease of", key, store => store.renew(key, token, lease))
+        step!(self, self.operation_deadline(), "renew the lease of", key, store => store.renew(key, token, lease))
     }
 
     pub(crate) async fn fill(
@@ -249,15 +261,15 @@ impl Backend {
         fields: Vec<StoredField>,
         ttl: Duration,
     ) -> Result<Filled, Error> {
-        step!(self, self.operation_timeout(), "fill", key, store => store.fill(key, token, fields, ttl))
+        step!(self, self.operation_deadline(), "fill", key, store => store.fill(key, token, fields, ttl))
     }
 
     pub(crate) async fn abandon(&self, key: &Key, token: &Token) -> Result<(), Error> {
-        step!(self, self.operation_timeout(), "abandon the lease of", key, store => store.abandon(key, token))
+        step!(self, self.operation_deadline(), "abandon the lease of", key, store => store.abandon(key, token))
     }
 
     pub(crate) async fn invalidate(&self, key: &Key) -> Result<bool, Error> {
-        step!(self, self.operation_timeout(), "invalidate", key, store => store.invalidate(key))
+        step!(self, self.operation_deadline(), "invalidate", key, store => store.invalidate(key))
     }
 
     /// Boxed here, where no type of the user's is involved: else the user's own futures would nest too deep for the
@@ -268,17 +280,19 @@ impl Backend {
         limit: Duration,
         decide: &'a mut Decide<'_>,
     ) -> BoxFuture<'a, Result<bool, Error>> {
-        async move { step!(self, limit, "update", key, store => store.update(key, decide)) }.boxed()
+        let advice = "try again or invalidate: others keep changing the entry, or the server is slow";
+        async move { step!(self, Deadline { limit, advice }, "update", key, store => store.update(key, decide)) }
+            .boxed()
     }
 
     pub(crate) async fn look(&self, key: &Key) -> Result<Look, Error> {
-        step!(self, self.operation_timeout(), "look at", key, store => store.look(key))
+        step!(self, self.operation_deadline(), "look at", key, store => store.look(key))
     }
 
     /// Runs a step under its deadline, and turns its failure into what the user is told.
     async fn guard<R>(
         &self,
-        limit: Duration,
+        deadline: Deadline,
         action: impl Fn() -> String,
         step: impl Future<Output = Result<R, StepError>>,
     ) -> Result<R, Error> {
@@ -287,18 +301,28 @@ impl Backend {
             return Err(self.failed(action(), "switch the outage off again", "an outage is simulated".into()));
         }
         check_runtime()?;
-        let timed_out = |limit| {
-            let action = format!("the attempt to {} at {}", action(), self.shared.address);
-            let advice = "check that the server is up and not overloaded, or allow it more time";
-            Error::Timeout { action, limit, advice }
-        };
-        match tokio::time::timeout(limit, step).await {
+        match tokio::time::timeout(deadline.limit, step).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(StepError::Failed { advice, cause })) => Err(self.failed(action(), advice, cause)),
-            Ok(Err(StepError::TimedOut(limit))) => Err(timed_out(limit)),
             Ok(Err(StepError::Refused(error))) => Err(error),
-            Err(_elapsed) => Err(timed_out(limit)),
+            Ok(Err(StepError::TimedOut)) => Err(self.timed_out(&action(), self.operation_deadline())),
+            Err(_elapsed) => {
+                if let Store::Redis(redis) = &self.shared.store {
+                    redis.timed_out();
+                }
+                Err(self.timed_out(&action(), deadline))
+            }
         }
+    }
+
+    fn operation_deadline(&self) -> Deadline {
+        let advice = "check that the server is up and not overloaded, or raise operation_timeout";
+        Deadline { limit: self.operation_timeout(), advice }
+    }
+
+    fn timed_out(&self, action: &str, deadline: Deadline) -> Error {
+        let Deadline { limit, advice } = deadline;
+        Error::Timeout { action: format!("the attempt to {action} at {}", self.shared.address), limit, advice }
     }
 
     fn failed(&self, action: String, advice: &'static str, cause: BoxError) -> Error {
@@ -306,7 +330,7 @@ impl Backend {
     }
 }
 
-/// Outside of a tokio runtime its timers and tasks would panic.
+/// Outside of a tokio runtime its timers and tasks would panic. Whether the runtime has timers, it doesn't tell.
 pub(crate) fn check_runtime() -> Result<(), Error> {
     let within = Handle::try_current();
     within

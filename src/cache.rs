@@ -19,7 +19,7 @@ pub(crate) use self::policy::Policy;
 pub use self::policy::{CacheBuilder, UpdateTtl};
 use crate::backend::Backend;
 use crate::cacheable::{Cacheable, Change, Field};
-use crate::entry::{Entry, Reading};
+use crate::entry::Reading;
 use crate::error::{BoxError, Error};
 use crate::flight::Flights;
 use crate::id::CacheKey;
@@ -81,7 +81,9 @@ pub(crate) struct Core<T: Cacheable> {
     pub(crate) policy: Policy<T>,
     pub(crate) stats: Counters,
     keys: KeySpace,
+    /// Flights through the cache, and around it.
     flights: Flights<T>,
+    bypasses: Flights<T>,
 }
 
 impl<T: Cacheable> Cache<T> {
@@ -96,8 +98,8 @@ impl<T: Cacheable> Cache<T> {
     }
 
     fn with_policy(backend: Backend, keys: KeySpace, policy: Policy<T>) -> Self {
-        let core = Core { backend, policy, stats: Counters::default(), keys, flights: Flights::new() };
-        Self { core: Arc::new(core) }
+        let (flights, bypasses) = (Flights::new(), Flights::new());
+        Self { core: Arc::new(Core { backend, policy, stats: Counters::default(), keys, flights, bypasses }) }
     }
 
     /// Binds a loader, so that calls need only the id.
@@ -132,7 +134,10 @@ impl<T: Cacheable> Cache<T> {
     /// The loader may outlive this call, so it owns what it uses: `let db = db.clone();` before, `move` on the closure.
     /// Where its error type can't be inferred, write `Ok::<_, BoxError>(..)`.
     ///
-    /// When the cache is out of reach, the loader is run all the same, once per key and process.
+    /// When the cache is out of reach, the loader is run all the same, once per key and process. A loader must not get its
+    /// own id from the same cache: it would wait for itself until `load_timeout`.
+    ///
+    /// The future owns what it needs, but for a borrowed id: `tokio::spawn(products.get("p-001", loader))` works.
     ///
     /// Redis: `HGETALL` on a hit, one round trip. On a miss `SET NX GET PX`, `HGETALL`, `PTTL` in one more, and a script
     /// for the fill.
@@ -144,8 +149,13 @@ impl<T: Cacheable> Cache<T> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the load under way: it fills the cache for the next caller.
-    pub fn get<K, F, Fut, E>(&self, id: K, loader: F) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send
+    /// Dropping the future leaves the load under way: it fills the cache for the next caller. In a cache that is not
+    /// `enabled` it drops the loader.
+    pub fn get<K, F, Fut, E>(
+        &self,
+        id: K,
+        loader: F,
+    ) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send + use<T, K, F, Fut, E>
     where
         K: CacheKey<T::Id>,
         F: FnOnce(T::Id) -> Fut + Send + 'static,
@@ -165,18 +175,22 @@ impl<T: Cacheable> Cache<T> {
     /// # Cancel safety
     ///
     /// As [`get`](Self::get).
-    pub fn lookup<K, F, Fut, E>(&self, id: K, loader: F) -> impl Future<Output = Result<Lookup<T>, Error>> + Send
+    pub fn lookup<K, F, Fut, E>(
+        &self,
+        id: K,
+        loader: F,
+    ) -> impl Future<Output = Result<Lookup<T>, Error>> + Send + use<T, K, F, Fut, E>
     where
         K: CacheKey<T::Id>,
         F: FnOnce(T::Id) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        let key = self.key(&id);
-        async move { self.core.lookup(key?, id, loader).await }
+        let (core, key) = (self.core.clone(), self.key(&id));
+        async move { core.lookup(key?, id, loader).await }
     }
 
-    /// Invalidates a record and loads it anew, so that it is in the cache when this returns.
+    /// Invalidates a record and then gets it, which loads it anew.
     ///
     /// # Errors
     ///
@@ -185,18 +199,22 @@ impl<T: Cacheable> Cache<T> {
     /// # Cancel safety
     ///
     /// As [`invalidate`](Self::invalidate) and [`get`](Self::get).
-    pub fn refresh<K, F, Fut, E>(&self, id: K, loader: F) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send
+    pub fn refresh<K, F, Fut, E>(
+        &self,
+        id: K,
+        loader: F,
+    ) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send + use<T, K, F, Fut, E>
     where
         K: CacheKey<T::Id>,
         F: FnOnce(T::Id) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        let key = self.key(&id);
+        let (core, key) = (self.core.clone(), self.key(&id));
         async move {
             let key = key?;
-            self.core.invalidate(&key).await?;
-            Ok(self.core.lookup(key, id, loader).await?.value)
+            core.invalidate(&key).await?;
+            Ok(core.lookup(key, id, loader).await?.value)
         }
     }
 
@@ -345,6 +363,8 @@ impl<T: Cacheable> Cache<T> {
 
     /// How long the entry will live, a not-found one included; `None` when there is none.
     ///
+    /// Redis: as [`inspect`](Self::inspect).
+    ///
     /// # Errors
     ///
     /// As [`peek`](Self::peek).
@@ -353,6 +373,8 @@ impl<T: Cacheable> Cache<T> {
     }
 
     /// Shows what is stored for a record: for debugging, and for the curious.
+    ///
+    /// Redis: `HGETALL` and two `PTTL`, one round trip.
     ///
     /// # Errors
     ///
@@ -375,28 +397,6 @@ impl<T: Cacheable> Cache<T> {
 
     fn key(&self, id: &impl CacheKey<T::Id>) -> Result<Key, Error> {
         self.core.keys.key(id)
-    }
-}
-
-impl<T: Cacheable> Core<T> {
-    /// Reads an entry and what it means.
-    async fn read(&self, key: &Key) -> Result<Option<Reading<T>>, Error> {
-        Ok(self.backend.read(key).await?.map(|entry| self.reading(key, entry)))
-    }
-
-    fn reading(&self, key: &Key, entry: Entry) -> Reading<T> {
-        let reading = entry.read();
-        if let Reading::Unreadable(cause) = &reading {
-            self.stats.decode_errors.add();
-            tracing::warn!(%key, cause, "an entry is unreadable and will be replaced");
-        }
-        reading
-    }
-
-    async fn invalidate(&self, key: &Key) -> Result<bool, Error> {
-        let was_there = self.backend.invalidate(key).await?;
-        self.stats.invalidations.add();
-        Ok(was_there)
     }
 }
 

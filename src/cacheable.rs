@@ -18,7 +18,7 @@ use crate::record::{RecordReader, RecordWriter};
 /// | `namespace = "billing"` | none | second part of every key |
 /// | `entity = "product"` | the struct's name in `snake_case` | third part of every key |
 /// | `ttl = "30s"` | [`defaults::TTL`](crate::defaults::TTL) | how long a record lives in the cache |
-/// | `not_found_ttl = "2s"` | [`defaults::NOT_FOUND_TTL`](crate::defaults::NOT_FOUND_TTL), at most half the `ttl` | how long it is remembered that a record doesn't exist |
+/// | `not_found_ttl = "2s"` | [`defaults::NOT_FOUND_TTL`](crate::defaults::NOT_FOUND_TTL); half of a shorter `ttl` | how long it is remembered that a record doesn't exist |
 /// | `version = 3` | none | becomes part of the key: structs of different versions never meet |
 /// | `crate = path` | `::cache_aside` | where this crate is, for those who re-export it |
 ///

@@ -36,7 +36,10 @@ impl<V> Codec<V> {
 
     /// Encodes a value; `None` leaves the field out of the hash.
     pub(crate) fn encode(&self, value: &V) -> Result<Option<Vec<u8>>, FieldError> {
-        (self.encode)(value).map_err(|source| self.error(source))
+        match (self.encode)(value).map_err(|source| self.error(source))? {
+            None if (self.missing)().is_none() => Err(self.error("this value can't be stored".into())),
+            bytes => Ok(bytes),
+        }
     }
 
     pub(crate) fn decode(&self, bytes: Cow<'_, [u8]>) -> Result<V, FieldError> {

@@ -7,7 +7,7 @@ use crate::error::Error;
 /// Lifetime of a record in the cache.
 pub const TTL: Duration = Duration::from_secs(5 * 60);
 
-/// How long it is remembered that a record doesn't exist; at most half of the `ttl`, where that is set shorter.
+/// How long it is remembered that a record doesn't exist; half of the `ttl`, where that is not longer.
 pub const NOT_FOUND_TTL: Duration = Duration::from_secs(5);
 
 /// The part by which a fill's lifetime is shortened at random, at most.

@@ -1,5 +1,6 @@
 //! What can go wrong, in one type: [`Error`].
 
+use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
@@ -66,11 +67,11 @@ pub enum Error {
     },
 
     /// The id can't be part of a key, or `modify` changed it.
-    #[error("invalid id for {prefix}<id>: {mistake}")]
+    #[error("the id in \"{key}\" is invalid: {mistake}")]
     #[non_exhaustive]
     InvalidId {
-        /// What the keys of this cache begin with.
-        prefix: String,
+        /// The key as far as it was made, shortened.
+        key: String,
         /// What is wrong with the id.
         mistake: &'static str,
     },
@@ -122,8 +123,13 @@ impl Error {
         None
     }
 
-    pub(crate) fn invalid_id(prefix: &str, mistake: &'static str) -> Self {
-        Self::InvalidId { prefix: prefix.to_owned(), mistake }
+    pub(crate) fn invalid_id(key: &str, mistake: &'static str) -> Self {
+        const SHOWN: usize = 100;
+        let mut shown: String = key.chars().take(SHOWN).collect();
+        if shown.len() < key.len() {
+            shown.push_str("..");
+        }
+        Self::InvalidId { key: shown, mistake }
     }
 
     pub(crate) fn config(mistake: impl Into<String>) -> Self {
@@ -144,11 +150,11 @@ impl Cause {
 /// Boxes a loader's error. An `anyhow::Error` is unpacked: its plain conversion would hide the type inside.
 pub(crate) fn boxed<E: Into<BoxError> + 'static>(error: E) -> BoxError {
     let mut error = Some(error);
-    let any: &mut dyn std::any::Any = &mut error;
-    if let Some(anyhow) = any.downcast_mut::<Option<anyhow::Error>>().and_then(Option::take) {
-        return anyhow.reallocate_into_boxed_dyn_error_without_backtrace();
+    let any: &mut dyn Any = &mut error;
+    match any.downcast_mut::<Option<anyhow::Error>>().and_then(Option::take) {
+        Some(anyhow) => anyhow.reallocate_into_boxed_dyn_error_without_backtrace(),
+        None => error.expect("only an `anyhow::Error` was taken").into(),
     }
-    error.map_or_else(|| "an unknown error".into(), Into::into)
 }
 
 impl Deref for Cause {

@@ -108,6 +108,16 @@ impl<T: Send + Sync + 'static> Flights<T> {
         is_alive(&running).then(|| Ticket { signal: running.clone() })
     }
 
+    /// Takes the flight of a key out of the map: those who are in it stay, and nobody joins it any more.
+    pub(crate) fn expel(&self, key: &Key) {
+        self.running.remove(key);
+    }
+
+    /// Takes a flight that does not end out of the map.
+    pub(crate) fn expel_stuck(&self, key: &Key, stuck: &Ticket<T>) {
+        self.running.remove_if(key, |_, running| running.same_channel(&stuck.signal));
+    }
+
     /// Joins the flight of a key, or reserves the start of one.
     pub(crate) fn join_or_reserve(&self, key: &Key) -> Boarding<T> {
         let slot = self.running.entry(key.clone());
@@ -172,7 +182,7 @@ impl<T> Drop for Departure<T> {
 
 impl<T> Ticket<T> {
     /// Waits for the flight to end, for a call that started at `called`. Dropping this future leaves the flight under way.
-    pub(crate) async fn ended(mut self, called: Stamp) -> Ended<T> {
+    pub(crate) async fn ended(&mut self, called: Stamp) -> Ended<T> {
         let landing = match self.signal.wait_for(Option::is_some).await {
             Ok(landing) => landing.clone(),
             Err(_sender_dropped) => None,
@@ -220,9 +230,9 @@ mod tests {
     #[tokio::test]
     async fn a_result_is_for_calls_from_before_the_step_that_justifies_it() {
         let (flights, early) = (Flights::new(), Stamp::of_call());
-        let (ticket, land) = stamped_flight(&flights, Ok(Some(Arc::new(1)))).await;
-        let (late, late_ticket) = (Stamp::of_call(), flights.join(&key()).unwrap());
-        let early_ticket = flights.join(&key()).unwrap();
+        let (mut ticket, land) = stamped_flight(&flights, Ok(Some(Arc::new(1)))).await;
+        let (late, mut late_ticket) = (Stamp::of_call(), flights.join(&key()).unwrap());
+        let mut early_ticket = flights.join(&key()).unwrap();
         land.send(()).unwrap();
         assert!(matches!(ticket.ended(early).await, Ended::Landed(_)));
         assert!(matches!(late_ticket.ended(late).await, Ended::TooOld));
@@ -233,8 +243,8 @@ mod tests {
     #[tokio::test]
     async fn an_error_is_for_all_who_joined() {
         let (flights, early) = (Flights::new(), Stamp::of_call());
-        let (ticket, land) = stamped_flight(&flights, Err(Error::config("failed"))).await;
-        let (late, late_ticket) = (Stamp::of_call(), flights.join(&key()).unwrap());
+        let (mut ticket, land) = stamped_flight(&flights, Err(Error::config("failed"))).await;
+        let (late, mut late_ticket) = (Stamp::of_call(), flights.join(&key()).unwrap());
         land.send(()).unwrap();
         assert!(matches!(ticket.ended(early).await, Ended::Landed(Landing { result: Err(_), .. })));
         assert!(matches!(late_ticket.ended(late).await, Ended::Landed(Landing { result: Err(_), .. })));
@@ -244,12 +254,27 @@ mod tests {
     async fn a_flight_that_is_lost_leaves_the_map() {
         let (flights, called) = (Flights::<u32>::new(), Stamp::of_call());
         let Boarding::Reserved(unused) = flights.join_or_reserve(&key()) else { panic!("a flight is under way") };
-        let joined = flights.join(&key()).unwrap();
+        let mut joined = flights.join(&key()).unwrap();
         drop(unused);
         assert!(matches!(joined.ended(called).await, Ended::Lost));
         let Boarding::Reserved(panicking) = flights.join_or_reserve(&key()) else { panic!("a flight is under way") };
-        let ticket = panicking.start(async { panic!("on purpose") });
+        let mut ticket = panicking.start(async { panic!("on purpose") });
         assert!(matches!(ticket.ended(called).await, Ended::Lost));
         assert!(flights.running.is_empty());
+    }
+
+    #[tokio::test]
+    async fn nobody_joins_a_flight_that_was_expelled_and_it_still_lands() {
+        let (flights, called) = (Flights::new(), Stamp::of_call());
+        let (mut ticket, land) = stamped_flight(&flights, Ok(None)).await;
+        flights.expel(&key());
+        assert!(flights.join(&key()).is_none());
+        let Boarding::Reserved(next) = flights.join_or_reserve(&key()) else { panic!("a flight is under way") };
+        land.send(()).unwrap();
+        assert!(matches!(ticket.ended(called).await, Ended::Landed(_)));
+        assert!(flights.join(&key()).is_some(), "the next one stays in the map");
+        flights.expel_stuck(&key(), &ticket);
+        assert!(flights.join(&key()).is_some(), "it is another");
+        drop(next);
     }
 }

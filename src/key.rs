@@ -48,22 +48,18 @@ impl KeySpace {
         Self { prefix: format!("cache:{namespace}{entity}{version}:") }
     }
 
-    pub(crate) fn prefix(&self) -> &str {
-        &self.prefix
-    }
-
     pub(crate) fn key<Id>(&self, id: &impl CacheKey<Id>) -> Result<Key, Error> {
         const USUAL_ID_BYTES: usize = 40;
         let mut key = String::with_capacity(self.prefix.len() + USUAL_ID_BYTES);
         key.push_str(&self.prefix);
         let mut writer = IdWriter { id_start: key.len(), part_start: None, key, mistake: None };
         let written = id.write_parts(&mut writer).and_then(|()| writer.end_part());
-        match (written, writer.mistake) {
-            (Ok(()), _) => Ok(Key(writer.key)),
-            (Err(fmt::Error), mistake) => {
-                Err(Error::invalid_id(&self.prefix, mistake.unwrap_or("its `write_id` returned an error")))
-            }
-        }
+        let mistake = match (writer.mistake, written) {
+            (None, Ok(())) => return Ok(Key(writer.key)),
+            (Some(mistake), _) => mistake,
+            (None, Err(fmt::Error)) => "its `write_id` returned an error",
+        };
+        Err(Error::invalid_id(&writer.key, mistake))
     }
 }
 

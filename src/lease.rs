@@ -47,7 +47,7 @@ impl<T: Cacheable> ReadThrough<T> {
             let acquired = match self.core.backend.acquire(&self.key, &token, policy.lock_ttl).await {
                 Ok(acquired) => acquired,
                 Err(error) => {
-                    self.abandon_in_background(token);
+                    abandon_in_background(self.core.clone(), self.key.clone(), token);
                     return self.without_cache(&error).await;
                 }
             };
@@ -114,7 +114,7 @@ impl<T: Cacheable> ReadThrough<T> {
             Ok(Filled::Fenced) => core.stats.fenced_fills.add(),
             Err(error) => {
                 tracing::warn!(%key, %error, "a loaded record may not have been stored");
-                abandon(&core, &key, &token).await;
+                abandon_in_background(core, key, token);
             }
         }
         landing(Ok(value), load_began)
@@ -138,13 +138,11 @@ impl<T: Cacheable> ReadThrough<T> {
         }
         loaded
     }
+}
 
-    /// For an acquire whose outcome is unknown: the lease may have been granted. Nobody waits for a backend that
-    /// doesn't answer.
-    fn abandon_in_background(&self, token: Token) {
-        let (core, key) = (self.core.clone(), self.key.clone());
-        tokio::spawn(async move { abandon(&core, &key, &token).await });
-    }
+/// After a step whose outcome is unknown: the lease may be the token's. Nobody waits for a backend that doesn't answer.
+fn abandon_in_background<T: Cacheable>(core: Arc<Core<T>>, key: Key, token: Token) {
+    tokio::spawn(async move { abandon(&core, &key, &token).await });
 }
 
 async fn abandon<T: Cacheable>(core: &Core<T>, key: &Key, token: &Token) {

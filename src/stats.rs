@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// What a cache and its clones have done in this process since it was built or
 /// [`reset_stats`](crate::Cache::reset_stats) was called.
 ///
-/// Each `get`, `lookup` and `refresh` counts exactly one of `hits`, `not_found_hits`, `misses`, `bypasses`, also when it
-/// ends with an error.
+/// Each `get`, `lookup` and `refresh` counts exactly one of `hits`, `not_found_hits`, `misses`, `bypasses`, also when its
+/// load fails; none when it was refused before, as for an invalid id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {

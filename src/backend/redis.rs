@@ -30,21 +30,40 @@ pub(super) struct Redis {
 }
 
 impl Redis {
+    /// Says that a step got no answer within its deadline.
+    pub(super) fn timed_out(&self) {
+        self.shared.timed_out();
+    }
+
     async fn run<R: FromRedisValue>(&self, command: &Cmd) -> RedisResult<R> {
         let reply = command.query_async(&mut self.shared.connection()).await;
-        reply.inspect_err(|error| self.shared.check(error))
+        self.shared.check(reply.as_ref().err());
+        reply
+    }
+
+    /// Runs a command that may be carried out twice: a connection that was cut while idle is noticed by its first use.
+    async fn run_idempotent<R: FromRedisValue>(&self, command: &Cmd) -> RedisResult<R> {
+        match self.run(command).await {
+            Err(error) if error.is_connection_dropped() => self.run(command).await,
+            reply => reply,
+        }
     }
 
     /// Runs the commands in one round trip, each with a result of its own.
     async fn run_all(&self, commands: &mut Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
         let replies = commands.ignore_errors().query_async(&mut self.shared.connection()).await;
-        let replies: Vec<RedisResult<Value>> = replies.inspect_err(|error| self.shared.check(error))?;
-        replies.iter().filter_map(|reply| reply.as_ref().err()).for_each(|error| self.shared.check(error));
+        let replies: Vec<RedisResult<Value>> = replies.inspect_err(|error| self.shared.check(Some(error)))?;
+        self.shared.check(replies.iter().find_map(|reply| reply.as_ref().err()));
         Ok(replies)
     }
 
     async fn run_script(&self, script: &Script, keys: &[&str], args: &[&[u8]]) -> RedisResult<bool> {
-        match self.run(&script.by_hash(keys, args)).await {
+        let reply = if script.is_idempotent {
+            self.run_idempotent(&script.by_hash(keys, args)).await
+        } else {
+            self.run(&script.by_hash(keys, args)).await
+        };
+        match reply {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 self.run(&script.by_text(keys, args)).await
             }
@@ -59,13 +78,7 @@ impl Steps for Redis {
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Entry>, StepError> {
-        let command = hgetall(key);
-        let mut reply = self.run(&command).await;
-        // A connection that was cut while idle is noticed by its first use; reading twice does no harm.
-        if reply.as_ref().is_err_and(RedisError::is_connection_dropped) {
-            reply = self.run(&command).await;
-        }
-        Ok(entry(reply)?)
+        Ok(entry(self.run_idempotent(&hgetall(key)).await)?)
     }
 
     async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, StepError> {
@@ -76,16 +89,16 @@ impl Steps for Redis {
             commands.add_command(hgetall(key));
             commands.cmd("PTTL").arg(&lock);
             let [held, found, lease_left] = replies(self.run_all(&mut commands).await?)?;
-            let granted = match held {
-                Ok(Value::Nil) => true,
-                Ok(Value::BulkString(holder)) => holder == token.0.as_bytes(),
-                Ok(_) => false,
-                Err(error) if is_wrong_type(&error) => false,
+            let lease_left = lease_left?;
+            let (granted, is_lease) = match held {
+                Ok(Value::Nil) => (true, true),
+                Ok(Value::BulkString(holder)) => (holder == token.0.as_bytes(), lease_left != Value::Int(NO_LIFETIME)),
+                Ok(_) => return Err(unexpected_reply().into()),
+                Err(error) if is_wrong_type(&error) => (false, false),
                 Err(error) => return Err(error.into()),
             };
-            let lease_left = lease_left?;
-            if !granted && lease_left == Value::Int(NO_LIFETIME) {
-                // Not a lease: nobody would ever release it.
+            if !is_lease {
+                // Nobody would ever release it.
                 self.run_script(&CLEAR_LEASE, &[&lock], &[]).await?;
                 continue;
             }
@@ -125,7 +138,7 @@ impl Steps for Redis {
     async fn update(&self, key: &Key, decide: &mut Decide<'_>) -> Result<bool, StepError> {
         match self.updates.run(key, decide).await? {
             Some(applied) => Ok(applied),
-            // The server takes no writes that need memory; deleting always works.
+            // Without memory for a transaction, deleting works all the same.
             None => self.invalidate(key).await.map(|_was_there| false),
         }
     }
@@ -197,6 +210,9 @@ impl From<RedisError> for StepError {
             (_, Some("NOPERM")) => "allow the user these commands and keys in the server's ACL",
             (_, Some("READONLY")) => "connect to the primary, this is a replica",
             (_, Some("OOM")) => "raise the server's maxmemory, or set an eviction policy such as allkeys-lru",
+            (_, Some("MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT")) => {
+                "this is a node of a cluster, which this release does not support: connect to a single server"
+            }
             (_, Some("LOADING")) => "wait until the server has loaded its data",
             (ErrorKind::RESP3NotSupported, _) => "add ?protocol=resp2 to the URL",
             (ErrorKind::Io, _) => "check that a server runs there and can be reached",

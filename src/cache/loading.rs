@@ -33,7 +33,10 @@ impl<T: Cacheable> LoadingCache<T> {
     /// # Errors
     ///
     /// As [`Cache::get`].
-    pub fn get<K: CacheKey<T::Id>>(&self, id: K) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send {
+    pub fn get<K: CacheKey<T::Id>>(
+        &self,
+        id: K,
+    ) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send + use<T, K> {
         self.cache.get(id, self.loader())
     }
 
@@ -42,7 +45,10 @@ impl<T: Cacheable> LoadingCache<T> {
     /// # Errors
     ///
     /// As [`Cache::lookup`].
-    pub fn lookup<K: CacheKey<T::Id>>(&self, id: K) -> impl Future<Output = Result<Lookup<T>, Error>> + Send {
+    pub fn lookup<K: CacheKey<T::Id>>(
+        &self,
+        id: K,
+    ) -> impl Future<Output = Result<Lookup<T>, Error>> + Send + use<T, K> {
         self.cache.lookup(id, self.loader())
     }
 
@@ -51,11 +57,14 @@ impl<T: Cacheable> LoadingCache<T> {
     /// # Errors
     ///
     /// As [`Cache::refresh`].
-    pub fn refresh<K: CacheKey<T::Id>>(&self, id: K) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send {
+    pub fn refresh<K: CacheKey<T::Id>>(
+        &self,
+        id: K,
+    ) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send + use<T, K> {
         self.cache.refresh(id, self.loader())
     }
 
-    fn loader(&self) -> impl FnOnce(T::Id) -> Loading<T> + Send + 'static {
+    fn loader(&self) -> impl FnOnce(T::Id) -> Loading<T> + Send + use<T> {
         let loader = self.loader.clone();
         move |id| loader(id)
     }

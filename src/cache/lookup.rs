@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use crate::backend::check_runtime;
 use crate::cache::Core;
 use crate::cacheable::Cacheable;
-use crate::entry::Reading;
+use crate::entry::{Entry, Reading};
 use crate::error::{BoxError, Error};
 use crate::flight::{Boarding, Ended, Landing, Origin, Stamp, Ticket};
 use crate::id::CacheKey;
@@ -18,7 +18,7 @@ use crate::lease::ReadThrough;
 use crate::load;
 
 /// A record, and how a [`lookup`](crate::Cache::lookup) came by it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub struct Lookup<T> {
     /// The record; `None` when the primary has none.
@@ -27,6 +27,12 @@ pub struct Lookup<T> {
     pub outcome: Outcome,
     /// How long this call's own read of the cache took; zero when it joined a load that was under way.
     pub cache_latency: Duration,
+}
+
+impl<T> Clone for Lookup<T> {
+    fn clone(&self) -> Self {
+        Self { value: self.value.clone(), ..*self }
+    }
 }
 
 /// How a [`Lookup`] came by its record.
@@ -85,6 +91,16 @@ impl<T: Cacheable> Core<T> {
         self.landed(landing, part, miss.cache_latency)
     }
 
+    /// Reads an entry and what it means.
+    pub(super) async fn read(&self, key: &Key) -> Result<Option<Reading<T>>, Error> {
+        let reading = self.backend.read(key).await?.map(Entry::read);
+        if let Some(Reading::Unreadable(cause)) = &reading {
+            self.stats.decode_errors.add();
+            tracing::warn!(%key, cause, "an entry is unreadable: it counts as a miss");
+        }
+        Ok(reading)
+    }
+
     /// Reads the cache, in the caller's own future: a hit needs nothing else.
     async fn look_first(&self, key: &Key) -> ControlFlow<Lookup<T>, Miss> {
         let began = Instant::now();
@@ -111,17 +127,18 @@ impl<T: Cacheable> Core<T> {
         out_of_reach: Option<Error>,
         read_through: impl FnOnce(Key) -> ReadThrough<T>,
     ) -> (Landing<T>, Part) {
-        let give_up = tokio::time::Instant::now() + self.longest_flight();
+        // Nobody who can reach the cache has to wait for a load around it.
+        let flights = if out_of_reach.is_some() { &self.bypasses } else { &self.flights };
         loop {
             let boarding = match under_way.take() {
                 Some(ticket) => Boarding::Joined(ticket),
-                None => self.flights.join_or_reserve(&key),
+                None => flights.join_or_reserve(&key),
             };
-            let ticket = match boarding {
+            let mut ticket = match boarding {
                 Boarding::Joined(ticket) => ticket,
                 Boarding::Reserved(reservation) => {
                     let read_through = read_through(key.clone());
-                    let ticket = reservation.start(async move {
+                    let mut ticket = reservation.start(async move {
                         match out_of_reach {
                             None => read_through.through_cache().await,
                             Some(error) => read_through.without_cache(&error).await,
@@ -133,15 +150,16 @@ impl<T: Cacheable> Core<T> {
                     };
                 }
             };
-            match tokio::time::timeout_at(give_up, ticket.ended(called)).await {
+            match tokio::time::timeout(self.longest_flight(), ticket.ended(called)).await {
                 Ok(Ended::Landed(landing)) => return (landing, Part::Joined),
                 Ok(Ended::TooOld | Ended::Lost) => {}
-                Err(_elapsed) => return (read_through(key).around_cache().await, Part::Started),
+                // Its runtime is alive, but nobody drives it.
+                Err(_elapsed) => flights.expel_stuck(&key, &ticket),
             }
         }
     }
 
-    /// How long a flight takes at most, if its runtime is alive.
+    /// How long a flight takes at most, if its runtime is driven.
     fn longest_flight(&self) -> Duration {
         const STEPS_BESIDE_WAITING_AND_LOADING: u32 = 4;
         let steps = self.backend.operation_timeout() * STEPS_BESIDE_WAITING_AND_LOADING;

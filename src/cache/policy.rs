@@ -1,6 +1,5 @@
 //! How a cache behaves: [`CacheBuilder`], its settings, and their checks.
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,11 +46,10 @@ pub(crate) struct Policy<T> {
 impl<T: Cacheable> Policy<T> {
     pub(super) fn new() -> Self {
         let ttl = T::SCHEMA.ttl.unwrap_or(defaults::TTL);
-        let not_found_ttl = T::SCHEMA.not_found_ttl.unwrap_or(defaults::NOT_FOUND_TTL);
         Self {
             ttl,
             ttl_by: None,
-            not_found_ttl: Some(not_found_ttl.min(ttl / 2)),
+            not_found_ttl: Some(default_not_found_ttl::<T>(ttl)),
             jitter: defaults::JITTER,
             update_ttl: UpdateTtl::Keep,
             lock_ttl: defaults::LOCK_TTL,
@@ -129,15 +127,14 @@ pub struct CacheBuilder<T: Cacheable> {
     backend: Backend,
     policy: Policy<T>,
     namespace: Option<String>,
-    /// Settings that were made here, not taken from the struct's attributes or the defaults.
+    /// As it was set here; `None` when it wasn't.
     not_found_ttl: Option<Option<Duration>>,
-    of: PhantomData<fn() -> T>,
 }
 
 impl<T: Cacheable> CacheBuilder<T> {
     pub(super) fn new(backend: Backend) -> Self {
         let namespace = T::SCHEMA.namespace.map(str::to_owned);
-        Self { backend, policy: Policy::new(), namespace, not_found_ttl: None, of: PhantomData }
+        Self { backend, policy: Policy::new(), namespace, not_found_ttl: None }
     }
 
     /// The namespace of the keys, instead of the struct's: for structs that several services share.
@@ -160,7 +157,7 @@ impl<T: Cacheable> CacheBuilder<T> {
     }
 
     /// How long it is remembered that a record doesn't exist; `None` for not at all. It must be less than `ttl`.
-    /// Default: the struct's `not_found_ttl`, else [`defaults::NOT_FOUND_TTL`]; either at most half of `ttl`.
+    /// Default: the struct's `not_found_ttl`, else [`defaults::NOT_FOUND_TTL`]; half of `ttl` where that is not less.
     pub fn not_found_ttl(mut self, not_found_ttl: impl Into<Option<Duration>>) -> Self {
         self.not_found_ttl = Some(not_found_ttl.into());
         self
@@ -264,7 +261,7 @@ impl<T: Cacheable> CacheBuilder<T> {
     fn settle_not_found_ttl(&mut self) -> Result<(), Error> {
         let ttl = self.policy.ttl;
         self.policy.not_found_ttl = match self.not_found_ttl {
-            None => self.policy.not_found_ttl.map(|not_found_ttl| not_found_ttl.min(ttl / 2).max(defaults::SHORTEST)),
+            None => Some(default_not_found_ttl::<T>(ttl)),
             Some(Some(not_found_ttl)) if not_found_ttl >= ttl => {
                 return Err(Error::config(format!(
                     "not_found_ttl is {not_found_ttl:?}: it must be less than ttl, {ttl:?}"
@@ -285,6 +282,12 @@ impl<T: Cacheable> CacheBuilder<T> {
         check_duration("wait_timeout", policy.wait_timeout)?;
         check_duration("update_timeout", policy.update_timeout)
     }
+}
+
+/// What the struct's attribute or the default says, unless `ttl` is shorter.
+fn default_not_found_ttl<T: Cacheable>(ttl: Duration) -> Duration {
+    let not_found_ttl = T::SCHEMA.not_found_ttl.unwrap_or(defaults::NOT_FOUND_TTL);
+    if not_found_ttl < ttl { not_found_ttl } else { (ttl / 2).max(defaults::SHORTEST) }
 }
 
 fn check_namespace(namespace: &str) -> Result<(), Error> {

@@ -1,5 +1,8 @@
-//! Updates in place, as decisions over the entry that the backend shows: an update is applied to a whole record and to
-//! nothing else.
+//! Writes: invalidation, and updates in place as decisions over the entry that the backend shows. An update is applied to a
+//! whole record and to nothing else.
+//!
+//! What is carried out here also expels this process' own flight of the key: its lease is revoked, so a get that starts now
+//! would wait for a result that it can't take.
 
 use std::sync::Arc;
 
@@ -13,10 +16,17 @@ use crate::key::Key;
 use crate::record::Changes;
 
 impl<T: Cacheable> Core<T> {
+    pub(super) async fn invalidate(&self, key: &Key) -> Result<bool, Error> {
+        let was_there = self.backend.invalidate(key).await?;
+        self.flights.expel(key);
+        self.stats.invalidations.add();
+        Ok(was_there)
+    }
+
     pub(super) async fn update_fields(&self, key: &Key, changes: Vec<Change<T>>) -> Result<bool, Error> {
         let changes = last_of_each_field(changes).map_err(|mistake| warn_unencodable(key, &mistake));
         self.update(key, |shown| {
-            let whole_record = matches!(self.reading(key, shown), Reading::Record(_));
+            let whole_record = matches!(shown.read::<T>(), Reading::Record(_));
             Ok(changes.clone().ok().filter(|_| whole_record))
         })
         .await
@@ -30,13 +40,13 @@ impl<T: Cacheable> Core<T> {
         let mut latest = None;
         let applied = self
             .update(key, |shown| {
-                let Reading::Record(mut record) = self.reading(key, shown) else {
+                let Reading::Record(mut record) = shown.read::<T>() else {
                     return Ok(None);
                 };
                 let (id, before) = (record.id(), entry::fields_of(&record));
                 change(&mut record);
                 if record.id() != id {
-                    return Err(Error::invalid_id(self.keys.prefix(), "`modify` has changed it; nothing was written"));
+                    return Err(Error::invalid_id(key.as_str(), "`modify` has changed it; nothing was written"));
                 }
                 let changes = differences(before, entry::fields_of(&record));
                 latest = Some(Arc::new(record));
@@ -60,6 +70,7 @@ impl<T: Cacheable> Core<T> {
             Ok(changes.and_then(|changes| self.decision(key, &shown, changes)).unwrap_or(Decision::Drop))
         };
         let applied = self.backend.update(key, self.policy.update_timeout, &mut decide).await?;
+        self.flights.expel(key);
         if applied {
             self.stats.updates.add();
         }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use chrono::{DateTime, FixedOffset, NaiveDate, SecondsFormat, Utc};
 
 use crate::error::BoxError;
-use crate::value::{FieldValue, parse, unexpected};
+use crate::value::{FieldValue, parse};
 
 #[diagnostic::do_not_recommend]
 impl FieldValue for DateTime<Utc> {
@@ -21,16 +21,18 @@ impl FieldValue for DateTime<Utc> {
 #[diagnostic::do_not_recommend]
 impl FieldValue for DateTime<FixedOffset> {
     fn encode(&self) -> Option<Vec<u8>> {
+        // RFC 3339 has offsets of whole minutes. With any other, the point in time is kept and the offset isn't.
+        if self.offset().local_minus_utc() % 60 != 0 {
+            return self.to_utc().encode();
+        }
         Some(self.to_rfc3339_opts(SecondsFormat::AutoSi, true).into_bytes())
     }
 
     fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
-        let time = std::str::from_utf8(&bytes).ok().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
-        time.ok_or_else(|| unexpected("a time such as 2026-01-31T12:00:00Z", &bytes))
+        parse(&bytes, "a time such as 2026-01-31T12:00:00Z")
     }
 }
 
-#[diagnostic::do_not_recommend]
 impl FieldValue for NaiveDate {
     fn encode(&self) -> Option<Vec<u8>> {
         Some(self.to_string().into_bytes())

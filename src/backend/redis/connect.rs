@@ -1,17 +1,22 @@
 //! Connections to one server: what the URL says, and the settings that the driver needs.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::{PoisonError, RwLock};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
-use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisError, RedisResult};
+use redis::{
+    Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind,
+    RedisError, RedisResult,
+};
 
 use super::Redis;
-use super::update::Updates;
+use super::update::{Connector, Updates};
 
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -23,7 +28,8 @@ impl Address {
         let mut info = url.into_connection_info().map_err(|error| error.to_string())?;
         let mut settings = info.redis_settings().clone();
         // With RESP3 the driver notices a cut connection while it is idle. A `protocol` in the URL is the user's choice.
-        if !url.contains("protocol=") {
+        let query = url.rsplit_once('?').map_or("", |(_, query)| query);
+        if !query.contains("protocol=") {
             settings = settings.set_protocol(ProtocolVersion::RESP3);
         }
         // Nagle's algorithm would hold back small pipelines; keepalive finds out peers that vanished.
@@ -53,7 +59,8 @@ impl Redis {
     ) -> Result<Self, String> {
         let client = Client::open(address.0).map_err(|error| error.to_string())?;
         let shared = Shared::new(client.clone(), connect_timeout).map_err(|error| error.to_string())?;
-        let updates = Updates::new(client, operation_timeout, connect_timeout, update_connections)?;
+        let connector = Connector::new(client, connect_timeout, shared.generation.clone());
+        let updates = Updates::new(connector, operation_timeout, update_connections)?;
         Ok(Self { shared, updates })
     }
 }
@@ -61,13 +68,19 @@ impl Redis {
 /// The one connection that all steps but updates share.
 ///
 /// The driver's manager connects again after I/O errors. But when a server answers and refuses the connection (a wrong
-/// password, too many clients), it keeps that answer for ever; and a primary that has become a replica goes on answering.
-/// So an error that may mean this replaces the manager.
+/// password, too many clients), it keeps that answer for ever; a primary that has become a replica goes on answering; and
+/// a connection that was lost without a trace never fails. So whatever may mean this replaces the manager.
 pub(super) struct Shared {
     client: Client,
-    config: ConnectionManagerConfig,
+    connect_timeout: Duration,
     current: RwLock<Current>,
+    /// Steps without an answer since the last one that had one.
+    unanswered: AtomicU32,
+    generation: Generation,
 }
+
+/// Counts the connections that [`Shared`] has lost: what was connected before may be connected to another server.
+pub(super) type Generation = Arc<AtomicU64>;
 
 struct Current {
     manager: ConnectionManager,
@@ -76,34 +89,73 @@ struct Current {
 
 impl Shared {
     fn new(client: Client, connect_timeout: Duration) -> RedisResult<Self> {
-        // Every caller has a deadline of its own, so a failed attempt is reported at once and the next call tries again.
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(1)
-            .set_min_delay(Duration::from_millis(20))
-            .set_max_delay(Duration::from_millis(50))
-            .set_connection_timeout(Some(connect_timeout))
-            .set_response_timeout(None);
-        let manager = ConnectionManager::new_lazy_with_config(client.clone(), config.clone())?;
-        Ok(Self { client, config, current: RwLock::new(Current { manager, since: Instant::now() }) })
+        let generation = Generation::default();
+        let manager = manager(&client, connect_timeout, &generation)?;
+        let current = RwLock::new(Current { manager, since: Instant::now() });
+        Ok(Self { client, connect_timeout, current, unanswered: AtomicU32::new(0), generation })
     }
 
     pub(super) fn connection(&self) -> ConnectionManager {
         self.current.read().unwrap_or_else(PoisonError::into_inner).manager.clone()
     }
 
-    /// Replaces the connection after an error that a new one may not have.
-    pub(super) fn check(&self, error: &RedisError) {
-        const OLD_ENOUGH: Duration = Duration::from_millis(500);
-        let is_about_the_data = matches!(error.code(), Some("WRONGTYPE" | "NOSCRIPT" | "OOM"));
-        if error.is_io_error() || is_about_the_data {
+    /// Looks at how a step ended, and replaces the connection after an error that a new one may not have.
+    pub(super) fn check(&self, error: Option<&RedisError>) {
+        self.unanswered.store(0, Ordering::Relaxed);
+        let Some(error) = error else {
             return;
-        }
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if current.since.elapsed() < OLD_ENOUGH {
-            return;
-        }
-        if let Ok(manager) = ConnectionManager::new_lazy_with_config(self.client.clone(), self.config.clone()) {
-            *current = Current { manager, since: Instant::now() };
+        };
+        if error.is_io_error() {
+            self.generation.fetch_add(1, Ordering::Relaxed);
+        } else if may_be_about_the_connection(error) {
+            self.replace();
         }
     }
+
+    /// Counts a step that got no answer within its deadline.
+    pub(super) fn timed_out(&self) {
+        const TOO_MANY: u32 = 8;
+        if self.unanswered.fetch_add(1, Ordering::Relaxed) >= TOO_MANY {
+            self.replace();
+        }
+    }
+
+    fn replace(&self) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        // Time for an attempt to connect, and for the answers to those who are still waiting for the last one.
+        if current.since.elapsed() < self.connect_timeout {
+            return;
+        }
+        if let Ok(manager) = manager(&self.client, self.connect_timeout, &self.generation) {
+            *current = Current { manager, since: Instant::now() };
+            self.generation.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn manager(client: &Client, connect_timeout: Duration, generation: &Generation) -> RedisResult<ConnectionManager> {
+    // Every caller has a deadline of its own, so a failed attempt is reported at once and the next call tries again.
+    let mut config = ConnectionManagerConfig::new()
+        .set_number_of_retries(1)
+        .set_min_delay(Duration::from_millis(20))
+        .set_max_delay(Duration::from_millis(50))
+        .set_connection_timeout(Some(connect_timeout))
+        .set_response_timeout(None);
+    if client.get_connection_info().redis_settings().protocol() == ProtocolVersion::RESP3 {
+        let generation = generation.clone();
+        config = config.set_push_sender(move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                generation.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok::<_, Infallible>(())
+        });
+    }
+    ConnectionManager::new_lazy_with_config(client.clone(), config)
+}
+
+fn may_be_about_the_connection(error: &RedisError) -> bool {
+    const TOO_MANY_CLIENTS: &str = "max number of clients";
+    error.kind() == ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "READONLY" | "MASTERDOWN"))
+        || error.to_string().contains(TOO_MANY_CLIENTS)
 }

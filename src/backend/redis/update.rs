@@ -6,6 +6,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroUsize;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
@@ -15,6 +16,7 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, 
 use redis::{ServerErrorKind, Value};
 use tokio::sync::Mutex;
 
+use super::connect::Generation;
 use super::{entry, hgetall, millis, replies};
 use crate::backend::{Decide, Decision, StepError};
 use crate::key::Key;
@@ -36,20 +38,17 @@ enum Attempt {
     Done(bool),
     /// Nothing was written: the entry has changed since it was looked at, or the connection had been cut.
     Again,
-    /// Nothing was written: the server takes no such transaction, for lack of memory.
-    OutOfMemory,
+    /// Nothing was written: the server refuses such a transaction, as for lack of memory.
+    Refused,
 }
 
 impl Updates {
     pub(super) fn new(
-        client: Client,
+        connector: Connector,
         operation_timeout: Duration,
-        connect_timeout: Duration,
         connections: NonZeroUsize,
     ) -> Result<Self, String> {
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(connect_timeout)).set_response_timeout(None);
-        let pool = Pool::builder(Connector { client, config }).max_size(connections.get()).build();
+        let pool = Pool::builder(connector).max_size(connections.get()).build();
         Ok(Self {
             pool: pool.map_err(|error| error.to_string())?,
             queues: (0..QUEUES).map(|_| Mutex::new(())).collect(),
@@ -58,7 +57,7 @@ impl Updates {
         })
     }
 
-    /// Updates an entry; `None` when the server is out of memory. Tries until its caller drops it.
+    /// Updates an entry; `None` when the server refuses the transaction. Tries until its caller drops it.
     pub(super) async fn run(&self, key: &Key, decide: &mut Decide<'_>) -> Result<Option<bool>, StepError> {
         const LONGEST_PAUSE: Duration = Duration::from_millis(16);
         let _turn = self.queue(key).lock().await;
@@ -66,7 +65,7 @@ impl Updates {
         loop {
             match self.attempt(key, decide).await? {
                 Attempt::Done(applied) => return Ok(Some(applied)),
-                Attempt::OutOfMemory => return Ok(None),
+                Attempt::Refused => return Ok(None),
                 Attempt::Again => {}
             }
             let jitter = rand::rng().random_range(0.5..1.0);
@@ -98,7 +97,10 @@ impl Updates {
         let attempt = match reply {
             Ok(Value::Nil) => Attempt::Again,
             Ok(_) => Attempt::Done(applies),
-            Err(error) if is_out_of_memory(&error) => Attempt::OutOfMemory,
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::ExecAbort) => {
+                tracing::warn!(%key, %error, "the server refuses an update: the entry is invalidated");
+                return Ok(Attempt::Refused);
+            }
             Err(error) => return Err(error.into()),
         };
         connection.clean = true;
@@ -117,9 +119,8 @@ impl Updates {
         exclusive: &mut Exclusive,
         commands: &Pipeline,
     ) -> Result<RedisResult<R>, StepError> {
-        let limit = self.operation_timeout;
-        let reply = tokio::time::timeout(limit, commands.query_async(&mut exclusive.connection)).await;
-        reply.map_err(|_elapsed| StepError::TimedOut(limit))
+        let reply = tokio::time::timeout(self.operation_timeout, commands.query_async(&mut exclusive.connection)).await;
+        reply.map_err(|_elapsed| StepError::TimedOut)
     }
 }
 
@@ -157,21 +158,29 @@ fn transaction(key: &Key, decision: Decision) -> Pipeline {
     commands
 }
 
-fn is_out_of_memory(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::ExecAbort) || error.code() == Some("OOM")
-}
-
 /// A connection that only one update uses at a time.
-struct Exclusive {
+pub(super) struct Exclusive {
     connection: MultiplexedConnection,
     /// Whether its last transaction ended as expected. It isn't while one runs, so that an error or a cancellation
     /// keeps it from being used again: the server may still be working on it, or still watch a key.
     clean: bool,
+    /// The generation of the shared connection that it was made in: updates and reads have to meet at one server.
+    generation: u64,
 }
 
-struct Connector {
+/// Opens connections, and says which of them may be used again.
+pub(super) struct Connector {
     client: Client,
     config: AsyncConnectionConfig,
+    generation: Generation,
+}
+
+impl Connector {
+    pub(super) fn new(client: Client, connect_timeout: Duration, generation: Generation) -> Self {
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(connect_timeout)).set_response_timeout(None);
+        Self { client, config, generation }
+    }
 }
 
 impl Manager for Connector {
@@ -179,11 +188,18 @@ impl Manager for Connector {
     type Error = RedisError;
 
     async fn create(&self) -> RedisResult<Exclusive> {
+        let generation = self.generation.load(Ordering::Relaxed);
         let connection = self.client.get_multiplexed_async_connection_with_config(&self.config).await?;
-        Ok(Exclusive { connection, clean: true })
+        Ok(Exclusive { connection, clean: true, generation })
     }
 
     async fn recycle(&self, exclusive: &mut Exclusive, _metrics: &Metrics) -> RecycleResult<RedisError> {
-        if exclusive.clean { Ok(()) } else { Err(RecycleError::message("its last transaction did not end")) }
+        if !exclusive.clean {
+            return Err(RecycleError::message("its last transaction did not end"));
+        }
+        if exclusive.generation != self.generation.load(Ordering::Relaxed) {
+            return Err(RecycleError::message("the shared connection may be connected to another server by now"));
+        }
+        Ok(())
     }
 }
