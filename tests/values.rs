@@ -165,6 +165,12 @@ fn times_are_rfc_3339() {
     pin("2026-01-31T12:00:00+02:00".parse::<DateTime<FixedOffset>>().unwrap(), "2026-01-31T12:00:00+02:00");
     pin(NaiveDate::from_ymd_opt(2026, 1, 31).unwrap(), "2026-01-31");
     assert_eq!(decoded::<DateTime<Utc>>("2026-01-31T14:00:00+02:00"), decoded("2026-01-31T12:00:00Z"));
+    let ancient = FixedOffset::west_opt(75).unwrap();
+    let noon = "1840-01-01T12:00:00Z".parse::<DateTime<Utc>>().unwrap().with_timezone(&ancient);
+    assert_eq!(encoded(&noon).as_deref(), Some("1840-01-01T12:00:00Z"), "no such offset in RFC 3339");
+    assert_eq!(decoded::<DateTime<FixedOffset>>("1840-01-01T12:00:00Z"), Some(noon));
+    let far = DateTime::<Utc>::MAX_UTC;
+    assert_eq!(decoded::<DateTime<Utc>>(encoded(&far).unwrap()), Some(far));
     refuse::<DateTime<Utc>>(&["", "2026-01-31", "2026-01-31T12:00:00", "yesterday"]);
     refuse::<NaiveDate>(&["", "31.1.2026", "2026-02-30"]);
 }

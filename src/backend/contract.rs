@@ -305,6 +305,7 @@ async fn takes_over_what_is_no_proper_lease() {
         redis::cmd("RPUSH").arg(key.lock()).arg("a list").exec_async(&mut client).await.unwrap();
         assert!(is_fenced(&backend, &key, &token).await);
         assert!(!backend.renew(&key, &token, LEASE).await.unwrap());
+        redis::cmd("EXPIRE").arg(key.lock()).arg(600).exec_async(&mut client).await.unwrap();
         fill(&backend, &key, &[("v", "1")]).await;
         redis::cmd("SADD").arg(key.lock()).arg("a set").exec_async(&mut client).await.unwrap();
         assert!(backend.invalidate(&key).await.unwrap());
@@ -387,4 +388,15 @@ async fn keeps_the_embedded_backend_within_its_bound() {
         assert_eq!(kept, max_entries);
         assert!(stored(&backend, keys.last().unwrap()).await.is_some(), "the newest is kept");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sweeps_out_the_leases_of_lost_loads() {
+    let memory = super::memory::Memory::new(std::num::NonZeroUsize::MIN);
+    for id in 0..5000 {
+        let acquired = super::Steps::acquire(&memory, &key(&id.to_string()), &Token::new(), LEASE).await.unwrap();
+        assert!(acquired.granted);
+        tokio::time::advance(LEASE / 500).await;
+    }
+    assert!(memory.leases() <= 1024, "{}", memory.leases());
 }

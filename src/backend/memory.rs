@@ -2,7 +2,7 @@
 //!
 //! A shard holds the entries and the leases of its keys behind one lock, so that every step is atomic; no user code runs
 //! under that lock. Time is tokio's, so that a test can pause it. Leases don't count towards the bound on entries: there
-//! are as many as there are loads.
+//! are as many as there are loads, and those of loads that were lost are swept out now and then.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -21,6 +21,7 @@ use crate::record::StoredField;
 /// With fewer entries than this in a shard, the bound on all entries would be too uneven over the keys.
 const ENTRIES_PER_SHARD: usize = 1024;
 const MOST_SHARDS: usize = 64;
+const FIRST_SWEEP: usize = 1024;
 
 pub(super) struct Memory {
     shards: Vec<Mutex<Shard>>,
@@ -31,6 +32,8 @@ struct Shard {
     entries: LruCache<Key, Stored>,
     capacity: usize,
     leases: HashMap<Key, Lease>,
+    /// How many leases there may be before those that have run out are swept out.
+    sweep_at: usize,
 }
 
 struct Stored {
@@ -48,7 +51,12 @@ impl Memory {
         let count = (max_entries.get() / ENTRIES_PER_SHARD).clamp(1, MOST_SHARDS);
         let shard = |index| {
             let capacity = max_entries.get() / count + usize::from(index < max_entries.get() % count);
-            Mutex::new(Shard { entries: LruCache::unbounded(), capacity, leases: HashMap::new() })
+            Mutex::new(Shard {
+                entries: LruCache::unbounded(),
+                capacity,
+                leases: HashMap::new(),
+                sweep_at: FIRST_SWEEP,
+            })
         };
         Self { shards: (0..count).map(shard).collect(), hasher: RandomState::new() }
     }
@@ -56,6 +64,13 @@ impl Memory {
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
         let index = usize::try_from(self.hasher.hash_one(key) % self.shards.len() as u64).unwrap_or(0);
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+impl Memory {
+    pub(super) fn leases(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).leases.len()).sum()
     }
 }
 
@@ -106,6 +121,14 @@ impl Shard {
         self.leases.get_mut(key)
     }
 
+    fn grant(&mut self, key: &Key, lease: Lease) {
+        if self.leases.len() >= self.sweep_at {
+            self.leases.retain(|_, lease| lease.expires > Instant::now());
+            self.sweep_at = FIRST_SWEEP.max(self.leases.len() * 2);
+        }
+        self.leases.insert(key.clone(), lease);
+    }
+
     fn lease_of(&mut self, key: &Key, token: &Token) -> Option<&mut Lease> {
         self.lease(key).filter(|lease| lease.token == *token)
     }
@@ -124,8 +147,7 @@ impl Steps for Memory {
         let mut shard = self.shard(key);
         let busy_for = shard.lease(key).map(|held| held.expires - Instant::now());
         if busy_for.is_none() {
-            let held = Lease { token: token.clone(), expires: Instant::now() + lease };
-            shard.leases.insert(key.clone(), held);
+            shard.grant(key, Lease { token: token.clone(), expires: Instant::now() + lease });
         }
         Ok(Acquired { granted: busy_for.is_none(), entry: shard.hash(key).map(Entry::Hash), busy_for })
     }

@@ -243,3 +243,95 @@ async fn a_cache_outlives_the_runtime_that_a_load_was_lost_with() {
     assert_eq!(joined.await.unwrap().unwrap().as_deref(), Some(&loaf(1)));
     assert_eq!(primary.loads(), 2);
 }
+
+#[tokio::test]
+async fn a_get_after_an_invalidation_does_not_wait_for_the_load_that_it_revoked() {
+    on_every_backend(async |backend| {
+        let (cache, primary, gate) = (products(&backend), Primary::of(loaf(1)), Gate::closed());
+        let early = tokio::spawn(get(&cache, primary.gated(&gate)));
+        gate.arrival().await;
+        primary.put(loaf(2));
+        cache.invalidate("p-001").await.unwrap();
+        // The gate is still closed.
+        let late = tokio::time::timeout(Duration::from_secs(5), get(&cache, primary.loader())).await;
+        assert_eq!(late.unwrap().unwrap().as_deref(), Some(&loaf(2)));
+        gate.open();
+        assert_eq!(early.await.unwrap().unwrap().as_deref(), Some(&loaf(1)));
+        assert_eq!(cache.peek("p-001").await.unwrap().as_deref(), Some(&loaf(2)));
+    })
+    .await;
+}
+
+/// Another process has invalidated: this one learns it when the fill of its long load is fenced.
+#[tokio::test(start_paused = true)]
+async fn calls_that_were_too_late_for_a_long_load_share_the_next() {
+    let backend = Backend::connect("memory://").await.unwrap();
+    let (here, there) = (products(&backend), products(&backend));
+    let primary = Primary::of(loaf(1)).with_latency(Duration::from_secs(25));
+    let first = tokio::spawn(get(&here, primary.loader()));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    primary.put(loaf(2));
+    there.invalidate("p-001").await.unwrap();
+    let late: Vec<_> = (0..100).map(|_| tokio::spawn(lookup(&here, primary.loader()))).collect();
+    assert_eq!(first.await.unwrap().unwrap().as_deref(), Some(&loaf(1)));
+    for late in late {
+        let lookup = late.await.unwrap().unwrap();
+        assert_eq!(lookup.value.as_deref(), Some(&loaf(2)));
+        assert!(matches!(lookup.outcome, Outcome::Loaded | Outcome::Coalesced), "{:?}", lookup.outcome);
+    }
+    assert_eq!(primary.loads(), 2);
+}
+
+#[tokio::test]
+async fn a_load_around_the_cache_holds_up_nobody_who_can_reach_it() {
+    on_every_backend(async |backend| {
+        let (cache, primary, gate) = (products(&backend), Primary::of(loaf(1)), Gate::closed());
+        cache.get("p-001", primary.loader()).await.unwrap();
+        backend.outage(true);
+        let unlucky = tokio::spawn(lookup(&cache, primary.gated(&gate)));
+        gate.arrival().await;
+        backend.outage(false);
+        let hit = tokio::time::timeout(Duration::from_secs(5), lookup(&cache, primary.loader())).await;
+        assert_eq!(hit.unwrap().unwrap().outcome, Outcome::Hit);
+        gate.open();
+        assert_eq!(unlucky.await.unwrap().unwrap().outcome, Outcome::Bypassed);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flight_on_a_runtime_that_nobody_drives_is_left_behind() {
+    let backend = Backend::connect("memory://").await.unwrap();
+    let cache = builder(&backend)
+        .load_timeout(Duration::from_millis(300))
+        .wait_timeout(Duration::from_millis(200))
+        .lock_ttl(Duration::from_millis(200))
+        .build()
+        .unwrap();
+    let (primary, gate, abandoned) = (Primary::of(loaf(1)), Gate::closed(), cache.clone());
+    let load = primary.gated(&gate);
+    let undriven = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let impatient = async { tokio::time::timeout(Duration::from_millis(50), get(&abandoned, load)).await };
+        assert!(runtime.block_on(impatient).is_err());
+        runtime
+    });
+    let undriven = undriven.await.unwrap();
+    let gets: Vec<_> = (0..50).map(|_| tokio::spawn(lookup(&cache, primary.loader()))).collect();
+    for get in gets {
+        assert_eq!(get.await.unwrap().unwrap().value.as_deref(), Some(&loaf(1)));
+    }
+    assert_eq!(primary.loads(), 2, "they share one load");
+    assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Hit);
+    undriven.shutdown_background();
+}
+
+#[tokio::test]
+async fn a_get_can_be_spawned_as_it_is() {
+    let backend = Backend::connect("memory://").await.unwrap();
+    let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+    let get = tokio::spawn(cache.get("p-001", primary.loader()));
+    let refresh = tokio::spawn(cache.with_loader(primary.loader()).refresh("p-001".to_owned()));
+    assert_eq!(get.await.unwrap().unwrap().as_deref(), Some(&loaf(1)));
+    assert_eq!(refresh.await.unwrap().unwrap().as_deref(), Some(&loaf(1)));
+}
