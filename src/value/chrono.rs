@@ -33,6 +33,7 @@ impl FieldValue for DateTime<FixedOffset> {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl FieldValue for NaiveDate {
     fn encode(&self) -> Option<Vec<u8>> {
         Some(self.to_string().into_bytes())
