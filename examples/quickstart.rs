@@ -67,14 +67,15 @@ impl Shop {
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let url = std::env::var("CACHE_URL").unwrap_or_else(|_| "memory://".to_owned());
-    let cache: Cache<Product> = Cache::new(Backend::connect(&url).await?);
+    let backend = Backend::connect(&url).await?;
+    println!("{backend:?}, primary in SQLite\n");
+    let cache: Cache<Product> = Cache::new(backend);
     let shop = Shop::open()?;
     let primary = shop.clone();
     let products = cache.with_loader(move |id| {
         let primary = primary.clone();
         async move { primary.find(id).await }
     });
-    println!("cache at {cache_at}, primary in SQLite\n", cache_at = url.rsplit('@').next().unwrap_or_default());
     products.invalidate_many(["p-001", "p-002", "p-404"]).await;
 
     let began = Instant::now();

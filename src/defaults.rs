@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::cache::UpdateTtl;
 use crate::error::Error;
 
 /// Lifetime of a record in the cache.
@@ -27,6 +28,12 @@ pub const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an update tries to get past the updates of others.
 pub const UPDATE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Whether updates move the entry's deadline.
+pub const UPDATE_TTL: UpdateTtl = UpdateTtl::Keep;
+
+/// Whether a cache is used at all.
+pub const ENABLED: bool = true;
 
 /// Largest record that is stored: the bytes of its field names and values.
 pub const MAX_ENTRY_BYTES: usize = 1 << 20;

@@ -101,8 +101,13 @@ fn text<'a>(meta: &'a Meta, example: &str) -> Result<&'a LitStr> {
 }
 
 fn expression<'a>(meta: &'a Meta, mistake: &str) -> Result<&'a Expr> {
-    match meta {
-        Meta::NameValue(meta) => Ok(&meta.value),
-        _ => Err(Error::new_spanned(meta, mistake)),
+    let Meta::NameValue(meta) = meta else {
+        return Err(Error::new_spanned(meta, mistake));
+    };
+    // What a macro of the user's has put in comes in a group of its own.
+    let mut value = &meta.value;
+    while let Expr::Group(group) = value {
+        value = &group.expr;
     }
+    Ok(value)
 }

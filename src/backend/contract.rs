@@ -21,13 +21,18 @@ const TTL: Duration = Duration::from_secs(20);
 
 /// Runs a test on every backend, with a key that nobody else uses.
 async fn on_every_backend(test: impl AsyncFn(Backend, Key)) {
-    test(Backend::connect("memory://").await.unwrap(), key("any")).await;
+    test(connect("memory://").await, key("any")).await;
     for flavor in Flavor::ALL {
         let server = Server::start(flavor).await;
         println!("on {flavor:?}");
-        test(Backend::connect(&server.url()).await.unwrap(), key("any")).await;
-        test(Backend::connect(&server.unix_url()).await.unwrap(), key("other")).await;
+        test(connect(&server.url()).await, key("any")).await;
+        test(connect(&server.unix_url()).await, key("other")).await;
     }
+}
+
+/// Connects with a deadline that a busy machine keeps.
+async fn connect(url: &str) -> Backend {
+    Backend::builder(url).operation_timeout(Duration::from_secs(5)).connect().await.unwrap()
 }
 
 fn key(id: &str) -> Key {
@@ -275,7 +280,7 @@ async fn loses_no_update_of_many() {
 async fn decides_again_when_the_entry_changes_under_an_update() {
     for flavor in Flavor::ALL {
         let server = Server::start(flavor).await;
-        let (backend, key) = (Backend::connect(&server.url()).await.unwrap(), key("contended"));
+        let (backend, key) = (connect(&server.url()).await, key("contended"));
         fill(&backend, &key, &[("v", "1"), ("w", "1")]).await;
         // Another client's write, between the look and the transaction.
         let mut interloper = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
@@ -297,8 +302,7 @@ async fn decides_again_when_the_entry_changes_under_an_update() {
 async fn takes_over_what_is_no_proper_lease() {
     for flavor in Flavor::ALL {
         let server = Server::start(flavor).await;
-        let (backend, key, mut client) =
-            (Backend::connect(&server.url()).await.unwrap(), key("bad-lease"), server.client().await);
+        let (backend, key, mut client) = (connect(&server.url()).await, key("bad-lease"), server.client().await);
         redis::cmd("SET").arg(key.lock()).arg("for ever").exec_async(&mut client).await.unwrap();
         let token = granted(&backend, &key, LEASE).await;
         backend.abandon(&key, &token).await.unwrap();
@@ -316,8 +320,7 @@ async fn takes_over_what_is_no_proper_lease() {
 async fn replaces_an_entry_of_another_type() {
     for flavor in Flavor::ALL {
         let server = Server::start(flavor).await;
-        let (backend, key, mut client) =
-            (Backend::connect(&server.url()).await.unwrap(), key("bad-entry"), server.client().await);
+        let (backend, key, mut client) = (connect(&server.url()).await, key("bad-entry"), server.client().await);
         redis::cmd("RPUSH").arg(key.as_str()).arg("a list").exec_async(&mut client).await.unwrap();
         assert!(matches!(backend.read(&key).await.unwrap(), Some(Entry::WrongType)));
         assert!(matches!(backend.look(&key).await.unwrap().entry, Some(Entry::WrongType)));
@@ -341,8 +344,7 @@ async fn replaces_an_entry_of_another_type() {
 async fn still_invalidates_when_the_server_is_out_of_memory() {
     for flavor in Flavor::ALL {
         let server = Server::start(flavor).await;
-        let (backend, key, mut client) =
-            (Backend::connect(&server.url()).await.unwrap(), key("oom"), server.client().await);
+        let (backend, key, mut client) = (connect(&server.url()).await, key("oom"), server.client().await);
         fill(&backend, &key, &[("v", "1")]).await;
         redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1"]).exec_async(&mut client).await.unwrap();
         let mut apply = |_| Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None });
@@ -358,8 +360,7 @@ async fn still_invalidates_when_the_server_is_out_of_memory() {
 async fn survives_the_loss_of_its_scripts_and_connections() {
     for flavor in Flavor::ALL {
         let server = Server::start(flavor).await;
-        let (backend, key, mut client) =
-            (Backend::connect(&server.url()).await.unwrap(), key("lost"), server.client().await);
+        let (backend, key, mut client) = (connect(&server.url()).await, key("lost"), server.client().await);
         for loss in [&["SCRIPT", "FLUSH"][..], &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]] {
             fill(&backend, &key, &[("v", "1")]).await;
             let mut apply = |_| Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None });

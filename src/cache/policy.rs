@@ -51,14 +51,14 @@ impl<T: Cacheable> Policy<T> {
             ttl_by: None,
             not_found_ttl: Some(default_not_found_ttl::<T>(ttl)),
             jitter: defaults::JITTER,
-            update_ttl: UpdateTtl::Keep,
+            update_ttl: defaults::UPDATE_TTL,
             lock_ttl: defaults::LOCK_TTL,
             load_timeout: defaults::LOAD_TIMEOUT,
             wait_poll: defaults::WAIT_POLL,
             wait_timeout: defaults::WAIT_TIMEOUT,
             update_timeout: defaults::UPDATE_TIMEOUT,
             max_entry_bytes: defaults::MAX_ENTRY_BYTES,
-            enabled: true,
+            enabled: defaults::ENABLED,
         }
     }
 
@@ -170,7 +170,7 @@ impl<T: Cacheable> CacheBuilder<T> {
         self
     }
 
-    /// Whether updates move the entry's deadline. Default: [`UpdateTtl::Keep`].
+    /// Whether updates move the entry's deadline. Default: [`defaults::UPDATE_TTL`], keep.
     pub fn update_ttl(mut self, update_ttl: UpdateTtl) -> Self {
         self.policy.update_ttl = update_ttl;
         self
@@ -218,7 +218,7 @@ impl<T: Cacheable> CacheBuilder<T> {
     }
 
     /// Whether the cache is used at all; if not, every get goes to the loader. Invalidations and updates are carried
-    /// out all the same, so that other processes stay right. Default: `true`.
+    /// out all the same, so that other processes stay right. Default: [`defaults::ENABLED`], `true`.
     pub fn enabled(mut self, enabled: bool) -> Self {
         self.policy.enabled = enabled;
         self

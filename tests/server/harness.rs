@@ -4,7 +4,7 @@
 //! disk. Dropping it ends the process and removes the folder. A server that is not installed, or
 //! does not come up, fails the test with the reason: nothing is ever skipped.
 //!
-//! Only a test process that dies by SIGKILL leaves servers behind; they listen on the loopback
+//! A test process that is killed by a signal leaves its servers behind; they listen on the loopback
 //! address alone.
 
 use std::collections::HashMap;

@@ -155,6 +155,26 @@ async fn a_dropped_get_leaves_its_load_under_way() {
 }
 
 #[tokio::test]
+async fn the_load_of_an_only_get_that_was_dropped_still_fills() {
+    on_every_backend(async |backend| {
+        let (cache, primary, gate) = (products(&backend), Primary::of(loaf(1)), Gate::closed());
+        let only = tokio::spawn(get(&cache, primary.gated(&gate)));
+        gate.arrival().await;
+        only.abort();
+        assert!(only.await.unwrap_err().is_cancelled());
+        gate.open();
+        let began = Instant::now();
+        while cache.inspect("p-001").await.unwrap().state != EntryState::Record {
+            assert!(began.elapsed() < Duration::from_secs(5), "it was not filled");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(cache.inspect("p-001").await.unwrap().lock_ttl, None);
+        assert_eq!(primary.loads(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn takes_over_from_a_process_that_died_while_loading() {
     on_every_server(async |server, backend| {
         let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
