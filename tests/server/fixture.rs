@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cache_aside::{Backend, BoxError, Cache, CacheBuilder, Cacheable, Error, Lookup};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use crate::harness::{Flavor, Server};
 
@@ -164,4 +165,15 @@ pub(crate) fn lookup(
 ) -> impl Future<Output = Result<Lookup<Product>, Error>> + Send + 'static {
     let cache = cache.clone();
     async move { cache.lookup("p-001", loader).await }
+}
+
+/// Starts a get whose loader has read the row, and is held at the gate.
+pub(crate) async fn load_at_gate(
+    cache: &Cache<Product>,
+    primary: &Primary,
+) -> (Gate, JoinHandle<Result<Option<Arc<Product>>, Error>>) {
+    let gate = Gate::closed();
+    let get = tokio::spawn(get(cache, primary.gated(&gate)));
+    gate.arrival().await;
+    (gate, get)
 }

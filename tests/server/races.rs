@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use cache_aside::{Backend, EntryState, Outcome};
 
 use crate::fixture::{
-    Gate, Primary, Product, builder, get, loaf, lookup, on_every_backend, on_every_server, products, settle,
+    Gate, Primary, Product, builder, get, load_at_gate, loaf, lookup, on_every_backend, on_every_server, products,
+    settle,
 };
 
 #[tokio::test]
 async fn an_invalidation_during_a_load_is_not_overwritten() {
     on_every_backend(async |backend| {
-        let (cache, primary, gate) = (products(&backend), Primary::of(loaf(1)), Gate::closed());
-        let early = tokio::spawn(get(&cache, primary.gated(&gate)));
-        gate.arrival().await;
+        let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+        let (gate, early) = load_at_gate(&cache, &primary).await;
         primary.put(loaf(2));
         assert!(!cache.invalidate("p-001").await.unwrap());
         // This one starts after `invalidate` returned, and finds the old load under way.
@@ -32,9 +32,8 @@ async fn an_invalidation_during_a_load_is_not_overwritten() {
 #[tokio::test]
 async fn an_update_during_a_load_is_not_overwritten() {
     on_every_backend(async |backend| {
-        let (cache, primary, gate) = (products(&backend), Primary::of(loaf(1)), Gate::closed());
-        let early = tokio::spawn(get(&cache, primary.gated(&gate)));
-        gate.arrival().await;
+        let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+        let (gate, early) = load_at_gate(&cache, &primary).await;
         primary.put(loaf(2));
         assert!(!cache.update_field("p-001", Product::FIELDS.stock, 2).await.unwrap(), "nothing there to update");
         let late = tokio::spawn(get(&cache, primary.loader()));
@@ -51,9 +50,8 @@ async fn an_update_during_a_load_is_not_overwritten() {
 #[tokio::test]
 async fn a_load_that_finds_nothing_does_not_hide_a_record_created_meanwhile() {
     on_every_backend(async |backend| {
-        let (cache, primary, gate) = (products(&backend), Primary::default(), Gate::closed());
-        let early = tokio::spawn(get(&cache, primary.gated(&gate)));
-        gate.arrival().await;
+        let (cache, primary) = (products(&backend), Primary::default());
+        let (gate, early) = load_at_gate(&cache, &primary).await;
         primary.put(loaf(1));
         cache.invalidate("p-001").await.unwrap();
         gate.open();
@@ -67,9 +65,8 @@ async fn a_load_that_finds_nothing_does_not_hide_a_record_created_meanwhile() {
 async fn an_invalidation_by_another_process_revokes_the_load_too() {
     on_every_backend(async |backend| {
         let (here, there) = (products(&backend), products(&backend));
-        let (primary, gate) = (Primary::of(loaf(1)), Gate::closed());
-        let early = tokio::spawn(get(&here, primary.gated(&gate)));
-        gate.arrival().await;
+        let primary = Primary::of(loaf(1));
+        let (gate, early) = load_at_gate(&here, &primary).await;
         primary.put(loaf(2));
         there.invalidate("p-001").await.unwrap();
         assert_eq!(there.get("p-001", primary.loader()).await.unwrap().as_deref(), Some(&loaf(2)));
@@ -85,9 +82,8 @@ async fn an_invalidation_by_another_process_revokes_the_load_too() {
 async fn a_fill_whose_lease_ran_out_writes_nothing() {
     on_every_backend(async |backend| {
         let cache = builder(&backend).lock_ttl(Duration::from_millis(60)).build().unwrap();
-        let (primary, gate) = (Primary::of(loaf(1)), Gate::closed());
-        let early = tokio::spawn(get(&cache, primary.gated(&gate)));
-        gate.arrival().await;
+        let primary = Primary::of(loaf(1));
+        let (gate, early) = load_at_gate(&cache, &primary).await;
         // Nobody can renew the lease now.
         backend.outage(true);
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -137,9 +133,8 @@ async fn whoever_waits_for_another_process_finds_its_entry_and_does_not_load() {
 #[tokio::test]
 async fn a_dropped_get_leaves_its_load_under_way() {
     on_every_backend(async |backend| {
-        let (cache, primary, gate) = (products(&backend), Primary::of(loaf(1)), Gate::closed());
-        let first = tokio::spawn(get(&cache, primary.gated(&gate)));
-        gate.arrival().await;
+        let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+        let (gate, first) = load_at_gate(&cache, &primary).await;
         let second = tokio::spawn(lookup(&cache, primary.loader()));
         settle().await;
         first.abort();
@@ -157,9 +152,8 @@ async fn a_dropped_get_leaves_its_load_under_way() {
 #[tokio::test]
 async fn the_load_of_an_only_get_that_was_dropped_still_fills() {
     on_every_backend(async |backend| {
-        let (cache, primary, gate) = (products(&backend), Primary::of(loaf(1)), Gate::closed());
-        let only = tokio::spawn(get(&cache, primary.gated(&gate)));
-        gate.arrival().await;
+        let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+        let (gate, only) = load_at_gate(&cache, &primary).await;
         only.abort();
         assert!(only.await.unwrap_err().is_cancelled());
         gate.open();
@@ -267,9 +261,8 @@ async fn a_cache_outlives_the_runtime_that_a_load_was_lost_with() {
 #[tokio::test]
 async fn a_get_after_an_invalidation_does_not_wait_for_the_load_that_it_revoked() {
     on_every_backend(async |backend| {
-        let (cache, primary, gate) = (products(&backend), Primary::of(loaf(1)), Gate::closed());
-        let early = tokio::spawn(get(&cache, primary.gated(&gate)));
-        gate.arrival().await;
+        let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+        let (gate, early) = load_at_gate(&cache, &primary).await;
         primary.put(loaf(2));
         cache.invalidate("p-001").await.unwrap();
         // The gate is still closed.
