@@ -9,6 +9,8 @@ mod connect;
 mod contract;
 mod memory;
 mod redis;
+#[cfg(feature = "__proof")]
+mod rig;
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,9 +25,12 @@ use tokio::runtime::Handle;
 pub use self::connect::BackendBuilder;
 use self::memory::Memory;
 use self::redis::Redis;
+#[cfg(feature = "__proof")]
+pub use self::rig::{Moment, Point, Rig, Step};
 use crate::entry::Entry;
 use crate::error::{BoxError, Cause, Error};
 use crate::key::Key;
+use crate::proof::Guard;
 use crate::record::{Changes, StoredField};
 
 /// The name of one lease: 128 random bits, drawn anew for every attempt to acquire one.
@@ -35,6 +40,12 @@ pub(crate) struct Token(String);
 impl Token {
     pub(crate) fn new() -> Self {
         Self(format!("{:032x}", rand::random::<u128>()))
+    }
+
+    /// The same for all attempts of this process.
+    #[cfg(feature = "__proof")]
+    fn reused() -> Self {
+        Self(format!("{:032x}", std::process::id()))
     }
 }
 
@@ -164,17 +175,38 @@ struct Shared {
     operation_timeout: Duration,
     #[cfg(feature = "testing")]
     outage: AtomicBool,
+    #[cfg(feature = "__proof")]
+    rig: Option<Rig>,
 }
 
+#[derive(Clone)]
 enum Store {
-    Memory(Memory),
-    Redis(Box<Redis>),
+    Memory(Arc<Memory>),
+    Redis(Arc<Redis>),
+}
+
+impl Shared {
+    fn new(store: Store, address: String, operation_timeout: Duration) -> Self {
+        Self {
+            store,
+            address,
+            operation_timeout,
+            #[cfg(feature = "testing")]
+            outage: AtomicBool::new(false),
+            #[cfg(feature = "__proof")]
+            rig: None,
+        }
+    }
 }
 
 /// Runs one step on whichever store it is, guarded.
 macro_rules! step {
     ($backend:ident, $deadline:expr, $action:literal, $key:expr, $store:ident => $step:expr) => {{
         let step = async {
+            #[cfg(feature = "__proof")]
+            if let Some($store) = $backend.rigged_store() {
+                return $step.await;
+            }
             match &$backend.shared.store {
                 Store::Memory($store) => $step.await,
                 Store::Redis($store) => $step.await,
@@ -222,15 +254,17 @@ impl Backend {
     }
 
     fn new(store: Store, address: String, operation_timeout: Duration) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                store,
-                address,
-                operation_timeout,
-                #[cfg(feature = "testing")]
-                outage: AtomicBool::new(false),
-            }),
+        Self { shared: Arc::new(Shared::new(store, address, operation_timeout)) }
+    }
+
+    /// Whether a guard is in its place, as always but in proofs.
+    #[cfg_attr(not(feature = "__proof"), expect(unused_variables))]
+    pub(crate) fn holds(&self, guard: Guard) -> bool {
+        #[cfg(feature = "__proof")]
+        if let Some(rig) = &self.shared.rig {
+            return rig.holds(guard);
         }
+        true
     }
 
     pub(crate) fn operation_timeout(&self) -> Duration {

@@ -395,6 +395,11 @@ impl<T: Cacheable> Cache<T> {
         self.core.stats.reset();
     }
 
+    #[cfg(feature = "__proof")]
+    pub(crate) fn flights(&self) -> usize {
+        self.core.flights.count() + self.core.bypasses.count()
+    }
+
     fn key(&self, id: &impl CacheKey<T::Id>) -> Result<Key, Error> {
         self.core.keys.key(id)
     }

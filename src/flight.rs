@@ -27,6 +27,9 @@ static CLOCK: AtomicU64 = AtomicU64::new(0);
 pub(crate) struct Stamp(u64);
 
 impl Stamp {
+    /// The stamp of a call that started before everything.
+    pub(crate) const EARLIEST: Self = Self(0);
+
     /// The stamp of a call that starts now.
     pub(crate) fn of_call() -> Self {
         Self(CLOCK.load(Ordering::SeqCst))
@@ -116,6 +119,11 @@ impl<T: Send + Sync + 'static> Flights<T> {
     /// Takes a flight that does not end out of the map.
     pub(crate) fn expel_stuck(&self, key: &Key, stuck: &Ticket<T>) {
         self.running.remove_if(key, |_, running| running.same_channel(&stuck.signal));
+    }
+
+    #[cfg(feature = "__proof")]
+    pub(crate) fn count(&self) -> usize {
+        self.running.len()
     }
 
     /// Joins the flight of a key, or reserves the start of one.

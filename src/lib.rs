@@ -12,6 +12,8 @@ mod id;
 mod key;
 mod lease;
 mod load;
+#[doc(hidden)]
+pub mod proof;
 mod record;
 mod stats;
 mod value;

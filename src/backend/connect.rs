@@ -1,6 +1,7 @@
 //! From a URL to a [`Backend`]: the settings, and what a URL may say.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::memory::Memory;
@@ -102,14 +103,14 @@ impl BackendBuilder {
         let (store, address) = match scheme(&self.url)? {
             "memory" => {
                 check_memory_url(&self.url)?;
-                (Store::Memory(Memory::new(max_entries)), "memory://".to_owned())
+                (Store::Memory(Arc::new(Memory::new(max_entries))), "memory://".to_owned())
             }
             _ => {
                 let address = Address::parse(&self.url).map_err(|mistake| self.bad_url(&mistake))?;
                 let shown = address.to_string();
                 let redis = Redis::new(address, self.operation_timeout, self.connect_timeout, update_connections)
                     .map_err(|mistake| self.bad_url(&mistake))?;
-                (Store::Redis(Box::new(redis)), shown)
+                (Store::Redis(Arc::new(redis)), shown)
             }
         };
         Ok(Backend::new(store, address, self.operation_timeout))

@@ -209,3 +209,23 @@ impl Steps for Memory {
         Ok(Look { entry: shard.hash(key).map(Entry::Hash), ttl, lease_ttl })
     }
 }
+
+#[cfg(feature = "__proof")]
+impl super::rig::Bare for Memory {
+    async fn put_entry(&self, key: &Key, fields: Vec<StoredField>, ttl: Duration) -> Result<(), StepError> {
+        self.shard(key).put(key, fields, ttl);
+        Ok(())
+    }
+
+    async fn delete_entry(&self, key: &Key) -> Result<bool, StepError> {
+        let mut shard = self.shard(key);
+        let was_there = shard.entry(key).is_some();
+        shard.entries.pop(key);
+        Ok(was_there)
+    }
+
+    async fn delete_lease(&self, key: &Key) -> Result<(), StepError> {
+        self.shard(key).leases.remove(key);
+        Ok(())
+    }
+}

@@ -153,6 +153,26 @@ impl Steps for Redis {
     }
 }
 
+#[cfg(feature = "__proof")]
+impl super::rig::Bare for Redis {
+    async fn put_entry(&self, key: &Key, fields: Vec<StoredField>, ttl: Duration) -> Result<(), StepError> {
+        let mut commands = redis::pipe();
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (&**name, value.as_slice())).collect();
+        commands.cmd("DEL").arg(key.as_str()).cmd("HSET").arg(key.as_str()).arg(fields);
+        commands.cmd("PEXPIRE").arg(key.as_str()).arg(millis(ttl));
+        let [_, set, _] = replies(self.run_all(commands.atomic()).await?)?;
+        Ok(set.map(drop)?)
+    }
+
+    async fn delete_entry(&self, key: &Key) -> Result<bool, StepError> {
+        Ok(self.run(redis::cmd("DEL").arg(key.as_str())).await?)
+    }
+
+    async fn delete_lease(&self, key: &Key) -> Result<(), StepError> {
+        Ok(self.run(redis::cmd("DEL").arg(key.lock())).await?)
+    }
+}
+
 fn hgetall(key: &Key) -> Cmd {
     let mut command = redis::cmd("HGETALL");
     command.arg(key.as_str());

@@ -16,6 +16,7 @@ use crate::id::CacheKey;
 use crate::key::Key;
 use crate::lease::ReadThrough;
 use crate::load;
+use crate::proof::Guard;
 
 /// A record, and how a [`lookup`](crate::Cache::lookup) came by it.
 #[derive(Debug)]
@@ -68,7 +69,7 @@ impl<T: Cacheable> Core<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        let called = Stamp::of_call();
+        let called = if self.backend.holds(Guard::StampRule) { Stamp::of_call() } else { Stamp::EARLIEST };
         let read_through = |key: Key| {
             let (core, id, loader) = (self.clone(), id.into_id(), load::erase(loader));
             ReadThrough { core, key, id, loader }

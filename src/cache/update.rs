@@ -13,6 +13,7 @@ use crate::codec::FieldError;
 use crate::entry::{self, Entry, Reading};
 use crate::error::Error;
 use crate::key::Key;
+use crate::proof::Guard;
 use crate::record::Changes;
 
 impl<T: Cacheable> Core<T> {
@@ -26,8 +27,12 @@ impl<T: Cacheable> Core<T> {
     pub(super) async fn update_fields(&self, key: &Key, changes: Vec<Change<T>>) -> Result<bool, Error> {
         let changes = last_of_each_field(changes).map_err(|mistake| warn_unencodable(key, &mistake));
         self.update(key, |shown| {
-            let whole_record = matches!(shown.read::<T>(), Reading::Record(_));
-            Ok(changes.clone().ok().filter(|_| whole_record))
+            let may_change = match shown.read::<T>() {
+                Reading::Record(_) => true,
+                Reading::NotFound => !self.backend.holds(Guard::WholeNotFound),
+                Reading::Unreadable(_) => false,
+            };
+            Ok(changes.clone().ok().filter(|_| may_change))
         })
         .await
     }

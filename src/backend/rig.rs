@@ -1,0 +1,261 @@
+//! A store for proofs: the steps of another, with a hook at each, and with guards that can be taken out.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
+
+use super::{Acquired, Backend, Decide, Filled, Look, Shared, StepError, Steps, Store, Token};
+use crate::entry::Entry;
+use crate::key::Key;
+use crate::proof::Guard;
+use crate::record::StoredField;
+
+/// What is different in a rigged backend.
+#[derive(Clone, Default)]
+pub struct Rig {
+    without: Option<Guard>,
+    hook: Option<Arc<Hook>>,
+}
+
+type Hook = dyn Fn(Point) -> BoxFuture<'static, ()> + Send + Sync;
+
+/// Where a hook is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Point {
+    /// The step.
+    pub step: Step,
+    /// When.
+    pub moment: Moment,
+    /// The entry's key.
+    pub key: String,
+}
+
+/// A step of the backend's contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Reads the entry.
+    Read,
+    /// Tries to get the lease, and looks at the entry.
+    Acquire,
+    /// Prolongs the lease.
+    Renew,
+    /// Stores a loaded entry.
+    Fill,
+    /// Gives the lease back.
+    Abandon,
+    /// Removes the entry and the lease.
+    Invalidate,
+    /// Changes the entry in place.
+    Update,
+    /// Shows the entry, its lifetime and its lease.
+    Look,
+}
+
+/// When a hook is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Moment {
+    /// Before the step is sent.
+    Before,
+    /// Within an update: it has seen the entry, and has written nothing yet. Needs a runtime of several threads.
+    Within,
+    /// After the step's reply.
+    After,
+}
+
+impl Rig {
+    /// Nothing is different.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes one guard out.
+    pub fn without(mut self, guard: Guard) -> Self {
+        self.without = Some(guard);
+        self
+    }
+
+    /// Waits for the future of `hook` at each point.
+    pub fn hook(mut self, hook: impl Fn(Point) -> BoxFuture<'static, ()> + Send + Sync + 'static) -> Self {
+        self.hook = Some(Arc::new(hook));
+        self
+    }
+}
+
+impl fmt::Debug for Rig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rig").field("without", &self.without).finish_non_exhaustive()
+    }
+}
+
+impl Backend {
+    /// The same store, rigged.
+    #[doc(hidden)]
+    pub fn rigged(&self, rig: Rig) -> Self {
+        let Shared { store, address, operation_timeout, .. } = &*self.shared;
+        Self {
+            shared: Arc::new(Shared {
+                rig: Some(rig),
+                ..Shared::new(store.clone(), address.clone(), *operation_timeout)
+            }),
+        }
+    }
+
+    pub(super) fn rigged_store(&self) -> Option<Rigged<'_>> {
+        let rig = self.shared.rig.as_ref()?;
+        Some(Rigged { rig, store: &self.shared.store })
+    }
+}
+
+/// Writes that the contract doesn't have, because they check nothing.
+pub(super) trait Bare {
+    /// Stores an entry, whoever holds the lease.
+    async fn put_entry(&self, key: &Key, fields: Vec<StoredField>, ttl: Duration) -> Result<(), StepError>;
+
+    /// Deletes the entry alone; returns whether it was there.
+    async fn delete_entry(&self, key: &Key) -> Result<bool, StepError>;
+
+    /// Deletes the lease alone.
+    async fn delete_lease(&self, key: &Key) -> Result<(), StepError>;
+}
+
+/// The steps of a store, as the rig changes them.
+pub(super) struct Rigged<'a> {
+    rig: &'a Rig,
+    store: &'a Store,
+}
+
+macro_rules! on {
+    ($store:expr, $name:ident => $step:expr) => {
+        match $store {
+            Store::Memory($name) => $step.await,
+            Store::Redis($name) => $step.await,
+        }
+    };
+}
+
+impl Rig {
+    pub(super) fn holds(&self, guard: Guard) -> bool {
+        self.without != Some(guard)
+    }
+
+    async fn reach(&self, step: Step, moment: Moment, key: &Key) {
+        if let Some(hook) = &self.hook {
+            hook(Point { step, moment, key: key.to_string() }).await;
+        }
+    }
+
+    /// Runs a step between its two hooks.
+    async fn around<R>(&self, step: Step, key: &Key, run: impl Future<Output = R>) -> R {
+        self.reach(step, Moment::Before, key).await;
+        let reply = run.await;
+        self.reach(step, Moment::After, key).await;
+        reply
+    }
+
+    fn token(&self, token: &Token) -> Token {
+        if self.holds(Guard::FreshTokens) { token.clone() } else { Token::reused() }
+    }
+}
+
+impl Rigged<'_> {
+    /// The absent entry is seen in one step, the lease revoked in another.
+    async fn update_in_two_steps(&self, key: &Key, decide: &mut Decide<'_>) -> Result<bool, StepError> {
+        if on!(self.store, store => store.read(key))?.is_some() {
+            return on!(self.store, store => store.update(key, decide));
+        }
+        self.rig.reach(Step::Update, Moment::Within, key).await;
+        on!(self.store, store => store.delete_lease(key))?;
+        Ok(false)
+    }
+
+    async fn update_with_hook(&self, key: &Key, decide: &mut Decide<'_>) -> Result<bool, StepError> {
+        let mut decide = |entry| {
+            if self.rig.hook.is_some() {
+                let reached = self.rig.reach(Step::Update, Moment::Within, key);
+                tokio::task::block_in_place(|| Handle::current().block_on(reached));
+            }
+            decide(entry)
+        };
+        on!(self.store, store => store.update(key, &mut decide))
+    }
+}
+
+impl Steps for Rigged<'_> {
+    async fn ping(&self) -> Result<(), StepError> {
+        on!(self.store, store => store.ping())
+    }
+
+    async fn read(&self, key: &Key) -> Result<Option<Entry>, StepError> {
+        let run = async { on!(self.store, store => store.read(key)) };
+        self.rig.around(Step::Read, key, run).await
+    }
+
+    async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, StepError> {
+        let token = self.rig.token(token);
+        let run = async { on!(self.store, store => store.acquire(key, &token, lease)) };
+        let mut acquired = self.rig.around(Step::Acquire, key, run).await?;
+        if acquired.granted && !self.rig.holds(Guard::Recheck) {
+            acquired.entry = None;
+        }
+        Ok(acquired)
+    }
+
+    async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, StepError> {
+        let token = self.rig.token(token);
+        let run = async { on!(self.store, store => store.renew(key, &token, lease)) };
+        self.rig.around(Step::Renew, key, run).await
+    }
+
+    async fn fill(
+        &self,
+        key: &Key,
+        token: &Token,
+        fields: Vec<StoredField>,
+        ttl: Duration,
+    ) -> Result<Filled, StepError> {
+        let token = self.rig.token(token);
+        let run = async {
+            if self.rig.holds(Guard::TokenCheck) {
+                return on!(self.store, store => store.fill(key, &token, fields, ttl));
+            }
+            on!(self.store, store => store.put_entry(key, fields, ttl))?;
+            on!(self.store, store => store.delete_lease(key))?;
+            Ok(Filled::Accepted)
+        };
+        self.rig.around(Step::Fill, key, run).await
+    }
+
+    async fn abandon(&self, key: &Key, token: &Token) -> Result<(), StepError> {
+        let token = self.rig.token(token);
+        let run = async { on!(self.store, store => store.abandon(key, &token)) };
+        self.rig.around(Step::Abandon, key, run).await
+    }
+
+    async fn invalidate(&self, key: &Key) -> Result<bool, StepError> {
+        let run = async {
+            if self.rig.holds(Guard::Revocation) {
+                return on!(self.store, store => store.invalidate(key));
+            }
+            on!(self.store, store => store.delete_entry(key))
+        };
+        self.rig.around(Step::Invalidate, key, run).await
+    }
+
+    async fn update(&self, key: &Key, decide: &mut Decide<'_>) -> Result<bool, StepError> {
+        let run = async {
+            if self.rig.holds(Guard::AtomicRevocation) {
+                return self.update_with_hook(key, decide).await;
+            }
+            self.update_in_two_steps(key, decide).await
+        };
+        self.rig.around(Step::Update, key, run).await
+    }
+
+    async fn look(&self, key: &Key) -> Result<Look, StepError> {
+        let run = async { on!(self.store, store => store.look(key)) };
+        self.rig.around(Step::Look, key, run).await
+    }
+}

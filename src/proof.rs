@@ -1,0 +1,53 @@
+//! For the project's own proofs, not part of the public interface: the protocol's guards by name, and with the feature
+//! `__proof` hooks at every step, guards that can be taken out, and a look at what is private.
+
+#[cfg(feature = "__proof")]
+mod insides;
+
+#[cfg(feature = "__proof")]
+pub use self::insides::{Moment, Point, Rig, Step, StoredHash, decode, encode, flights, keys};
+
+/// A guard of the protocol. Proofs take one out at a time, to see that they notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Guard {
+    /// A fill checks that the lease is still its own.
+    TokenCheck,
+    /// An invalidation revokes the lease.
+    Revocation,
+    /// An update revokes the lease in the step that looks at the entry.
+    AtomicRevocation,
+    /// A call takes a flight's result only if what justifies it came after the call's start.
+    StampRule,
+    /// Each attempt to acquire a lease has a token of its own.
+    FreshTokens,
+    /// Whoever acquires a lease looks at the entry after the grant.
+    Recheck,
+    /// An update deletes a not-found entry, and never adds to it.
+    WholeNotFound,
+}
+
+impl Guard {
+    /// All guards.
+    pub const ALL: [Self; 7] = [
+        Self::TokenCheck,
+        Self::Revocation,
+        Self::AtomicRevocation,
+        Self::StampRule,
+        Self::FreshTokens,
+        Self::Recheck,
+        Self::WholeNotFound,
+    ];
+
+    /// The guard's name on a command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TokenCheck => "token-check",
+            Self::Revocation => "revocation",
+            Self::AtomicRevocation => "atomic-revocation",
+            Self::StampRule => "stamp-rule",
+            Self::FreshTokens => "fresh-tokens",
+            Self::Recheck => "recheck",
+            Self::WholeNotFound => "whole-not-found",
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What is private elsewhere, for proofs to look at.
+
+use std::sync::Arc;
+
+pub use crate::backend::{Moment, Point, Rig, Step};
+use crate::cache::Cache;
+use crate::cacheable::Cacheable;
+use crate::entry::{self, Entry, Reading};
+use crate::error::{BoxError, Error};
+use crate::id::CacheKey;
+use crate::key::KeySpace;
+
+/// The names and values of a hash.
+pub type StoredHash = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// What a reader makes of a stored hash: a record, `None` for a not-found entry, or why it is unreadable.
+///
+/// # Errors
+///
+/// Whatever makes an entry a miss.
+pub fn decode<T: Cacheable>(fields: StoredHash) -> Result<Option<T>, BoxError> {
+    let fields = fields.into_iter().map(|(name, value)| (name.into(), value)).collect();
+    match Entry::Hash(Arc::new(fields)).read() {
+        Reading::Record(record) => Ok(Some(record)),
+        Reading::NotFound => Ok(None),
+        Reading::Unreadable(cause) => Err(cause),
+    }
+}
+
+/// The hash that a record is stored as.
+///
+/// # Errors
+///
+/// A value that can't be encoded.
+pub fn encode<T: Cacheable>(record: &T) -> Result<StoredHash, BoxError> {
+    let fields = entry::encode(record)?;
+    Ok(fields.into_iter().map(|(name, value)| (name.into_owned(), value)).collect())
+}
+
+/// The keys of an id: the entry's and the lease's.
+///
+/// # Errors
+///
+/// [`Error::InvalidId`].
+pub fn keys<T: Cacheable>(id: &impl CacheKey<T::Id>) -> Result<(String, String), Error> {
+    let key = KeySpace::new(T::SCHEMA.namespace, &T::SCHEMA).key(id)?;
+    Ok((key.to_string(), key.lock()))
+}
+
+/// How many flights are under way, through the cache and around it.
+pub fn flights<T: Cacheable>(cache: &Cache<T>) -> usize {
+    cache.flights()
+}
