@@ -41,12 +41,6 @@ impl Token {
     pub(crate) fn new() -> Self {
         Self(format!("{:032x}", rand::random::<u128>()))
     }
-
-    /// The same for all attempts of this process.
-    #[cfg(feature = "__proof")]
-    fn reused() -> Self {
-        Self(format!("{:032x}", std::process::id()))
-    }
 }
 
 /// The outcome of an attempt to acquire a lease.

@@ -14,10 +14,12 @@ use crate::proof::Guard;
 use crate::record::StoredField;
 
 /// What is different in a rigged backend.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Rig {
     without: Option<Guard>,
     hook: Option<Arc<Hook>>,
+    /// The token of all attempts, without [`Guard::FreshTokens`].
+    token: Token,
 }
 
 type Hook = dyn Fn(Point) -> BoxFuture<'static, ()> + Send + Sync;
@@ -67,8 +69,9 @@ pub enum Moment {
 
 impl Rig {
     /// Nothing is different.
+    #[expect(clippy::new_without_default, reason = "a rig is for one process, and holds what others must not share")]
     pub fn new() -> Self {
-        Self::default()
+        Self { without: None, hook: None, token: Token::new() }
     }
 
     /// Takes one guard out.
@@ -155,8 +158,8 @@ impl Rig {
         reply
     }
 
-    fn token(&self, token: &Token) -> Token {
-        if self.holds(Guard::FreshTokens) { token.clone() } else { Token::reused() }
+    fn token<'a>(&'a self, fresh: &'a Token) -> &'a Token {
+        if self.holds(Guard::FreshTokens) { fresh } else { &self.token }
     }
 }
 
@@ -195,7 +198,7 @@ impl Steps for Rigged<'_> {
 
     async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, StepError> {
         let token = self.rig.token(token);
-        let run = async { on!(self.store, store => store.acquire(key, &token, lease)) };
+        let run = async { on!(self.store, store => store.acquire(key, token, lease)) };
         let mut acquired = self.rig.around(Step::Acquire, key, run).await?;
         if acquired.granted && !self.rig.holds(Guard::Recheck) {
             acquired.entry = None;
@@ -205,7 +208,7 @@ impl Steps for Rigged<'_> {
 
     async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, StepError> {
         let token = self.rig.token(token);
-        let run = async { on!(self.store, store => store.renew(key, &token, lease)) };
+        let run = async { on!(self.store, store => store.renew(key, token, lease)) };
         self.rig.around(Step::Renew, key, run).await
     }
 
@@ -219,7 +222,7 @@ impl Steps for Rigged<'_> {
         let token = self.rig.token(token);
         let run = async {
             if self.rig.holds(Guard::TokenCheck) {
-                return on!(self.store, store => store.fill(key, &token, fields, ttl));
+                return on!(self.store, store => store.fill(key, token, fields, ttl));
             }
             on!(self.store, store => store.put_entry(key, fields, ttl))?;
             on!(self.store, store => store.delete_lease(key))?;
@@ -230,7 +233,7 @@ impl Steps for Rigged<'_> {
 
     async fn abandon(&self, key: &Key, token: &Token) -> Result<(), StepError> {
         let token = self.rig.token(token);
-        let run = async { on!(self.store, store => store.abandon(key, &token)) };
+        let run = async { on!(self.store, store => store.abandon(key, token)) };
         self.rig.around(Step::Abandon, key, run).await
     }
 

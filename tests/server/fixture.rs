@@ -84,6 +84,10 @@ impl Primary {
         self.rows.lock().unwrap().insert(product.id.clone(), product);
     }
 
+    pub(crate) fn remove(&self, id: &str) {
+        self.rows.lock().unwrap().remove(id);
+    }
+
     pub(crate) fn loads(&self) -> u64 {
         self.loads.load(Ordering::SeqCst)
     }
@@ -128,7 +132,8 @@ impl Gate {
         Self { arrived: Arc::new(Semaphore::new(0)), open: Arc::new(Semaphore::new(0)) }
     }
 
-    async fn pass(&self) {
+    /// Waits at the gate.
+    pub(crate) async fn pass(&self) {
         self.arrived.add_permits(1);
         self.open.acquire().await.unwrap().forget();
     }

@@ -11,5 +11,6 @@ mod other_clients;
 mod proxy;
 mod quickstart;
 mod races;
+mod schedules;
 mod stampede;
 mod updates;

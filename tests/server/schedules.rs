@@ -1,0 +1,318 @@
+//! The model's counterexamples as schedules of the real code: each step is held where it hurts. Every schedule keeps its
+//! promise with all guards in, and breaks it without the one that it is about.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cache_aside::proof::{Guard, Moment, Point, Rig, Step};
+use cache_aside::{Backend, Cache, EntryState, Outcome};
+use tokio::task::JoinHandle;
+
+use crate::fixture::{Found, Gate, Primary, Product, builder, load_at_gate, loaf, lookup, on_every_backend, settle};
+
+/// Two processes, as far as the protocol can tell: nothing is shared but the store.
+struct Stage {
+    here: Process,
+    there: Process,
+    primary: Primary,
+}
+
+/// A cache whose steps can be held.
+struct Process {
+    cache: Cache<Product>,
+    gates: Arc<Mutex<HashMap<(Step, Moment), Gate>>>,
+}
+
+impl Process {
+    fn new(backend: &Backend, without: Option<Guard>) -> Self {
+        let gates = Arc::<Mutex<HashMap<_, Gate>>>::default();
+        let rig = Rig::new().hook({
+            let gates = gates.clone();
+            move |Point { step, moment, .. }| {
+                let gate = gates.lock().unwrap().remove(&(step, moment));
+                Box::pin(async move {
+                    if let Some(gate) = gate {
+                        gate.pass().await;
+                    }
+                })
+            }
+        });
+        let backend = backend.rigged(without.into_iter().fold(rig, Rig::without));
+        let cache = builder(&backend).lock_ttl(Duration::from_secs(3)).ttl(Duration::from_secs(60)).build().unwrap();
+        Self { cache, gates }
+    }
+
+    /// Holds the next one who gets to this point.
+    fn hold(&self, step: Step, moment: Moment) -> Gate {
+        let gate = Gate::closed();
+        self.gates.lock().unwrap().insert((step, moment), gate.clone());
+        gate
+    }
+
+    fn get(&self, loader: impl Fn(String) -> Found + Send + Sync + 'static) -> JoinHandle<Option<u32>> {
+        let cache = self.cache.clone();
+        tokio::spawn(async move { cache.get("p-001", loader).await.unwrap().map(|product| product.stock) })
+    }
+}
+
+impl Stage {
+    fn new(backend: &Backend, without: Option<Guard>) -> Self {
+        let process = || Process::new(backend, without);
+        Self { here: process(), there: process(), primary: Primary::of(loaf(1)) }
+    }
+
+    /// What a get that starts now sees.
+    async fn seen(&self, process: &Process) -> Option<u32> {
+        process.get(self.primary.loader()).await.unwrap()
+    }
+
+    /// Whether gets that start now see what the primary has.
+    async fn is_fresh(&self) -> bool {
+        let row = (self.primary.loader())("p-001".to_owned()).await.unwrap().map(|row| row.stock);
+        self.seen(&self.here).await == row && self.seen(&self.there).await == row
+    }
+}
+
+/// Runs a schedule with all guards in, and without one; it tells whether the promise was kept.
+async fn needs(guard: Guard, schedule: impl AsyncFn(Stage) -> bool) {
+    on_every_backend(async |backend| {
+        assert!(schedule(Stage::new(&backend, None)).await, "broken with all guards in");
+        Stage::new(&backend, None).here.cache.invalidate("p-001").await.unwrap();
+        assert!(!schedule(Stage::new(&backend, Some(guard))).await, "kept without {guard:?}: this shows nothing");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_whose_lease_ran_out_overwrites_what_the_next_one_filled() {
+    needs(Guard::TokenCheck, async |stage| {
+        let renewal = stage.here.hold(Step::Renew, Moment::Before);
+        let (loaded, late) = load_at_gate(&stage.here.cache, &stage.primary).await;
+        renewal.arrival().await;
+        while stage.there.cache.inspect("p-001").await.unwrap().lock_ttl.is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        stage.primary.put(loaf(2));
+        stage.there.cache.invalidate("p-001").await.unwrap();
+        assert_eq!(stage.seen(&stage.there).await, Some(2));
+        loaded.open();
+        late.await.unwrap().unwrap();
+        renewal.open();
+        stage.is_fresh().await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_from_before_an_invalidation_fills_after_it() {
+    needs(Guard::Revocation, async |stage| {
+        let fill = stage.here.hold(Step::Fill, Moment::Before);
+        let early = stage.here.get(stage.primary.loader());
+        fill.arrival().await;
+        stage.primary.put(loaf(2));
+        stage.there.cache.invalidate("p-001").await.unwrap();
+        fill.open();
+        early.await.unwrap();
+        stage.is_fresh().await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fill_lands_between_an_updates_look_and_its_revocation() {
+    needs(Guard::AtomicRevocation, async |stage| {
+        let fill = stage.here.hold(Step::Fill, Moment::Before);
+        let early = stage.here.get(stage.primary.loader());
+        fill.arrival().await;
+        stage.primary.put(loaf(2));
+        let looked = stage.there.hold(Step::Update, Moment::Within);
+        let writer = stage.there.cache.clone();
+        let update = tokio::spawn(async move { writer.update_field("p-001", Product::FIELDS.stock, 2).await });
+        looked.arrival().await;
+        fill.open();
+        early.await.unwrap();
+        looked.open();
+        update.await.unwrap().unwrap();
+        stage.is_fresh().await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_call_joins_a_load_from_before_an_invalidation() {
+    needs(Guard::StampRule, async |stage| {
+        let (loaded, early) = load_at_gate(&stage.here.cache, &stage.primary).await;
+        stage.primary.put(loaf(2));
+        stage.there.cache.invalidate("p-001").await.unwrap();
+        let late = stage.here.get(stage.primary.loader());
+        settle().await;
+        loaded.open();
+        early.await.unwrap().unwrap();
+        late.await.unwrap() == Some(2)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_call_joins_a_flight_whose_fill_was_accepted_before_an_invalidation() {
+    needs(Guard::StampRule, async |stage| {
+        let filled = stage.here.hold(Step::Fill, Moment::After);
+        let early = stage.here.get(stage.primary.loader());
+        filled.arrival().await;
+        stage.primary.put(loaf(2));
+        stage.there.cache.invalidate("p-001").await.unwrap();
+        let late = stage.here.get(stage.primary.loader());
+        settle().await;
+        filled.open();
+        early.await.unwrap();
+        late.await.unwrap() == Some(2)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_call_joins_a_flight_that_found_an_entry_before_an_invalidation() {
+    needs(Guard::StampRule, async |stage| {
+        let (missed, found) =
+            (stage.here.hold(Step::Acquire, Moment::Before), stage.here.hold(Step::Acquire, Moment::After));
+        let early = stage.here.get(stage.primary.loader());
+        missed.arrival().await;
+        assert_eq!(stage.seen(&stage.there).await, Some(1));
+        missed.open();
+        found.arrival().await;
+        stage.primary.put(loaf(2));
+        stage.there.cache.invalidate("p-001").await.unwrap();
+        let late = stage.here.get(stage.primary.loader());
+        settle().await;
+        found.open();
+        early.await.unwrap();
+        late.await.unwrap() == Some(2)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_load_fills_under_the_next_lease_of_the_same_token() {
+    needs(Guard::FreshTokens, async |stage| {
+        let first_fill = stage.here.hold(Step::Fill, Moment::Before);
+        let first = stage.here.get(stage.primary.loader());
+        first_fill.arrival().await;
+        stage.primary.put(loaf(2));
+        stage.here.cache.invalidate("p-001").await.unwrap();
+        let (loaded, second) = load_at_gate(&stage.here.cache, &stage.primary).await;
+        first_fill.open();
+        first.await.unwrap();
+        loaded.open();
+        second.await.unwrap().unwrap();
+        stage.is_fresh().await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_is_granted_after_another_has_filled() {
+    needs(Guard::Recheck, async |stage| {
+        let missed = stage.here.hold(Step::Read, Moment::After);
+        let late = stage.here.get(stage.primary.loader());
+        missed.arrival().await;
+        stage.seen(&stage.there).await;
+        missed.open();
+        late.await.unwrap();
+        stage.primary.loads() == 1
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_adds_fields_to_a_not_found_entry() {
+    needs(Guard::WholeNotFound, async |stage| {
+        stage.primary.remove("p-001");
+        assert_eq!(stage.seen(&stage.here).await, None);
+        stage.primary.put(loaf(1));
+        let applied = stage.there.cache.update_field("p-001", Product::FIELDS.stock, 1).await.unwrap();
+        !applied && stage.there.cache.inspect("p-001").await.unwrap().state == EntryState::Missing
+    })
+    .await;
+}
+
+/// What another process does while a get is held.
+#[derive(Debug, Clone, Copy)]
+enum Write {
+    Invalidate,
+    Update,
+    Delete,
+}
+
+impl Write {
+    async fn carry_out(self, stage: &Stage) {
+        let writer = &stage.there.cache;
+        match self {
+            Self::Invalidate => {
+                stage.primary.put(loaf(2));
+                writer.invalidate("p-001").await.unwrap();
+            }
+            Self::Update => {
+                stage.primary.put(loaf(2));
+                writer.update_field("p-001", Product::FIELDS.stock, 2).await.unwrap();
+            }
+            Self::Delete => {
+                stage.primary.remove("p-001");
+                writer.invalidate("p-001").await.unwrap();
+            }
+        }
+    }
+}
+
+/// A get stands before or after each of its steps while another process writes, and goes on, or is dropped, or has lost
+/// its lease when it goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_each_point_of_a_get_a_write_is_kept() {
+    on_every_backend(async |backend| {
+        for step in [Step::Read, Step::Acquire, Step::Fill] {
+            for moment in [Moment::Before, Moment::After] {
+                for write in [Write::Invalidate, Write::Update, Write::Delete] {
+                    for dropped in [false, true] {
+                        let stage = Stage::new(&backend, None);
+                        let gate = stage.here.hold(step, moment);
+                        let held = stage.here.get(stage.primary.loader());
+                        gate.arrival().await;
+                        write.carry_out(&stage).await;
+                        let late = stage.here.get(stage.primary.loader());
+                        if dropped {
+                            held.abort();
+                        }
+                        gate.open();
+                        let row = (stage.primary.loader())("p-001".to_owned()).await.unwrap().map(|row| row.stock);
+                        let at = format!("{write:?} at {moment:?} {step:?}, dropped: {dropped}");
+                        assert_eq!(late.await.unwrap(), row, "{at}");
+                        assert!(held.await.map_or_else(|ended| ended.is_cancelled(), |_seen| true), "{at}");
+                        assert!(stage.is_fresh().await, "{at}");
+                        stage.there.cache.invalidate("p-001").await.unwrap();
+                    }
+                }
+            }
+        }
+    })
+    .await;
+}
+
+/// A step whose reply comes after its deadline may have been carried out or not: nothing follows from it.
+#[tokio::test(start_paused = true)]
+async fn a_step_whose_reply_is_late_leaves_nothing_wrong() {
+    let backend = Backend::connect("memory://").await.unwrap();
+    for step in [Step::Read, Step::Acquire, Step::Fill] {
+        let stage = Stage::new(&backend, None);
+        let gate = stage.here.hold(step, Moment::After);
+        let lookup = tokio::spawn(lookup(&stage.here.cache, stage.primary.loader()));
+        gate.arrival().await;
+        // The gate stays closed: the step's deadline ends it.
+        let lookup = lookup.await.unwrap().unwrap();
+        let expected = if step == Step::Fill { Outcome::Loaded } else { Outcome::Bypassed };
+        assert_eq!((lookup.outcome, lookup.value.as_deref()), (expected, Some(&loaf(1))), "{step:?}");
+        stage.primary.put(loaf(2));
+        stage.there.cache.invalidate("p-001").await.unwrap();
+        assert!(stage.is_fresh().await, "{step:?}");
+        stage.there.cache.invalidate("p-001").await.unwrap();
+    }
+}
