@@ -1,7 +1,7 @@
 //! Real servers for the tests: starts, freezes, kills and restarts them.
 //!
 //! Each [`Server`] is a process with a port, a socket and a folder of its own, and keeps nothing on
-//! disk. Dropping it ends the process and removes the folder. A server that is not installed, or
+//! disk, unless its settings say so. Dropping it ends the process and removes the folder. A server that is not installed, or
 //! does not come up, fails the test with the reason: nothing is ever skipped.
 //!
 //! A test process that is killed by a signal leaves its servers behind; they listen on the loopback
@@ -111,7 +111,7 @@ impl Server {
         }
     }
 
-    /// Kills what still runs and starts an empty server on the same port.
+    /// Kills what still runs and starts the server anew on the same port: empty, unless its settings say otherwise.
     pub(crate) async fn restart(&mut self) {
         self.kill().await;
         self.process = spawn(self.flavor, self.port, self.dir.path(), &self.args);
@@ -128,6 +128,14 @@ impl Server {
         let client = redis::Client::open(self.url()).expect("the url is well formed");
         let connected = client.get_multiplexed_async_connection_with_config(&config);
         connected.await.expect("a running server accepts a client")
+    }
+
+    /// How many clients are connected, without the one that asks.
+    pub(crate) async fn connections(&self) -> usize {
+        let mut client = self.client().await;
+        let clients: String =
+            redis::cmd("CLIENT").arg("LIST").query_async(&mut client).await.expect("CLIENT LIST works");
+        clients.lines().count() - 1
     }
 
     /// How often each command was called, those inside scripts included, by its name in lower case.

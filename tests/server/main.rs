@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod failures;
+mod faults;
 mod fixture;
 mod harness;
 mod network;
@@ -13,4 +14,5 @@ mod quickstart;
 mod races;
 mod schedules;
 mod stampede;
+mod traffic;
 mod updates;

@@ -1,40 +1,65 @@
-//! A TCP proxy between a cache and a server: it can move to another server, cut its connections, or swallow what they
-//! carry, as a network does that loses a connection without a trace.
+//! A TCP proxy between a cache and a server, for what networks do: it can move to another server, cut its connections,
+//! lose a request or a reply, swallow what the connections carry without a trace, and take its time.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+/// How long a connection may go on before it notices what it was told.
+const LOOK: Duration = Duration::from_millis(5);
 
 pub(crate) struct Proxy {
     port: u16,
-    target: Arc<AtomicU16>,
-    connections: watch::Sender<Fate>,
+    plan: Arc<Plan>,
     accepting: JoinHandle<()>,
 }
 
-/// What becomes of the connections that exist.
-#[derive(Clone, Default)]
-struct Fate {
-    cut: Arc<AtomicBool>,
-    swallow: Arc<AtomicBool>,
+/// What is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// The request: its connection is cut before the server sees it.
+    Request,
+    /// The reply: its connection is cut when the server has carried the request out.
+    Reply,
+    /// The reply, without a trace: its connection stays open, and brings nothing any more.
+    ReplySilently,
+}
+
+struct Plan {
+    target: AtomicU16,
+    delay_micros: AtomicU64,
+    /// What is lost of the next request that holds these bytes.
+    loss: Mutex<Option<(Vec<u8>, Lost)>>,
+    lines: Mutex<Vec<Arc<Line>>>,
+}
+
+/// One connection.
+#[derive(Default)]
+struct Line {
+    cut: AtomicBool,
+    swallow: AtomicBool,
+    cut_at_reply: AtomicBool,
+    lose_replies: AtomicBool,
 }
 
 impl Proxy {
     pub(crate) async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let target = Arc::new(AtomicU16::new(port));
-        let (connections, fate) = watch::channel(Fate::default());
+        let plan = Arc::new(Plan {
+            target: AtomicU16::new(port),
+            delay_micros: AtomicU64::new(0),
+            loss: Mutex::default(),
+            lines: Mutex::default(),
+        });
         Self {
             port: listener.local_addr().unwrap().port(),
-            target: target.clone(),
-            connections,
-            accepting: tokio::spawn(accept(listener, target, fate)),
+            plan: plan.clone(),
+            accepting: tokio::spawn(accept(listener, plan)),
         }
     }
 
@@ -44,17 +69,30 @@ impl Proxy {
 
     /// Connects new clients to another server.
     pub(crate) fn move_to(&self, port: u16) {
-        self.target.store(port, Ordering::SeqCst);
+        self.plan.target.store(port, Ordering::SeqCst);
     }
 
     /// Closes the connections that exist.
     pub(crate) fn cut(&self) {
-        self.connections.send_replace(Fate::default()).cut.store(true, Ordering::SeqCst);
+        self.plan.lines.lock().unwrap().drain(..).for_each(|line| line.cut.store(true, Ordering::SeqCst));
     }
 
     /// Carries nothing any more over the connections that exist, and leaves them open.
     pub(crate) fn swallow(&self) {
-        self.connections.send_replace(Fate::default()).swallow.store(true, Ordering::SeqCst);
+        self.plan.lines.lock().unwrap().drain(..).for_each(|line| line.swallow.store(true, Ordering::SeqCst));
+    }
+
+    /// Holds up whatever it carries, each way.
+    pub(crate) fn delay(&self, delay: Duration) {
+        self.plan.delay_micros.store(u64::try_from(delay.as_micros()).unwrap(), Ordering::SeqCst);
+    }
+
+    /// Loses the next request that holds these bytes, or its reply; ends when it has come by.
+    pub(crate) async fn lose(&self, request: &str, lost: Lost) {
+        *self.plan.loss.lock().unwrap() = Some((request.as_bytes().to_vec(), lost));
+        while self.plan.loss.lock().unwrap().is_some() {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 }
 
@@ -64,36 +102,82 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, target: Arc<AtomicU16>, fate: watch::Receiver<Fate>) {
+async fn accept(listener: TcpListener, plan: Arc<Plan>) {
     loop {
         let (client, _) = listener.accept().await.unwrap();
-        let Ok(server) = TcpStream::connect(("127.0.0.1", target.load(Ordering::SeqCst))).await else {
+        let Ok(server) = TcpStream::connect(("127.0.0.1", plan.target.load(Ordering::SeqCst))).await else {
             continue;
         };
-        let fate = fate.borrow().clone();
+        let line = Arc::<Line>::default();
+        plan.lines.lock().unwrap().push(line.clone());
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
+        let plan = plan.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = carry(from_client, to_server, &fate) => {}
-                () = carry(from_server, to_client, &fate) => {}
+                () = carry(from_client, to_server, &plan, &line, |request| line.request(&plan, request)) => {}
+                () = carry(from_server, to_client, &plan, &line, |_reply| line.reply()) => {}
             }
         });
     }
 }
 
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, fate: &Fate) {
-    const LOOK: Duration = Duration::from_millis(5);
+/// What becomes of a piece of what a connection carries.
+enum Piece {
+    Passes,
+    Vanishes,
+    CutsTheLine,
+}
+
+impl Line {
+    fn request(&self, plan: &Plan, request: &[u8]) -> Piece {
+        let holds = |bytes: &[u8]| request.windows(bytes.len()).any(|window| window == bytes);
+        match plan.loss.lock().unwrap().take_if(|(bytes, _)| holds(bytes)) {
+            Some((_, Lost::Request)) => return Piece::CutsTheLine,
+            Some((_, Lost::Reply)) => self.cut_at_reply.store(true, Ordering::SeqCst),
+            Some((_, Lost::ReplySilently)) => self.lose_replies.store(true, Ordering::SeqCst),
+            None => {}
+        }
+        Piece::Passes
+    }
+
+    fn reply(&self) -> Piece {
+        if self.cut_at_reply.load(Ordering::SeqCst) {
+            Piece::CutsTheLine
+        } else if self.lose_replies.load(Ordering::SeqCst) {
+            Piece::Vanishes
+        } else {
+            Piece::Passes
+        }
+    }
+}
+
+async fn carry(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    plan: &Plan,
+    line: &Line,
+    look: impl Fn(&[u8]) -> Piece,
+) {
     let mut buffer = vec![0; 1 << 16];
-    while !fate.cut.load(Ordering::SeqCst) {
+    while !line.cut.load(Ordering::SeqCst) {
         let Ok(read) = tokio::time::timeout(LOOK, from.read(&mut buffer)).await else {
             continue;
         };
         let Ok(length @ 1..) = read else {
             return;
         };
-        if !fate.swallow.load(Ordering::SeqCst) && to.write_all(&buffer[..length]).await.is_err() {
-            return;
+        let delay = plan.delay_micros.load(Ordering::SeqCst);
+        if delay > 0 {
+            tokio::time::sleep(Duration::from_micros(delay)).await;
+        }
+        if line.swallow.load(Ordering::SeqCst) {
+            continue;
+        }
+        match look(&buffer[..length]) {
+            Piece::Passes if to.write_all(&buffer[..length]).await.is_ok() => {}
+            Piece::Vanishes => {}
+            Piece::Passes | Piece::CutsTheLine => return,
         }
     }
 }

@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use cache_aside::proof::{Guard, Moment, Point, Rig, Step};
 use cache_aside::{Backend, Cache, EntryState, Outcome};
 use tokio::task::JoinHandle;
 
-use crate::fixture::{Found, Gate, Primary, Product, builder, load_at_gate, loaf, lookup, on_every_backend, settle};
+use crate::fixture::{Found, Gate, Primary, Product, builder, get, load_at_gate, loaf, lookup, on_every_backend};
 
 /// Two processes, as far as the protocol can tell: nothing is shared but the store.
 struct Stage {
@@ -51,8 +52,23 @@ impl Process {
     }
 
     fn get(&self, loader: impl Fn(String) -> Found + Send + Sync + 'static) -> JoinHandle<Option<u32>> {
-        let cache = self.cache.clone();
-        tokio::spawn(async move { cache.get("p-001", loader).await.unwrap().map(|product| product.stock) })
+        tokio::spawn(self.stock(loader))
+    }
+
+    /// A get that has joined the flight that is under way.
+    fn join(&self, loader: impl Fn(String) -> Found + Send + Sync + 'static) -> JoinHandle<Option<u32>> {
+        let mut stock = Box::pin(self.stock(loader));
+        let polled = stock.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending(), "there is a flight to join");
+        tokio::spawn(stock)
+    }
+
+    fn stock(
+        &self,
+        loader: impl Fn(String) -> Found + Send + Sync + 'static,
+    ) -> impl Future<Output = Option<u32>> + Send + 'static {
+        let get = get(&self.cache, loader);
+        async move { get.await.unwrap().map(|product| product.stock) }
     }
 }
 
@@ -62,6 +78,10 @@ impl Stage {
         Self { here: process(), there: process(), primary: Primary::of(loaf(1)) }
     }
 
+    async fn row(&self) -> Option<u32> {
+        (self.primary.loader())("p-001".to_owned()).await.unwrap().map(|row| row.stock)
+    }
+
     /// What a get that starts now sees.
     async fn seen(&self, process: &Process) -> Option<u32> {
         process.get(self.primary.loader()).await.unwrap()
@@ -69,7 +89,7 @@ impl Stage {
 
     /// Whether gets that start now see what the primary has.
     async fn is_fresh(&self) -> bool {
-        let row = (self.primary.loader())("p-001".to_owned()).await.unwrap().map(|row| row.stock);
+        let row = self.row().await;
         self.seen(&self.here).await == row && self.seen(&self.there).await == row
     }
 }
@@ -145,8 +165,7 @@ async fn a_late_call_joins_a_load_from_before_an_invalidation() {
         let (loaded, early) = load_at_gate(&stage.here.cache, &stage.primary).await;
         stage.primary.put(loaf(2));
         stage.there.cache.invalidate("p-001").await.unwrap();
-        let late = stage.here.get(stage.primary.loader());
-        settle().await;
+        let late = stage.here.join(stage.primary.loader());
         loaded.open();
         early.await.unwrap().unwrap();
         late.await.unwrap() == Some(2)
@@ -162,8 +181,7 @@ async fn a_late_call_joins_a_flight_whose_fill_was_accepted_before_an_invalidati
         filled.arrival().await;
         stage.primary.put(loaf(2));
         stage.there.cache.invalidate("p-001").await.unwrap();
-        let late = stage.here.get(stage.primary.loader());
-        settle().await;
+        let late = stage.here.join(stage.primary.loader());
         filled.open();
         early.await.unwrap();
         late.await.unwrap() == Some(2)
@@ -183,8 +201,7 @@ async fn a_late_call_joins_a_flight_that_found_an_entry_before_an_invalidation()
         found.arrival().await;
         stage.primary.put(loaf(2));
         stage.there.cache.invalidate("p-001").await.unwrap();
-        let late = stage.here.get(stage.primary.loader());
-        settle().await;
+        let late = stage.here.join(stage.primary.loader());
         found.open();
         early.await.unwrap();
         late.await.unwrap() == Some(2)
@@ -283,9 +300,8 @@ async fn at_each_point_of_a_get_a_write_is_kept() {
                             held.abort();
                         }
                         gate.open();
-                        let row = (stage.primary.loader())("p-001".to_owned()).await.unwrap().map(|row| row.stock);
                         let at = format!("{write:?} at {moment:?} {step:?}, dropped: {dropped}");
-                        assert_eq!(late.await.unwrap(), row, "{at}");
+                        assert_eq!(late.await.unwrap(), stage.row().await, "{at}");
                         assert!(held.await.map_or_else(|ended| ended.is_cancelled(), |_seen| true), "{at}");
                         assert!(stage.is_fresh().await, "{at}");
                         stage.there.cache.invalidate("p-001").await.unwrap();

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -76,6 +76,8 @@ pub(super) struct Shared {
     current: RwLock<Current>,
     /// Steps without an answer since the last one that had one.
     unanswered: AtomicU32,
+    /// Whether the current connection has ever answered. Until then it may still be on its way.
+    has_answered: AtomicBool,
     generation: Generation,
 }
 
@@ -92,7 +94,8 @@ impl Shared {
         let generation = Generation::default();
         let manager = manager(&client, connect_timeout, &generation)?;
         let current = RwLock::new(Current { manager, since: Instant::now() });
-        Ok(Self { client, connect_timeout, current, unanswered: AtomicU32::new(0), generation })
+        let (unanswered, has_answered) = (AtomicU32::new(0), AtomicBool::new(false));
+        Ok(Self { client, connect_timeout, current, unanswered, has_answered, generation })
     }
 
     pub(super) fn connection(&self) -> ConnectionManager {
@@ -103,6 +106,7 @@ impl Shared {
     pub(super) fn check(&self, error: Option<&RedisError>) {
         self.unanswered.store(0, Ordering::Relaxed);
         let Some(error) = error else {
+            self.has_answered.store(true, Ordering::Relaxed);
             return;
         };
         if error.is_io_error() {
@@ -122,12 +126,14 @@ impl Shared {
 
     fn replace(&self) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let is_lost = self.has_answered.load(Ordering::Relaxed) && self.unanswered.load(Ordering::Relaxed) > 0;
         // Time for an attempt to connect, and for the answers to those who are still waiting for the last one.
-        if current.since.elapsed() < self.connect_timeout {
+        if !is_lost && current.since.elapsed() < self.connect_timeout {
             return;
         }
         if let Ok(manager) = manager(&self.client, self.connect_timeout, &self.generation) {
             *current = Current { manager, since: Instant::now() };
+            self.has_answered.store(false, Ordering::Relaxed);
             self.generation.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -1,0 +1,252 @@
+//! What happens to servers and networks, with load running: every call ends by its deadline, no value is wrong, nothing
+//! is left over, and the service is back soon after the server is.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use tokio::time::sleep;
+
+use crate::harness::{Flavor, Server, free_port};
+use crate::proxy::{Lost, Proxy};
+use crate::traffic::{LOCK_TTL, OPERATION_TIMEOUT, Seen, Traffic};
+
+/// How soon the service is back once the server is.
+const SOON: Duration = Duration::from_secs(1);
+const A_WHILE: Duration = Duration::from_millis(300);
+
+/// Lets something happen to a server of each flavor while there is load on it.
+async fn on_every_server(settings: &[&str], fault: impl AsyncFn(&mut Server)) -> Vec<Seen> {
+    let mut all = Vec::new();
+    for flavor in Flavor::ALL {
+        println!("on {flavor:?}");
+        let mut server = Server::start_with(flavor, settings).await;
+        let traffic = Traffic::start(&server.url(), &server).await;
+        sleep(A_WHILE).await;
+        fault(&mut server).await;
+        traffic.is_back_within(SOON).await;
+        sleep(A_WHILE).await;
+        all.push(traffic.stop(&server).await);
+    }
+    all
+}
+
+/// The same for what happens to the network.
+async fn over_a_proxy(fault: impl AsyncFn(&Proxy)) -> Vec<Seen> {
+    let mut all = Vec::new();
+    for flavor in Flavor::ALL {
+        println!("on {flavor:?}");
+        let server = Server::start(flavor).await;
+        let proxy = Proxy::to(server.port()).await;
+        let traffic = Traffic::start(&proxy.url(), &server).await;
+        sleep(A_WHILE).await;
+        fault(&proxy).await;
+        traffic.is_back_within(SOON).await;
+        sleep(A_WHILE).await;
+        all.push(traffic.stop(&server).await);
+    }
+    all
+}
+
+/// Sends a command again and again for a while, whatever else is going on.
+async fn keep_sending(server: &Server, command: &[&str]) {
+    let mut operator = server.client().await;
+    for _ in 0..20 {
+        send(&mut operator, command).await;
+        sleep(A_WHILE / 20).await;
+    }
+}
+
+async fn send(operator: &mut MultiplexedConnection, command: &[&str]) {
+    redis::cmd(command[0]).arg(&command[1..]).exec_async(operator).await.unwrap();
+}
+
+async fn info(operator: &mut MultiplexedConnection, figure: &str) -> u64 {
+    let info: String = redis::cmd("INFO").query_async(operator).await.unwrap();
+    let value = info.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'));
+    value.unwrap().trim().parse().unwrap()
+}
+
+fn bypassed(seen: &[Seen]) -> bool {
+    seen.iter().all(|seen| seen.outcomes.contains_key("Bypassed"))
+}
+
+fn none_refused(seen: &[Seen]) -> bool {
+    seen.iter().all(|seen| seen.refused_writes == 0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_is_killed_and_comes_back_empty() {
+    let seen = on_every_server(&[], async |server| {
+        server.kill().await;
+        sleep(A_WHILE).await;
+        server.restart().await;
+    })
+    .await;
+    assert!(bypassed(&seen));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_is_killed_and_comes_back_with_what_it_had() {
+    let keep = ["--appendonly", "yes", "--appendfsync", "always"];
+    let seen = on_every_server(&keep, async |server| {
+        let mut operator = server.client().await;
+        send(&mut operator, &["SET", "kept", "yes"]).await;
+        server.kill().await;
+        sleep(A_WHILE).await;
+        server.restart().await;
+        let kept: String = redis::cmd("GET").arg("kept").query_async(&mut server.client().await).await.unwrap();
+        assert_eq!(kept, "yes");
+    })
+    .await;
+    assert!(bypassed(&seen));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_freezes_for_longer_than_a_lease() {
+    let seen = on_every_server(&[], async |server| {
+        server.freeze();
+        sleep(LOCK_TTL * 3).await;
+        server.thaw();
+    })
+    .await;
+    assert!(bypassed(&seen));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_pauses_its_clients() {
+    for kind in ["ALL", "WRITE"] {
+        on_every_server(&[], async |server| {
+            let mut operator = server.client().await;
+            let paused = OPERATION_TIMEOUT * 3;
+            send(&mut operator, &["CLIENT", "PAUSE", &paused.as_millis().to_string(), kind]).await;
+            sleep(paused).await;
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_kills_its_clients() {
+    on_every_server(&[], async |server| keep_sending(server, &["CLIENT", "KILL", "TYPE", "normal"]).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_forgets_its_scripts() {
+    let seen = on_every_server(&[], async |server| keep_sending(server, &["SCRIPT", "FLUSH"]).await).await;
+    assert!(none_refused(&seen));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_is_flushed() {
+    let seen = on_every_server(&[], async |server| keep_sending(server, &["FLUSHALL"]).await).await;
+    assert!(none_refused(&seen));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_evicts_entries_and_leases() {
+    on_every_server(&[], async |server| {
+        let mut operator = server.client().await;
+        let enough = (info(&mut operator, "used_memory").await + (1 << 20)).to_string();
+        send(&mut operator, &["CONFIG", "SET", "maxmemory-policy", "allkeys-random"]).await;
+        send(&mut operator, &["CONFIG", "SET", "maxmemory", &enough]).await;
+        for number in 0..1000 {
+            send(&mut operator, &["SET", &format!("filler-{number}"), &"x".repeat(1 << 12)]).await;
+        }
+        let evicted = info(&mut operator, "evicted_keys").await;
+        assert!(evicted > 300, "{evicted} keys were evicted");
+        send(&mut operator, &["CONFIG", "SET", "maxmemory", "0"]).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_has_no_memory_left() {
+    let seen = on_every_server(&[], async |server| {
+        let mut operator = server.client().await;
+        send(&mut operator, &["CONFIG", "SET", "maxmemory", "1kb"]).await;
+        sleep(A_WHILE).await;
+        send(&mut operator, &["CONFIG", "SET", "maxmemory", "0"]).await;
+    })
+    .await;
+    assert!(bypassed(&seen));
+    assert!(none_refused(&seen), "an invalidation needs no memory");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_put_other_types_at_entries_and_leases() {
+    let seen = on_every_server(&[], async |server| {
+        let mut operator = server.client().await;
+        for round in 0..60 {
+            let entry = format!("cache:billing:product:p-{}", round % 6);
+            let key = if round % 2 == 0 { entry } else { format!("{{{entry}}}:lock") };
+            let mut replace = redis::pipe();
+            replace.atomic().cmd("DEL").arg(&key).cmd("RPUSH").arg(&key).arg("a list");
+            replace.exec_async(&mut operator).await.unwrap();
+            sleep(A_WHILE / 60).await;
+        }
+    })
+    .await;
+    assert!(none_refused(&seen));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_becomes_a_replica_for_a_while() {
+    let seen = on_every_server(&[], async |server| {
+        let mut operator = server.client().await;
+        send(&mut operator, &["REPLICAOF", "127.0.0.1", &free_port().to_string()]).await;
+        sleep(A_WHILE).await;
+        send(&mut operator, &["REPLICAOF", "NO", "ONE"]).await;
+    })
+    .await;
+    assert!(seen.iter().all(|seen| seen.refused_writes > 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_and_replies_are_lost() {
+    let scripts = [
+        redis::Script::new(include_str!("../../src/backend/redis/scripts/fill.lua")),
+        redis::Script::new(include_str!("../../src/backend/redis/scripts/invalidate.lua")),
+    ];
+    let [fill, invalidate] = scripts.each_ref().map(redis::Script::get_hash);
+    over_a_proxy(async |proxy| {
+        for lost in [Lost::ReplySilently, Lost::Reply, Lost::Request] {
+            for request in [fill, invalidate, "EXEC", "WATCH", "NX"] {
+                let came_by = tokio::time::timeout(Duration::from_secs(10), proxy.lose(request, lost)).await;
+                came_by.unwrap_or_else(|_| panic!("no {request} came by"));
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_cut() {
+    over_a_proxy(async |proxy| {
+        for _ in 0..10 {
+            proxy.cut();
+            sleep(A_WHILE / 10).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_lost_without_a_trace() {
+    over_a_proxy(async |proxy| {
+        proxy.swallow();
+        sleep(OPERATION_TIMEOUT * 2).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_is_slow() {
+    for delay in [OPERATION_TIMEOUT / 10, OPERATION_TIMEOUT * 2] {
+        over_a_proxy(async |proxy| {
+            proxy.delay(delay);
+            sleep(A_WHILE * 3).await;
+            proxy.delay(Duration::ZERO);
+        })
+        .await;
+    }
+}
