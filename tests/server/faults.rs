@@ -20,12 +20,7 @@ async fn on_every_server(settings: &[&str], fault: impl AsyncFn(&mut Server)) ->
     for flavor in Flavor::ALL {
         println!("on {flavor:?}");
         let mut server = Server::start_with(flavor, settings).await;
-        let traffic = Traffic::start(&server.url(), &server).await;
-        sleep(A_WHILE).await;
-        fault(&mut server).await;
-        traffic.is_back_within(SOON).await;
-        sleep(A_WHILE).await;
-        all.push(traffic.stop(&server).await);
+        all.push(under_load(&server.url(), &mut server, &fault).await);
     }
     all
 }
@@ -35,16 +30,20 @@ async fn over_a_proxy(fault: impl AsyncFn(&Proxy)) -> Vec<Seen> {
     let mut all = Vec::new();
     for flavor in Flavor::ALL {
         println!("on {flavor:?}");
-        let server = Server::start(flavor).await;
+        let mut server = Server::start(flavor).await;
         let proxy = Proxy::to(server.port()).await;
-        let traffic = Traffic::start(&proxy.url(), &server).await;
-        sleep(A_WHILE).await;
-        fault(&proxy).await;
-        traffic.is_back_within(SOON).await;
-        sleep(A_WHILE).await;
-        all.push(traffic.stop(&server).await);
+        all.push(under_load(&proxy.url(), &mut server, async |_server| fault(&proxy).await).await);
     }
     all
+}
+
+async fn under_load(url: &str, server: &mut Server, fault: impl AsyncFn(&mut Server)) -> Seen {
+    let traffic = Traffic::start(url, server).await;
+    sleep(A_WHILE).await;
+    fault(server).await;
+    traffic.is_back_within(SOON).await;
+    sleep(A_WHILE).await;
+    traffic.stop(server).await
 }
 
 /// Sends a command again and again for a while, whatever else is going on.
