@@ -1,0 +1,143 @@
+//! The protocol as a model that can be checked: every order of its steps, with faults between any two of them.
+
+use stateright::{Model, Property};
+
+use crate::flight::FlightStep;
+use crate::get::GetStep;
+use crate::guard::Guards;
+use crate::properties;
+use crate::scope::Scope;
+use crate::state::{Call, Entry, Floor, MAX_LATE, MAX_READERS, MAX_WRITERS, Primary, Reader, Stage, State, Writer};
+use crate::writer::WriteStep;
+
+/// The protocol within a scope.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Protocol {
+    pub(crate) scope: Scope,
+    pub(crate) guards: Guards,
+}
+
+/// One step of somebody's, or a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    Get(usize, GetStep),
+    /// The flight that this reader started.
+    Flight(usize, FlightStep),
+    Write(usize, WriteStep),
+    LeaseExpires,
+    EntryExpires,
+    /// The server carries out a command that its sender has given up on.
+    LateCommand(usize),
+    /// A process dies, with all that it has under way.
+    Crash(u8),
+}
+
+impl Action {
+    /// Whether this brings a get nearer to its end without anybody's help or luck.
+    pub(crate) fn leads_on(self) -> bool {
+        match self {
+            Self::Get(_, step) => matches!(step, GetStep::JoinOrRead | GetStep::Read | GetStep::Board),
+            Self::Flight(_, step) => !matches!(step, FlightStep::Poll | FlightStep::LoaderFails | FlightStep::TimeOut),
+            Self::Write(..) | Self::LeaseExpires | Self::EntryExpires | Self::LateCommand(_) | Self::Crash(_) => false,
+        }
+    }
+}
+
+impl Protocol {
+    /// The readers of the same process, itself too.
+    pub(crate) fn housemates(&self, reader: usize) -> impl Iterator<Item = usize> {
+        let readers = self.scope.readers;
+        let home = readers.get(reader);
+        (0..readers.len()).filter(move |&other| readers.get(other) == home)
+    }
+
+    pub(crate) fn take(&self, state: &mut State, action: Action) {
+        match action {
+            Action::Get(reader, step) => self.take_get_step(state, reader, step),
+            Action::Flight(flight, step) => self.take_flight_step(state, flight, step),
+            Action::Write(writer, step) => self.take_write_step(state, writer, step),
+            Action::LeaseExpires => state.lease = None,
+            Action::EntryExpires => state.put(None),
+            Action::LateCommand(index) => {
+                if let Some(late) = state.late[index].take() {
+                    state.late.sort_unstable();
+                    state.deliver(self.guards, late);
+                }
+            }
+            Action::Crash(process) => self.crash(state, process),
+        }
+    }
+
+    fn crash(&self, state: &mut State, process: u8) {
+        state.crashes_left -= 1;
+        for (reader, _) in self.scope.readers.iter().enumerate().filter(|&(_, &home)| home == process) {
+            state.readers[reader].gets_left = 0;
+            state.readers[reader].flight = None;
+            state.end_call(reader);
+        }
+        for (writer, _) in self.scope.writers.iter().enumerate().filter(|(_, plan)| plan.process == process) {
+            state.writers[writer].stage = Stage::Stopped;
+        }
+    }
+}
+
+impl Model for Protocol {
+    type State = State;
+    type Action = Action;
+
+    /// The cache is empty, or holds what the primary has.
+    fn init_states(&self) -> Vec<State> {
+        let primary = Primary::new(self.scope.row_exists);
+        let mut readers =
+            [Reader { gets_left: 0, call: Call::Idle, floor: Floor::default(), flight: None }; MAX_READERS];
+        readers[..self.scope.readers.len()].iter_mut().for_each(|reader| reader.gets_left = self.scope.gets);
+        let empty = State {
+            primary,
+            entry: None,
+            lease: None,
+            readers,
+            writers: [Writer { written: 0, stage: Stage::Ready }; MAX_WRITERS],
+            late: [None; MAX_LATE],
+            floor: Floor::default(),
+            crashes_left: self.scope.faults.crashes,
+            losses_left: self.scope.faults.losses,
+            breach: None,
+        };
+        vec![empty, State { entry: Some(Entry::Whole(primary.row())), ..empty }]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        if state.breach.is_some() {
+            return;
+        }
+        let faults = self.scope.faults;
+        for reader in 0..self.scope.readers.len() {
+            self.get_steps(state, reader, |step| actions.push(Action::Get(reader, step)));
+            self.flight_steps(state, reader, |step| actions.push(Action::Flight(reader, step)));
+        }
+        for writer in 0..self.scope.writers.len() {
+            self.write_steps(state, writer, |step| actions.push(Action::Write(writer, step)));
+        }
+        if faults.expiry && state.lease.is_some() {
+            actions.push(Action::LeaseExpires);
+        }
+        if faults.expiry && state.entry.is_some() {
+            actions.push(Action::EntryExpires);
+        }
+        let late = state.late.iter().enumerate().filter(|(_, late)| late.is_some());
+        actions.extend(late.map(|(index, _)| Action::LateCommand(index)));
+        if state.crashes_left > 0 {
+            actions.extend(self.scope.processes().map(Action::Crash));
+        }
+    }
+
+    fn next_state(&self, state: &State, action: Action) -> Option<State> {
+        let mut next = *state;
+        self.take(&mut next, action);
+        Some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        properties::of(&self.scope)
+    }
+}

@@ -1,0 +1,138 @@
+//! Scopes: who reads, who writes what, and which faults come. A small one can be searched to its end.
+//!
+//! A scope is told in the words of the tables in `docs/protocol.md`.
+
+use std::fmt;
+
+use crate::state::Change;
+
+/// Who takes part.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scope {
+    /// The process of each reader.
+    pub(crate) readers: &'static [u8],
+    /// How many gets each reader does, one after another.
+    pub(crate) gets: u8,
+    pub(crate) writers: &'static [Plan],
+    /// Whether the primary has the row at first.
+    pub(crate) row_exists: bool,
+    pub(crate) faults: Faults,
+}
+
+/// What a writer does, one write after another.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) process: u8,
+    pub(crate) writes: &'static [Write],
+}
+
+/// A commit, and the call that follows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Write {
+    pub(crate) change: Change,
+    pub(crate) then: Then,
+}
+
+/// The call that follows a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    Invalidate,
+    Update,
+}
+
+/// What may go wrong. Switches allow a fault at any time and any number of times, numbers so many of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Faults {
+    /// Of the lease, and of the entry.
+    pub(crate) expiry: bool,
+    pub(crate) loader_failure: bool,
+    pub(crate) cancellation: bool,
+    pub(crate) crashes: u8,
+    /// Commands without an answer.
+    pub(crate) losses: u8,
+}
+
+impl Faults {
+    pub(crate) const NONE: Self =
+        Self { expiry: false, loader_failure: false, cancellation: false, crashes: 0, losses: 0 };
+    pub(crate) const EXPIRY: Self = Self { expiry: true, ..Self::NONE };
+    /// What happens to one call or one load, and what time does.
+    pub(crate) const OF_ONE_CALL: Self = Self { loader_failure: true, cancellation: true, ..Self::EXPIRY };
+    pub(crate) const EVERY: Self = Self { crashes: 1, losses: 1, ..Self::OF_ONE_CALL };
+}
+
+impl Change {
+    /// Whether it makes or removes the row.
+    pub(crate) fn moves_row(self) -> bool {
+        matches!(self, Self::Create | Self::Delete)
+    }
+}
+
+impl Scope {
+    pub(crate) fn processes(&self) -> impl Iterator<Item = u8> {
+        let last = self.readers.iter().copied().max().unwrap_or(0);
+        0..=last
+    }
+
+    /// Whether two readers share a process.
+    pub(crate) fn share(&self) -> bool {
+        self.readers.windows(2).any(|pair| pair[0] == pair[1])
+    }
+}
+
+/// The columns that tell a scope: readers, writers, faults.
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let readers: Vec<_> = self.readers.iter().map(|&process| letter(process).to_string()).collect();
+        write!(f, "{}", readers.join(" "))?;
+        if self.gets > 1 {
+            write!(f, ", {} gets each", self.gets)?;
+        }
+        let writers: Vec<_> = self.writers.iter().map(ToString::to_string).collect();
+        let writers = if writers.is_empty() { "none".to_owned() } else { writers.join("; ") };
+        write!(f, " | {writers} | {}", self.faults)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let writes: Vec<_> = self.writes.iter().map(ToString::to_string).collect();
+        write!(f, "{}: {}", letter(self.process), writes.join(", "))
+    }
+}
+
+impl fmt::Display for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let change = match self.change {
+            Change::A => "a",
+            Change::B => "b",
+            Change::Create => "create",
+            Change::Delete => "delete",
+        };
+        let then = match self.then {
+            Then::Invalidate => "invalidate",
+            Then::Update => "update",
+        };
+        write!(f, "{change} `{then}`")
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (crashes, losses) = (format!("{} crash", self.crashes), format!("{} lost", self.losses));
+        let faults = [
+            (self.expiry, "expiry"),
+            (self.loader_failure, "loader failure"),
+            (self.cancellation, "cancellation"),
+            (self.crashes > 0, &crashes),
+            (self.losses > 0, &losses),
+        ];
+        let named: Vec<_> = faults.iter().filter(|(comes, _)| *comes).map(|(_, name)| *name).collect();
+        f.write_str(if named.is_empty() { "none" } else { "" })?;
+        f.write_str(&named.join(", "))
+    }
+}
+
+fn letter(process: u8) -> char {
+    char::from(b'A' + process)
+}

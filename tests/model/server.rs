@@ -1,0 +1,101 @@
+//! The protocol's steps on the server, each one atomic there.
+//!
+//! Knows K, L and who watches them; nothing of calls or flights.
+
+use crate::guard::{Guard, Guards};
+use crate::state::{Entry, Late, Row, Stage, State, Step, Token, Transaction};
+
+impl State {
+    /// `SET L token NX`, the first half of `acquire`. Returns whether the lease was granted.
+    pub(crate) fn set_lease(&mut self, token: Token) -> bool {
+        // `GET` shows who holds it: oneself, if the same token was granted before.
+        let granted = self.lease.is_none_or(|holder| holder == token);
+        if granted {
+            self.lease = Some(token);
+        }
+        granted
+    }
+
+    /// `fill.lua`. Returns whether the fill was accepted.
+    pub(crate) fn fill(&mut self, guards: Guards, token: Token, row: Row) -> bool {
+        if guards.has(Guard::TokenCheck) && self.lease != Some(token) {
+            return false;
+        }
+        self.put(Some(Entry::Whole(row)));
+        self.lease = None;
+        true
+    }
+
+    /// `abandon.lua`.
+    pub(crate) fn abandon(&mut self, token: Token) {
+        self.lease = self.lease.filter(|&holder| holder != token);
+    }
+
+    /// `invalidate.lua`.
+    pub(crate) fn invalidate(&mut self, guards: Guards) {
+        self.put(None);
+        if guards.has(Guard::Revocation) {
+            self.lease = None;
+        }
+    }
+
+    /// `EXEC`. Returns whether it was carried out.
+    pub(crate) fn exec(&mut self, guards: Guards, transaction: Transaction) -> bool {
+        let Transaction { change, commit, shown, refused } = transaction;
+        if shown.is_none() && !guards.has(Guard::AtomicRevocation) {
+            self.lease = None;
+            return true;
+        }
+        if refused {
+            return false;
+        }
+        let becomes = match shown {
+            Some(Entry::Whole(row)) if row.present => Some(Entry::Whole(change.of(row, commit))),
+            Some(Entry::Whole(_)) if !guards.has(Guard::WholeNotFound) => Some(Entry::Mixed),
+            Some(_) | None => None,
+        };
+        self.put(becomes);
+        self.lease = None;
+        true
+    }
+
+    /// Carries out a command that nobody waits for any more.
+    pub(crate) fn deliver(&mut self, guards: Guards, late: Late) {
+        match late {
+            Late::Acquire { token } => {
+                self.set_lease(token);
+            }
+            Late::Fill { token, row } => {
+                self.fill(guards, token, row);
+            }
+            Late::Update(transaction) => {
+                self.exec(guards, transaction);
+            }
+            Late::Abandon { token } => self.abandon(token),
+            Late::Invalidate => self.invalidate(guards),
+        }
+    }
+
+    /// Changes K. All who watch it learn that, even if it is the same as before; but deleting nothing changes nothing.
+    pub(crate) fn put(&mut self, entry: Option<Entry>) {
+        if self.entry.is_none() && entry.is_none() {
+            return;
+        }
+        self.entry = entry;
+        for flight in self.flights_mut() {
+            if let Step::Looking { stood, .. } | Step::Granted { stood, .. } = &mut flight.step {
+                *stood = false;
+            }
+        }
+        for writer in &mut self.writers {
+            if let Stage::Deciding(transaction) = &mut writer.stage {
+                transaction.refused = true;
+            }
+        }
+        for late in &mut self.late {
+            if let Some(Late::Update(transaction)) = late {
+                transaction.refused = true;
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! A writer: a commit, and then `invalidate` or an update: `src/cache/update.rs`, `src/backend/redis/update.rs`.
+
+use crate::protocol::Protocol;
+use crate::scope::Then;
+use crate::state::{Late, Stage, State, Transaction};
+
+/// A step of a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WriteStep {
+    Commit,
+    /// `invalidate.lua`, at the server.
+    Invalidate,
+    /// WATCH, and the update's look at K.
+    Look,
+    /// MULTI .. EXEC; refused if K has changed since the look.
+    Exec,
+    /// What is under way fails or gets no answer in time: it may be carried out later, or never. The writer calls again.
+    Repeat,
+    /// The same, but instead of an update the writer now calls `invalidate`, as the library does when a server refuses
+    /// the transaction.
+    InvalidateInstead,
+    /// The call returns, and expels the flight of its own process.
+    Return,
+    /// The write is cancelled, or given up.
+    Stop,
+}
+
+impl Protocol {
+    pub(crate) fn write_steps(&self, state: &State, writer: usize, mut step: impl FnMut(WriteStep)) {
+        let own = &state.writers[writer];
+        let (may_fail, is_update) = match own.stage {
+            Stage::Ready if usize::from(own.written) < self.scope.writers[writer].writes.len() => {
+                step(WriteStep::Commit);
+                return;
+            }
+            Stage::Ready | Stage::Stopped => return,
+            Stage::Invalidating => {
+                step(WriteStep::Invalidate);
+                (true, false)
+            }
+            Stage::Updating { .. } => {
+                step(WriteStep::Look);
+                (true, true)
+            }
+            Stage::Deciding(_) => {
+                step(WriteStep::Exec);
+                (true, true)
+            }
+            Stage::Carried { .. } => {
+                step(WriteStep::Return);
+                (false, false)
+            }
+        };
+        if may_fail && state.losses_left > 0 {
+            step(WriteStep::Repeat);
+            if is_update {
+                step(WriteStep::InvalidateInstead);
+            }
+        }
+        if self.scope.faults.cancellation {
+            step(WriteStep::Stop);
+        }
+    }
+
+    pub(crate) fn take_write_step(&self, state: &mut State, writer: usize, step: WriteStep) {
+        let own = state.writers[writer];
+        let next = match (own.stage, step) {
+            (_, WriteStep::Commit) => {
+                let write = &self.scope.writers[writer].writes[usize::from(own.written)];
+                let (change, commit) = (write.change, state.primary.commit(write.change));
+                match write.then {
+                    Then::Invalidate => Stage::Invalidating,
+                    Then::Update => Stage::Updating { change, commit },
+                }
+            }
+            (_, WriteStep::Invalidate) => {
+                state.invalidate(self.guards);
+                Stage::Carried { promised: state.primary.row().into() }
+            }
+            (Stage::Updating { change, commit }, WriteStep::Look) => {
+                Stage::Deciding(Transaction { change, commit, shown: state.entry, refused: false })
+            }
+            (Stage::Deciding(transaction), WriteStep::Exec) => {
+                let Transaction { change, commit, .. } = transaction;
+                if state.exec(self.guards, transaction) {
+                    Stage::Carried { promised: change.floor(commit) }
+                } else {
+                    Stage::Updating { change, commit }
+                }
+            }
+            (stage, WriteStep::Repeat | WriteStep::InvalidateInstead) => {
+                state.losses_left -= 1;
+                let again = match stage {
+                    Stage::Deciding(transaction) => {
+                        state.leave_behind(Late::Update(transaction));
+                        Stage::Updating { change: transaction.change, commit: transaction.commit }
+                    }
+                    Stage::Invalidating => {
+                        state.leave_behind(Late::Invalidate);
+                        stage
+                    }
+                    Stage::Ready | Stage::Updating { .. } | Stage::Carried { .. } | Stage::Stopped => stage,
+                };
+                if step == WriteStep::Repeat { again } else { Stage::Invalidating }
+            }
+            (Stage::Carried { promised }, WriteStep::Return) => {
+                state.floor.raise(promised);
+                self.expel(state, self.scope.writers[writer].process);
+                state.writers[writer].written += 1;
+                Stage::Ready
+            }
+            (_, WriteStep::Stop) => Stage::Stopped,
+            (stage, _) => stage,
+        };
+        state.writers[writer].stage = next;
+    }
+
+    fn expel(&self, state: &mut State, process: u8) {
+        for (reader, &home) in self.scope.readers.iter().enumerate() {
+            if let Some(flight) = &mut state.readers[reader].flight
+                && home == process
+                && !flight.bypass
+            {
+                flight.open = false;
+            }
+        }
+    }
+}
