@@ -237,6 +237,24 @@ mod fields {
     }
 
     #[tokio::test]
+    async fn floats_in_json_come_back_to_the_last_digit() -> TestResult {
+        #[derive(Debug, PartialEq, Cacheable)]
+        struct Sample {
+            #[cacheable(id)]
+            id: u32,
+            #[cacheable(json)]
+            values: Vec<f64>,
+        }
+
+        let cache = embedded().await?;
+        // A parser that is fast, and not exact, makes another number of the first.
+        let values = vec![-7.934020422277099e275, 0.1];
+        stored(&cache, Sample { id: 1, values: values.clone() }).await?;
+        assert_eq!(cache.peek(1).await?.as_deref(), Some(&Sample { id: 1, values }));
+        Ok(())
+    }
+
+    #[tokio::test]
     async fn skipped_ones_are_read_back_as_their_default() -> TestResult {
         let cache = embedded().await?;
         stored(&cache, Product { seen: 7, ..loaf() }).await?;
