@@ -1,0 +1,283 @@
+//! Decoding: whatever stands in a hash, reading it is a record, a note that there is none, or a miss; and every record
+//! comes back from its hash as it was.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arbitrary::{Arbitrary, Result, Unstructured};
+use cache_aside::Cacheable;
+use cache_aside::proof::{StoredHash, decode, encode};
+use chrono::{DateTime, FixedOffset, NaiveDate, Utc};
+
+const META: &[u8] = b"~meta";
+const ABSENT: &[u8] = b"absent";
+
+/// A field of every kind.
+#[derive(Debug, Clone, PartialEq, Cacheable, Arbitrary)]
+#[cacheable(namespace = "fuzz", entity = "record")]
+struct Record {
+    #[cacheable(id)]
+    owner: String,
+    #[cacheable(id)]
+    number: u64,
+    tiny: u8,
+    small: i16,
+    medium: u32,
+    large: i64,
+    huge: i128,
+    size: usize,
+    positive: NonZero<u32>,
+    not_zero: NonZero<i64>,
+    letter: char,
+    flag: bool,
+    single: f32,
+    double: f64,
+    text: String,
+    boxed: Box<str>,
+    shared: Arc<str>,
+    bytes: Vec<u8>,
+    four: [u8; 4],
+    nothing: [u8; 0],
+    duration: Duration,
+    address: IpAddr,
+    note: Option<String>,
+    blob: Option<Vec<u8>>,
+    count: Option<u32>,
+    #[cacheable(default)]
+    stock: u32,
+    #[cacheable(default)]
+    label: Option<String>,
+    #[cacheable(rename = "type")]
+    kind: String,
+    #[cacheable(rename = "a field: {with} spaces")]
+    r#enum: i8,
+    #[cacheable(skip)]
+    #[arbitrary(default)]
+    skipped: u32,
+    #[cacheable(json)]
+    tree: BTreeMap<String, Vec<i64>>,
+    #[cacheable(json)]
+    optional_tree: Option<Tree>,
+    #[cacheable(json)]
+    #[arbitrary(with = finite)]
+    ratio: f64,
+    #[cacheable(with = "reversed")]
+    mirrored: Vec<u8>,
+    #[cacheable(with = "reversed", default)]
+    mirrored_or_empty: Vec<u8>,
+    #[arbitrary(with = shared_bytes)]
+    shared_bytes: bytes::Bytes,
+    #[arbitrary(with = uuid)]
+    uuid: uuid::Uuid,
+    #[arbitrary(with = instant)]
+    instant: DateTime<Utc>,
+    #[arbitrary(with = local)]
+    local: DateTime<FixedOffset>,
+    #[arbitrary(with = date)]
+    date: NaiveDate,
+    #[arbitrary(with = decimal)]
+    decimal: rust_decimal::Decimal,
+}
+
+#[derive(Debug, Clone, PartialEq, Arbitrary, serde::Serialize, serde::Deserialize)]
+enum Tree {
+    Leaf,
+    Text(String),
+    Named { name: Option<String>, children: Vec<u8> },
+}
+
+mod reversed {
+    use std::convert::Infallible;
+
+    pub(super) fn encode(bytes: &[u8]) -> Vec<u8> {
+        bytes.iter().rev().copied().collect()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Vec<u8>, Infallible> {
+        Ok(encode(bytes))
+    }
+}
+
+/// JSON has no other.
+fn finite(input: &mut Unstructured<'_>) -> Result<f64> {
+    let any = f64::arbitrary(input)?;
+    Ok(if any.is_finite() { any } else { 0.1 })
+}
+
+fn shared_bytes(input: &mut Unstructured<'_>) -> Result<bytes::Bytes> {
+    Ok(Vec::arbitrary(input)?.into())
+}
+
+fn uuid(input: &mut Unstructured<'_>) -> Result<uuid::Uuid> {
+    Ok(uuid::Uuid::from_bytes(Arbitrary::arbitrary(input)?))
+}
+
+fn instant(input: &mut Unstructured<'_>) -> Result<DateTime<Utc>> {
+    let range = DateTime::<Utc>::MIN_UTC.timestamp()..=DateTime::<Utc>::MAX_UTC.timestamp();
+    let seconds = input.int_in_range(range)?;
+    let nanos = input.int_in_range(0..=999_999_999)?;
+    Ok(DateTime::from_timestamp(seconds, nanos).unwrap_or_default())
+}
+
+fn local(input: &mut Unstructured<'_>) -> Result<DateTime<FixedOffset>> {
+    let offset = FixedOffset::east_opt(input.int_in_range(-86_399..=86_399)?);
+    Ok(instant(input)?.with_timezone(&offset.expect("it is less than a day")))
+}
+
+fn date(input: &mut Unstructured<'_>) -> Result<NaiveDate> {
+    Ok(instant(input)?.date_naive())
+}
+
+fn decimal(input: &mut Unstructured<'_>) -> Result<rust_decimal::Decimal> {
+    let scale = input.int_in_range(0..=28)?;
+    let (low, middle, high, negative) = Arbitrary::arbitrary(input)?;
+    Ok(rust_decimal::Decimal::from_parts(low, middle, high, negative, scale))
+}
+
+/// A record, and a hash: that of the record, or an empty one, with changes made to it.
+#[derive(Debug, Arbitrary)]
+pub(crate) struct Input {
+    record: Record,
+    from_nothing: bool,
+    edits: Vec<Edit>,
+}
+
+#[derive(Debug, Arbitrary)]
+enum Edit {
+    Set(Name, Value),
+    Append(Name, Value),
+    Remove(Name),
+    Rotate(u8),
+}
+
+#[derive(Debug, Arbitrary)]
+enum Name {
+    Known(u8),
+    Meta,
+    Other(Vec<u8>),
+}
+
+#[derive(Debug, Arbitrary)]
+enum Value {
+    Bytes(Vec<u8>),
+    Text(String),
+    /// Texts that look like values, and that some parser may take.
+    Near(u8),
+}
+
+const NEAR: [&str; 40] = [
+    "", "0", "1", "-0", "-1", "+1", "01", "1_000", "256", "1e5", "1e400", "-1e400", "NaN", "-NaN", "nan", "inf",
+    "infinity", "-inf", ".5", "5.", "1.0000000000", "true", "TRUE", "null", "{}", "[]", "\"Leaf\"", "absent", "é",
+    "::ffff:1.2.3.4", "01.2.3.4", "2026-01-31", "+262142-12-31", "2026-01-31T23:59:60Z", "2026-01-31 12:00:00+00:00",
+    "-262143-01-01T00:00:00+23:59", "+262142-12-31T23:59:59.999999999-23:59", "79228162514264337593543950335.5",
+    "{67e55044-10b1-426f-9247-bb680e5fe0c8}", "-00000000000000000000000000000000.0000000000000000000000000001",
+];
+
+impl Value {
+    fn into_bytes(self) -> Vec<u8> {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Text(text) => text.into_bytes(),
+            Self::Near(which) => NEAR[usize::from(which) % NEAR.len()].into(),
+        }
+    }
+}
+
+/// The properties.
+pub(crate) fn check(input: Input) {
+    let hash = encode(&input.record).expect("every value of these types can be stored");
+    let back = decode(hash.clone()).expect("what was encoded is readable");
+    let back = back.expect("what was encoded is a record");
+    assert_same(&input.record, &back);
+
+    let names = names(&input.record);
+    let mut edited = if input.from_nothing { StoredHash::new() } else { hash };
+    for edit in input.edits {
+        apply(edit, &names, &mut edited);
+    }
+    check_hash(&edited, &names);
+}
+
+fn check_hash(hash: &StoredHash, names: &[Vec<u8>]) {
+    let reading = decode::<Record>(hash.clone());
+    if hash.iter().any(|(name, _)| name == META) {
+        let is_not_found = matches!(hash.as_slice(), [(_, value)] if value == ABSENT);
+        assert_eq!(matches!(reading, Ok(None)), is_not_found);
+        assert!(!matches!(reading, Ok(Some(_))), "a record with `~meta`: {hash:?}");
+        return;
+    }
+    assert!(!matches!(reading, Ok(None)), "not found without `~meta`: {hash:?}");
+
+    let known = hash.iter().filter(|(name, _)| names.contains(name)).cloned().collect();
+    let without_unknown = decode::<Record>(known);
+    assert_eq!(reading.is_ok(), without_unknown.is_ok(), "unknown fields matter: {hash:?}");
+    let (Ok(Some(record)), Ok(Some(same))) = (reading, without_unknown) else {
+        return;
+    };
+    assert_same(&record, &same);
+
+    let canonical = encode(&record).expect("what was decoded can be encoded");
+    let again = decode(canonical).expect("what was encoded is readable").expect("what was encoded is a record");
+    assert_same(&record, &again);
+}
+
+/// The names of all fields, also of those that this record leaves out.
+fn names(record: &Record) -> Vec<Vec<u8>> {
+    let mut whole = record.clone();
+    whole.note.get_or_insert_default();
+    whole.blob.get_or_insert_default();
+    whole.count.get_or_insert_default();
+    whole.label.get_or_insert_default();
+    whole.optional_tree.get_or_insert(Tree::Leaf);
+    let hash = encode(&whole).expect("every value of these types can be stored");
+    hash.into_iter().map(|(name, _)| name).collect()
+}
+
+fn apply(edit: Edit, names: &[Vec<u8>], hash: &mut StoredHash) {
+    let named = |name| match name {
+        Name::Known(which) => names[usize::from(which) % names.len()].clone(),
+        Name::Meta => META.to_vec(),
+        Name::Other(name) => name,
+    };
+    match edit {
+        Edit::Set(name, value) => {
+            let (name, value) = (named(name), value.into_bytes());
+            match hash.iter_mut().find(|(present, _)| *present == name) {
+                Some(field) => field.1 = value,
+                None => hash.push((name, value)),
+            }
+        }
+        Edit::Append(name, value) => hash.push((named(name), value.into_bytes())),
+        Edit::Remove(name) => {
+            let name = named(name);
+            hash.retain(|(present, _)| *present != name);
+        }
+        Edit::Rotate(by) => {
+            let by = usize::from(by) % hash.len().max(1);
+            hash.rotate_left(by);
+        }
+    }
+}
+
+/// Equal, and stored alike, which tells apart what `==` does not: `0.0` from `-0.0`, `1.0` from `1.00`, one offset from
+/// another.
+fn assert_same(one: &Record, other: &Record) {
+    assert_eq!(stored(one), stored(other));
+    let (mut one, mut other) = (one.clone(), other.clone());
+    // Their texts are equal, so these are `NaN` both, or neither.
+    if one.single.is_nan() {
+        (one.single, other.single) = (0.0, 0.0);
+    }
+    if one.double.is_nan() {
+        (one.double, other.double) = (0.0, 0.0);
+    }
+    assert_eq!(one, other);
+}
+
+fn stored(record: &Record) -> Vec<String> {
+    let hash = encode(record).expect("every value of these types can be stored");
+    hash.iter().map(|(name, value)| format!("{} {}", name.escape_ascii(), value.escape_ascii())).collect()
+}

@@ -1,0 +1,200 @@
+//! Keys: different ids have different keys, no id leaves its prefix or chooses its cluster slot, and whatever stands
+//! for an id has its key.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use arbitrary::Arbitrary;
+use cache_aside::proof::keys;
+use cache_aside::{CacheKey, Cacheable, Error};
+use redis::cluster_routing::Slot;
+
+const MAX_ID_BYTES: usize = 1024;
+
+#[derive(Debug, Cacheable)]
+#[cacheable(namespace = "fuzz", entity = "text")]
+struct ByText {
+    #[cacheable(id)]
+    id: String,
+}
+
+#[derive(Debug, Cacheable)]
+#[cacheable(entity = "number", version = 3)]
+struct ByNumber {
+    #[cacheable(id)]
+    id: u64,
+}
+
+#[derive(Debug, Cacheable)]
+#[cacheable(entity = "text_and_number")]
+struct ByTextAndNumber {
+    #[cacheable(id)]
+    text: String,
+    #[cacheable(id)]
+    number: u64,
+}
+
+#[derive(Debug, Cacheable)]
+#[cacheable(namespace = "fuzz", entity = "texts")]
+struct ByTexts {
+    #[cacheable(id)]
+    left: String,
+    #[cacheable(id)]
+    right: String,
+}
+
+/// Texts and numbers that ids are made of.
+#[derive(Debug, Arbitrary)]
+pub(crate) struct Input {
+    texts: [Vec<Piece>; 3],
+    numbers: [u64; 2],
+    cut: u16,
+}
+
+#[derive(Debug, Arbitrary)]
+enum Piece {
+    Text(String),
+    Char(char),
+    /// What has a meaning in keys, patterns or hash tags, or looks as if it were escaped already.
+    Special(u8),
+    Repeated(char, u16),
+}
+
+const SPECIAL: [&str; 16] =
+    [":", "/", "{", "}", "%", "%2F", "%252F", "%3a", "@", "~", "*", ":lock", "{}", "}{", "\0", "cache:fuzz:text:"];
+
+fn text(pieces: &[Piece]) -> String {
+    let mut text = String::new();
+    for piece in pieces {
+        match piece {
+            Piece::Text(part) => text.push_str(part),
+            Piece::Char(char) => text.push(*char),
+            Piece::Special(which) => text.push_str(SPECIAL[usize::from(*which) % SPECIAL.len()]),
+            Piece::Repeated(char, times) => text.extend((0..*times % 1100).map(|_| *char)),
+        }
+    }
+    text
+}
+
+/// The properties.
+pub(crate) fn check(input: &Input) {
+    let [one, other, third] = input.texts.each_ref().map(|pieces| text(pieces));
+    let [number, other_number] = input.numbers;
+    // The same text with its boundary at another place.
+    let joined = format!("{one}{other}");
+    let (head, tail) = joined.split_at(joined.floor_char_boundary(usize::from(input.cut)));
+
+    let ids = [&one, &other, &third, &format!("{one}/{other}"), &joined, &number.to_string()];
+    check_pairs::<ByText>(&ids.map(|id| id.to_owned()), |id| vec![id.clone()]);
+    check_pairs::<ByNumber>(&[number, other_number], |id| vec![id.to_string()]);
+    let ids = [(&one, number), (&one, other_number), (&other, number), (&format!("{one}/{number}"), other_number)];
+    check_pairs::<ByTextAndNumber>(&ids.map(|(text, number)| (text.clone(), number)), |(text, number)| {
+        vec![text.clone(), number.to_string()]
+    });
+    let ids = [(&*one, &*other), (&other, &one), (head, tail), (&one, &third), (&joined, "x"), ("x", &joined)];
+    check_pairs::<ByTexts>(&ids.map(|(left, right)| (left.to_owned(), right.to_owned())), |(left, right)| {
+        vec![left.clone(), right.clone()]
+    });
+    check_stand_ins(&one, &other, number);
+}
+
+/// Each id's key is what the grammar says, and no two ids have the same.
+fn check_pairs<T: Cacheable>(ids: &[T::Id], parts: impl Fn(&T::Id) -> Vec<String>)
+where
+    T::Id: CacheKey<T::Id>,
+    for<'a> &'a T::Id: CacheKey<T::Id>,
+{
+    let keys: Vec<_> = ids.iter().map(|id| check_one::<T>(&id, &parts(id))).collect();
+    for (at, one) in ids.iter().enumerate() {
+        for (other_at, other) in ids.iter().enumerate() {
+            if let (Some(key), Some(other_key)) = (&keys[at], &keys[other_at]) {
+                assert_eq!(key == other_key, one == other, "{key:?}, {other_key:?}");
+            }
+        }
+    }
+}
+
+fn check_one<T: Cacheable>(id: &impl CacheKey<T::Id>, parts: &[String]) -> Option<String> {
+    let is_valid = parts.iter().all(|part| !part.is_empty()) && escaped_bytes(parts) <= MAX_ID_BYTES;
+    let (key, lock) = match keys::<T>(id) {
+        Ok(keys) => keys,
+        Err(error) => {
+            assert!(matches!(error, Error::InvalidId { .. }), "{error:?}");
+            assert!(error.to_string().chars().count() < 250, "{error}");
+            assert!(!is_valid, "{parts:?} is refused: {error}");
+            return None;
+        }
+    };
+    assert!(is_valid, "{parts:?} is not refused");
+    let escaped = key.strip_prefix(&prefix::<T>()).expect("the key begins with the prefix");
+    assert!(!escaped.contains([':', '{', '}']), "{key}");
+    assert!(!escaped.bytes().any(|byte| byte <= b' ' || byte == 0x7F), "{key:?}");
+    assert_eq!(escaped.split('/').map(unescaped).collect::<Vec<_>>(), parts);
+    assert_eq!(lock, format!("{{{key}}}:lock"));
+    assert_eq!(Slot::for_key(&lock), Slot::for_key(&key), "{key}");
+    Some(key)
+}
+
+fn prefix<T: Cacheable>() -> String {
+    let namespace = T::SCHEMA.namespace.map(|namespace| format!("{namespace}:")).unwrap_or_default();
+    let version = T::SCHEMA.version.map(|version| format!("@{version}")).unwrap_or_default();
+    format!("cache:{namespace}{}{version}:", T::SCHEMA.entity)
+}
+
+fn escaped_bytes(parts: &[String]) -> usize {
+    let is_escaped = |byte: u8| byte <= 0x20 || byte == 0x7F || b"%:/{}".contains(&byte);
+    let bytes = parts.iter().flat_map(|part| part.bytes());
+    bytes.map(|byte| if is_escaped(byte) { 3 } else { 1 }).sum::<usize>() + parts.len() - 1
+}
+
+fn unescaped(part: &str) -> String {
+    let mut pieces = part.split('%');
+    let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_vec();
+    for piece in pieces {
+        let (digits, rest) = piece.split_at(2);
+        assert!(!digits.contains(|digit: char| digit.is_ascii_lowercase()), "{part}");
+        bytes.push(u8::from_str_radix(digits, 16).expect("two digits follow `%`"));
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(bytes).expect("an escape is one ASCII byte")
+}
+
+/// Whatever stands for an id has its key, and becomes it.
+fn check_stand_ins(one: &str, other: &str, number: u64) {
+    fn check<T: Cacheable>(key: impl CacheKey<T::Id>, id: &T::Id, wanted: Option<&String>)
+    where
+        T::Id: std::fmt::Debug,
+    {
+        assert_eq!(keys::<T>(&key).ok().map(|(key, _)| key).as_ref(), wanted);
+        assert_eq!(&key.into_id(), id);
+    }
+
+    let id = one.to_owned();
+    let wanted = keys::<ByText>(&id).ok().map(|(key, _)| key);
+    let wanted = wanted.as_ref();
+    check::<ByText>(one, &id, wanted);
+    check::<ByText>(&one, &id, wanted);
+    check::<ByText>(&id, &id, wanted);
+    check::<ByText>(Cow::Borrowed(one), &id, wanted);
+    check::<ByText>(&Cow::<str>::Owned(id.clone()), &id, wanted);
+    check::<ByText>(Arc::<str>::from(one), &id, wanted);
+    check::<ByText>(&Box::<str>::from(one), &id, wanted);
+    check::<ByText>(id.clone(), &id, wanted);
+
+    let wanted = keys::<ByNumber>(&number).ok().map(|(key, _)| key);
+    check::<ByNumber>(&number, &number, wanted.as_ref());
+
+    let id = (one.to_owned(), number);
+    let wanted = keys::<ByTextAndNumber>(&id).ok().map(|(key, _)| key);
+    let wanted = wanted.as_ref();
+    check::<ByTextAndNumber>((one, number), &id, wanted);
+    check::<ByTextAndNumber>(&(one, number), &id, wanted);
+    check::<ByTextAndNumber>((Cow::Borrowed(one), &number), &id, wanted);
+
+    let id = (one.to_owned(), other.to_owned());
+    let wanted = keys::<ByTexts>(&id).ok().map(|(key, _)| key);
+    let wanted = wanted.as_ref();
+    check::<ByTexts>((one, other), &id, wanted);
+    check::<ByTexts>(&id, &id, wanted);
+    check::<ByTexts>((&id.0, Arc::<str>::from(other)), &id, wanted);
+}
