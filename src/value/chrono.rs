@@ -21,8 +21,10 @@ impl FieldValue for DateTime<Utc> {
 #[diagnostic::do_not_recommend]
 impl FieldValue for DateTime<FixedOffset> {
     fn encode(&self) -> Option<Vec<u8>> {
-        // RFC 3339 has offsets of whole minutes. With any other, the point in time is kept and the offset isn't.
-        if self.offset().local_minus_utc() % 60 != 0 {
+        // RFC 3339 has offsets of whole minutes, and `chrono` panics on a local time beyond its first or last year.
+        // Then the point in time is kept and the offset isn't.
+        let is_whole = self.offset().local_minus_utc() % 60 == 0;
+        if !is_whole || self.naive_utc().checked_add_offset(*self.offset()).is_none() {
             return self.to_utc().encode();
         }
         Some(self.to_rfc3339_opts(SecondsFormat::AutoSi, true).into_bytes())
