@@ -168,8 +168,12 @@ fn without_secrets(url: &str) -> String {
     if !url.contains(['@', '?', '#']) {
         return url.to_owned();
     }
-    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
-    format!("{scheme}://..")
+    // What stands before a later `://` is no scheme, but the rest of a URL that has none.
+    let is_scheme = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    match url.split_once("://") {
+        Some((scheme, _)) if is_scheme(scheme) => format!("{scheme}://.."),
+        _ => "..".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -178,9 +182,14 @@ mod tests {
 
     #[test]
     fn shows_no_secret() {
-        for url in
-            ["redis://u:secret@host", "redis://:se@cret@host:1", "secret@host", "unix:///p?pass=secret", "x://a#secret"]
-        {
+        for url in [
+            "redis://u:secret@host",
+            "redis://:se@cret@host:1",
+            "secret@host",
+            "unix:///p?pass=secret",
+            "x://a#secret",
+            "u:secret@host?next=x://y",
+        ] {
             let shown = without_secrets(url);
             assert!(!shown.contains("secret") && !shown.contains("cret"), "{shown}");
         }

@@ -153,6 +153,13 @@ async fn refused(url: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_bad_url_is_refused_without_what_may_be_a_password() {
+    let text = refused("redis://127.0.0.1?protocol=resp9;pass=secret").await;
+    assert!(text.contains("Invalid protocol version"), "{text}");
+    refused("user:secret@127.0.0.1?next=x://y").await;
+}
+
+#[tokio::test]
 async fn connecting_to_nothing_names_the_address_and_what_to_do() {
     let port = free_port();
     let text = refused(&format!("redis://user:secret@127.0.0.1:{port}")).await;

@@ -25,7 +25,7 @@ pub(in crate::backend) struct Address(ConnectionInfo);
 
 impl Address {
     pub(in crate::backend) fn parse(url: &str) -> Result<Self, String> {
-        let mut info = url.into_connection_info().map_err(|error| error.to_string())?;
+        let mut info = url.into_connection_info().map_err(|error| without_detail(&error))?;
         let mut settings = info.redis_settings().clone();
         // With RESP3 the driver notices a cut connection while it is idle. A `protocol` in the URL is the user's choice.
         let query = url.rsplit_once('?').map_or("", |(_, query)| query);
@@ -38,6 +38,13 @@ impl Address {
         info = info.set_redis_settings(settings).set_tcp_settings(tcp);
         Ok(Self(info))
     }
+}
+
+/// What the driver says about a URL, without what it quotes: a part of a query may be a password.
+fn without_detail(error: &RedisError) -> String {
+    let text = error.to_string();
+    let detail = error.detail().and_then(|detail| text.strip_suffix(detail));
+    detail.map_or(text.as_str(), |rest| rest.trim_end_matches(": ")).to_owned()
 }
 
 impl fmt::Display for Address {
