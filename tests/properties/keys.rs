@@ -82,7 +82,8 @@ pub(crate) fn check(input: &Input) {
     let [number, other_number] = input.numbers;
     // The same text with its boundary at another place.
     let joined = format!("{one}{other}");
-    let (head, tail) = joined.split_at(joined.floor_char_boundary(usize::from(input.cut)));
+    let cut = (0..=usize::from(input.cut)).rev().find(|at| joined.is_char_boundary(*at));
+    let (head, tail) = joined.split_at(cut.unwrap_or_default());
 
     let ids = [&one, &other, &third, &format!("{one}/{other}"), &joined, &number.to_string()];
     check_pairs::<ByText>(&ids.map(|id| id.to_owned()), |id| vec![id.clone()]);

@@ -15,7 +15,7 @@ const TURNS_TO_END_IN: u32 = 8;
 #[derive(Debug, Arbitrary)]
 pub(crate) enum Input {
     Text(String),
-    Url(Url),
+    Url(Box<Url>),
 }
 
 /// A URL, well formed or nearly so.
