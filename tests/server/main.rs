@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod bad_input;
+mod cancellation;
 mod failures;
 mod faults;
 mod fixture;
