@@ -50,6 +50,17 @@ impl Flavor {
     }
 }
 
+/// Why a server does not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Mistake {
+    #[error("{0:?} not found: run ./scripts/install-servers")]
+    NotInstalled(PathBuf),
+    #[error("port {0} is taken by another process")]
+    PortTaken(u16),
+    #[error("{0}")]
+    NotRunning(String),
+}
+
 /// A running server; dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -69,16 +80,23 @@ impl Server {
     /// The same, with more settings, such as `["--requirepass", "secret"]`.
     pub(crate) async fn start_with(flavor: Flavor, args: &[&str]) -> Server {
         for _ in 0..PORTS_TRIED {
-            let port = free_port();
-            let dir = short_dir();
-            let process = spawn(flavor, port, dir.path(), args);
-            let args = args.iter().copied().map(String::from).collect();
-            let mut server = Server { flavor, args, port, dir, process };
-            if server.came_up().await {
-                return server;
+            match Server::try_start(flavor, free_port(), args).await {
+                Ok(server) => return server,
+                Err(Mistake::PortTaken(_)) => {}
+                Err(mistake) => panic!("{mistake}"),
             }
         }
         panic!("{flavor:?}: {PORTS_TRIED} ports in a row were taken between choosing and starting");
+    }
+
+    /// Starts a server on this port, or says what is in the way.
+    pub(crate) async fn try_start(flavor: Flavor, port: u16, args: &[&str]) -> Result<Server, Mistake> {
+        let dir = short_dir();
+        let process = spawn(flavor, port, dir.path(), args)?;
+        let args = args.iter().copied().map(String::from).collect();
+        let mut server = Server { flavor, args, port, dir, process };
+        server.came_up().await?;
+        Ok(server)
     }
 
     pub(crate) fn url(&self) -> String {
@@ -114,9 +132,9 @@ impl Server {
     /// Kills what still runs and starts the server anew on the same port: empty, unless its settings say otherwise.
     pub(crate) async fn restart(&mut self) {
         self.kill().await;
-        self.process = spawn(self.flavor, self.port, self.dir.path(), &self.args);
-        let port = self.port;
-        assert!(self.came_up().await, "port {port} was taken while its server was down");
+        let restarted = spawn(self.flavor, self.port, self.dir.path(), &self.args);
+        self.process = restarted.unwrap_or_else(|mistake| panic!("{mistake}"));
+        self.came_up().await.unwrap_or_else(|mistake| panic!("{mistake}"));
     }
 
     /// A bare client, to look at what is stored. The server must not ask for a password.
@@ -153,22 +171,25 @@ impl Server {
             .collect()
     }
 
-    /// Waits until the server answers; `false` says that another process holds its port.
-    async fn came_up(&mut self) -> bool {
+    /// Waits until the server answers.
+    async fn came_up(&mut self) -> Result<(), Mistake> {
         let begun = Instant::now();
         loop {
             if answers_ping(self.dir.path()) {
-                return true;
+                return Ok(());
             }
             let ended = self.ended();
             let log = fs::read_to_string(log_in(self.dir.path())).unwrap_or_default();
             if let Some(status) = ended {
-                let taken = log.contains("Address already in use");
-                assert!(taken, "{:?} ended with {status}:\n{log}", self.flavor);
-                return false;
+                return Err(if log.contains("Address already in use") {
+                    Mistake::PortTaken(self.port)
+                } else {
+                    Mistake::NotRunning(format!("{:?} ended with {status}:\n{log}", self.flavor))
+                });
             }
-            let waiting = begun.elapsed() < START_LIMIT;
-            assert!(waiting, "{:?} gave no answer to PING:\n{log}", self.flavor);
+            if begun.elapsed() >= START_LIMIT {
+                return Err(Mistake::NotRunning(format!("{:?} gave no answer to PING:\n{log}", self.flavor)));
+            }
             sleep(POLL).await;
         }
     }
@@ -209,7 +230,7 @@ pub(crate) fn free_port() -> u16 {
         .expect("one of 16,384 ports is free")
 }
 
-fn spawn(flavor: Flavor, port: u16, dir: &Path, args: &[impl AsRef<OsStr>]) -> Child {
+fn spawn(flavor: Flavor, port: u16, dir: &Path, args: &[impl AsRef<OsStr>]) -> Result<Child, Mistake> {
     let binary = flavor.binary();
     let log = File::create(log_in(dir)).expect("the folder is writable");
     let started = Command::new(&binary)
@@ -224,9 +245,9 @@ fn spawn(flavor: Flavor, port: u16, dir: &Path, args: &[impl AsRef<OsStr>]) -> C
         .stdout(log.try_clone().expect("a file handle can be cloned"))
         .stderr(log)
         .spawn();
-    started.unwrap_or_else(|error| match error.kind() {
-        ErrorKind::NotFound => panic!("{binary:?} not found: run ./scripts/install-servers"),
-        _ => panic!("{binary:?} does not start: {error}"),
+    started.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Mistake::NotInstalled(binary),
+        _ => Mistake::NotRunning(format!("{binary:?} does not start: {error}")),
     })
 }
 

@@ -1,0 +1,70 @@
+//! The parent process: makes sure that the run makes sense, starts the server, and says at the end how it went.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use cache_aside::Backend;
+
+use crate::harness::{Server, free_port};
+use crate::options::Options;
+use crate::run::Run;
+use crate::wire::Job;
+
+pub(crate) async fn conduct(options: &Options) -> Result<ExitCode> {
+    refuse_what_makes_no_sense(options)?;
+    let (server, url) = server_and_url(options).await?;
+    Backend::connect(&url).await?;
+    let seed = options.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    let job = Job {
+        url,
+        // Runs on one server don't meet.
+        namespace: format!("torture-{:016x}", rand::random::<u64>()),
+        seed,
+        keys: options.keys,
+        readers: options.readers,
+        writers: options.writers,
+        without: options.without.clone(),
+        owns_server: server.is_some(),
+    };
+    let Options { processes, readers, writers, .. } = options;
+    eprintln!("seed {seed}, {processes} processes with {readers} readers and {writers} writers each");
+    let (began, mut run) = (Instant::now(), Run::start(options, job).await?);
+    let rounds = run.rounds().await;
+    run.end();
+    println!("{}", run.summary);
+    rounds?;
+    if run.summary.violations > 0 {
+        return Ok(ExitCode::FAILURE);
+    }
+    let never = run.summary.missing(began.elapsed());
+    if !never.is_empty() {
+        eprintln!("torture: too little happened to prove anything: there was never a {}", never.join(", never a "));
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn refuse_what_makes_no_sense(options: &Options) -> Result<()> {
+    if let Some(guard) = &options.without
+        && !cfg!(feature = "__proof")
+    {
+        bail!(
+            "--without needs hooks that only proofs have: \
+             cargo run --release --features __proof --example torture -- --without {guard}"
+        );
+    }
+    if options.url.as_deref().is_some_and(|url| url.starts_with("memory:")) && options.processes > 1 {
+        bail!("memory:// is the memory of one process: add --processes 1");
+    }
+    Ok(())
+}
+
+async fn server_and_url(options: &Options) -> Result<(Option<Server>, String)> {
+    if let Some(url) = &options.url {
+        return Ok((None, url.clone()));
+    }
+    let server = Server::try_start(options.server.flavor(), options.port.unwrap_or_else(free_port), &[]).await?;
+    let url = server.url();
+    Ok((Some(server), url))
+}

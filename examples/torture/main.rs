@@ -1,0 +1,60 @@
+//! Tortures a cache, and checks every answer: several processes with many tasks read and write hundreds of rows of a
+//! versioned primary through tiny lifetimes, slow and failing loaders and dropped calls. Each call is recorded; a
+//! checker then sees whether any result was older than what had returned before the call started, newer than the
+//! primary, or not whole, and whether a lease was granted over a live entry.
+//!
+//! ```text
+//! cargo run --release --example torture -- --seconds 60                              # starts a redis-server itself
+//! cargo run --release --example torture -- --server valkey-9.1 --seconds 60          # or redis-8.2
+//! cargo run --release --example torture -- --url redis://127.0.0.1:6379 --seconds 600 --processes 3 --writers 2
+//! cargo run --release --example torture -- --url memory:// --processes 1
+//! cargo run --release --features __proof --example torture -- --without recheck      # has to find something
+//! ```
+//!
+//! It ends with 0 when all is well, with 1 after a violation or when too little happened to prove anything, and with 2
+//! when it could not run.
+
+mod cached;
+mod check;
+mod clock;
+mod conductor;
+mod guards;
+#[path = "../../tests/server/harness.rs"]
+#[allow(dead_code, reason = "the tool starts and ends a server, and does nothing else with it")]
+mod harness;
+mod history;
+mod judge;
+mod link;
+mod loader;
+mod operations;
+mod options;
+mod primary;
+mod progress;
+mod row;
+mod run;
+mod story;
+mod summary;
+mod wire;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::options::{Options, Part};
+
+/// Violations exit with 1.
+const COULD_NOT_RUN: u8 = 2;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    let ended = match &options.part {
+        Some(Part::Worker { socket, process }) => worker::run(socket, *process).await.map(|()| ExitCode::SUCCESS),
+        None => conductor::conduct(&options).await,
+    };
+    ended.unwrap_or_else(|error| {
+        eprintln!("torture: {error:#}");
+        ExitCode::from(COULD_NOT_RUN)
+    })
+}

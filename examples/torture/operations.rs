@@ -1,0 +1,332 @@
+//! What readers and writers do: one operation after the other, drawn from the task's own random sequence.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use cache_aside::{Cache, Error};
+use rand::RngExt;
+use rand::rngs::StdRng;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::cached::{self, Record, inspected};
+use crate::clock;
+use crate::history::{Call, Ended, Kind, Read, Recorder, Source};
+use crate::link::Link;
+use crate::loader::{self, Plan};
+use crate::row::{Change, Fields, NoteChange, Row};
+use crate::wire::Round;
+
+/// What the tasks of one process share for one round.
+pub(crate) struct Stage {
+    pub(crate) process: u16,
+    pub(crate) round: Round,
+    pub(crate) keys: u32,
+    pub(crate) link: Link,
+    pub(crate) recorder: Recorder,
+    /// The first two share their flights.
+    pub(crate) caches: [Cache<Record>; 3],
+    /// With every guard in its place, and without delays.
+    pub(crate) bare: Cache<Record>,
+    pub(crate) loads: AtomicU64,
+}
+
+impl Stage {
+    pub(crate) fn id(&self, key: u32) -> String {
+        format!("{}.{key}", self.round.number)
+    }
+
+    /// A number that no other load of any process has. Never 0.
+    pub(crate) fn next_load(&self) -> u64 {
+        const MOST_PROCESSES: u64 = 64;
+        (self.loads.fetch_add(1, Ordering::Relaxed) + 1) * MOST_PROCESSES + u64::from(self.process)
+    }
+
+    /// A call that has ended well and brought nothing, to be filled in.
+    pub(crate) fn call(&self, key: u32, task: u16, kind: Kind) -> Call {
+        let (process, ended, read) = (self.process, Ended::Done, Read::Nothing);
+        Call { key, process, task, kind, start: 0, end: 0, ended, read, source: None, committed: None }
+    }
+}
+
+/// A call's outcome as the history wants it.
+struct Told {
+    ended: Ended,
+    read: Read,
+    source: Option<Source>,
+}
+
+impl Told {
+    fn read(record: Option<&Record>, source: Option<Source>) -> Self {
+        let read = record.map_or(Read::Absent, |record| Read::Record(record.seen()));
+        Self { ended: Ended::Done, read, source }
+    }
+
+    /// A read of the cache alone, where nothing is no news.
+    fn peeked(record: Option<&Record>) -> Self {
+        let read = record.map_or(Read::Nothing, |record| Read::Record(record.seen()));
+        Self { ended: Ended::Done, read, source: None }
+    }
+
+    fn written(applied: bool) -> Self {
+        let ended = if applied { Ended::Done } else { Ended::NothingThere };
+        Self { ended, read: Read::Nothing, source: None }
+    }
+}
+
+/// One reading or writing task.
+pub(crate) struct Actor {
+    pub(crate) stage: Arc<Stage>,
+    pub(crate) task: u16,
+    pub(crate) rng: StdRng,
+}
+
+impl Actor {
+    pub(crate) async fn read_until(mut self, end: Instant) -> Result<()> {
+        while Instant::now() < end {
+            self.read_once().await;
+            self.rest(2_000).await;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn write_until(mut self, end: Instant) -> Result<()> {
+        while Instant::now() < end {
+            self.write_once().await?;
+            self.rest(6_000).await;
+        }
+        Ok(())
+    }
+
+    async fn read_once(&mut self) {
+        let (key, cache, patience) = (self.draw_key(), self.draw_cache(), self.draw_patience());
+        let id = self.stage.id(key);
+        let plan = Plan::draw(&mut self.rng);
+        let (stage, task) = (self.stage.clone(), self.task);
+        let load = move |id| loader::load(stage, key, task, id, plan);
+        match self.rng.random_range(0..100) {
+            0..25 => {
+                let get = cache.get(id, load);
+                self.call(key, Kind::Get, patience, None, get, |record| Told::read(record.as_deref(), None)).await;
+            }
+            25..70 => {
+                let lookup = cache.lookup(id, load);
+                let tell = |lookup: cache_aside::Lookup<Record>| {
+                    Told::read(lookup.value.as_deref(), Source::of(lookup.outcome))
+                };
+                self.call(key, Kind::Lookup, patience, None, lookup, tell).await;
+            }
+            70..90 => {
+                let peek = cache.peek(id);
+                self.call(key, Kind::Peek, patience, None, peek, |record| Told::peeked(record.as_deref())).await;
+            }
+            90..94 => {
+                let inspect = cache.inspect(id);
+                let tell = |inspection| Told { read: inspected(&inspection), ..Told::written(true) };
+                self.call(key, Kind::Inspect, patience, None, inspect, tell).await;
+            }
+            94..97 => {
+                let refresh = cache.refresh(id, load);
+                let tell = |record: Option<Arc<Record>>| Told::read(record.as_deref(), None);
+                self.call(key, Kind::Refresh, patience, None, refresh, tell).await;
+            }
+            _ => {
+                self.invalidate(&cache, key, patience).await;
+            }
+        }
+    }
+
+    async fn write_once(&mut self) -> Result<()> {
+        let (key, change) = (self.draw_key(), self.draw_change());
+        if is_updated_in_place(key) {
+            return self.write_under_lock(key, change).await;
+        }
+        if self.rng.random_bool(0.1) {
+            return self.write_many(key, change).await;
+        }
+        self.stage.link.commit(self.stage.round.number, key, change).await?;
+        self.rest(3_000).await;
+        let (cache, patience) = (self.draw_cache(), self.draw_patience());
+        self.invalidate(&cache, key, patience).await;
+        Ok(())
+    }
+
+    /// Commits to several rows, and invalidates them in one call.
+    async fn write_many(&mut self, first: u32, change: Change) -> Result<()> {
+        let others = self.rng.random_range(1..5);
+        let drawn: Vec<_> = (0..others).map(|_| self.draw_key()).collect();
+        let keys: Vec<_> =
+            std::iter::once(first).chain(drawn.into_iter().filter(|key| !is_updated_in_place(*key))).collect();
+        for key in &keys {
+            self.stage.link.commit(self.stage.round.number, *key, change).await?;
+        }
+        let cache = self.draw_cache();
+        let start = clock::now();
+        let results = cache.invalidate_many(keys.iter().map(|key| self.stage.id(*key))).await;
+        let end = clock::now();
+        for (key, result) in keys.into_iter().zip(results) {
+            let ended = if result.is_ok() { Ended::Done } else { Ended::Failed };
+            let call = self.stage.call(key, self.task, Kind::InvalidateMany);
+            self.stage.recorder.record(Call { start, end, ended, ..call });
+        }
+        Ok(())
+    }
+
+    /// Commits and updates in place, under the row's lock until the cache is right again.
+    async fn write_under_lock(&mut self, key: u32, change: Change) -> Result<()> {
+        let (link, round) = (self.stage.link.clone(), self.stage.round.number);
+        let state = link.lock_and_commit(round, key, change).await?;
+        self.rest(3_000).await;
+        let (cache, patience, way) = (self.draw_cache(), self.draw_patience(), self.rng.random_range(0..100));
+        let done = match (state.row, change) {
+            (Some(row), Change::Put(set)) if way < 80 => {
+                let set = if state.created { Fields::ALL } else { set };
+                self.update(&cache, key, patience, Written { version: state.version, row, set }, way).await
+            }
+            _ => self.invalidate(&cache, key, patience).await,
+        };
+        if !done {
+            self.invalidate_in_any_case(&cache, key).await?;
+        }
+        link.unlock(round, key);
+        Ok(())
+    }
+
+    async fn update(
+        &mut self,
+        cache: &Cache<Record>,
+        key: u32,
+        patience: Option<Duration>,
+        written: Written,
+        way: u32,
+    ) -> bool {
+        let (id, fields) = (self.stage.id(key), Record::FIELDS);
+        let Written { version, row, set } = written;
+        let committed = Some(version);
+        if way < 25 {
+            let modify = cache.modify(id, move |record| record.set(set, &row));
+            let tell = |record: Option<Arc<Record>>| Told {
+                ended: Told::written(record.is_some()).ended,
+                ..Told::peeked(record.as_deref())
+            };
+            return self.call(key, Kind::Modify, patience, committed, modify, tell).await;
+        }
+        if set == Fields::PRICE {
+            let update = cache.update_field(id, fields.price, row.price);
+            return self.call(key, Kind::UpdateField, patience, committed, update, Told::written).await;
+        }
+        if set == Fields::NAME {
+            let update = cache.update_field(id, fields.name, cached::name_of(row.name));
+            return self.call(key, Kind::UpdateField, patience, committed, update, Told::written).await;
+        }
+        let update = cache.update_fields(id, cached::changes(set, &row));
+        self.call(key, Kind::UpdateFields, patience, committed, update, Told::written).await
+    }
+
+    async fn invalidate(&self, cache: &Cache<Record>, key: u32, patience: Option<Duration>) -> bool {
+        let tell = |_was_there| Told::written(true);
+        self.call(key, Kind::Invalidate, patience, None, cache.invalidate(self.stage.id(key)), tell).await
+    }
+
+    /// What became of an update is unknown: the row stays locked until an invalidation was carried out.
+    async fn invalidate_in_any_case(&self, cache: &Cache<Record>, key: u32) -> Result<()> {
+        const TRIES: u32 = 10;
+        for _ in 0..TRIES {
+            if self.invalidate(cache, key, None).await {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        bail!("the cache can't be reached: {TRIES} invalidations in a row have failed");
+    }
+
+    /// Makes a call, drops it when it takes longer than the caller's patience, and records it. Whether it ended well.
+    async fn call<R>(
+        &self,
+        key: u32,
+        kind: Kind,
+        patience: Option<Duration>,
+        committed: Option<u64>,
+        work: impl Future<Output = Result<R, Error>>,
+        tell: impl FnOnce(R) -> Told,
+    ) -> bool {
+        let start = clock::now();
+        let ended = match patience {
+            Some(patience) => timeout(patience, work).await.ok(),
+            None => Some(work.await),
+        };
+        let end = clock::now();
+        let without_result = |ended| Told { ended, ..Told::written(true) };
+        let Told { ended, read, source } = match ended {
+            Some(Ok(result)) => tell(result),
+            Some(Err(_)) => without_result(Ended::Failed),
+            None => without_result(Ended::Dropped),
+        };
+        let call = self.stage.call(key, self.task, kind);
+        self.stage.recorder.record(Call { start, end, ended, read, source, committed, ..call });
+        matches!(ended, Ended::Done | Ended::NothingThere)
+    }
+
+    /// A few rows get most of the calls, from all processes.
+    fn draw_key(&mut self) -> u32 {
+        let drawn = self.rng.random::<f64>().powi(4) * f64::from(self.stage.keys);
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "from 0 to below the number of keys"
+        )]
+        let key = drawn as u32;
+        key.min(self.stage.keys - 1)
+    }
+
+    fn draw_cache(&mut self) -> Cache<Record> {
+        self.stage.caches[self.rng.random_range(0..self.stage.caches.len())].clone()
+    }
+
+    /// Some calls are dropped when they aren't done after a random time.
+    fn draw_patience(&mut self) -> Option<Duration> {
+        let patience = Duration::from_micros(self.rng.random_range(0..10_000));
+        self.rng.random_bool(0.1).then_some(patience)
+    }
+
+    fn draw_change(&mut self) -> Change {
+        if self.rng.random_bool(0.15) {
+            return Change::Delete;
+        }
+        let note =
+            [NoteChange::Kept, NoteChange::Kept, NoteChange::Set, NoteChange::Removed][self.rng.random_range(0..4)];
+        Change::Put(match self.rng.random_range(0..5) {
+            0 => Fields::PRICE,
+            1 => Fields::NAME,
+            2 => Fields { note, ..Fields::PRICE },
+            3 => Fields { price: self.rng.random(), stock: true, weight: self.rng.random(), name: false, note },
+            _ => Fields { price: false, stock: self.rng.random(), weight: true, name: self.rng.random(), note },
+        })
+    }
+
+    async fn rest(&mut self, most_micros: u64) {
+        if self.rng.random_bool(0.5) {
+            sleep(Duration::from_micros(self.rng.random_range(0..most_micros))).await;
+        }
+    }
+}
+
+/// What a writer has committed.
+struct Written {
+    version: u64,
+    row: Row,
+    set: Fields,
+}
+
+impl Fields {
+    const NONE: Self = Self { price: false, stock: false, weight: false, name: false, note: NoteChange::Kept };
+    const PRICE: Self = Self { price: true, ..Self::NONE };
+    const NAME: Self = Self { name: true, ..Self::NONE };
+    const ALL: Self = Self { price: true, stock: true, weight: true, name: true, note: NoteChange::Set };
+}
+
+/// Half of the rows are only ever invalidated, by writers that know nothing of each other.
+fn is_updated_in_place(key: u32) -> bool {
+    key % 2 == 1
+}

@@ -1,0 +1,306 @@
+//! The rounds of a run: calls them out to the workers, collects what was recorded, and has each checked while the next one
+//! runs. Each round is on fresh keys, so that no more than two rounds are ever remembered.
+
+use std::fmt::Write as _;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, BufReader};
+use tokio::net::UnixListener;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::{Interval, interval_at, timeout};
+
+use crate::history::Call;
+use crate::judge::{Judgement, Played, judge};
+use crate::link::Sender;
+use crate::options::Options;
+use crate::primary::{Asker, Primary};
+use crate::progress::Progress;
+use crate::summary::Summary;
+use crate::wire::{self, Counts, Job, Round, ToParent, ToWorker};
+
+const ROUND: Duration = Duration::from_secs(3);
+/// How long workers may take to start, or to end a round: longer than all their own deadlines together.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Run {
+    pub(crate) summary: Summary,
+    seconds: u64,
+    keys: u32,
+    only_round: Option<u64>,
+    /// The command that plays a round again, without the round.
+    again: String,
+    primary: Arc<Primary>,
+    workers: Vec<Sender>,
+    news: mpsc::UnboundedReceiver<(u16, News)>,
+    check: Option<JoinHandle<Judgement>>,
+    progress: Progress,
+    ticks: Interval,
+    signals: [Signal; 2],
+    /// Killed when the run is dropped.
+    _children: Vec<Child>,
+    _folder: TempDir,
+}
+
+/// What a worker says, its questions to the primary aside.
+enum News {
+    Ready,
+    History { round: u64, calls: Vec<Call> },
+    Done(Counts),
+    Failed(String),
+    Lost,
+}
+
+/// What a run waits for.
+enum Event {
+    News(u16, News),
+    Judged,
+    Interrupted,
+}
+
+/// Whether to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Continue,
+    Stop,
+}
+
+impl Run {
+    /// Starts the workers, and waits until they are connected to the cache.
+    pub(crate) async fn start(options: &Options, job: Job) -> Result<Self> {
+        let folder = TempDir::with_prefix_in("cache-aside-", "/tmp").context("/tmp is not writable")?;
+        let socket = folder.path().join("primary.sock");
+        let listener = UnixListener::bind(&socket).context("can't listen for the workers")?;
+        let executable = std::env::current_exe().context("can't find the own executable")?;
+        let mut children = Vec::new();
+        for process in 0..options.processes {
+            let mut command = Command::new(&executable);
+            command.arg("worker").arg(&socket).arg(process.to_string()).stdin(Stdio::null()).kill_on_drop(true);
+            children.push(command.spawn().context("can't start a worker")?);
+        }
+        let (primary, (news_in, news)) = (Arc::new(Primary::default()), mpsc::unbounded_channel());
+        let mut workers = Vec::new();
+        for _ in 0..options.processes {
+            let accepted = timeout(PATIENCE, listener.accept()).await.context("a worker does not start")?;
+            let (reader, writer) = accepted.context("can't accept a worker")?.0.into_split();
+            let sender = Sender::over(writer);
+            sender.send(&ToWorker::Job(job.clone()));
+            tokio::spawn(hear(BufReader::new(reader), sender.clone(), primary.clone(), news_in.clone()));
+            workers.push(sender);
+        }
+        let progress = Progress::new(options.seconds);
+        let first_tick = tokio::time::Instant::now() + progress.pace();
+        let mut run = Self {
+            summary: Summary::default(),
+            seconds: options.seconds,
+            keys: options.keys,
+            only_round: options.round,
+            again: again(options, job.seed),
+            primary,
+            workers,
+            news,
+            check: None,
+            ticks: interval_at(first_tick, progress.pace()),
+            progress,
+            signals: [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?],
+            _children: children,
+            _folder: folder,
+        };
+        run.until_ready().await?;
+        Ok(run)
+    }
+
+    /// Plays and checks rounds until the time is over, something is wrong, or somebody stops it.
+    pub(crate) async fn rounds(&mut self) -> Result<()> {
+        let (began, limit) = (Instant::now(), Duration::from_secs(self.seconds));
+        for number in self.only_round.unwrap_or(1).. {
+            let left = limit.saturating_sub(began.elapsed());
+            let millis = u64::try_from(left.min(ROUND).as_millis()).unwrap_or(u64::MAX);
+            if millis == 0 {
+                break;
+            }
+            let round = Round { number, seed: self.only_round.unwrap_or(number), millis };
+            if self.play(round).await? == Next::Stop {
+                return Ok(());
+            }
+        }
+        while self.check.is_some() && self.summary.violations == 0 {
+            if let Event::Interrupted = self.event().await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn end(&self) {
+        self.progress.end();
+    }
+
+    async fn until_ready(&mut self) -> Result<()> {
+        let mut ready = 0;
+        while ready < self.workers.len() {
+            match self.event().await? {
+                Event::News(_, News::Ready) => ready += 1,
+                Event::Interrupted => bail!("stopped before it began"),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Plays a round to its end, and sends it to be checked.
+    async fn play(&mut self, round: Round) -> Result<Next> {
+        self.primary.open(round.number, self.keys);
+        for worker in &self.workers {
+            worker.send(&ToWorker::Round(round));
+        }
+        let (mut played, mut done) = (Vec::new(), 0);
+        while done < self.workers.len() {
+            match self.event().await? {
+                Event::News(_, News::History { round: number, calls }) if number == round.number => {
+                    self.summary.add_calls(&calls);
+                    played.extend(calls);
+                }
+                Event::News(process, News::Done(counts)) => {
+                    self.summary.add_counts(counts);
+                    self.report_unreadable(process, round, counts);
+                    done += 1;
+                }
+                Event::Interrupted => return Ok(Next::Stop),
+                Event::Judged if self.summary.violations > 0 => return Ok(Next::Stop),
+                _ => {}
+            }
+        }
+        // The check of the round before takes less time than this round took; if not, it is waited for.
+        while self.check.is_some() {
+            if let Event::Interrupted = self.event().await? {
+                return Ok(Next::Stop);
+            }
+        }
+        let played = Played { round, logs: self.primary.close(round.number), calls: played };
+        self.check = Some(tokio::task::spawn_blocking(move || judge(played)));
+        Ok(Next::Continue)
+    }
+
+    /// Waits for what happens next, and shows the progress meanwhile. A worker that is lost is an error.
+    async fn event(&mut self) -> Result<Event> {
+        let [interrupt, terminate] = &mut self.signals;
+        let deadline = tokio::time::sleep(PATIENCE);
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                news = self.news.recv() => match news {
+                    Some((process, News::Failed(mistake))) => bail!("process {process}: {mistake}"),
+                    Some((process, News::Lost)) => bail!("process {process} has ended"),
+                    Some((process, news)) => return Ok(Event::News(process, news)),
+                    None => bail!("all processes have ended"),
+                },
+                judgement = finished(&mut self.check) => {
+                    self.check = None;
+                    self.conclude(&judgement.context("the check of a round has ended early")?);
+                    return Ok(Event::Judged);
+                }
+                _ = self.ticks.tick() => self.progress.show(&self.summary),
+                _ = interrupt.recv() => return Ok(Event::Interrupted),
+                _ = terminate.recv() => return Ok(Event::Interrupted),
+                () = &mut deadline => bail!("nothing was heard of the workers for {PATIENCE:?}"),
+            }
+        }
+    }
+
+    fn conclude(&mut self, judgement: &Judgement) {
+        let Judgement { round, reads, commits, worst_staleness, violations, stories } = judgement;
+        self.summary.rounds += 1;
+        self.summary.reads_checked += reads;
+        self.summary.commits += commits;
+        self.summary.worst_staleness = self.summary.worst_staleness.max(*worst_staleness);
+        self.summary.violations += violations;
+        for story in stories {
+            self.report(*round, story);
+        }
+    }
+
+    /// A reader counted them; which keys they had, only an inspection tells.
+    fn report_unreadable(&mut self, process: u16, round: Round, counts: Counts) {
+        let unreadable = counts.decode_errors;
+        if unreadable > 0 {
+            self.summary.violations += unreadable;
+            self.report(round, &format!("VIOLATION: process {process} found unreadable entries, {unreadable} times\n"));
+        }
+    }
+
+    fn report(&self, round: Round, story: &str) {
+        self.progress.end();
+        println!("{story}  to run this round again, and again:\n    {} --round {}\n", self.again, round.seed);
+    }
+}
+
+async fn finished(check: &mut Option<JoinHandle<Judgement>>) -> Result<Judgement, JoinError> {
+    match check {
+        Some(check) => check.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Listens to one worker: answers its questions from the primary, and passes on the rest.
+async fn hear(
+    mut reader: impl AsyncRead + Unpin,
+    sender: Sender,
+    primary: Arc<Primary>,
+    news: mpsc::UnboundedSender<(u16, News)>,
+) {
+    let Ok(Some(ToParent::Hello { process })) = wire::next(&mut reader).await else {
+        return;
+    };
+    while let Ok(Some(message)) = wire::next(&mut reader).await {
+        let said = match message {
+            ToParent::Ask { ticket, question } => {
+                primary.ask(Asker { process, ticket, sender: sender.clone() }, question);
+                continue;
+            }
+            ToParent::Unlock { round, key } => {
+                primary.unlock(round, key);
+                continue;
+            }
+            ToParent::Hello { .. } => continue,
+            ToParent::Ready => News::Ready,
+            ToParent::History { round, calls } => News::History { round, calls },
+            ToParent::Done { counts } => News::Done(counts),
+            ToParent::Failed { mistake } => News::Failed(mistake),
+        };
+        // A run that has ended hears no news.
+        let _ = news.send((process, said));
+    }
+    primary.release(process);
+    let _ = news.send((process, News::Lost));
+}
+
+fn again(options: &Options, seed: u64) -> String {
+    let Options { processes, writers, readers, keys, seconds, .. } = options;
+    let mut command = "cargo run --release".to_owned();
+    if options.without.is_some() {
+        command.push_str(" --features __proof");
+    }
+    command.push_str(" --example torture --");
+    let server = options.server.to_possible_value();
+    let _ = match (&options.url, &server) {
+        (Some(url), _) => write!(command, " --url {url}"),
+        (None, Some(server)) => write!(command, " --server {}", server.get_name()),
+        (None, None) => Ok(()),
+    };
+    let _ = write!(
+        command,
+        " --seconds {seconds} --processes {processes} --writers {writers} --readers {readers} --keys {keys} --seed {seed}"
+    );
+    if let Some(guard) = &options.without {
+        let _ = write!(command, " --without {guard}");
+    }
+    command
+}

@@ -1,0 +1,92 @@
+//! The figures of a run, and whether enough has happened to prove anything.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use crate::history::{Call, Ended, Kind, Source};
+use crate::wire::Counts;
+
+/// A run that is shorter may miss one of the rarer outcomes.
+const LONG_ENOUGH: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Default)]
+pub(crate) struct Summary {
+    calls: BTreeMap<Kind, BTreeMap<Ended, u64>>,
+    sources: BTreeMap<Source, u64>,
+    counts: Counts,
+    pub(crate) commits: u64,
+    pub(crate) rounds: u64,
+    pub(crate) reads_checked: u64,
+    pub(crate) violations: u64,
+    pub(crate) worst_staleness: u64,
+}
+
+impl Summary {
+    pub(crate) fn add_calls(&mut self, calls: &[Call]) {
+        for call in calls {
+            *self.calls.entry(call.kind).or_default().entry(call.ended).or_default() += 1;
+            if let Some(source) = call.source {
+                *self.sources.entry(source).or_default() += 1;
+            }
+        }
+    }
+
+    pub(crate) fn add_counts(&mut self, counts: Counts) {
+        let Counts { loads, load_errors, fenced_fills, decode_errors } = counts;
+        self.counts.loads += loads;
+        self.counts.load_errors += load_errors;
+        self.counts.fenced_fills += fenced_fills;
+        self.counts.decode_errors += decode_errors;
+    }
+
+    /// Calls on the cache; the loads are none.
+    pub(crate) fn operations(&self) -> u64 {
+        self.calls.iter().filter(|(kind, _)| **kind != Kind::Load).flat_map(|(_, ended)| ended.values()).sum()
+    }
+
+    fn ended(&self, kinds: &[Kind], ended: Ended) -> u64 {
+        kinds.iter().filter_map(|kind| self.calls.get(kind)?.get(&ended)).sum()
+    }
+
+    fn source(&self, source: Source) -> u64 {
+        self.sources.get(&source).copied().unwrap_or_default()
+    }
+
+    /// What should have happened in a run of this length, and never did.
+    pub(crate) fn missing(&self, ran: Duration) -> Vec<&'static str> {
+        let updates = self.ended(&[Kind::UpdateField, Kind::UpdateFields, Kind::Modify], Ended::Done);
+        let happened = [
+            ("hit", self.source(Source::Hit)),
+            ("miss", self.source(Source::Loaded)),
+            ("not-found hit", self.source(Source::NotFoundHit)),
+            ("coalesced load", self.source(Source::Coalesced)),
+            ("wait for another process' load", self.source(Source::Waited)),
+            ("fenced fill", self.counts.fenced_fills),
+            ("update of a live record", updates),
+        ];
+        let never = happened.into_iter().filter(|(_, times)| *times == 0).map(|(what, _)| what);
+        if ran < LONG_ENOUGH { Vec::new() } else { never.collect() }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<18}{:>10}{:>14}{:>10}{:>10}", "calls", "done", "nothing there", "failed", "dropped")?;
+        for kind in self.calls.keys().filter(|kind| **kind != Kind::Load) {
+            let [done, nothing, failed, dropped] = [Ended::Done, Ended::NothingThere, Ended::Failed, Ended::Dropped]
+                .map(|ended| self.ended(&[*kind], ended));
+            writeln!(f, "  {:<16}{done:>10}{nothing:>14}{failed:>10}{dropped:>10}", format!("{kind:?}"))?;
+        }
+        write!(f, "lookups by outcome ")?;
+        for (source, times) in &self.sources {
+            write!(f, "  {source:?} {times}")?;
+        }
+        let Counts { loads, load_errors, fenced_fills, decode_errors } = self.counts;
+        writeln!(f, "\nloads                {loads}, {load_errors} failed, {fenced_fills} fenced")?;
+        writeln!(f, "unreadable entries   {decode_errors}")?;
+        writeln!(f, "commits              {} in {} rounds", self.commits, self.rounds)?;
+        writeln!(f, "worst staleness      {:.3} ms", Duration::from_nanos(self.worst_staleness).as_secs_f64() * 1e3)?;
+        write!(f, "reads checked        {}\nviolations           {}", self.reads_checked, self.violations)
+    }
+}

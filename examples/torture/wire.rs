@@ -1,0 +1,119 @@
+//! What the parent and its workers say to each other, and the frames that it travels in.
+
+use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::history::Call;
+use crate::row::{Change, Row};
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToParent {
+    Hello {
+        process: u16,
+    },
+    /// Connected to the cache.
+    Ready,
+    Ask {
+        ticket: u64,
+        question: Question,
+    },
+    Unlock {
+        round: u64,
+        key: u32,
+    },
+    History {
+        round: u64,
+        calls: Vec<Call>,
+    },
+    Done {
+        counts: Counts,
+    },
+    Failed {
+        mistake: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) enum Question {
+    Read {
+        round: u64,
+        key: u32,
+    },
+    /// Commits a change, with the row's lock if the writer wants to keep others out until it unlocks.
+    Commit {
+        round: u64,
+        key: u32,
+        change: Change,
+        lock: bool,
+    },
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum ToWorker {
+    Job(Job),
+    Round(Round),
+    Answer { ticket: u64, state: State },
+}
+
+/// A row as it is in the primary.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub(crate) version: u64,
+    pub(crate) row: Option<Row>,
+    /// Whether this commit has created it.
+    pub(crate) created: bool,
+}
+
+/// What holds for the whole run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Job {
+    pub(crate) url: String,
+    pub(crate) namespace: String,
+    pub(crate) seed: u64,
+    pub(crate) keys: u32,
+    pub(crate) readers: u16,
+    pub(crate) writers: u16,
+    pub(crate) without: Option<String>,
+    /// The server was started for this run: it has to end with it.
+    pub(crate) owns_server: bool,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Round {
+    /// Part of the keys: each round has fresh ones.
+    pub(crate) number: u64,
+    /// Decides, with the run's seed, what the tasks do.
+    pub(crate) seed: u64,
+    pub(crate) millis: u64,
+}
+
+/// What the caches of one process have counted in one round.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    pub(crate) loads: u64,
+    pub(crate) load_errors: u64,
+    pub(crate) fenced_fills: u64,
+    pub(crate) decode_errors: u64,
+}
+
+/// A message with its length before it.
+pub(crate) fn frame(message: &impl Serialize) -> Vec<u8> {
+    // Only a type that can't be encoded fails here, and these all can.
+    let body = postcard::to_stdvec(message).expect("messages are plain data");
+    let length = u32::try_from(body.len()).expect("a portion of the history is far below 4 GiB");
+    [&length.to_le_bytes(), body.as_slice()].concat()
+}
+
+/// The next message; `None` when the other side has ended.
+pub(crate) async fn next<M: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<M>> {
+    let Ok(length) = stream.read_u32_le().await else {
+        return Ok(None);
+    };
+    let mut body = vec![0; length as usize];
+    if stream.read_exact(&mut body).await.is_err() {
+        return Ok(None);
+    }
+    postcard::from_bytes(&body).map(Some).context("a message between parent and worker is malformed")
+}

@@ -1,0 +1,160 @@
+//! One process of a run: connects to the cache, plays each round that the parent calls out, and ends with the parent.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use cache_aside::{Backend, Cache, UpdateTtl};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::cached::Record;
+use crate::guards;
+use crate::history::Recorder;
+use crate::link::Link;
+use crate::operations::{Actor, Stage};
+use crate::wire::{Counts, Job, Round, ToParent};
+
+/// The number of no task: its random sequence decides the policies of a round.
+const POLICIES: u16 = u16::MAX;
+
+pub(crate) async fn run(socket: &Path, process: u16) -> Result<()> {
+    // The terminal sends Ctrl-C to all processes of a run; this one ends with its parent.
+    tokio::spawn(async { while tokio::signal::ctrl_c().await.is_ok() {} });
+    let (link, job, mut rounds) = Link::connect(socket, process).await?;
+    let sender = link.sender.clone();
+    let worker = match Worker::start(process, link, job).await {
+        Ok(worker) => Arc::new(worker),
+        Err(error) => {
+            sender.send(&ToParent::Failed { mistake: format!("{error:#}") });
+            return linger(&mut rounds).await;
+        }
+    };
+    sender.send(&ToParent::Ready);
+    while let Some(round) = rounds.recv().await {
+        // In a task of its own, so that a parent that has ended is noticed at once.
+        let (playing, sender) = (worker.clone(), sender.clone());
+        tokio::spawn(async move {
+            sender.send(&match playing.play(round).await {
+                Ok(counts) => ToParent::Done { counts },
+                Err(error) => ToParent::Failed { mistake: format!("{error:#}") },
+            });
+        });
+    }
+    if worker.job.owns_server {
+        stop_server(&worker.job.url).await;
+    }
+    Ok(())
+}
+
+/// Waits until the parent has heard of the failure, and has ended the connection.
+async fn linger(rounds: &mut tokio::sync::mpsc::UnboundedReceiver<Round>) -> Result<()> {
+    while rounds.recv().await.is_some() {}
+    Ok(())
+}
+
+/// A parent that was killed can't end its server any more. If it has, nobody is there to hear this.
+async fn stop_server(url: &str) {
+    if let Ok(client) = redis::Client::open(url)
+        && let Ok(mut connection) = client.get_multiplexed_async_connection().await
+    {
+        let _ = redis::cmd("SHUTDOWN").arg("NOSAVE").exec_async(&mut connection).await;
+    }
+}
+
+struct Worker {
+    process: u16,
+    job: Job,
+    link: Link,
+    /// Two connections, as two services would have; rigged if a guard is to be taken out.
+    backends: [Backend; 2],
+    bare: Backend,
+}
+
+impl Worker {
+    async fn start(process: u16, link: Link, job: Job) -> Result<Self> {
+        let bare = connect(&job.url).await?;
+        // A second store in memory would be another cache.
+        let second = if job.url.starts_with("memory:") { bare.clone() } else { connect(&job.url).await? };
+        let guard = job.without.as_deref().and_then(guards::named);
+        let backends = [bare.clone(), second]
+            .map(|backend| guard.map_or_else(|| backend.clone(), |guard| guards::take_out(&backend, guard)));
+        Ok(Self { process, job, link, backends, bare })
+    }
+
+    async fn play(&self, round: Round) -> Result<Counts> {
+        let stage = Arc::new(self.stage(round)?);
+        let end = Instant::now() + Duration::from_millis(round.millis);
+        let mut tasks = JoinSet::new();
+        for task in 0..self.job.writers + self.job.readers {
+            let actor = Actor { stage: stage.clone(), task, rng: self.rng(round, task) };
+            if task < self.job.writers {
+                tasks.spawn(actor.write_until(end));
+            } else {
+                tasks.spawn(actor.read_until(end));
+            }
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended.context("a call on the cache has panicked")??;
+        }
+        stage.recorder.close();
+        let [first, _clone, other] = stage.caches.each_ref().map(Cache::stats);
+        Ok(Counts {
+            loads: first.loads + other.loads,
+            load_errors: first.load_errors + other.load_errors,
+            fenced_fills: first.fenced_fills + other.fenced_fills,
+            decode_errors: first.decode_errors + other.decode_errors,
+        })
+    }
+
+    fn stage(&self, round: Round) -> Result<Stage> {
+        let mut rng = self.rng(round, POLICIES);
+        let [first, other] = [&self.backends[0], &self.backends[1]].map(|backend| self.cache(backend, &mut rng));
+        let (first, other) = (first?, other?);
+        Ok(Stage {
+            process: self.process,
+            round,
+            keys: self.job.keys,
+            link: self.link.clone(),
+            recorder: Recorder::new(round.number, self.link.sender.clone()),
+            caches: [first.clone(), first, other],
+            bare: Cache::builder(self.bare.clone()).namespace(&*self.job.namespace).build()?,
+            loads: AtomicU64::new(0),
+        })
+    }
+
+    fn cache(&self, backend: &Backend, rng: &mut StdRng) -> Result<Cache<Record>> {
+        let mut millis = |least, most| Duration::from_millis(rng.random_range(least..=most));
+        let (lock_ttl, ttl, not_found_ttl) = (millis(5, 50), millis(20, 200), millis(10, 100));
+        let update_ttl = if rng.random_bool(0.25) { UpdateTtl::Refresh } else { UpdateTtl::Keep };
+        let cache = Cache::builder(backend.clone())
+            .namespace(&*self.job.namespace)
+            .lock_ttl(lock_ttl)
+            .ttl(ttl)
+            .not_found_ttl(not_found_ttl.min(ttl / 2))
+            .update_ttl(update_ttl)
+            .load_timeout(Duration::from_millis(250))
+            .wait_poll(Duration::from_millis(4))
+            .wait_timeout(Duration::from_millis(100))
+            .build();
+        cache.context("a policy that was drawn is refused")
+    }
+
+    fn rng(&self, round: Round, task: u16) -> StdRng {
+        let numbers = [self.job.seed, round.seed, u64::from(self.process), u64::from(task)];
+        let mut seed = [0; 32];
+        for (bytes, number) in seed.chunks_exact_mut(8).zip(numbers) {
+            bytes.copy_from_slice(&number.to_le_bytes());
+        }
+        StdRng::from_seed(seed)
+    }
+}
+
+/// Connects with a deadline that a busy machine keeps: with the default, too many reads would go around the cache.
+async fn connect(url: &str) -> Result<Backend> {
+    Ok(Backend::builder(url).operation_timeout(Duration::from_secs(5)).connect().await?)
+}
