@@ -25,6 +25,7 @@ pub(crate) async fn conduct(options: &Options) -> Result<ExitCode> {
         readers: options.readers,
         writers: options.writers,
         without: options.without.clone(),
+        delays: options.delays,
         owns_server: server.is_some(),
     };
     let Options { processes, readers, writers, .. } = options;
@@ -46,12 +47,9 @@ pub(crate) async fn conduct(options: &Options) -> Result<ExitCode> {
 }
 
 fn refuse_what_makes_no_sense(options: &Options) -> Result<()> {
-    if let Some(guard) = &options.without
-        && !cfg!(feature = "__proof")
-    {
+    if (options.without.is_some() || options.delays) && !cfg!(feature = "__proof") {
         bail!(
-            "--without needs hooks that only proofs have: \
-             cargo run --release --features __proof --example torture -- --without {guard}"
+            "--without and --delays need a build with hooks: cargo run --release --features __proof --example torture"
         );
     }
     if options.url.as_deref().is_some_and(|url| url.starts_with("memory:")) && options.processes > 1 {

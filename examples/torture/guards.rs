@@ -1,4 +1,4 @@
-//! A backend with a guard of the protocol taken out, and delays around its steps that make the races wide.
+//! A backend with delays around its steps, which make the races wide, and with a guard of the protocol taken out.
 
 use cache_aside::Backend;
 use cache_aside::proof::Guard;
@@ -7,9 +7,9 @@ pub(crate) fn named(name: &str) -> Option<Guard> {
     Guard::ALL.into_iter().find(|guard| guard.name() == name)
 }
 
-/// The backend without the guard, delayed at random.
+/// The backend delayed at random, and without the guard.
 #[cfg(feature = "__proof")]
-pub(crate) fn take_out(backend: &Backend, guard: Guard) -> Backend {
+pub(crate) fn rigged(backend: &Backend, without: Option<Guard>) -> Backend {
     use std::time::Duration;
 
     use cache_aside::proof::{Moment, Rig};
@@ -17,9 +17,10 @@ pub(crate) fn take_out(backend: &Backend, guard: Guard) -> Backend {
     use rand::RngExt;
 
     const LONGEST: Duration = Duration::from_millis(4);
-    backend.rigged(Rig::new().without(guard).hook(move |point| {
+    let rig = without.map_or_else(Rig::new, |guard| Rig::new().without(guard));
+    backend.rigged(rig.hook(move |point| {
         // Waiting within an update that keeps its guard would block a thread of the runtime.
-        let may_wait = point.moment != Moment::Within || guard == Guard::AtomicRevocation;
+        let may_wait = point.moment != Moment::Within || without == Some(Guard::AtomicRevocation);
         async move {
             if may_wait && rand::rng().random_bool(0.5) {
                 let delay = LONGEST.mul_f64(rand::rng().random::<f64>());
@@ -31,6 +32,6 @@ pub(crate) fn take_out(backend: &Backend, guard: Guard) -> Backend {
 }
 
 #[cfg(not(feature = "__proof"))]
-pub(crate) fn take_out(_backend: &Backend, _guard: Guard) -> Backend {
+pub(crate) fn rigged(_backend: &Backend, _without: Option<Guard>) -> Backend {
     unreachable!("the command line is refused without the feature")
 }

@@ -45,6 +45,9 @@ pub(crate) struct Options {
     /// Takes a guard of the protocol out, to see that this is noticed; needs --features __proof
     #[arg(long, value_parser = PossibleValuesParser::new(Guard::ALL.map(Guard::name)))]
     pub(crate) without: Option<String>,
+    /// Delays the steps of the protocol at random, as --without does; needs --features __proof
+    #[arg(long)]
+    pub(crate) delays: bool,
     #[command(subcommand)]
     pub(crate) part: Option<Part>,
 }

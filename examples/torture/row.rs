@@ -1,5 +1,7 @@
 //! A row of the primary: which version set which of its fields, so that the whole row at each version is known.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// The fields of a row, each as the version that last set it. The note can be taken away again.
@@ -10,6 +12,17 @@ pub(crate) struct Row {
     pub(crate) weight: u64,
     pub(crate) name: u64,
     pub(crate) note: Option<u64>,
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { price, stock, weight, name, note } = self;
+        write!(f, "price {price} stock {stock} weight {weight} name {name} note ")?;
+        match note {
+            Some(note) => write!(f, "{note}"),
+            None => f.write_str("none"),
+        }
+    }
 }
 
 impl Row {

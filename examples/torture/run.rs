@@ -65,11 +65,11 @@ enum Event {
     Interrupted,
 }
 
-/// Whether to go on.
+/// How a part of a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
-    Continue,
-    Stop,
+enum Ended {
+    Done,
+    Interrupted,
 }
 
 impl Run {
@@ -123,20 +123,15 @@ impl Run {
         for number in self.only_round.unwrap_or(1).. {
             let left = limit.saturating_sub(began.elapsed());
             let millis = u64::try_from(left.min(ROUND).as_millis()).unwrap_or(u64::MAX);
-            if millis == 0 {
+            if millis == 0 || self.summary.violations > 0 {
                 break;
             }
             let round = Round { number, seed: self.only_round.unwrap_or(number), millis };
-            if self.play(round).await? == Next::Stop {
+            if self.play(round).await? == Ended::Interrupted {
                 return Ok(());
             }
         }
-        while self.check.is_some() && self.summary.violations == 0 {
-            if let Event::Interrupted = self.event().await? {
-                break;
-            }
-        }
-        Ok(())
+        self.until_judged().await.map(drop)
     }
 
     pub(crate) fn end(&self) {
@@ -155,8 +150,17 @@ impl Run {
         Ok(())
     }
 
-    /// Plays a round to its end, and sends it to be checked.
-    async fn play(&mut self, round: Round) -> Result<Next> {
+    async fn until_judged(&mut self) -> Result<Ended> {
+        while self.check.is_some() {
+            if let Event::Interrupted = self.event().await? {
+                return Ok(Ended::Interrupted);
+            }
+        }
+        Ok(Ended::Done)
+    }
+
+    /// Plays a round to its end, and sends it to be checked; leaves it as soon as the round before was wrong.
+    async fn play(&mut self, round: Round) -> Result<Ended> {
         self.primary.open(round.number, self.keys);
         for worker in &self.workers {
             worker.send(&ToWorker::Round(round));
@@ -173,20 +177,18 @@ impl Run {
                     self.report_unreadable(process, round, counts);
                     done += 1;
                 }
-                Event::Interrupted => return Ok(Next::Stop),
-                Event::Judged if self.summary.violations > 0 => return Ok(Next::Stop),
+                Event::Interrupted => return Ok(Ended::Interrupted),
+                Event::Judged if self.summary.violations > 0 => return Ok(Ended::Done),
                 _ => {}
             }
         }
         // The check of the round before takes less time than this round took; if not, it is waited for.
-        while self.check.is_some() {
-            if let Event::Interrupted = self.event().await? {
-                return Ok(Next::Stop);
-            }
+        if self.until_judged().await? == Ended::Interrupted {
+            return Ok(Ended::Interrupted);
         }
         let played = Played { round, logs: self.primary.close(round.number), calls: played };
         self.check = Some(tokio::task::spawn_blocking(move || judge(played)));
-        Ok(Next::Continue)
+        Ok(Ended::Done)
     }
 
     /// Waits for what happens next, and shows the progress meanwhile. A worker that is lost is an error.
@@ -285,7 +287,7 @@ async fn hear(
 fn again(options: &Options, seed: u64) -> String {
     let Options { processes, writers, readers, keys, seconds, .. } = options;
     let mut command = "cargo run --release".to_owned();
-    if options.without.is_some() {
+    if options.without.is_some() || options.delays {
         command.push_str(" --features __proof");
     }
     command.push_str(" --example torture --");
@@ -299,6 +301,9 @@ fn again(options: &Options, seed: u64) -> String {
         command,
         " --seconds {seconds} --processes {processes} --writers {writers} --readers {readers} --keys {keys} --seed {seed}"
     );
+    if options.delays {
+        command.push_str(" --delays");
+    }
     if let Some(guard) = &options.without {
         let _ = write!(command, " --without {guard}");
     }

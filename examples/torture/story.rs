@@ -2,47 +2,75 @@
 
 use std::fmt::Write as _;
 
-use crate::check::{Floor, Mistake};
+use crate::check::Mistake;
 use crate::history::{Call, Commit, Ended, Kind, Read};
 
-/// What is shown before and after: long enough for the load or the entry that it began with.
-const BEFORE: u64 = 40_000_000;
-const AFTER: u64 = 5_000_000;
-const MOST_LINES: usize = 120;
+/// What is shown around the calls that matter.
+const AROUND: u64 = 5_000_000;
+const MOST_LINES: usize = 100;
+
+struct Line {
+    at: u64,
+    /// It made the mistake, made the record, or made the promise that was broken.
+    matters: bool,
+    text: String,
+}
 
 /// Tells of the mistake of `calls[wrong]`.
 pub(crate) fn tell(id: &str, log: &[Commit], calls: &[Call], wrong: usize, mistake: Mistake) -> String {
     let call = &calls[wrong];
     let zero = call.start;
-    let mut story = format!("VIOLATION, key {id}: {} {}\n", caller(call), sentence(call, calls, mistake));
-    let guarantee = match mistake {
-        Mistake::TooOld { floor: Floor { by: Some(by), .. }, .. } => calls[by].start,
-        _ => zero,
-    };
-    let (from, to) = (guarantee.min(zero).saturating_sub(BEFORE), call.end + AFTER);
-    let commits = log.iter().enumerate().filter(|(_, commit)| (from..=to).contains(&commit.at));
-    let mut lines: Vec<(u64, bool, String)> = commits
-        .map(|(version, commit)| {
-            (commit.at, false, format!("{:>24}  {}", millis(commit.at, zero), committed(version, commit)))
-        })
-        .collect();
-    lines.extend(calls.iter().enumerate().filter(|(_, call)| call.start <= to && call.end >= from).map(
-        |(index, call)| {
-            let times = format!("{} to {}", millis(call.start, zero), millis(call.end, zero));
-            (call.start, index == wrong, format!("{times:>24}  {} {}", caller(call), result(call)))
-        },
-    ));
-    lines.sort_by_key(|(at, ..)| *at);
-    let at = lines.iter().position(|(_, is_wrong, _)| *is_wrong).unwrap_or(0);
-    let first = (at + MOST_LINES / 6).min(lines.len()).saturating_sub(MOST_LINES);
-    let _ = writeln!(story, "  what happened to it, in ms from the start of that call:");
-    if first > 0 {
-        let _ = writeln!(story, "      ({first} lines before are left out)");
+    let matters = |index: usize| index == wrong || promised(mistake) == Some(index) || has_loaded(&calls[index], call);
+    let began = (0..calls.len()).filter(|index| matters(*index)).map(|index| calls[index].start).min().unwrap_or(zero);
+    let shown = began.saturating_sub(AROUND)..=call.end + AROUND;
+    let mut lines = Vec::new();
+    for (version, commit) in log.iter().enumerate().filter(|(_, commit)| shown.contains(&commit.at)) {
+        let text = format!("{:>24}  {}", millis(commit.at, zero), committed(version, commit));
+        lines.push(Line { at: commit.at, matters: false, text });
     }
-    for (_, is_wrong, line) in lines.iter().skip(first).take(MOST_LINES) {
-        let _ = writeln!(story, "  {} {line}", if *is_wrong { "->" } else { "  " });
+    for (index, other) in calls.iter().enumerate() {
+        if other.start <= *shown.end() && other.end >= *shown.start() {
+            let times = format!("{} to {}", millis(other.start, zero), millis(other.end, zero));
+            let text = format!("{times:>24}  {} {}", caller(other), result(other));
+            lines.push(Line { at: other.start, matters: matters(index), text });
+        }
+    }
+    lines.sort_by_key(|line| line.at);
+    // Where there is too much, what came last before the mistake is the most telling.
+    let end = lines.partition_point(|line| line.at <= zero) + MOST_LINES / 5;
+    let first = end.min(lines.len()).saturating_sub(MOST_LINES);
+
+    let mut story = format!("VIOLATION, key {id}: {} {}\n", caller(call), sentence(call, calls, mistake));
+    let _ = writeln!(story, "  what happened to it, in ms from the start of that call:");
+    let mut left_out = 0;
+    for (index, line) in lines.iter().enumerate() {
+        if line.matters || (first..end).contains(&index) {
+            if left_out > 0 {
+                let _ = writeln!(story, "     {:>24}  {left_out} more", "..");
+                left_out = 0;
+            }
+            let _ = writeln!(story, "  {} {}", if line.matters { "->" } else { "  " }, line.text);
+        } else {
+            left_out += 1;
+        }
     }
     story
+}
+
+/// The call that had guaranteed what was not seen.
+fn promised(mistake: Mistake) -> Option<usize> {
+    match mistake {
+        Mistake::TooOld { floor, .. } => floor.by,
+        _ => None,
+    }
+}
+
+/// Whether this is the load that made the record which the call has read, or the one that it was loaded over.
+fn has_loaded(load: &Call, call: &Call) -> bool {
+    match (load.kind, load.read, call.read) {
+        (Kind::Load, Read::Record(made), Read::Record(read)) => made.load == read.load || Some(made.load) == read.over,
+        _ => false,
+    }
 }
 
 fn sentence(call: &Call, calls: &[Call], mistake: Mistake) -> String {
@@ -97,7 +125,7 @@ fn result(call: &Call) -> String {
             Read::Record(seen) => {
                 let row = seen
                     .row
-                    .map_or_else(|| "a torn name".to_owned(), |row| format!("version {} {row:?}", row.version()));
+                    .map_or_else(|| "a torn name".to_owned(), |row| format!("version {} ({row})", row.version()));
                 let over = seen.over.map_or_else(String::new, |over| format!(" over the entry of load {over}"));
                 format!("{row}, of load {}{over}", seen.load)
             }
@@ -113,7 +141,7 @@ fn result(call: &Call) -> String {
 }
 
 fn committed(version: usize, commit: &Commit) -> String {
-    let row = commit.row.map_or_else(|| "no row".to_owned(), |row| format!("{row:?}"));
+    let row = commit.row.map_or_else(|| "no row".to_owned(), |row| row.to_string());
     format!("commit of version {version}: {row}")
 }
 

@@ -76,6 +76,7 @@ pub(crate) struct Job {
     pub(crate) readers: u16,
     pub(crate) writers: u16,
     pub(crate) without: Option<String>,
+    pub(crate) delays: bool,
     /// The server was started for this run: it has to end with it.
     pub(crate) owns_server: bool,
 }

@@ -81,8 +81,9 @@ impl Worker {
         // A second store in memory would be another cache.
         let second = if job.url.starts_with("memory:") { bare.clone() } else { connect(&job.url).await? };
         let guard = job.without.as_deref().and_then(guards::named);
-        let backends = [bare.clone(), second]
-            .map(|backend| guard.map_or_else(|| backend.clone(), |guard| guards::take_out(&backend, guard)));
+        let is_rigged = guard.is_some() || job.delays;
+        let backends =
+            [bare.clone(), second].map(|backend| if is_rigged { guards::rigged(&backend, guard) } else { backend });
         Ok(Self { process, job, link, backends, bare })
     }
 
