@@ -12,7 +12,7 @@ use crate::harness::Flavor;
 #[derive(Debug, Parser)]
 #[command(name = "torture", args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub(crate) struct Options {
-    /// A running server, such as redis://127.0.0.1:6379; or memory://, with one process
+    /// A running server, such as `redis://127.0.0.1:6379`; or `memory://`, with one process
     #[arg(long, conflicts_with_all = ["server", "port"])]
     pub(crate) url: Option<String>,
     /// The server to start for the run, when there is no --url
