@@ -35,7 +35,7 @@ pub(crate) async fn conduct(options: &Options) -> Result<ExitCode> {
     run.end();
     println!("{}", run.summary);
     rounds?;
-    if run.summary.violations > 0 {
+    if run.summary.has_violations() {
         return Ok(ExitCode::FAILURE);
     }
     let never = run.summary.missing(began.elapsed());

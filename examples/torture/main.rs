@@ -34,6 +34,7 @@ mod row;
 mod run;
 mod story;
 mod summary;
+mod unreadable;
 mod wire;
 mod worker;
 

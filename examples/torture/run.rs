@@ -60,7 +60,7 @@ enum News {
 
 /// What a run waits for.
 enum Event {
-    News(u16, News),
+    News(News),
     Judged,
     Interrupted,
 }
@@ -142,7 +142,7 @@ impl Run {
         let mut ready = 0;
         while ready < self.workers.len() {
             match self.event().await? {
-                Event::News(_, News::Ready) => ready += 1,
+                Event::News(News::Ready) => ready += 1,
                 Event::Interrupted => bail!("stopped before it began"),
                 _ => {}
             }
@@ -168,13 +168,12 @@ impl Run {
         let (mut played, mut done) = (Vec::new(), 0);
         while done < self.workers.len() {
             match self.event().await? {
-                Event::News(_, News::History { round: number, calls }) if number == round.number => {
+                Event::News(News::History { round: number, calls }) if number == round.number => {
                     self.summary.add_calls(&calls);
                     played.extend(calls);
                 }
-                Event::News(process, News::Done(counts)) => {
+                Event::News(News::Done(counts)) => {
                     self.summary.add_counts(counts);
-                    self.report_unreadable(process, round, counts);
                     done += 1;
                 }
                 Event::Interrupted => return Ok(Ended::Interrupted),
@@ -201,7 +200,7 @@ impl Run {
                 news = self.news.recv() => match news {
                     Some((process, News::Failed(mistake))) => bail!("process {process}: {mistake}"),
                     Some((process, News::Lost)) => bail!("process {process} has ended"),
-                    Some((process, news)) => return Ok(Event::News(process, news)),
+                    Some((_, news)) => return Ok(Event::News(news)),
                     None => bail!("all processes have ended"),
                 },
                 judgement = finished(&mut self.check) => {
@@ -226,15 +225,6 @@ impl Run {
         self.summary.violations += violations;
         for story in stories {
             self.report(*round, story);
-        }
-    }
-
-    /// A reader counted them; which keys they had, only an inspection tells.
-    fn report_unreadable(&mut self, process: u16, round: Round, counts: Counts) {
-        let unreadable = counts.decode_errors;
-        if unreadable > 0 {
-            self.summary.violations += unreadable;
-            self.report(round, &format!("VIOLATION: process {process} found unreadable entries, {unreadable} times\n"));
         }
     }
 

@@ -97,6 +97,9 @@ fn sentence(call: &Call, calls: &[Call], mistake: Mistake) -> String {
 
 fn caller(call: &Call) -> String {
     let Call { process, task, kind, .. } = call;
+    if *kind == Kind::Read {
+        return format!("a read (process {process})");
+    }
     let name = match kind {
         Kind::Get => "get",
         Kind::Lookup => "lookup",
@@ -108,6 +111,7 @@ fn caller(call: &Call) -> String {
         Kind::UpdateField => "update_field",
         Kind::UpdateFields => "update_fields",
         Kind::Modify => "modify",
+        Kind::Read => "read",
         Kind::Load => "load",
     };
     format!("{name} (process {process}, task {task})")

@@ -42,7 +42,12 @@ impl Summary {
 
     /// Calls on the cache; the loads are none.
     pub(crate) fn operations(&self) -> u64 {
-        self.calls.iter().filter(|(kind, _)| **kind != Kind::Load).flat_map(|(_, ended)| ended.values()).sum()
+        self.calls.iter().filter(|(kind, _)| is_call(**kind)).flat_map(|(_, ended)| ended.values()).sum()
+    }
+
+    /// The second is known from the caches' own counts, should the history have missed it.
+    pub(crate) fn has_violations(&self) -> bool {
+        self.violations > 0 || self.counts.decode_errors > 0
     }
 
     fn ended(&self, kinds: &[Kind], ended: Ended) -> u64 {
@@ -70,10 +75,15 @@ impl Summary {
     }
 }
 
+/// Whether it is a call of its own, and not a part of one.
+fn is_call(kind: Kind) -> bool {
+    !matches!(kind, Kind::Read | Kind::Load)
+}
+
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:<18}{:>10}{:>14}{:>10}{:>10}", "calls", "done", "nothing there", "failed", "dropped")?;
-        for kind in self.calls.keys().filter(|kind| **kind != Kind::Load) {
+        for kind in self.calls.keys().filter(|kind| is_call(**kind)) {
             let [done, nothing, failed, dropped] = [Ended::Done, Ended::NothingThere, Ended::Failed, Ended::Dropped]
                 .map(|ended| self.ended(&[*kind], ended));
             writeln!(f, "  {:<16}{done:>10}{nothing:>14}{failed:>10}{dropped:>10}", format!("{kind:?}"))?;

@@ -14,13 +14,14 @@ use tokio::time::Instant;
 
 use crate::cached::Record;
 use crate::guards;
-use crate::history::Recorder;
+use crate::history::{Call, Kind, Read, Recorder};
 use crate::link::Link;
 use crate::operations::{Actor, Stage};
+use crate::unreadable::Unreadable;
 use crate::wire::{Counts, Job, Round, ToParent};
 
 /// The number of no task: its random sequence decides the policies of a round.
-const POLICIES: u16 = u16::MAX;
+const NO_TASK: u16 = u16::MAX;
 
 pub(crate) async fn run(socket: &Path, process: u16) -> Result<()> {
     // The terminal sends Ctrl-C to all processes of a run; this one ends with its parent.
@@ -73,6 +74,7 @@ struct Worker {
     /// Two connections, as two services would have; rigged if a guard is to be taken out.
     backends: [Backend; 2],
     bare: Backend,
+    unreadable: Unreadable,
 }
 
 impl Worker {
@@ -84,7 +86,7 @@ impl Worker {
         let is_rigged = guard.is_some() || job.delays;
         let backends =
             [bare.clone(), second].map(|backend| if is_rigged { guards::rigged(&backend, guard) } else { backend });
-        Ok(Self { process, job, link, backends, bare })
+        Ok(Self { process, job, link, backends, bare, unreadable: Unreadable::listen()? })
     }
 
     async fn play(&self, round: Round) -> Result<Counts> {
@@ -102,6 +104,12 @@ impl Worker {
         while let Some(ended) = tasks.join_next().await {
             ended.context("a call on the cache has panicked")??;
         }
+        for (at, key) in self.unreadable.take() {
+            if let Some(key) = stage.key_in(&key) {
+                let call = stage.call(key, NO_TASK, Kind::Read);
+                stage.recorder.record(Call { start: at, end: at, read: Read::Unreadable, ..call });
+            }
+        }
         stage.recorder.close();
         let [first, _clone, other] = stage.caches.each_ref().map(Cache::stats);
         Ok(Counts {
@@ -113,7 +121,7 @@ impl Worker {
     }
 
     fn stage(&self, round: Round) -> Result<Stage> {
-        let mut rng = self.rng(round, POLICIES);
+        let mut rng = self.rng(round, NO_TASK);
         let [first, other] = [&self.backends[0], &self.backends[1]].map(|backend| self.cache(backend, &mut rng));
         let (first, other) = (first?, other?);
         Ok(Stage {
