@@ -40,7 +40,7 @@ pub(crate) async fn conduct(options: &Options) -> Result<ExitCode> {
     }
     let never = run.summary.missing(began.elapsed());
     if !never.is_empty() {
-        eprintln!("torture: too little happened to prove anything: there was never a {}", never.join(", never a "));
+        eprintln!("torture: too little happened to prove anything: there was never {}", never.join(", never "));
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)

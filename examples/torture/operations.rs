@@ -77,7 +77,10 @@ impl Told {
     }
 
     fn written(applied: bool) -> Self {
-        let ended = if applied { Ended::Done } else { Ended::NothingThere };
+        Self::without_record(if applied { Ended::Done } else { Ended::NothingThere })
+    }
+
+    fn without_record(ended: Ended) -> Self {
         Self { ended, read: Read::Nothing, source: None }
     }
 }
@@ -130,7 +133,7 @@ impl Actor {
             }
             90..94 => {
                 let inspect = cache.inspect(id);
-                let tell = |inspection| Told { read: inspected(&inspection), ..Told::written(true) };
+                let tell = |inspection| Told { read: inspected(&inspection), ..Told::without_record(Ended::Done) };
                 self.call(key, Kind::Inspect, patience, None, inspect, tell).await;
             }
             94..97 => {
@@ -264,11 +267,10 @@ impl Actor {
             None => Some(work.await),
         };
         let end = clock::now();
-        let without_result = |ended| Told { ended, ..Told::written(true) };
         let Told { ended, read, source } = match ended {
             Some(Ok(result)) => tell(result),
-            Some(Err(_)) => without_result(Ended::Failed),
-            None => without_result(Ended::Dropped),
+            Some(Err(_)) => Told::without_record(Ended::Failed),
+            None => Told::without_record(Ended::Dropped),
         };
         let call = self.stage.call(key, self.task, kind);
         self.stage.recorder.record(Call { start, end, ended, read, source, committed, ..call });

@@ -62,13 +62,13 @@ impl Summary {
     pub(crate) fn missing(&self, ran: Duration) -> Vec<&'static str> {
         let updates = self.ended(&[Kind::UpdateField, Kind::UpdateFields, Kind::Modify], Ended::Done);
         let happened = [
-            ("hit", self.source(Source::Hit)),
-            ("miss", self.source(Source::Loaded)),
-            ("not-found hit", self.source(Source::NotFoundHit)),
-            ("coalesced load", self.source(Source::Coalesced)),
-            ("wait for another process' load", self.source(Source::Waited)),
-            ("fenced fill", self.counts.fenced_fills),
-            ("update of a live record", updates),
+            ("a hit", self.source(Source::Hit)),
+            ("a miss", self.source(Source::Loaded)),
+            ("a not-found hit", self.source(Source::NotFoundHit)),
+            ("a coalesced load", self.source(Source::Coalesced)),
+            ("a wait for another process' load", self.source(Source::Waited)),
+            ("a fenced fill", self.counts.fenced_fills),
+            ("an update of a live record", updates),
         ];
         let never = happened.into_iter().filter(|(_, times)| *times == 0).map(|(what, _)| what);
         if ran < LONG_ENOUGH { Vec::new() } else { never.collect() }
