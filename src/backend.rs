@@ -336,7 +336,7 @@ impl Backend {
             Ok(Err(StepError::TimedOut)) => Err(self.timed_out(&action(), self.operation_deadline())),
             Err(_elapsed) => {
                 if let Store::Redis(redis) = &self.shared.store {
-                    redis.timed_out();
+                    redis.timed_out(deadline.limit);
                 }
                 Err(self.timed_out(&action(), deadline))
             }

@@ -165,7 +165,12 @@ fn check_memory_url(url: &str) -> Result<(), Error> {
 
 /// A URL as it may be shown: whatever could hold a user, a password or a query is left out.
 fn without_secrets(url: &str) -> String {
-    if !url.contains(['@', '?', '#']) {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or_default();
+    // Without an `@`, what should be a port may be a password.
+    let ends_in_port =
+        authority.rsplit_once(':').is_none_or(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    if ends_in_port && !url.contains(['@', '?', '#']) {
         return url.to_owned();
     }
     // What stands before a later `://` is no scheme, but the rest of a URL that has none.
@@ -189,6 +194,9 @@ mod tests {
             "unix:///p?pass=secret",
             "x://a#secret",
             "u:secret@host?next=x://y",
+            "redis://user:secret",
+            "redis://:secret/1",
+            "user:secret",
         ] {
             let shown = without_secrets(url);
             assert!(!shown.contains("secret") && !shown.contains("cret"), "{shown}");

@@ -30,14 +30,15 @@ pub(super) struct Redis {
 }
 
 impl Redis {
-    /// Says that a step got no answer within its deadline.
-    pub(super) fn timed_out(&self) {
-        self.shared.timed_out();
+    /// Says that a step got no answer within its limit.
+    pub(super) fn timed_out(&self, limit: Duration) {
+        self.shared.timed_out(limit);
     }
 
     async fn run<R: FromRedisValue>(&self, command: &Cmd) -> RedisResult<R> {
-        let reply = command.query_async(&mut self.shared.connection()).await;
-        self.shared.check(reply.as_ref().err());
+        let mut connection = self.shared.connection();
+        let reply = command.query_async(&mut connection.manager).await;
+        self.shared.check(&connection, reply.as_ref().err());
         reply
     }
 
@@ -51,9 +52,11 @@ impl Redis {
 
     /// Runs the commands in one round trip, each with a result of its own.
     async fn run_all(&self, commands: &mut Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
-        let replies = commands.ignore_errors().query_async(&mut self.shared.connection()).await;
-        let replies: Vec<RedisResult<Value>> = replies.inspect_err(|error| self.shared.check(Some(error)))?;
-        self.shared.check(replies.iter().find_map(|reply| reply.as_ref().err()));
+        let mut connection = self.shared.connection();
+        let replies = commands.ignore_errors().query_async(&mut connection.manager).await;
+        let replies: Vec<RedisResult<Value>> =
+            replies.inspect_err(|error| self.shared.check(&connection, Some(error)))?;
+        self.shared.check(&connection, replies.iter().find_map(|reply| reply.as_ref().err()));
         Ok(replies)
     }
 

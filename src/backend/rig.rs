@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::{Acquired, Backend, Decide, Filled, Look, Shared, StepError, Steps, Store, Token};
 use crate::entry::Entry;
@@ -61,7 +61,7 @@ pub enum Step {
 pub enum Moment {
     /// Before the step is sent.
     Before,
-    /// Within an update: it has seen the entry, and has written nothing yet. Needs a runtime of several threads.
+    /// Within an update: it has seen the entry, and has written nothing yet. Not on a runtime of one thread.
     Within,
     /// After the step's reply.
     After,
@@ -176,7 +176,7 @@ impl Rigged<'_> {
 
     async fn update_with_hook(&self, key: &Key, decide: &mut Decide<'_>) -> Result<bool, StepError> {
         let mut decide = |entry| {
-            if self.rig.hook.is_some() {
+            if self.rig.hook.is_some() && Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread {
                 let reached = self.rig.reach(Step::Update, Moment::Within, key);
                 tokio::task::block_in_place(|| Handle::current().block_on(reached));
             }

@@ -1,7 +1,7 @@
 //! A TCP proxy between a cache and a server, for what networks do: it can move to another server, cut its connections,
 //! lose a request or a reply, swallow what the connections carry without a trace, and take its time.
 
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -36,6 +36,7 @@ struct Plan {
     /// What is lost of the next request that holds these bytes.
     loss: Mutex<Option<(Vec<u8>, Lost)>>,
     lines: Mutex<Vec<Arc<Line>>>,
+    accepted: AtomicUsize,
 }
 
 /// One connection.
@@ -43,7 +44,6 @@ struct Plan {
 struct Line {
     cut: AtomicBool,
     swallow: AtomicBool,
-    cut_at_reply: AtomicBool,
     lose_replies: AtomicBool,
 }
 
@@ -55,6 +55,7 @@ impl Proxy {
             delay_micros: AtomicU64::new(0),
             loss: Mutex::default(),
             lines: Mutex::default(),
+            accepted: AtomicUsize::new(0),
         });
         Self {
             port: listener.local_addr().unwrap().port(),
@@ -65,6 +66,11 @@ impl Proxy {
 
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// How many connections there have been.
+    pub(crate) fn accepted(&self) -> usize {
+        self.plan.accepted.load(Ordering::SeqCst)
     }
 
     /// Connects new clients to another server.
@@ -108,6 +114,7 @@ async fn accept(listener: TcpListener, plan: Arc<Plan>) {
         let Ok(server) = TcpStream::connect(("127.0.0.1", plan.target.load(Ordering::SeqCst))).await else {
             continue;
         };
+        plan.accepted.fetch_add(1, Ordering::SeqCst);
         let line = Arc::<Line>::default();
         plan.lines.lock().unwrap().push(line.clone());
         let (from_client, to_client) = client.into_split();
@@ -125,6 +132,7 @@ async fn accept(listener: TcpListener, plan: Arc<Plan>) {
 /// What becomes of a piece of what a connection carries.
 enum Piece {
     Passes,
+    PassesAndCutsTheLine,
     Vanishes,
     CutsTheLine,
 }
@@ -132,23 +140,17 @@ enum Piece {
 impl Line {
     fn request(&self, plan: &Plan, request: &[u8]) -> Piece {
         let holds = |bytes: &[u8]| request.windows(bytes.len()).any(|window| window == bytes);
-        match plan.loss.lock().unwrap().take_if(|(bytes, _)| holds(bytes)) {
-            Some((_, Lost::Request)) => return Piece::CutsTheLine,
-            Some((_, Lost::Reply)) => self.cut_at_reply.store(true, Ordering::SeqCst),
-            Some((_, Lost::ReplySilently)) => self.lose_replies.store(true, Ordering::SeqCst),
-            None => {}
+        let lost = plan.loss.lock().unwrap().take_if(|(bytes, _)| holds(bytes)).map(|(_, lost)| lost);
+        self.lose_replies.fetch_or(matches!(lost, Some(Lost::Reply | Lost::ReplySilently)), Ordering::SeqCst);
+        match lost {
+            Some(Lost::Request) => Piece::CutsTheLine,
+            Some(Lost::Reply) => Piece::PassesAndCutsTheLine,
+            Some(Lost::ReplySilently) | None => Piece::Passes,
         }
-        Piece::Passes
     }
 
     fn reply(&self) -> Piece {
-        if self.cut_at_reply.load(Ordering::SeqCst) {
-            Piece::CutsTheLine
-        } else if self.lose_replies.load(Ordering::SeqCst) {
-            Piece::Vanishes
-        } else {
-            Piece::Passes
-        }
+        if self.lose_replies.load(Ordering::SeqCst) { Piece::Vanishes } else { Piece::Passes }
     }
 }
 
@@ -174,10 +176,19 @@ async fn carry(
         if line.swallow.load(Ordering::SeqCst) {
             continue;
         }
-        match look(&buffer[..length]) {
-            Piece::Passes if to.write_all(&buffer[..length]).await.is_ok() => {}
-            Piece::Vanishes => {}
-            Piece::Passes | Piece::CutsTheLine => return,
+        let piece = look(&buffer[..length]);
+        match piece {
+            Piece::Vanishes => continue,
+            Piece::CutsTheLine => return,
+            Piece::Passes | Piece::PassesAndCutsTheLine => {}
+        }
+        if to.write_all(&buffer[..length]).await.is_err() {
+            return;
+        }
+        if matches!(piece, Piece::PassesAndCutsTheLine) {
+            // Until the server has carried it out.
+            tokio::time::sleep(LOOK * 4).await;
+            return;
         }
     }
 }

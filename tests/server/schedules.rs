@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use cache_aside::proof::{Guard, Moment, Point, Rig, Step};
-use cache_aside::{Backend, Cache, EntryState, Outcome};
+use cache_aside::{Backend, Cache, EntryState, Error, Outcome};
 use tokio::task::JoinHandle;
 
 use crate::fixture::{Found, Gate, Primary, Product, builder, get, load_at_gate, loaf, lookup, on_every_backend};
@@ -281,8 +281,8 @@ impl Write {
     }
 }
 
-/// A get stands before or after each of its steps while another process writes, and goes on, or is dropped, or has lost
-/// its lease when it goes on.
+/// A get stands before or after each of its steps while another process writes, which revokes its lease; then it goes on,
+/// or is dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_each_point_of_a_get_a_write_is_kept() {
     on_every_backend(async |backend| {
@@ -295,14 +295,20 @@ async fn at_each_point_of_a_get_a_write_is_kept() {
                         let held = stage.here.get(stage.primary.loader());
                         gate.arrival().await;
                         write.carry_out(&stage).await;
-                        let late = stage.here.get(stage.primary.loader());
+                        let late = match step {
+                            Step::Read => stage.here.get(stage.primary.loader()),
+                            _ => stage.here.join(stage.primary.loader()),
+                        };
                         if dropped {
                             held.abort();
                         }
                         gate.open();
                         let at = format!("{write:?} at {moment:?} {step:?}, dropped: {dropped}");
                         assert_eq!(late.await.unwrap(), stage.row().await, "{at}");
-                        assert!(held.await.map_or_else(|ended| ended.is_cancelled(), |_seen| true), "{at}");
+                        match held.await {
+                            Ok(seen) => assert!([Some(1), stage.row().await].contains(&seen), "{at}: {seen:?}"),
+                            Err(ended) => assert!(dropped && ended.is_cancelled(), "{at}"),
+                        }
                         assert!(stage.is_fresh().await, "{at}");
                         stage.there.cache.invalidate("p-001").await.unwrap();
                     }
@@ -311,6 +317,63 @@ async fn at_each_point_of_a_get_a_write_is_kept() {
         }
     })
     .await;
+}
+
+/// A write stands at each of its points while another process reads, and goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_each_point_of_a_write_a_get_may_come() {
+    on_every_backend(async |backend| {
+        for (write, step, moment) in [
+            (Write::Invalidate, Step::Invalidate, Moment::Before),
+            (Write::Invalidate, Step::Invalidate, Moment::After),
+            (Write::Update, Step::Update, Moment::Before),
+            (Write::Update, Step::Update, Moment::Within),
+            (Write::Update, Step::Update, Moment::After),
+        ] {
+            for cached in [false, true] {
+                let stage = Arc::new(Stage::new(&backend, None));
+                if cached {
+                    stage.seen(&stage.here).await;
+                }
+                let gate = stage.there.hold(step, moment);
+                let writing = tokio::spawn({
+                    let stage = stage.clone();
+                    async move { write.carry_out(&stage).await }
+                });
+                gate.arrival().await;
+                let at = format!("{write:?}, {moment:?}, cached: {cached}");
+                let seen = stage.seen(&stage.here).await;
+                assert!([Some(1), Some(2)].contains(&seen), "{at}: {seen:?}");
+                gate.open();
+                writing.await.unwrap();
+                assert!(stage.is_fresh().await, "{at}");
+                stage.there.cache.invalidate("p-001").await.unwrap();
+            }
+        }
+    })
+    .await;
+}
+
+/// The writer doesn't know what became of its call, and invalidates.
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_reply_is_late_is_an_error_and_can_be_made_good() {
+    let backend = Backend::connect("memory://").await.unwrap();
+    for step in [Step::Invalidate, Step::Update] {
+        for moment in [Moment::Before, Moment::After] {
+            let stage = Stage::new(&backend, None);
+            stage.seen(&stage.here).await;
+            stage.primary.put(loaf(2));
+            let gate = stage.there.hold(step, moment);
+            let written = match step {
+                Step::Invalidate => stage.there.cache.invalidate("p-001").await,
+                _ => stage.there.cache.update_field("p-001", Product::FIELDS.stock, 2).await,
+            };
+            assert!(matches!(written, Err(Error::Timeout { .. })), "{step:?} {moment:?}: {written:?}");
+            drop(gate);
+            stage.there.cache.invalidate("p-001").await.unwrap();
+            assert!(stage.is_fresh().await, "{step:?} {moment:?}");
+        }
+    }
 }
 
 /// A step whose reply comes after its deadline may have been carried out or not: nothing follows from it.

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -64,8 +64,8 @@ impl Redis {
         connect_timeout: Duration,
         update_connections: NonZeroUsize,
     ) -> Result<Self, String> {
-        let client = Client::open(address.0).map_err(|error| error.to_string())?;
-        let shared = Shared::new(client.clone(), connect_timeout).map_err(|error| error.to_string())?;
+        let client = Client::open(address.0).map_err(|error| without_detail(&error))?;
+        let shared = Shared::new(client.clone(), connect_timeout).map_err(|error| without_detail(&error))?;
         let connector = Connector::new(client, connect_timeout, shared.generation.clone());
         let updates = Updates::new(connector, operation_timeout, update_connections)?;
         Ok(Self { shared, updates })
@@ -83,8 +83,8 @@ pub(super) struct Shared {
     current: RwLock<Current>,
     /// Steps without an answer since the last one that had one.
     unanswered: AtomicU32,
-    /// Whether the current connection has ever answered. Until then it may still be on its way.
-    has_answered: AtomicBool,
+    /// The number of the connection that was the last to answer; none while it may be on its way again.
+    answered: AtomicU64,
     generation: Generation,
 }
 
@@ -92,55 +92,90 @@ pub(super) struct Shared {
 pub(super) type Generation = Arc<AtomicU64>;
 
 struct Current {
-    manager: ConnectionManager,
+    connection: Connection,
     since: Instant,
 }
+
+/// A connection to send a step over.
+#[derive(Clone)]
+pub(super) struct Connection {
+    pub(super) manager: ConnectionManager,
+    number: u64,
+}
+
+/// Why a connection is given up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// The server answered, and refused.
+    Refused,
+    /// It answers no more.
+    Silent,
+}
+
+const NO_CONNECTION: u64 = 0;
 
 impl Shared {
     fn new(client: Client, connect_timeout: Duration) -> RedisResult<Self> {
         let generation = Generation::default();
         let manager = manager(&client, connect_timeout, &generation)?;
-        let current = RwLock::new(Current { manager, since: Instant::now() });
-        let (unanswered, has_answered) = (AtomicU32::new(0), AtomicBool::new(false));
-        Ok(Self { client, connect_timeout, current, unanswered, has_answered, generation })
+        let connection = Connection { manager, number: NO_CONNECTION + 1 };
+        Ok(Self {
+            client,
+            connect_timeout,
+            current: RwLock::new(Current { connection, since: Instant::now() }),
+            unanswered: AtomicU32::new(0),
+            answered: AtomicU64::new(NO_CONNECTION),
+            generation,
+        })
     }
 
-    pub(super) fn connection(&self) -> ConnectionManager {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).manager.clone()
+    pub(super) fn connection(&self) -> Connection {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).connection.clone()
     }
 
-    /// Looks at how a step ended, and replaces the connection after an error that a new one may not have.
-    pub(super) fn check(&self, error: Option<&RedisError>) {
+    /// Looks at how a step over `connection` ended, and replaces that after an error that a new one may not have.
+    pub(super) fn check(&self, connection: &Connection, error: Option<&RedisError>) {
         self.unanswered.store(0, Ordering::Relaxed);
-        let Some(error) = error else {
-            self.has_answered.store(true, Ordering::Relaxed);
-            return;
-        };
-        if error.is_io_error() {
-            self.generation.fetch_add(1, Ordering::Relaxed);
-        } else if may_be_about_the_connection(error) {
-            self.replace();
+        match error {
+            None => self.answered.store(connection.number, Ordering::Relaxed),
+            Some(error) if error.is_io_error() => {
+                self.answered.store(NO_CONNECTION, Ordering::Relaxed);
+                self.generation.fetch_add(1, Ordering::Relaxed);
+            }
+            Some(error) if may_be_about_the_connection(error) => self.replace(connection.number, Lost::Refused),
+            Some(_) => {}
         }
     }
 
-    /// Counts a step that got no answer within its deadline.
-    pub(super) fn timed_out(&self) {
+    /// Counts a step that got no answer within `limit`.
+    pub(super) fn timed_out(&self, limit: Duration) {
         const TOO_MANY: u32 = 8;
+        let number = {
+            let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+            // What began before this connection was made went over another.
+            if current.since.elapsed() < limit {
+                return;
+            }
+            current.connection.number
+        };
         if self.unanswered.fetch_add(1, Ordering::Relaxed) >= TOO_MANY {
-            self.replace();
+            self.replace(number, Lost::Silent);
         }
     }
 
-    fn replace(&self) {
+    fn replace(&self, number: u64, lost: Lost) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        let is_lost = self.has_answered.load(Ordering::Relaxed) && self.unanswered.load(Ordering::Relaxed) > 0;
-        // Time for an attempt to connect, and for the answers to those who are still waiting for the last one.
-        if !is_lost && current.since.elapsed() < self.connect_timeout {
+        if current.connection.number != number {
+            return;
+        }
+        // One that has never answered may be on its way, and a server that refuses is not asked again at once.
+        let at_once = lost == Lost::Silent && self.answered.load(Ordering::Relaxed) == number;
+        if !at_once && current.since.elapsed() < self.connect_timeout {
             return;
         }
         if let Ok(manager) = manager(&self.client, self.connect_timeout, &self.generation) {
-            *current = Current { manager, since: Instant::now() };
-            self.has_answered.store(false, Ordering::Relaxed);
+            *current = Current { connection: Connection { manager, number: number + 1 }, since: Instant::now() };
+            self.unanswered.store(0, Ordering::Relaxed);
             self.generation.fetch_add(1, Ordering::Relaxed);
         }
     }
