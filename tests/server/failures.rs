@@ -224,6 +224,8 @@ async fn a_url_that_makes_no_sense_is_refused() {
         ("redis://", "makes no sense"),
         ("redis://127.0.0.1:99999", "makes no sense"),
         ("redis://127.0.0.1:6379/first", "database number"),
+        ("redis://:a@secret?b@127.0.0.1", "%3F"),
+        ("redis://:secret/b@127.0.0.1", "%2F"),
         ("redis://user:secret@:6379", "makes no sense"),
         ("redis+cluster://127.0.0.1:6379", "not supported"),
         ("rediss://user:secret@127.0.0.1", "not supported"),

@@ -25,6 +25,7 @@ pub(in crate::backend) struct Address(ConnectionInfo);
 
 impl Address {
     pub(in crate::backend) fn parse(url: &str) -> Result<Self, String> {
+        check_userinfo(url)?;
         let mut info = url.into_connection_info().map_err(|error| without_detail(&error))?;
         let mut settings = info.redis_settings().clone();
         // With RESP3 the driver notices a cut connection while it is idle. A `protocol` in the URL is the user's choice.
@@ -37,6 +38,19 @@ impl Address {
         let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
         info = info.set_redis_settings(settings).set_tcp_settings(tcp);
         Ok(Self(info))
+    }
+}
+
+/// What stands before a `/`, `?` or `#` in a password would be taken for the host, and be shown.
+fn check_userinfo(url: &str) -> Result<(), String> {
+    let Some(rest) = url.strip_prefix("redis://") else {
+        return Ok(());
+    };
+    match rest.split_once(['/', '?', '#']) {
+        Some((_, after_host)) if after_host.contains('@') => {
+            Err("an `@` comes after the host; in users and passwords write `/`, `?`, `#` as %2F, %3F, %23".to_owned())
+        }
+        _ => Ok(()),
     }
 }
 
