@@ -90,6 +90,8 @@ impl Url {
     /// The text, with the password where one belongs and nowhere else.
     fn text(&self) -> String {
         let clean = |text: &str| text.replace(PASSWORD, "");
+        // A slash would end the userinfo: what follows it is a path, and is shown as one.
+        let without_slash = |text: &str| clean(text).replace(['/', '\\'], "");
         let mut url = match &self.scheme {
             Scheme::Memory => "memory://".to_owned(),
             Scheme::Redis => "redis://".to_owned(),
@@ -98,12 +100,11 @@ impl Url {
             Scheme::Cluster => "redis+cluster://".to_owned(),
             Scheme::Http => "http://".to_owned(),
             Scheme::Missing => String::new(),
-            Scheme::Other(scheme) => clean(scheme),
+            Scheme::Other(scheme) => without_slash(scheme),
         };
         if let Some(Userinfo { user, before, after }) = &self.userinfo {
-            // A slash would end the userinfo: what follows it is a path, and is shown as one.
-            let clean = |text: &str| clean(text).replace(['/', '\\'], "");
-            let _ = write!(url, "{}:{}{PASSWORD}{}@", clean(user), clean(before), clean(after));
+            let [user, before, after] = [user, before, after].map(|text| without_slash(text));
+            let _ = write!(url, "{user}:{before}{PASSWORD}{after}@");
         }
         match &self.host {
             Host::Missing => {}
