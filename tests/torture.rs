@@ -2,21 +2,29 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::net::TcpListener;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use cache_aside::proof::Guard;
 
 const ALL_IS_WELL: i32 = 0;
 const VIOLATION: i32 = 1;
 const COULD_NOT_RUN: i32 = 2;
+const STOPPED: i32 = 130;
 
 fn torture(args: &[&str]) -> Output {
-    // `cargo test` builds the examples too, beside the folder of this test.
+    command(args).output().expect("`cargo test` builds the examples too")
+}
+
+fn command(args: &[&str]) -> Command {
+    // Beside the folder of this test.
     let mut example = std::env::current_exe().unwrap();
     example.pop();
     example.pop();
     example.push("examples/torture");
-    Command::new(&example).args(args).output().unwrap_or_else(|error| panic!("{}: {error}", example.display()))
+    let mut command = Command::new(&example);
+    command.args(args);
+    command
 }
 
 fn text(output: &Output) -> String {
@@ -37,6 +45,25 @@ fn finds_each_guard_that_is_taken_out() {
 fn finds_nothing_in_one_process_with_all_guards_in() {
     let output = torture(&["--url", "memory://", "--processes", "1", "--seconds", "5"]);
     assert_eq!(output.status.code(), Some(ALL_IS_WELL), "{}", text(&output));
+}
+
+#[test]
+fn does_not_say_that_all_is_well_when_it_is_stopped_early() {
+    let mut command = command(&["--seconds", "60"]);
+    let run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(8));
+    let kill = format!("kill -TERM {}", run.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(STOPPED), "{}", text(&output));
+    assert!(text(&output).contains("stopped early"), "{}", text(&output));
+}
+
+#[test]
+fn says_which_server_is_missing() {
+    let output = command(&["--seconds", "5"]).env("PATH", "").output().unwrap();
+    assert_eq!(output.status.code(), Some(COULD_NOT_RUN), "{}", text(&output));
+    assert!(text(&output).contains("redis-server"), "{}", text(&output));
 }
 
 #[test]

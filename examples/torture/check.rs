@@ -1,13 +1,14 @@
-//! The checker: whether every result of one key's calls was right, in one walk over time.
+//! The checker: whether every result of one key's calls was right: sorted by time, then seen in one walk.
 //!
 //! The *floor* at a time is the newest version that a call which has returned by then guarantees: an invalidation
 //! guarantees the version that the row had when the call started, an update in place the version that its caller had
-//! committed. Reads don't raise it. A result must be the row as it was at one version, no older than the floor when the
-//! call started and no newer than the last commit when it ended.
+//! committed. A result must be the row as it was at one version, no older than the floor when the
+//! call started and no newer than the last commit when it ended. (Reads don't raise it, because a load around the cache
+//! may be newer than an entry that nobody has invalidated yet.)
 //!
 //! A record that was served from the cache was stored by a fill, so its load held a lease from before the load began
 //! until then. If a live entry stood there when the load began, it had been filled before that lease was granted: the
-//! grant was wrong.
+//! grant was wrong. A load that brings no row, fails, or is fenced, and a record that nobody reads, prove nothing.
 
 use crate::history::{Call, Commit, Ended, Kind, Read, Seen};
 

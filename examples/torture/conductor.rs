@@ -8,8 +8,11 @@ use cache_aside::Backend;
 
 use crate::harness::{Server, free_port};
 use crate::options::Options;
-use crate::run::Run;
+use crate::run::{Ended, Run};
 use crate::wire::Job;
+
+/// As a shell says it of a command that Ctrl-C has ended.
+const INTERRUPTED: u8 = 130;
 
 pub(crate) async fn conduct(options: &Options) -> Result<ExitCode> {
     refuse_what_makes_no_sense(options)?;
@@ -26,17 +29,23 @@ pub(crate) async fn conduct(options: &Options) -> Result<ExitCode> {
         writers: options.writers,
         without: options.without.clone(),
         delays: options.delays,
-        owns_server: server.is_some(),
+        own_server: server.as_ref().map(Server::unix_url),
     };
     let Options { processes, readers, writers, .. } = options;
     eprintln!("seed {seed}, {processes} processes with {readers} readers and {writers} writers each");
     let (began, mut run) = (Instant::now(), Run::start(options, job).await?);
-    let rounds = run.rounds().await;
+    let ended = run.rounds().await;
     run.end();
     println!("{}", run.summary);
-    rounds?;
     if run.summary.has_violations() {
+        if let Err(error) = &ended {
+            eprintln!("torture: {error:#}");
+        }
         return Ok(ExitCode::FAILURE);
+    }
+    if ended? == Ended::Interrupted {
+        eprintln!("torture: stopped early: the round that was under way is not checked");
+        return Ok(ExitCode::from(INTERRUPTED));
     }
     let never = run.summary.missing(began.elapsed());
     if !never.is_empty() {

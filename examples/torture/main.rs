@@ -11,8 +11,8 @@
 //! cargo run --release --features __proof --example torture -- --without recheck      # has to find something
 //! ```
 //!
-//! It ends with 0 when all is well, with 1 after a violation or when too little happened to prove anything, and with 2
-//! when it could not run.
+//! It ends with 0 when all is well, with 1 after a violation or when too little happened to prove anything, with 2 when
+//! it could not run, and with 130 when it was stopped early.
 
 mod cached;
 mod check;

@@ -65,9 +65,9 @@ enum Event {
     Interrupted,
 }
 
-/// How a part of a run ended.
+/// How a run, or a part of it, ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
+pub(crate) enum Ended {
     Done,
     Interrupted,
 }
@@ -118,7 +118,7 @@ impl Run {
     }
 
     /// Plays and checks rounds until the time is over, something is wrong, or somebody stops it.
-    pub(crate) async fn rounds(&mut self) -> Result<()> {
+    pub(crate) async fn rounds(&mut self) -> Result<Ended> {
         let (began, limit) = (Instant::now(), Duration::from_secs(self.seconds));
         for number in self.only_round.unwrap_or(1).. {
             let left = limit.saturating_sub(began.elapsed());
@@ -128,10 +128,19 @@ impl Run {
             }
             let round = Round { number, seed: self.only_round.unwrap_or(number), millis };
             if self.play(round).await? == Ended::Interrupted {
-                return Ok(());
+                self.conclude_check().await?;
+                return Ok(Ended::Interrupted);
             }
         }
-        self.until_judged().await.map(drop)
+        self.until_judged().await
+    }
+
+    /// Waits for the check that is under way, whoever wants to stop it.
+    async fn conclude_check(&mut self) -> Result<()> {
+        if let Some(check) = self.check.take() {
+            self.conclude(&check.await.context("the check of a round has ended early")?);
+        }
+        Ok(())
     }
 
     pub(crate) fn end(&self) {
@@ -274,6 +283,15 @@ async fn hear(
     let _ = news.send((process, News::Lost));
 }
 
+/// The address alone: the output of a run is passed on.
+fn without_secrets(url: &str) -> String {
+    let shown = url.split(['?', '#']).next().unwrap_or_default();
+    match shown.split_once("://") {
+        Some((scheme, rest)) => format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host)),
+        None => String::new(),
+    }
+}
+
 fn again(options: &Options, seed: u64) -> String {
     let Options { processes, writers, readers, keys, seconds, .. } = options;
     let mut command = "cargo run --release".to_owned();
@@ -283,7 +301,7 @@ fn again(options: &Options, seed: u64) -> String {
     command.push_str(" --example torture --");
     let server = options.server.to_possible_value();
     let _ = match (&options.url, &server) {
-        (Some(url), _) => write!(command, " --url {url}"),
+        (Some(url), _) => write!(command, " --url {}", without_secrets(url)),
         (None, Some(server)) => write!(command, " --server {}", server.get_name()),
         (None, None) => Ok(()),
     };

@@ -46,8 +46,8 @@ pub(crate) async fn run(socket: &Path, process: u16) -> Result<()> {
             });
         });
     }
-    if worker.job.owns_server {
-        stop_server(&worker.job.url).await;
+    if let Some(server) = &worker.job.own_server {
+        stop(server).await;
     }
     Ok(())
 }
@@ -59,8 +59,8 @@ async fn linger(rounds: &mut tokio::sync::mpsc::UnboundedReceiver<Round>) -> Res
 }
 
 /// A parent that was killed can't end its server any more. If it has, nobody is there to hear this.
-async fn stop_server(url: &str) {
-    if let Ok(client) = redis::Client::open(url)
+async fn stop(server: &str) {
+    if let Ok(client) = redis::Client::open(server)
         && let Ok(mut connection) = client.get_multiplexed_async_connection().await
     {
         let _ = redis::cmd("SHUTDOWN").arg("NOSAVE").exec_async(&mut connection).await;

@@ -53,7 +53,7 @@ impl Flavor {
 /// Why a server does not run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Mistake {
-    #[error("{0:?} not found: run ./scripts/install-servers")]
+    #[error("{0:?} not found: ./scripts/test installs it")]
     NotInstalled(PathBuf),
     #[error("port {0} is taken by another process")]
     PortTaken(u16),
