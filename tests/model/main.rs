@@ -52,13 +52,16 @@ no_promise_breaks! {
     one_invalidates_in_trouble: INVALIDATE_IN_TROUBLE, "one invalidates, every fault";
     one_invalidates_twice: INVALIDATE_TWICE, "one invalidates twice, every fault";
     readers_come_again: GET_TWICE, "readers come again";
+    readers_of_one_process_come_again: GET_TWICE_TOGETHER, "readers of one process come again";
     two_invalidate: TWO_INVALIDATE, "two invalidate";
-    two_invalidate_in_trouble: TWO_INVALIDATE_IN_TROUBLE, "two invalidate, with crash and loss";
+    two_invalidate_in_trouble: TWO_INVALIDATE_IN_TROUBLE, "two invalidate, every fault";
     two_create_and_delete: CREATE_AND_DELETE, "one creates, one deletes";
+    two_create_and_delete_together: CREATE_AND_DELETE_TOGETHER, "one creates, one deletes, a flight is shared";
     one_updates: UPDATE, "one updates";
     one_updates_twice: UPDATE_TWICE, "one updates two fields";
     one_updates_and_invalidates: UPDATE_AND_INVALIDATE, "one updates, then invalidates";
     one_updates_what_was_not_found: UPDATE_OF_NOT_FOUND, "one creates and updates, then deletes";
+    two_update_in_turns: UPDATE_IN_TURNS, "two update in turns";
 }
 
 #[test]

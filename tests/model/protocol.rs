@@ -72,10 +72,13 @@ impl Protocol {
         state.crashes_left -= 1;
         for (reader, _) in self.scope.readers.iter().enumerate().filter(|&(_, &home)| home == process) {
             state.readers[reader].gets_left = 0;
-            state.readers[reader].flight = None;
+            if let Some(flight) = state.readers[reader].flight.take() {
+                state.leave_flight_behind(flight.step);
+            }
             state.end_call(reader);
         }
         for (writer, _) in self.scope.writers.iter().enumerate().filter(|(_, plan)| plan.process == process) {
+            state.leave_write_behind(state.writers[writer].stage);
             state.writers[writer].stage = Stage::Stopped;
         }
     }

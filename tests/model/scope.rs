@@ -14,6 +14,8 @@ pub(crate) struct Scope {
     /// How many gets each reader does, one after another.
     pub(crate) gets: u8,
     pub(crate) writers: &'static [Plan],
+    /// Whether each writer keeps the others from committing until its call has returned.
+    pub(crate) take_turns: bool,
     /// Whether the primary has the row at first.
     pub(crate) row_exists: bool,
     pub(crate) faults: Faults,
@@ -90,7 +92,8 @@ impl fmt::Display for Scope {
         }
         let writers: Vec<_> = self.writers.iter().map(ToString::to_string).collect();
         let writers = if writers.is_empty() { "none".to_owned() } else { writers.join("; ") };
-        write!(f, " | {writers} | {}", self.faults)
+        let turns = if self.take_turns { ", in turns" } else { "" };
+        write!(f, " | {writers}{turns} | {}", self.faults)
     }
 }
 

@@ -27,7 +27,8 @@ const fn writer(process: u8, writes: &'static [Write]) -> Plan {
     Plan { process, writes }
 }
 
-const QUIET: Scope = Scope { readers: BOTH, gets: 1, writers: &[], row_exists: true, faults: Faults::NONE };
+const QUIET: Scope =
+    Scope { readers: BOTH, gets: 1, writers: &[], take_turns: false, row_exists: true, faults: Faults::NONE };
 
 pub(crate) const NO_WRITER: Scope = Scope { faults: Faults::EVERY, ..QUIET };
 
@@ -44,14 +45,18 @@ pub(crate) const INVALIDATE_TWICE: Scope =
 pub(crate) const GET_TWICE: Scope =
     Scope { readers: APART, gets: 2, writers: &[writer(A, &[SET_A])], faults: Faults::EXPIRY, ..QUIET };
 
-pub(crate) const TWO_INVALIDATE: Scope = Scope { writers: &[writer(C, &[SET_A]), writer(C, &[SET_B])], ..QUIET };
-
-pub(crate) const TWO_INVALIDATE_IN_TROUBLE: Scope = Scope {
+pub(crate) const GET_TWICE_TOGETHER: Scope = Scope {
     readers: TOGETHER,
-    writers: &[writer(A, &[SET_A]), writer(C, &[SET_B])],
-    faults: Faults { crashes: 1, losses: 1, ..Faults::EXPIRY },
+    gets: 2,
+    writers: &[writer(C, &[SET_A])],
+    faults: Faults { losses: 1, ..Faults::OF_ONE_CALL },
     ..QUIET
 };
+
+pub(crate) const TWO_INVALIDATE: Scope = Scope { writers: &[writer(C, &[SET_A]), writer(C, &[SET_B])], ..QUIET };
+
+pub(crate) const TWO_INVALIDATE_IN_TROUBLE: Scope =
+    Scope { readers: TOGETHER, writers: &[writer(A, &[SET_A]), writer(C, &[SET_B])], faults: Faults::EVERY, ..QUIET };
 
 pub(crate) const CREATE_AND_DELETE: Scope = Scope {
     readers: APART,
@@ -60,6 +65,9 @@ pub(crate) const CREATE_AND_DELETE: Scope = Scope {
     faults: Faults { losses: 1, ..Faults::EXPIRY },
     ..QUIET
 };
+
+pub(crate) const CREATE_AND_DELETE_TOGETHER: Scope =
+    Scope { readers: TOGETHER, faults: Faults::OF_ONE_CALL, ..CREATE_AND_DELETE };
 
 pub(crate) const UPDATE: Scope = Scope { writers: &[writer(A, &[UPDATE_A])], faults: Faults::EXPIRY, ..QUIET };
 
@@ -77,6 +85,14 @@ pub(crate) const UPDATE_OF_NOT_FOUND: Scope = Scope {
     readers: APART,
     writers: &[writer(A, &[UPDATE_NEW, DELETE])],
     row_exists: false,
+    faults: Faults { losses: 1, ..Faults::EXPIRY },
+    ..QUIET
+};
+
+pub(crate) const UPDATE_IN_TURNS: Scope = Scope {
+    readers: APART,
+    writers: &[writer(A, &[UPDATE_A]), writer(C, &[UPDATE_B])],
+    take_turns: true,
     faults: Faults { losses: 1, ..Faults::EXPIRY },
     ..QUIET
 };

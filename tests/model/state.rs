@@ -5,7 +5,7 @@
 
 pub(crate) const MAX_READERS: usize = 3;
 pub(crate) const MAX_WRITERS: usize = 2;
-pub(crate) const MAX_LATE: usize = 4;
+pub(crate) const MAX_LATE: usize = 6;
 const MAX_ROWS: usize = 4;
 
 /// A record of two fields, or the news that there is none. A field's value is the number of the commit that wrote it; a
@@ -329,8 +329,27 @@ impl State {
     /// A command that its sender has given up on.
     pub(crate) fn leave_behind(&mut self, late: Late) {
         let free = self.late.iter_mut().find(|slot| slot.is_none());
-        *free.expect("there is room for what one loss leaves behind") = Some(late);
+        *free.expect("there is room for what the losses and the ends of a scope leave behind") = Some(late);
         self.late.sort_unstable();
+    }
+
+    /// Leaves behind what a writer has sent.
+    pub(crate) fn leave_write_behind(&mut self, stage: Stage) {
+        match stage {
+            Stage::Deciding(transaction) => self.leave_behind(Late::Update(transaction)),
+            Stage::Invalidating => self.leave_behind(Late::Invalidate),
+            Stage::Ready | Stage::Updating { .. } | Stage::Carried { .. } | Stage::Stopped => {}
+        }
+    }
+
+    /// Leaves behind what a flight has sent.
+    pub(crate) fn leave_flight_behind(&mut self, step: Step) {
+        match step {
+            Step::Acquiring { token, .. } => self.leave_behind(Late::Acquire { token }),
+            Step::Filling { token, row, .. } => self.leave_behind(Late::Fill { token, row }),
+            Step::Abandoning { token, .. } => self.leave_behind(Late::Abandon { token }),
+            _ => {}
+        }
     }
 
     /// The end of a call, with a result or without.

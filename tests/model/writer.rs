@@ -2,7 +2,7 @@
 
 use crate::protocol::Protocol;
 use crate::scope::Then;
-use crate::state::{Late, Stage, State, Transaction};
+use crate::state::{Stage, State, Transaction};
 
 /// A step of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +21,10 @@ pub(crate) enum WriteStep {
     InvalidateInstead,
     /// The call returns, and expels the flight of its own process.
     Return,
-    /// The write is cancelled, or given up.
+    /// The write is cancelled: what is under way may still be carried out. Nobody calls again.
     Stop,
+    /// The same for an update, and the writer now calls `invalidate`.
+    StopAndInvalidate,
 }
 
 impl Protocol {
@@ -30,7 +32,9 @@ impl Protocol {
         let own = &state.writers[writer];
         let (may_fail, is_update) = match own.stage {
             Stage::Ready if usize::from(own.written) < self.scope.writers[writer].writes.len() => {
-                step(WriteStep::Commit);
+                if !self.scope.take_turns || state.writers.iter().all(|other| other.stage == Stage::Ready) {
+                    step(WriteStep::Commit);
+                }
                 return;
             }
             Stage::Ready | Stage::Stopped => return,
@@ -59,6 +63,9 @@ impl Protocol {
         }
         if self.scope.faults.cancellation {
             step(WriteStep::Stop);
+            if is_update {
+                step(WriteStep::StopAndInvalidate);
+            }
         }
     }
 
@@ -90,18 +97,12 @@ impl Protocol {
             }
             (stage, WriteStep::Repeat | WriteStep::InvalidateInstead) => {
                 state.losses_left -= 1;
-                let again = match stage {
-                    Stage::Deciding(transaction) => {
-                        state.leave_behind(Late::Update(transaction));
-                        Stage::Updating { change: transaction.change, commit: transaction.commit }
-                    }
-                    Stage::Invalidating => {
-                        state.leave_behind(Late::Invalidate);
-                        stage
-                    }
-                    Stage::Ready | Stage::Updating { .. } | Stage::Carried { .. } | Stage::Stopped => stage,
-                };
-                if step == WriteStep::Repeat { again } else { Stage::Invalidating }
+                state.leave_write_behind(stage);
+                match stage {
+                    _ if step == WriteStep::InvalidateInstead => Stage::Invalidating,
+                    Stage::Deciding(Transaction { change, commit, .. }) => Stage::Updating { change, commit },
+                    other => other,
+                }
             }
             (Stage::Carried { promised }, WriteStep::Return) => {
                 state.floor.raise(promised);
@@ -109,7 +110,10 @@ impl Protocol {
                 state.writers[writer].written += 1;
                 Stage::Ready
             }
-            (_, WriteStep::Stop) => Stage::Stopped,
+            (stage, WriteStep::Stop | WriteStep::StopAndInvalidate) => {
+                state.leave_write_behind(stage);
+                if step == WriteStep::Stop { Stage::Stopped } else { Stage::Invalidating }
+            }
             (stage, _) => stage,
         };
         state.writers[writer].stage = next;
