@@ -1,0 +1,126 @@
+//! What the demo counts: the cache's own statistics, the primary's reads, and how long reads took by outcome.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use cache_aside::{Outcome, Stats};
+use serde::Serialize;
+
+use crate::primary::Primary;
+
+/// Every [`Outcome`] and its name in answers.
+const OUTCOMES: [(Outcome, &str); 6] = [
+    (Outcome::Hit, "hit"),
+    (Outcome::NotFoundHit, "not_found_hit"),
+    (Outcome::Loaded, "loaded"),
+    (Outcome::Coalesced, "coalesced"),
+    (Outcome::Waited, "waited"),
+    (Outcome::Bypassed, "bypassed"),
+];
+
+pub(crate) fn name(outcome: Outcome) -> &'static str {
+    OUTCOMES.iter().find(|(known, _)| *known == outcome).map_or("other", |(_, name)| name)
+}
+
+pub(crate) fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+/// How many reads came to each outcome, and how long they took.
+#[derive(Default)]
+pub(crate) struct Latencies {
+    sums: [Sum; OUTCOMES.len()],
+}
+
+#[derive(Default)]
+struct Sum {
+    count: AtomicU64,
+    micros: AtomicU64,
+}
+
+impl Latencies {
+    pub(crate) fn add(&self, outcome: Outcome, took: Duration) {
+        for (sum, (known, _)) in self.sums.iter().zip(OUTCOMES) {
+            if known == outcome {
+                sum.count.fetch_add(1, Ordering::Relaxed);
+                sum.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(crate) fn reset(&self) {
+        for sum in &self.sums {
+            sum.count.store(0, Ordering::Relaxed);
+            sum.micros.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn totals(&self) -> Vec<Total> {
+        let sums = self.sums.iter().zip(OUTCOMES);
+        sums.map(|(sum, (_, outcome))| {
+            let total_ms = millis(Duration::from_micros(sum.micros.load(Ordering::Relaxed)));
+            Total { outcome, count: sum.count.load(Ordering::Relaxed), total_ms }
+        })
+        .collect()
+    }
+}
+
+/// All reads with one outcome.
+#[derive(Debug, Serialize)]
+pub(crate) struct Total {
+    pub(crate) outcome: &'static str,
+    pub(crate) count: u64,
+    pub(crate) total_ms: f64,
+}
+
+/// The statistics as they are answered. All count from the start or the last reset.
+#[derive(Debug, Serialize)]
+pub(crate) struct Figures {
+    pub(crate) hits: u64,
+    pub(crate) not_found_hits: u64,
+    pub(crate) misses: u64,
+    pub(crate) loads: u64,
+    pub(crate) load_errors: u64,
+    pub(crate) stampedes_suppressed: u64,
+    pub(crate) fenced_fills: u64,
+    pub(crate) bypasses: u64,
+    pub(crate) decode_errors: u64,
+    pub(crate) updates: u64,
+    pub(crate) invalidations: u64,
+    pub(crate) hit_rate_pct: f64,
+    pub(crate) primary_reads_total: u64,
+    /// What a read of the primary took on average; before the first, what it is set to take.
+    pub(crate) primary_read_latency_ms: f64,
+    /// The artificial latency that is set.
+    pub(crate) read_latency_ms: f64,
+    pub(crate) outcomes: Vec<Total>,
+    /// Whether the cache is switched off.
+    pub(crate) outage: bool,
+    /// Where the cache is.
+    pub(crate) cache: String,
+}
+
+impl Figures {
+    pub(crate) fn new(stats: Stats, primary: &Primary, latencies: &Latencies, outage: bool, cache: &str) -> Self {
+        Self {
+            hits: stats.hits,
+            not_found_hits: stats.not_found_hits,
+            misses: stats.misses,
+            loads: stats.loads,
+            load_errors: stats.load_errors,
+            stampedes_suppressed: stats.stampedes_suppressed,
+            fenced_fills: stats.fenced_fills,
+            bypasses: stats.bypasses,
+            decode_errors: stats.decode_errors,
+            updates: stats.updates,
+            invalidations: stats.invalidations,
+            hit_rate_pct: stats.hit_rate_pct(),
+            primary_reads_total: primary.reads(),
+            primary_read_latency_ms: millis(primary.read_latency()),
+            read_latency_ms: millis(primary.latency()),
+            outcomes: latencies.totals(),
+            outage,
+            cache: cache.to_owned(),
+        }
+    }
+}

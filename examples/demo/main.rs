@@ -1,0 +1,158 @@
+//! A page on which people watch the cache work: reads, updates, stampedes, races and outages of a small shop.
+//!
+//! ```text
+//! cargo run --example demo                                             # http://127.0.0.1:8080, no server needed
+//! cargo run --example demo -- --cache redis://127.0.0.1:6379           # the same on Redis or Valkey
+//! cargo run --example demo -- --help                                   # ports, latency, the database's file
+//! ```
+//!
+//! `service.rs` is the part to learn the cache from: all that a service does with it. `primary.rs` is the database,
+//! SQLite; `experiments.rs` the stampede and the race; the rest serves the page in `page/`.
+
+mod events;
+mod experiments;
+mod failure;
+mod figures;
+mod guard;
+mod http;
+mod metrics;
+mod page;
+mod params;
+mod primary;
+mod service;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cache_aside::{Backend, BoxError, Cache};
+use clap::Parser;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::guard::Loopback;
+use crate::primary::{Primary, Product};
+use crate::service::Shop;
+
+/// How long the requests under way may take when the demo stops.
+const STOP_LIMIT: Duration = Duration::from_secs(3);
+
+/// A page on which you watch the cache work.
+#[derive(Parser)]
+#[command(name = "demo")]
+struct Options {
+    #[arg(long, value_name = "URL", default_value = "memory://", conflicts_with_all = ["redis_host", "redis_port"])]
+    #[arg(help = "Where the entries live: memory://, redis://host:port or unix:///path")]
+    cache: String,
+
+    #[arg(long, value_name = "HOST", help = "Another way to say redis://HOST:PORT")]
+    redis_host: Option<String>,
+
+    /// The port for --redis-host [default: 6379]
+    #[arg(long, value_name = "PORT")]
+    redis_port: Option<u16>,
+
+    /// The port of the page; 0 takes a free one
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+
+    /// The address of the page; others than loopback let other machines in
+    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    bind: IpAddr,
+
+    /// How long a read of the primary takes
+    #[arg(long, value_name = "MS", default_value_t = 150, value_parser = clap::value_parser!(u64).range(..=http::MAX_LATENCY_MS))]
+    read_latency_ms: u64,
+
+    /// The primary's SQLite file, kept; without it a temporary one
+    #[arg(long, value_name = "FILE")]
+    database: Option<PathBuf>,
+}
+
+impl Options {
+    fn cache_url(&self) -> String {
+        if self.redis_host.is_none() && self.redis_port.is_none() {
+            return self.cache.clone();
+        }
+        let host = self.redis_host.as_deref().unwrap_or("127.0.0.1");
+        let port = self.redis_port.unwrap_or(6379);
+        if host.contains(':') { format!("redis://[{host}]:{port}") } else { format!("redis://{host}:{port}") }
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(&Options::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("demo: {}", failure::chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: &Options) -> Result<(), BoxError> {
+    // Removed at the end, with the database in it.
+    let folder = tempfile::tempdir()?;
+    let file = options.database.clone().unwrap_or_else(|| folder.path().join("shop.sqlite"));
+    let primary = Primary::open(&file, Duration::from_millis(options.read_latency_ms))?;
+
+    // Longer than the default, for machines that are busy with building; and lazy, as a service starts without a cache.
+    let backend = Backend::builder(&options.cache_url()).operation_timeout(Duration::from_secs(2)).connect_lazy()?;
+    forget_earlier_runs(&backend, &primary).await?;
+
+    let address = SocketAddr::new(options.bind, options.port);
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| format!("can't listen on {address}: {error}; choose another with --port"))?;
+    println!("The demo is at http://{}", listener.local_addr()?);
+    println!("Cache: {backend:?}, primary: {}, {} ms a read", file.display(), options.read_latency_ms);
+    println!("Ctrl-C stops it.");
+
+    let (stop, stopping) = watch::channel(false);
+    let shop = Arc::new(Shop::new(backend, primary));
+    let router = http::router(shop, Loopback(options.bind.is_loopback()), stopping.clone());
+    let server = axum::serve(listener, router).with_graceful_shutdown(stopped(stopping.clone()));
+    let told = tokio::spawn(async move {
+        asked_to_stop().await;
+        stop.send_replace(true);
+    });
+    tokio::select! {
+        served = server.into_future() => served?,
+        () = async { stopped(stopping).await; tokio::time::sleep(STOP_LIMIT).await } => {}
+    }
+    told.await?;
+    println!("Stopped.");
+    Ok(())
+}
+
+/// A server may still hold entries of another database.
+async fn forget_earlier_runs(backend: &Backend, primary: &Primary) -> Result<(), BoxError> {
+    let cache: Cache<Product> = Cache::new(backend.clone());
+    let ids = primary.all().await?.into_iter().map(|product| product.id);
+    let failed = cache.invalidate_many(ids).await.into_iter().find_map(Result::err);
+    if let Some(error) = failed {
+        eprintln!("The cache does not answer, so reads go around it until it does: {}", failure::chain(&error));
+    }
+    Ok(())
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // It also ends when the sender is gone, which is to stop as well.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// Waits for Ctrl-C, or the signal that ends services.
+async fn asked_to_stop() {
+    #[cfg(unix)]
+    if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        return;
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}

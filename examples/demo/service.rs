@@ -1,0 +1,208 @@
+//! The shop: every use of the cache beside a primary that a service has. Start reading here.
+//!
+//! Reads go through the cache. Whoever writes commits to the primary first and then tells the cache, by an invalidation
+//! or by an update in place. When the cache is out of reach, reads go on, and a write says that it could not tell it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use axum::http::StatusCode;
+use cache_aside::{Backend, Cache, Cacheable, EntryState, Error, LoadingCache, Outcome};
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::Mutex;
+
+use crate::failure::{Failure, chain};
+use crate::figures::{Figures, Latencies, millis, name};
+use crate::primary::{Edit, Primary, Product};
+
+pub(crate) struct Shop {
+    pub(crate) primary: Primary,
+    pub(crate) cache: Cache<Product>,
+    /// The same cache, with the primary as its loader.
+    pub(crate) products: LoadingCache<Product>,
+    pub(crate) latencies: Latencies,
+    /// Held by an experiment, which would spoil another's figures.
+    pub(crate) experiment: Mutex<()>,
+    backend: Backend,
+    outage: AtomicBool,
+    address: String,
+}
+
+/// A read, and how it went. Latencies are in milliseconds, lifetimes in seconds.
+#[derive(Debug, Serialize)]
+pub(crate) struct Read {
+    id: String,
+    record: Option<Product>,
+    /// Whether the cache had the answer, be it that there is no such product.
+    hit: bool,
+    outcome: &'static str,
+    /// The cache alone.
+    redis_latency_ms: f64,
+    /// The whole call.
+    total_latency_ms: f64,
+    ttl_remaining: Option<f64>,
+    stats: Figures,
+}
+
+/// A write to the primary, and what became of the entry.
+#[derive(Debug, Serialize)]
+pub(crate) struct Written {
+    id: String,
+    /// Whether there was an entry to invalidate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    invalidated: Option<bool>,
+    /// Whether there was an entry to update.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    applied: Option<bool>,
+    stats: Figures,
+}
+
+/// An entry as it is stored.
+#[derive(Debug, Serialize)]
+pub(crate) struct Stored {
+    key: String,
+    state: &'static str,
+    fields: Vec<(String, String)>,
+    ttl_remaining: Option<f64>,
+    /// How long an entry of this kind lives at most.
+    ttl_full: Option<f64>,
+    lock_ttl_remaining: Option<f64>,
+}
+
+impl Shop {
+    pub(crate) fn new(backend: Backend, primary: Primary) -> Self {
+        let cache = Cache::new(backend.clone());
+        let loader = primary.clone();
+        let products = cache.with_loader(move |id| {
+            let primary = loader.clone();
+            async move { primary.find(id).await }
+        });
+        Self {
+            primary,
+            cache,
+            products,
+            latencies: Latencies::default(),
+            experiment: Mutex::new(()),
+            address: format!("{backend:?}").trim_start_matches("Backend(\"").trim_end_matches("\")").to_owned(),
+            backend,
+            outage: AtomicBool::new(false),
+        }
+    }
+
+    /// Reads through the cache; a product that doesn't exist is answered with 404 and the same fields.
+    pub(crate) async fn read(&self, id: &str) -> Result<Read, Failure> {
+        let began = Instant::now();
+        let lookup = self.products.lookup(id).await?;
+        let took = began.elapsed();
+        self.latencies.add(lookup.outcome, took);
+        let ttl = match lookup.outcome {
+            Outcome::Bypassed => None,
+            _ => self.cache.ttl(id).await.ok().flatten(),
+        };
+        let read = Read {
+            id: id.to_owned(),
+            record: lookup.value.as_deref().cloned(),
+            hit: matches!(lookup.outcome, Outcome::Hit | Outcome::NotFoundHit),
+            outcome: name(lookup.outcome),
+            redis_latency_ms: millis(lookup.cache_latency),
+            total_latency_ms: millis(took),
+            ttl_remaining: ttl.map(|ttl| ttl.as_secs_f64()),
+            stats: self.figures(),
+        };
+        if read.record.is_none() { Err(Failure::unknown(id).with(&read)) } else { Ok(read) }
+    }
+
+    /// Writes one field to the primary, and then invalidates the entry: the way that is always right.
+    pub(crate) async fn update(&self, id: &str, edit: Edit) -> Result<Written, Failure> {
+        if !self.primary.update(id, edit).await? {
+            return Err(Failure::unknown(id));
+        }
+        let invalidated = self.cache.invalidate(id).await.map_err(|error| untold(&error))?;
+        Ok(self.written(id, Some(invalidated), None))
+    }
+
+    /// Writes one field to the primary, and then to the entry, which stays where it is: right as long as the writers
+    /// of one product take turns.
+    pub(crate) async fn update_cached(&self, id: &str, edit: Edit) -> Result<Written, Failure> {
+        let fields = Product::FIELDS;
+        if !self.primary.update(id, edit.clone()).await? {
+            return Err(Failure::unknown(id));
+        }
+        let updated = match edit {
+            Edit::Name(name) => self.cache.update_field(id, fields.name, name).await,
+            Edit::PriceCents(cents) => self.cache.update_field(id, fields.price_cents, cents).await,
+            Edit::Stock(stock) => self.cache.update_field(id, fields.stock, stock).await,
+        };
+        let applied = updated.map_err(|error| untold(&error))?;
+        Ok(self.written(id, None, Some(applied)))
+    }
+
+    /// Creates a product. Its not-found entry, if somebody asked for it before, has to go too.
+    pub(crate) async fn create(&self, product: Product) -> Result<Written, Failure> {
+        let id = product.id.clone();
+        if !self.primary.create(product).await? {
+            return Err(Failure::new(StatusCode::CONFLICT, format!("there is a product `{id}` already")));
+        }
+        let invalidated = self.cache.invalidate(&id).await.map_err(|error| untold(&error))?;
+        Ok(self.written(&id, Some(invalidated), None))
+    }
+
+    /// Invalidates by hand. An unknown id is answered with 404, after its not-found entry was removed.
+    pub(crate) async fn invalidate(&self, id: &str) -> Result<Written, Failure> {
+        let invalidated = self.cache.invalidate(id).await?;
+        let written = self.written(id, Some(invalidated), None);
+        if self.primary.contains(id).await? { Ok(written) } else { Err(Failure::unknown(id).with(&written)) }
+    }
+
+    /// Looks at what is stored.
+    pub(crate) async fn inspect(&self, id: &str) -> Result<Stored, Failure> {
+        let entry = self.cache.inspect(id).await?;
+        let (state, ttl_full) = match entry.state {
+            EntryState::Missing => ("missing", None),
+            EntryState::Record => ("record", Product::SCHEMA.ttl),
+            EntryState::NotFound => ("not_found", Product::SCHEMA.not_found_ttl),
+            _ => ("unreadable", None),
+        };
+        let fields = entry.fields.into_iter();
+        Ok(Stored {
+            key: entry.key,
+            state,
+            fields: fields.map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned())).collect(),
+            ttl_remaining: entry.ttl.map(|ttl| ttl.as_secs_f64()),
+            ttl_full: ttl_full.map(|ttl| ttl.as_secs_f64()),
+            lock_ttl_remaining: entry.lock_ttl.map(|ttl| ttl.as_secs_f64()),
+        })
+    }
+
+    /// Makes the cache unreachable, or reachable again. The entries stay as they are.
+    pub(crate) fn set_outage(&self, on: bool) {
+        self.backend.outage(on);
+        self.outage.store(on, Ordering::Relaxed);
+    }
+
+    pub(crate) fn figures(&self) -> Figures {
+        let outage = self.outage.load(Ordering::Relaxed);
+        Figures::new(self.cache.stats(), &self.primary, &self.latencies, outage, &self.address)
+    }
+
+    pub(crate) fn reset(&self) {
+        self.cache.reset_stats();
+        self.primary.reset();
+        self.latencies.reset();
+    }
+
+    fn written(&self, id: &str, invalidated: Option<bool>, applied: Option<bool>) -> Written {
+        Written { id: id.to_owned(), invalidated, applied, stats: self.figures() }
+    }
+}
+
+/// The primary was written, and the cache doesn't know.
+fn untold(error: &Error) -> Failure {
+    let error = format!(
+        "the primary was written, but the cache could not be told: readers may get the old value until its TTL ends, \
+         so try again ({})",
+        chain(error)
+    );
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, error).with(&json!({ "primary_written": true }))
+}
