@@ -1,0 +1,12 @@
+//! The demo, as its users meet it: its endpoints over plain HTTP, and its page in a real browser.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod browser;
+mod endpoints;
+mod guards;
+#[allow(dead_code, reason = "the servers' own tests use all of it")]
+#[path = "../server/harness.rs"]
+mod harness;
+mod page;
+mod program;
+mod running;

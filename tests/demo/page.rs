@@ -1,0 +1,295 @@
+//! The page in a real browser, with the cache in memory and on a server.
+
+use std::time::Duration;
+
+use fantoccini::key::Key;
+use serde_json::json;
+
+use crate::browser::Browser;
+use crate::running::{Demo, on_every_cache};
+
+/// Runs a test on the page, and then looks for errors in the browser's console.
+async fn on_every_page(test: impl AsyncFn(&Demo, &Browser)) {
+    let page = Browser::start().await;
+    on_every_cache(async |demo| {
+        page.open(demo).await;
+        test(demo, &page).await;
+        page.check_console();
+        page.leave().await;
+    })
+    .await;
+}
+
+/// Reads a product, and waits until its outcome is shown.
+async fn read(page: &Browser, id: &str, outcome: &str) {
+    page.fill("id", id).await;
+    page.press("read").await;
+    page.until("outcome", |text| text.eq_ignore_ascii_case(outcome)).await;
+    page.until("message", |text| text.starts_with(outcome)).await;
+}
+
+async fn seconds_left(page: &Browser) -> f64 {
+    let shown = page.until("ttl", |text| text.ends_with(" s")).await;
+    shown.trim_end_matches(" s").parse().unwrap()
+}
+
+#[tokio::test]
+async fn reads_twice_and_counts_down() {
+    on_every_page(async |_, page| {
+        read(page, "p-001", "miss, loaded").await;
+        read(page, "p-001", "hit").await;
+        assert!(page.text("record").await.contains("Sourdough Loaf"));
+        let stored = page.until_contains("stored", "Sourdough Loaf").await;
+        assert!(stored.contains("cache:billing:product:p-001"), "{stored}");
+        for bar in ["bar-cache", "bar-total", "bar-primary"] {
+            assert!(page.text(bar).await.ends_with(" ms"));
+        }
+        assert_eq!((page.text("total-hits").await, page.text("total-misses").await), ("1".into(), "1".into()));
+
+        let first = seconds_left(page).await;
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        let second = seconds_left(page).await;
+        assert!(first <= 30.0 && second < first - 0.9 && second > first - 5.0, "{first} s, then {second} s");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn updates_and_invalidates() {
+    on_every_page(async |demo, page| {
+        read(page, "p-001", "miss, loaded").await;
+        page.fill("value", "41").await;
+        page.press("update").await;
+        page.until_contains("message", "the next read loads").await;
+        page.until_contains("stored", "Nothing is stored").await;
+        read(page, "p-001", "miss, loaded").await;
+        assert!(page.text("record").await.contains("41"));
+
+        let before = seconds_left(page).await;
+        page.fill("value", "40").await;
+        page.press("update-cached").await;
+        page.until_contains("message", "set in the entry").await;
+        page.until_contains("stored", "40").await;
+        assert!(seconds_left(page).await <= before);
+        read(page, "p-001", "hit").await;
+        assert!(page.text("record").await.contains("40"));
+
+        page.press("invalidate").await;
+        page.until_contains("message", "The entry is gone").await;
+        page.press("invalidate").await;
+        page.until_contains("message", "no entry to invalidate").await;
+        read(page, "p-001", "miss, loaded").await;
+
+        page.fill("value", "abc").await;
+        page.press("update").await;
+        page.until_contains("message", "must be a whole number").await;
+        assert!(page.element("message").await.attr("class").await.unwrap().unwrap().contains("bad"));
+        page.fill("id", "p-404").await;
+        page.press("update").await;
+        page.until_contains("message", "must be a whole number").await;
+        assert_eq!(demo.get("/read?id=p-001").ok()["record"]["stock"], 40);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn misses_an_unknown_product_and_creates_it() {
+    on_every_page(async |_, page| {
+        read(page, "p-404", "miss, loaded").await;
+        page.until_contains("message", "has no product").await;
+        read(page, "p-404", "not-found hit").await;
+        page.until_contains("ttl-label", "Not-found entry").await;
+        assert!(seconds_left(page).await <= 10.0);
+        page.until_contains("stored", "absent").await;
+
+        page.fill("new-name", "Plum Cake").await;
+        page.press("create").await;
+        page.until_contains("message", "Created").await;
+        read(page, "p-404", "miss, loaded").await;
+        assert!(page.text("record").await.contains("Plum Cake"));
+
+        // A stampede on what isn't there is one read too.
+        page.fill("id", "p-403").await;
+        page.press("stampede").await;
+        page.until_contains("stampede-message", "200 readers of p-403, one read of the primary. There is no").await;
+
+        // The entry of another missing product ends before our eyes.
+        read(page, "p-405", "miss, loaded").await;
+        page.until("ttl", |text| text == "expired").await;
+        page.until_contains("stored", "Nothing is stored").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn draws_a_stampede() {
+    on_every_page(async |_, page| {
+        page.fill("concurrency", "200").await;
+        page.press("stampede").await;
+        page.until_contains("stampede-message", "200 readers of p-001, one read of the primary").await;
+        assert_eq!(page.text("stampede-reads").await, "1");
+        assert!(page.text("stampede-slowest").await.ends_with(" ms"));
+        assert_eq!(page.count("#timeline .reader").await, 200);
+        assert_eq!(page.count("#timeline .reader.loaded").await, 1);
+        assert_eq!(page.count("#timeline .load").await, 1);
+        let legend = page.text("timeline").await;
+        assert!(legend.contains("miss, loaded: 1"), "{legend}");
+        let told = page.run("return document.querySelector('#timeline svg').getAttribute('aria-label')", &[]).await;
+        assert!(told.as_str().unwrap().starts_with("200 readers, 1 read of the primary."), "{told}");
+
+        page.fill("concurrency", "1000").await;
+        page.press("stampede").await;
+        page.until_contains("stampede-message", "1000 readers of p-001, one read").await;
+        assert_eq!(page.count("#timeline .reader").await, 1000);
+        assert_eq!(page.text("total-primary").await, "2");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn shows_how_a_race_is_fenced() {
+    on_every_page(async |_, page| {
+        page.press("race").await;
+        page.until_contains("race-verdict", "Fenced: stock 42 did not get into the cache").await;
+        let steps = page.text("race-steps").await;
+        assert!(steps.contains("refuses the fill") && steps.contains("later reader gets stock 43"), "{steps}");
+        page.until("total-fenced", |text| text == "1").await;
+        read(page, "p-001", "hit").await;
+        assert!(page.text("record").await.contains("43"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn stops_and_restarts_the_cache() {
+    on_every_page(async |_, page| {
+        read(page, "p-001", "miss, loaded").await;
+        page.press("power").await;
+        page.until_contains("banner", "The cache is stopped").await;
+        read(page, "p-001", "bypassed").await;
+        assert!(page.text("record").await.contains("Sourdough Loaf"));
+        page.press("update").await;
+        page.until_contains("message", "the primary was written, but the cache could not be told").await;
+        page.press("race").await;
+        page.until_contains("race-message", "an outage is simulated").await;
+        assert_eq!(page.text("power-state").await, "is off");
+
+        page.press("power").await;
+        page.until_contains("message", "The cache is back").await;
+        assert_eq!(page.text("banner").await, "");
+        // What it had is still there, the old stock too.
+        read(page, "p-001", "hit").await;
+        assert!(page.text("record").await.contains("42"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn charts_are_live_and_counters_reset() {
+    on_every_page(async |demo, page| {
+        page.press("traffic").await;
+        page.until("total-hits", |text| text.parse().is_ok_and(|hits: u64| hits >= 5)).await;
+        page.until("traffic", |text| text == "Stop reading").await;
+        page.press("traffic").await;
+        let some_hits = |line: &str| line.starts_with("hit ") && !line.starts_with("hit 0");
+        page.until("outcomes", |text| text.lines().any(some_hits)).await;
+        assert!(page.count("#rate-chart polyline").await >= 2);
+        assert!(page.count("#latency-chart .hit circle").await >= 1);
+        assert!(page.count("#latency-chart .loaded circle").await >= 1);
+        assert!(page.text("hit-rate").await.ends_with(" %"));
+
+        page.press("reset").await;
+        page.until("total-hits", |text| text == "0").await;
+        assert_eq!((page.text("total-primary").await, page.text("hit-rate").await), ("0".into(), "–".into()));
+        // What others read is seen too.
+        demo.get("/read?id=p-020").ok();
+        page.until("total-misses", |text| text != "0").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn hostile_texts_are_texts() {
+    on_every_page(async |_, page| {
+        let hostile =
+            ["<script>hacked=1</script>", "<img src=x onerror=hacked=1>", "\"'`&amp;", "🥐 ünïcode", "a/b:{c}%0A"];
+        for text in hostile {
+            read(page, text, "miss, loaded").await;
+            page.until("message", |message| message.contains(text)).await;
+            page.fill("new-name", text).await;
+            page.press("create").await;
+            page.until_contains("message", "Created").await;
+            read(page, text, "miss, loaded").await;
+            let record = page.text("record").await;
+            assert_eq!(record.matches(text).count(), 2, "id and name of {record}");
+            let is_text = |line: &&str| *line == text;
+            page.until("stored", |stored| stored.lines().filter(is_text).count() == 2).await;
+            page.press("stampede").await;
+            page.until("stampede-message", |message| message.contains(&format!("readers of {text},"))).await;
+        }
+        assert_eq!(page.run("return typeof hacked", &[]).await, "undefined");
+        assert_eq!(page.count("main script, main img").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn errors_are_told() {
+    let demo = Demo::start(&[]);
+    let page = Browser::start().await;
+    page.open(&demo).await;
+    page.fill("id", &"x".repeat(201)).await;
+    page.press("read").await;
+    page.until_contains("message", "longer than 200 bytes").await;
+    page.fill("id", "p-404").await;
+    page.run("document.getElementById('concurrency').type = 'text'", &[]).await;
+    page.fill("concurrency", "1001").await;
+    page.press("stampede").await;
+    page.until_contains("stampede-message", "from 1 to 1000").await;
+    page.press("race").await;
+    page.until_contains("race-message", "has no product").await;
+    page.check_console();
+
+    drop(demo);
+    page.press("read").await;
+    page.until_contains("message", "The demo does not answer").await;
+    page.until_contains("connection", "does not answer").await;
+}
+
+#[tokio::test]
+async fn works_by_keyboard_on_a_phone_and_in_the_dark() {
+    let demo = Demo::start(&[]);
+    let page = Browser::start_on_a_phone().await;
+    page.open(&demo).await;
+    // Every control can be reached, and has a name.
+    let reached = "return [...document.querySelectorAll('button, input, select, summary, a')]
+        .filter((e) => e.tabIndex < 0 || !(e.labels?.length || e.textContent.trim())).map((e) => e.outerHTML)";
+    assert_eq!(page.run(reached, &[]).await, json!([]));
+    // From the top: the link to the product, and Enter on it; then the field, and Enter in it.
+    page.run("document.body.focus()", &[]).await;
+    page.keys(&Key::Tab.to_string()).await;
+    page.keys(&Key::Enter.to_string()).await;
+    assert_eq!(page.run("return document.activeElement.id", &[]).await, "id");
+    page.keys(&Key::Enter.to_string()).await;
+    page.until_contains("message", "miss, loaded").await;
+    page.keys(&Key::Tab.to_string()).await;
+    assert_eq!(page.run("return document.activeElement.id", &[]).await, "read");
+    let outline = "return getComputedStyle(document.activeElement).outlineStyle";
+    assert_eq!(page.run(outline, &[]).await, "solid");
+    page.keys(" ").await;
+    page.until("message", |text| text.starts_with("hit")).await;
+
+    page.press("stampede").await;
+    page.until_contains("stampede-message", "200 readers").await;
+    page.press("race").await;
+    page.until_contains("race-verdict", "Fenced").await;
+    let wider = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
+    assert_eq!(page.run(wider, &[]).await, 0, "the page is wider than a phone");
+
+    let background = "return getComputedStyle(document.body).backgroundColor";
+    page.prefer("light");
+    let light = page.run(background, &[]).await;
+    page.prefer("dark");
+    assert_ne!(page.run(background, &[]).await, light);
+    page.check_console();
+}
