@@ -1,8 +1,13 @@
 //! The torture tool as its users run it: it notices each guard that is taken out, and says what it lacks.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "shared/example.rs"]
+mod example;
+
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use cache_aside::proof::Guard;
@@ -13,16 +18,12 @@ const COULD_NOT_RUN: i32 = 2;
 const STOPPED: i32 = 130;
 
 fn torture(args: &[&str]) -> Output {
-    command(args).output().expect("`cargo test` builds the examples too")
+    command(args).output().unwrap()
 }
 
 fn command(args: &[&str]) -> Command {
-    // Beside the folder of this test.
-    let mut example = std::env::current_exe().unwrap();
-    example.pop();
-    example.pop();
-    example.push("examples/torture");
-    let mut command = Command::new(&example);
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| example::program("torture"));
+    let mut command = Command::new(&*PROGRAM);
     command.args(args);
     command
 }

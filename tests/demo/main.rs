@@ -3,6 +3,8 @@
 
 mod browser;
 mod endpoints;
+#[path = "../shared/example.rs"]
+mod example;
 mod guards;
 #[allow(dead_code, reason = "the servers' own tests use all of it")]
 #[path = "../server/harness.rs"]

@@ -5,10 +5,12 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::example;
 use crate::harness::{Flavor, Server};
 
 /// Longer than anything here takes on a busy machine.
@@ -26,10 +28,7 @@ pub(crate) struct Demo {
 
 impl Demo {
     pub(crate) fn start(options: &[&str]) -> Demo {
-        let mut process =
-            command().args(["--port", "0"]).args(options).stdout(Stdio::piped()).spawn().unwrap_or_else(|error| {
-                panic!("the demo does not start: {error}; `cargo build --example demo` makes it");
-            });
+        let mut process = command().args(["--port", "0"]).args(options).stdout(Stdio::piped()).spawn().unwrap();
         let mut output = BufReader::new(process.stdout.take().unwrap());
         let mut line = |start: &str, end: &str| {
             let mut line = String::new();
@@ -89,13 +88,9 @@ impl Drop for Demo {
     }
 }
 
-/// The demo's program: `cargo test` builds the examples too, beside the folder of this test.
 pub(crate) fn command() -> Command {
-    let mut program = std::env::current_exe().unwrap();
-    program.pop();
-    program.pop();
-    program.push("examples/demo");
-    Command::new(program)
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| example::program("demo"));
+    Command::new(&*PROGRAM)
 }
 
 /// Runs a test with the cache in memory and on a real server.
