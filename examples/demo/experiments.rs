@@ -127,20 +127,19 @@ impl Shop {
         let _alone = self.experiment.lock().await;
         let began = Instant::now();
         let mut steps = Vec::new();
-        let mut step = |who, what: String| steps.push(Step { at_ms: millis(began.elapsed()), who, what });
+        let mut step_at = |at, who, what: String| steps.push(Step { at_ms: millis(at), who, what });
 
         self.cache.invalidate(id).await?;
-        let fenced_before = self.cache.stats().fenced_fills;
-        step("reader", "misses, takes the lease, and asks the primary".into());
 
         // The loader hands over what it has read only when it is told to.
         let (read, row) = oneshot::channel();
         let (go_on, told) = oneshot::channel::<()>();
         let primary = self.primary.clone();
         let lookup = self.cache.lookup(id.to_owned(), move |id| async move {
+            let asked = began.elapsed();
             let found = primary.find(id).await?;
             // Both fail only when the race was given up.
-            let _ = read.send(found.clone());
+            let _ = read.send((asked, found.clone()));
             let _ = told.await;
             Ok::<_, BoxError>(found)
         });
@@ -149,10 +148,13 @@ impl Shop {
             (lookup.await, began.elapsed())
         });
         let another_load = |_| Failure::new(StatusCode::CONFLICT, "another reader loaded in between: try again");
-        let Product { stock: old_stock, .. } = row.await.map_err(another_load)?.ok_or_else(|| Failure::unknown(id))?;
+        let (asked, found) = row.await.map_err(another_load)?;
+        let Product { stock: old_stock, .. } = found.ok_or_else(|| Failure::unknown(id))?;
+        step_at(asked, "reader", "misses, takes the lease, and asks the primary".into());
+        let mut step = |who, what| step_at(began.elapsed(), who, what);
         step("reader", format!("has the row with stock {old_stock}, and is slow to hand it over"));
 
-        let new_stock = old_stock.checked_add(1).unwrap_or(old_stock - 1);
+        let new_stock = old_stock.checked_add(1).unwrap_or_else(|| old_stock - 1);
         self.primary.update(id, Edit::Stock(new_stock)).await?;
         step("writer", format!("commits stock {new_stock} to the primary"));
         self.cache.invalidate(id).await?;
@@ -164,7 +166,9 @@ impl Shop {
         let (overtaken, took) = reader.await.map_err(|lost| Failure::from(BoxError::from(lost)))?;
         let overtaken = overtaken?;
         self.latencies.add(overtaken.outcome, took);
-        let fenced = self.cache.stats().fenced_fills > fenced_before && overtaken.outcome == Outcome::Loaded;
+        // What other readers load in between is the new row.
+        let stored = self.cache.peek(id).await?;
+        let fenced = overtaken.outcome == Outcome::Loaded && stored.is_none_or(|product| product.stock != old_stock);
         let refused = "refuses the fill: its lease is gone. The reader asked before the write, so it gets its row";
         step("cache", if fenced { refused } else { "accepted the fill" }.into());
 

@@ -41,7 +41,8 @@ pub(crate) async fn headers(request: Request, next: Next) -> Response {
 pub(crate) async fn same_site(State(loopback): State<Loopback>, request: Request, next: Next) -> Response {
     let refusal = match request.method() {
         _ if loopback.0 && !names_this_machine(request.headers(), request.uri()) => {
-            "this address is for localhost alone: a foreign name in `Host` may be an attack by DNS rebinding"
+            "open it as localhost or 127.0.0.1: another name in `Host` may be an attack by DNS rebinding; --bind lets \
+             other machines in"
         }
         &Method::GET | &Method::HEAD => return next.run(request).await,
         _ if foreign(request.headers()) => "another site's page may not change anything here",

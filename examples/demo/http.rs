@@ -82,7 +82,7 @@ async fn update_cached(State(shop): State<Arc<Shop>>, params: Params) -> Answer<
 
 async fn create(State(shop): State<Arc<Shop>>, params: Params) -> Result<(StatusCode, Json<Written>), Failure> {
     let product = Product {
-        id: params.id()?.to_owned(),
+        id: params.short_text("id")?.to_owned(),
         name: params.short_text("name")?.to_owned(),
         price_cents: params.number("price_cents")?,
         stock: params.number("stock")?,

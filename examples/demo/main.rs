@@ -20,21 +20,23 @@ mod page;
 mod params;
 mod primary;
 mod service;
+mod signals;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cache_aside::{Backend, BoxError, Cache};
+use cache_aside::{Backend, BoxError};
 use clap::Parser;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::guard::Loopback;
-use crate::primary::{Primary, Product};
+use crate::primary::Primary;
 use crate::service::Shop;
+use crate::signals::Signals;
 
 /// How long the requests under way may take when the demo stops.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
@@ -59,8 +61,8 @@ struct Options {
     port: u16,
 
     /// The address of the page; others than loopback let other machines in
-    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
-    bind: IpAddr,
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    bind: String,
 
     /// How long a read of the primary takes
     #[arg(long, value_name = "MS", default_value_t = 150, value_parser = clap::value_parser!(u64).range(..=http::MAX_LATENCY_MS))]
@@ -76,10 +78,15 @@ impl Options {
         if self.redis_host.is_none() && self.redis_port.is_none() {
             return self.cache.clone();
         }
-        let host = self.redis_host.as_deref().unwrap_or("127.0.0.1");
+        let host = unbracketed(self.redis_host.as_deref().unwrap_or("127.0.0.1"));
         let port = self.redis_port.unwrap_or(6379);
         if host.contains(':') { format!("redis://[{host}]:{port}") } else { format!("redis://{host}:{port}") }
     }
+}
+
+/// An IPv6 address may come as URLs write it: `[::1]`.
+fn unbracketed(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
 #[tokio::main]
@@ -94,29 +101,39 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: &Options) -> Result<(), BoxError> {
+    let mut signals = Signals::new()?;
+    let listener = TcpListener::bind((unbracketed(&options.bind), options.port)).await.map_err(|error| {
+        format!(
+            "can't listen on {}, port {}: {error}; choose others with --bind and --port",
+            options.bind, options.port
+        )
+    })?;
+    let address = listener.local_addr()?;
+
     // Removed at the end, with the database in it.
     let folder = tempfile::tempdir()?;
     let file = options.database.clone().unwrap_or_else(|| folder.path().join("shop.sqlite"));
-    let primary = Primary::open(&file, Duration::from_millis(options.read_latency_ms))?;
+    let primary = Primary::open(&file, Duration::from_millis(options.read_latency_ms))
+        .map_err(|error| format!("can't open the database {}: {}", file.display(), failure::chain(&*error)))?;
 
     // Longer than the default, for machines that are busy with building; and lazy, as a service starts without a cache.
     let backend = Backend::builder(&options.cache_url()).operation_timeout(Duration::from_secs(2)).connect_lazy()?;
-    forget_earlier_runs(&backend, &primary).await?;
-
-    let address = SocketAddr::new(options.bind, options.port);
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|error| format!("can't listen on {address}: {error}; choose another with --port"))?;
-    println!("The demo is at http://{}", listener.local_addr()?);
-    println!("Cache: {backend:?}, primary: {}, {} ms a read", file.display(), options.read_latency_ms);
-    println!("Ctrl-C stops it.");
+    let shop = Arc::new(Shop::new(backend.clone(), primary)?);
+    let products = shop.primary.all().await?;
+    if let Err(error) = shop.forget_earlier_runs(products).await {
+        eprintln!("The cache does not answer, so reads go around it until it does: {}", failure::chain(&error));
+    }
+    say(&format!(
+        "The demo is at http://{address}\nCache: {backend}, primary: {}, {} ms a read\nCtrl-C stops it.",
+        file.display(),
+        options.read_latency_ms
+    ));
 
     let (stop, stopping) = watch::channel(false);
-    let shop = Arc::new(Shop::new(backend, primary));
-    let router = http::router(shop, Loopback(options.bind.is_loopback()), stopping.clone());
+    let router = http::router(shop, Loopback(address.ip().is_loopback()), stopping.clone());
     let server = axum::serve(listener, router).with_graceful_shutdown(stopped(stopping.clone()));
     let told = tokio::spawn(async move {
-        asked_to_stop().await;
+        signals.asked_to_stop().await;
         stop.send_replace(true);
     });
     tokio::select! {
@@ -124,35 +141,16 @@ async fn run(options: &Options) -> Result<(), BoxError> {
         () = async { stopped(stopping).await; tokio::time::sleep(STOP_LIMIT).await } => {}
     }
     told.await?;
-    println!("Stopped.");
+    say("Stopped.");
     Ok(())
 }
 
-/// A server may still hold entries of another database.
-async fn forget_earlier_runs(backend: &Backend, primary: &Primary) -> Result<(), BoxError> {
-    let cache: Cache<Product> = Cache::new(backend.clone());
-    let ids = primary.all().await?.into_iter().map(|product| product.id);
-    let failed = cache.invalidate_many(ids).await.into_iter().find_map(Result::err);
-    if let Some(error) = failed {
-        eprintln!("The cache does not answer, so reads go around it until it does: {}", failure::chain(&error));
-    }
-    Ok(())
+/// Prints a line, if anybody reads them.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 async fn stopped(mut stopping: watch::Receiver<bool>) {
     // It also ends when the sender is gone, which is to stop as well.
     let _ = stopping.wait_for(|stopping| *stopping).await;
-}
-
-/// Waits for Ctrl-C, or the signal that ends services.
-async fn asked_to_stop() {
-    #[cfg(unix)]
-    if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        }
-        return;
-    }
-    let _ = tokio::signal::ctrl_c().await;
 }

@@ -19,14 +19,14 @@ const MAX_TEXT_BYTES: usize = 200;
 pub(crate) struct Params(Vec<(String, String)>);
 
 impl Params {
-    /// An id of a product: any text that isn't long.
+    /// An id of a product: any text. How long it may be, the cache says.
     pub(crate) fn id(&self) -> Result<&str, Failure> {
-        let id = self.short_text("id")?;
-        // What was no UTF-8 has been replaced by this character.
-        if id.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER) {
-            return Err(Failure::bad_request("`id` has control characters or is not UTF-8"));
+        match self.one("id")? {
+            "" => Err(Failure::bad_request("the parameter `id` is empty")),
+            // What was no UTF-8 has been replaced by this character.
+            id if id.contains(char::REPLACEMENT_CHARACTER) => Err(Failure::bad_request("`id` is not UTF-8")),
+            id => Ok(id),
         }
-        Ok(id)
     }
 
     /// A text that is neither empty nor long.
@@ -93,11 +93,12 @@ impl<S: Sync> FromRequest<S> for Params {
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
         let pairs = if request.method() == Method::POST {
             let kind = request.headers().get(header::CONTENT_TYPE).map(|kind| kind.as_bytes().to_ascii_lowercase());
+            let form = limited(request.into_body()).await?;
             if kind.is_some_and(|kind| !kind.starts_with(b"application/x-www-form-urlencoded")) {
                 let error = "send the parameters as application/x-www-form-urlencoded";
                 return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
             }
-            serde_urlencoded::from_bytes(&limited(request.into_body()).await?)
+            serde_urlencoded::from_bytes(&form)
         } else {
             serde_urlencoded::from_str(request.uri().query().unwrap_or_default())
         };

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use serde::Serialize;
 
 #[derive(Debug, Clone, PartialEq, Cacheable, Serialize)]
-#[cacheable(namespace = "billing", entity = "product", ttl = "30s", not_found_ttl = "10s")]
+#[cacheable(namespace = "demo", ttl = "30s", not_found_ttl = "10s")]
 pub(crate) struct Product {
     #[cacheable(id)]
     pub(crate) id: String,

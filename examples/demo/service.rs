@@ -4,7 +4,7 @@
 //! or by an update in place. When the cache is out of reach, reads go on, and a write says that it could not tell it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use cache_aside::{Backend, Cache, Cacheable, EntryState, Error, LoadingCache, Outcome};
@@ -15,6 +15,9 @@ use tokio::sync::Mutex;
 use crate::failure::{Failure, chain};
 use crate::figures::{Figures, Latencies, millis, name};
 use crate::primary::{Edit, Primary, Product};
+
+/// Longer than the default, for machines that are busy with building.
+const UPDATE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) struct Shop {
     pub(crate) primary: Primary,
@@ -71,23 +74,31 @@ pub(crate) struct Stored {
 }
 
 impl Shop {
-    pub(crate) fn new(backend: Backend, primary: Primary) -> Self {
-        let cache = Cache::new(backend.clone());
+    pub(crate) fn new(backend: Backend, primary: Primary) -> Result<Self, Error> {
+        let cache = Cache::builder(backend.clone()).update_timeout(UPDATE_TIMEOUT).build()?;
         let loader = primary.clone();
         let products = cache.with_loader(move |id| {
             let primary = loader.clone();
             async move { primary.find(id).await }
         });
-        Self {
+        Ok(Self {
             primary,
             cache,
             products,
             latencies: Latencies::default(),
             experiment: Mutex::new(()),
-            address: format!("{backend:?}").trim_start_matches("Backend(\"").trim_end_matches("\")").to_owned(),
+            address: backend.to_string(),
             backend,
             outage: AtomicBool::new(false),
-        }
+        })
+    }
+
+    /// Invalidates all products: a server may still hold entries of another database.
+    pub(crate) async fn forget_earlier_runs(&self, products: Vec<Product>) -> Result<(), Error> {
+        let ids = products.into_iter().map(|product| product.id);
+        self.cache.invalidate_many(ids).await.into_iter().try_for_each(|result| result.map(drop))?;
+        self.cache.reset_stats();
+        Ok(())
     }
 
     /// Reads through the cache; a product that doesn't exist is answered with 404 and the same fields.

@@ -111,6 +111,15 @@ impl Browser {
         self.client.find_all(Locator::Css(selector)).await.unwrap().len()
     }
 
+    /// Waits until at least one element matches.
+    pub(crate) async fn until_drawn(&self, selector: &str) {
+        let begun = Instant::now();
+        while self.count(selector).await == 0 {
+            assert!(begun.elapsed() < LIMIT, "{selector} is not drawn");
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+
     /// Makes the page see this colour scheme.
     pub(crate) fn prefer(&self, scheme: &str) {
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
@@ -130,10 +139,16 @@ impl Browser {
 impl Session {
     /// Starts the driver, without a browser yet.
     fn start() -> Session {
-        let started = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).spawn();
+        let profile = tempfile::tempdir().unwrap();
+        let started = Command::new("chromedriver")
+            .arg("--port=0")
+            .env("XDG_CONFIG_HOME", profile.path())
+            .env("XDG_CACHE_HOME", profile.path())
+            .stdout(Stdio::piped())
+            .spawn();
         let process =
             started.unwrap_or_else(|error| panic!("chromedriver does not start: {error}; ./scripts/test installs it"));
-        let (address, id, profile) = (String::new(), String::new(), tempfile::tempdir().unwrap());
+        let (address, id) = (String::new(), String::new());
         let mut session = Session { process, address, id, profile };
         let mut output = BufReader::new(session.process.stdout.take().unwrap());
         let mut seen = String::new();

@@ -24,6 +24,8 @@ fn large_bodies_are_refused() {
         format!("{start}{}", "x".repeat(length - start.len()))
     };
     demo.post("/update", &form(64 * 1024)).ok();
+    let json = [("Content-Type", "application/json")];
+    send(&demo.address, "POST /update", &json, form(64 * 1024 + 1).as_bytes()).error(413);
     for length in [64 * 1024 + 1, 1024 * 1024] {
         for path in ["/update", "/invalidate", "/stampede", "/reset"] {
             demo.post(path, &form(length)).error(413);
@@ -34,8 +36,9 @@ fn large_bodies_are_refused() {
 #[test]
 fn every_answer_has_the_security_headers() {
     let demo = Demo::start(&[]);
-    for path in ["/", "/main.js", "/style.css", "/stats", "/read", "/nothing-here", "/metrics"] {
-        let headers = demo.get(path).headers;
+    let paths = ["/", "/main.js", "/style.css", "/stats", "/read", "/nothing-here", "/metrics"];
+    let answers = paths.map(|path| demo.get(path));
+    for headers in answers.into_iter().chain([send(&demo.address, "HEAD /", &[], b"")]).map(|answer| answer.headers) {
         let policy = &headers["content-security-policy"];
         assert!(policy.contains("default-src 'self'") && policy.contains("frame-ancestors 'none'"), "{policy}");
         assert!(!policy.contains("unsafe"), "{policy}");

@@ -2,9 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::time::Instant;
 
-use crate::running::{Demo, LIMIT, command};
+use crate::running::{Demo, command, send};
 
 #[test]
 fn stops_cleanly_on_ctrl_c() {
@@ -21,11 +20,9 @@ fn stops_cleanly_on_ctrl_c() {
         };
         let _page = (open("/events"), open("/stats"));
         demo.signal(signal);
-        let begun = Instant::now();
         let (status, output) = demo.end();
         assert!(status.success(), "{status} after {signal}");
         assert!(output.contains("Stopped."), "{output}");
-        assert!(begun.elapsed() < LIMIT / 10, "it took {:?}", begun.elapsed());
         assert!(!demo.database.exists(), "the temporary database is left");
     }
 }
@@ -40,7 +37,7 @@ fn a_given_database_is_kept() {
     drop(first);
     let second = Demo::start(&options).get("/read?id=p-001").ok();
     assert_eq!(second["record"]["stock"], 7);
-    assert!(second["total_latency_ms"].as_f64().unwrap() < 100.0, "{second:#}");
+    assert_eq!(second["stats"]["read_latency_ms"], 0.0);
 }
 
 #[test]
@@ -60,6 +57,13 @@ fn mistakes_in_the_options_are_told() {
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && error.contains(told), "{options:?}: {error}");
     }
+}
+
+#[test]
+fn the_address_may_be_a_name() {
+    let demo = Demo::start(&["--bind", "localhost"]);
+    demo.get("/read?id=p-001").ok();
+    send(&demo.address, "GET /stats", &[("Host", "example.com")], b"").error(403);
 }
 
 #[test]

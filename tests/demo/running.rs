@@ -169,7 +169,7 @@ pub(crate) fn try_send(address: &str, request: &str, headers: &[(&str, &str)], b
     }
     // Not to the end of the connection: the browser's driver keeps it.
     let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-    let mut body = vec![0; length];
+    let mut body = vec![0; if request.starts_with("HEAD ") { 0 } else { length }];
     stream.read_exact(&mut body)?;
     Ok(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
 }

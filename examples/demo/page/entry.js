@@ -20,6 +20,9 @@ export async function showEntry(id, gone = "–") {
   try {
     entry = await get("/inspect", { id });
   } catch (error) {
+    if (shown !== look) {
+      return;
+    }
     showTtl("–", 0);
     byId("stored").replaceChildren(el("p", { class: "muted" }, error.message));
     return;

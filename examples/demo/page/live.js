@@ -14,10 +14,11 @@ const DECADES = [0.01, 0.1, 1, 10, 100, 1000, 10_000];
 /** The hit rate of a moment is that of the reads of this long. */
 const RATE_WINDOW = 3000;
 
-const message = byId("message");
+const message = byId("tools-message");
 /** Figures as they came, with their time, of a little more than the last minute. */
 let history = [];
-let reading = false;
+/** The traffic under way, which ends when another takes its place. */
+let traffic = null;
 
 function showTotals(figures) {
   const asked = figures.hits + figures.not_found_hits + figures.misses + figures.bypasses;
@@ -33,8 +34,6 @@ function showTotals(figures) {
   byId("power-state").textContent = figures.outage ? "is off" : "is on";
   byId("power").textContent = figures.outage ? "Restart the cache" : "Stop the cache";
   byId("banner").hidden = !figures.outage;
-  byId("banner").textContent = figures.outage
-    ? "The cache is stopped: reads go on, around it, and writes say that they could not tell it." : "";
   if (document.activeElement !== byId("latency")) {
     showLatency(figures.read_latency_ms);
   }
@@ -102,7 +101,7 @@ function drawRate(now) {
     const area = `${run[0][0]},${PLOT.bottom} ${points} ${run.at(-1)[0]},${PLOT.bottom}`;
     picture.append(svg("g", { class: "hit" },
       svg("polygon", { class: "body", points: area, "fill-opacity": 0.14 }),
-      svg("polyline", { class: "ink", points, "stroke-width": 2.5, "stroke-linejoin": "round" })));
+      svg("polyline", { class: "ink recent", points, "stroke-width": 2.5, "stroke-linejoin": "round" })));
   }
   byId("rate-chart").replaceChildren(picture);
 }
@@ -147,29 +146,37 @@ function arrived(figures) {
   drawLatency(at);
 }
 
-async function keepReading() {
+async function keepReading(own) {
   const ids = (await listProducts()).slice(0, 16);
-  while (reading) {
+  while (traffic === own) {
     const id = ids[Math.floor(Math.random() * ids.length)];
-    // A read that fails stops the traffic, and is told once.
     await get("/read", { id });
     await new Promise((resume) => setTimeout(resume, 60));
   }
 }
 
-function setReading(on) {
-  reading = on;
-  byId("traffic").setAttribute("aria-pressed", String(on));
-  byId("traffic").textContent = on ? "Stop reading" : "Keep reading";
+function setTraffic(next) {
+  traffic = next;
+  byId("traffic").classList.toggle("on", next !== null);
+  byId("traffic").textContent = next ? "Stop reading" : "Keep reading";
 }
 
 byId("traffic").addEventListener("click", async () => {
-  setReading(!reading);
+  if (traffic) {
+    setTraffic(null);
+    return;
+  }
+  const own = {};
+  setTraffic(own);
+  say(byId("live-message"), "");
   try {
-    await keepReading();
+    await keepReading(own);
   } catch (error) {
-    setReading(false);
-    say(message, error.message, "bad");
+    // A read that fails stops the traffic, and is told once.
+    if (traffic === own) {
+      setTraffic(null);
+      say(byId("live-message"), error.message, "bad");
+    }
   }
 });
 

@@ -8,6 +8,7 @@ export const outcomes = {
   coalesced: ["coalesced", "It shared the load that another read had under way."],
   waited: ["waited", "It shared the load of another process."],
   bypassed: ["bypassed", "The cache is out of reach: the primary answered."],
+  other: ["other", "An outcome that this page doesn’t know."],
 };
 
 export const byId = (id) => document.getElementById(id);
