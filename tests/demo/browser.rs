@@ -10,7 +10,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::running::{Demo, LIMIT, send, try_send};
+use crate::http::{LIMIT, send, try_send};
+use crate::running::Demo;
 
 /// A browser; dropping it ends it.
 pub(crate) struct Browser {

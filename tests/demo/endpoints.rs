@@ -6,7 +6,8 @@ use std::net::TcpStream;
 use serde_json::{Value, json};
 
 use crate::harness::{Flavor, Server};
-use crate::running::{Demo, LIMIT, on_every_cache};
+use crate::http::LIMIT;
+use crate::running::{Demo, on_every_cache};
 
 fn has_numbers(value: &Value, names: &[&str]) {
     for name in names {

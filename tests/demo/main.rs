@@ -9,6 +9,8 @@ mod guards;
 #[allow(dead_code, reason = "the servers' own tests use all of it")]
 #[path = "../server/harness.rs"]
 mod harness;
+#[path = "../shared/http.rs"]
+mod http;
 mod page;
 mod program;
 mod running;

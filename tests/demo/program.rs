@@ -3,7 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
-use crate::running::{Demo, command, send};
+use crate::http::send;
+use crate::running::{Demo, command};
 
 #[test]
 fn stops_cleanly_on_ctrl_c() {

@@ -1,0 +1,144 @@
+//! A service of the usual shape: `axum`, PostgreSQL through `sqlx`, and a cache for each entity. Reads go through the
+//! caches; a write invalidates what it has changed, after its commit.
+//!
+//! ```sh
+//! export DATABASE_URL=postgres://localhost/shop CACHE_URL=redis://127.0.0.1:6379   # or memory://
+//! cargo run --example postgres
+//! curl localhost:3000/products/1
+//! curl localhost:3000/orders -H content-type:application/json -d '{"customer":1,"product":1,"quantity":2}'
+//! ```
+
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use cache_aside::{Backend, Cache, Cacheable, LoadingCache};
+use serde::{Deserialize, Serialize};
+use sqlx::{FromRow, PgPool};
+
+const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS products (id int8 PRIMARY KEY, name text NOT NULL, price_cents int8 NOT NULL, stock int4 NOT NULL);
+    CREATE TABLE IF NOT EXISTS customers (id int8 PRIMARY KEY, name text NOT NULL, city text, orders int4 NOT NULL);
+    INSERT INTO products VALUES (1, 'Sourdough Loaf', 650, 42) ON CONFLICT DO NOTHING;
+    INSERT INTO customers VALUES (1, 'Ines', 'Porto', 0) ON CONFLICT DO NOTHING";
+
+#[derive(Debug, Serialize, FromRow, Cacheable)]
+#[cacheable(namespace = "catalog", ttl = "5m", not_found_ttl = "5s")]
+struct Product {
+    #[cacheable(id)]
+    id: i64,
+    name: String,
+    price_cents: i64,
+    stock: i32,
+}
+
+#[derive(Debug, Serialize, FromRow, Cacheable)]
+#[cacheable(namespace = "accounts", ttl = "1m", not_found_ttl = "5s")]
+struct Customer {
+    #[cacheable(id)]
+    id: i64,
+    name: String,
+    city: Option<String>,
+    orders: i32,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+struct Order {
+    customer: i64,
+    product: i64,
+    quantity: NonZeroU16,
+}
+
+/// What all handlers share. All of it is cheap to clone.
+#[derive(Clone)]
+struct Shop {
+    db: PgPool,
+    products: LoadingCache<Product>,
+    customers: LoadingCache<Customer>,
+}
+
+impl Shop {
+    fn new(db: PgPool, backend: Backend) -> Self {
+        let (of_products, of_customers) = (db.clone(), db.clone());
+        let products = Cache::new(backend.clone()).with_loader(move |id| find_product(of_products.clone(), id));
+        let customers = Cache::new(backend).with_loader(move |id| find_customer(of_customers.clone(), id));
+        Self { db, products, customers }
+    }
+
+    /// Takes the products off the stock and counts the order. Nothing of it, if there are not so many.
+    async fn order(&self, Order { customer, product, quantity }: Order) -> sqlx::Result<StatusCode> {
+        let mut transaction = self.db.begin().await?;
+        let take = sqlx::query("UPDATE products SET stock = stock - $2 WHERE id = $1 AND stock >= $2");
+        let taken = take.bind(product).bind(i32::from(quantity.get())).execute(&mut *transaction).await?;
+        let count = sqlx::query("UPDATE customers SET orders = orders + 1 WHERE id = $1");
+        let counted = count.bind(customer).execute(&mut *transaction).await?;
+        if taken.rows_affected() == 0 || counted.rows_affected() == 0 {
+            return Ok(StatusCode::CONFLICT);
+        }
+        let committed = transaction.commit().await;
+
+        // After the commit, never before: a load in between would put the old row back. After a commit that failed too:
+        // when its answer was lost, it may have been carried out.
+        let (product, customer) = tokio::join!(self.products.invalidate(product), self.customers.invalidate(customer));
+        for error in [product.err(), customer.err()].into_iter().flatten() {
+            // The order stands; readers may get the old row until its TTL ends.
+            eprintln!("{:#}", anyhow::Error::from(error));
+        }
+        committed?;
+        Ok(StatusCode::CREATED)
+    }
+}
+
+async fn find_product(db: PgPool, id: i64) -> sqlx::Result<Option<Product>> {
+    sqlx::query_as("SELECT id, name, price_cents, stock FROM products WHERE id = $1").bind(id).fetch_optional(&db).await
+}
+
+async fn find_customer(db: PgPool, id: i64) -> sqlx::Result<Option<Customer>> {
+    sqlx::query_as("SELECT id, name, city, orders FROM customers WHERE id = $1").bind(id).fetch_optional(&db).await
+}
+
+async fn product(State(shop): State<Shop>, Path(id): Path<i64>) -> Result<Response, StatusCode> {
+    shop.products.get(id).await.map(found).map_err(failed)
+}
+
+async fn customer(State(shop): State<Shop>, Path(id): Path<i64>) -> Result<Response, StatusCode> {
+    shop.customers.get(id).await.map(found).map_err(failed)
+}
+
+async fn order(State(shop): State<Shop>, Json(order): Json<Order>) -> Result<StatusCode, StatusCode> {
+    // A task of its own, since a client that hangs up would end this one, be it between commit and invalidation.
+    tokio::spawn(async move { shop.order(order).await }).await.map_err(failed)?.map_err(failed)
+}
+
+fn found<T: Serialize>(record: Option<Arc<T>>) -> Response {
+    record.map_or_else(|| StatusCode::NOT_FOUND.into_response(), |record| Json(&*record).into_response())
+}
+
+/// The log gets the reason, the client the status alone.
+fn failed(error: impl Into<anyhow::Error>) -> StatusCode {
+    eprintln!("{:#}", error.into());
+    StatusCode::INTERNAL_SERVER_ERROR
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let variable = |name, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+    let database = variable("DATABASE_URL", "postgres://localhost/shop");
+    let db = PgPool::connect(&database).await.context("set DATABASE_URL to a PostgreSQL database")?;
+    sqlx::raw_sql(TABLES).execute(&db).await?;
+    let backend = Backend::connect_lazy(&variable("CACHE_URL", "memory://"))?;
+    let routes = Router::new()
+        .route("/products/{id}", get(product))
+        .route("/customers/{id}", get(customer))
+        .route("/orders", post(order))
+        .with_state(Shop::new(db, backend));
+    let listener = tokio::net::TcpListener::bind(variable("LISTEN", "127.0.0.1:3000")).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    let ctrl_c = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
+    Ok(axum::serve(listener, routes).with_graceful_shutdown(ctrl_c).await?)
+}

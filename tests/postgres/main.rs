@@ -1,0 +1,187 @@
+//! The example `postgres` as its users meet it: over HTTP, on a real PostgreSQL, with the cache in memory and on Redis.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "../shared/example.rs"]
+mod example;
+#[allow(dead_code, reason = "the servers' own tests use all of it")]
+#[path = "../server/harness.rs"]
+mod harness;
+#[allow(dead_code, reason = "the demo's tests use all of it")]
+#[path = "../shared/http.rs"]
+mod http;
+mod server;
+mod service;
+
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::harness::{Flavor, Server};
+use crate::http::LIMIT;
+use crate::server::Postgres;
+use crate::service::Service;
+
+/// Runs a test with the cache in memory and on a server.
+async fn on_every_cache(test: impl AsyncFn(&Postgres, &Service)) {
+    let redis = Server::start(Flavor::Redis70).await;
+    for cache in ["memory://", &redis.url()] {
+        println!("on {cache}");
+        let postgres = Postgres::start().await;
+        test(&postgres, &Service::start(&postgres, cache)).await;
+    }
+}
+
+#[tokio::test]
+async fn reads_come_from_the_cache() {
+    on_every_cache(async |postgres, service| {
+        let product = json!({"id": 1, "name": "Sourdough Loaf", "price_cents": 650, "stock": 42});
+        let customer = json!({"id": 1, "name": "Ines", "city": "Porto", "orders": 0});
+        assert_eq!(
+            (service.get("/products/1").ok(), service.get("/customers/1").ok()),
+            (product.clone(), customer.clone())
+        );
+        // What is written behind the service's back, no read sees before the TTL ends.
+        postgres.execute("UPDATE products SET stock = 0; UPDATE customers SET city = NULL").await;
+        assert_eq!((service.get("/products/1").ok(), service.get("/customers/1").ok()), (product, customer));
+        assert_eq!(service.get("/products/2").status, 404);
+        assert_eq!(service.get("/customers/2").status, 404);
+        assert_eq!(service.get("/products/x").status, 400);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_order_is_seen_by_the_next_read() {
+    on_every_cache(async |_, service| {
+        for orders in 1..=3 {
+            service.get("/products/1").ok();
+            service.get("/customers/1").ok();
+            assert_eq!(service.order(1, 1, 2), 201);
+            assert_eq!(service.get("/products/1").ok()["stock"], 42 - 2 * orders);
+            assert_eq!(service.get("/customers/1").ok()["orders"], orders);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_order_that_is_refused_changes_nothing() {
+    on_every_cache(async |postgres, service| {
+        let before = (service.get("/products/1").ok(), service.get("/customers/1").ok());
+        for (customer, product, quantity) in [(1, 1, 43), (1, 2, 1), (2, 1, 1)] {
+            assert_eq!(service.order(customer, product, quantity), 409);
+        }
+        for quantity in [0, -1, 65_536] {
+            assert_eq!(service.order(1, 1, quantity), 422);
+        }
+        assert_eq!(service.post("/orders", "{").status, 400);
+        assert_eq!((service.get("/products/1").ok(), service.get("/customers/1").ok()), before);
+        assert_eq!(postgres.number("SELECT stock FROM products WHERE id = 1").await, 42);
+        assert_eq!(postgres.number("SELECT orders FROM customers WHERE id = 1").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn orders_at_the_same_time_sell_what_there_is() {
+    on_every_cache(async |postgres, service| {
+        postgres.execute("UPDATE products SET stock = 10").await;
+        let sold = std::thread::scope(|scope| {
+            let orders: Vec<_> = (0..20).map(|_| scope.spawn(|| service.order(1, 1, 1))).collect();
+            let reads: Vec<_> = (0..20).map(|_| scope.spawn(|| service.get("/products/1").ok())).collect();
+            reads.into_iter().for_each(|read| drop(read.join().unwrap()));
+            orders.into_iter().map(|order| order.join().unwrap()).filter(|status| *status == 201).count()
+        });
+        assert_eq!(sold, 10);
+        assert_eq!(service.get("/products/1").ok()["stock"], 0);
+        assert_eq!(service.get("/customers/1").ok()["orders"], 10);
+    })
+    .await;
+}
+
+/// Makes each commit of an order last for two seconds.
+const SLOW_COMMITS: &str = "
+    CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(2); RETURN NULL; END $$;
+    CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON products
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()";
+
+#[tokio::test]
+async fn reads_during_the_commit_leave_no_old_row() {
+    on_every_cache(async |postgres, service| {
+        postgres.execute(SLOW_COMMITS).await;
+        std::thread::scope(|scope| {
+            let order = scope.spawn(|| service.order(1, 1, 2));
+            while !order.is_finished() {
+                service.get("/products/1").ok();
+                service.get("/customers/1").ok();
+            }
+            assert_eq!(order.join().unwrap(), 201);
+        });
+        assert_eq!(service.get("/products/1").ok()["stock"], 40);
+        assert_eq!(service.get("/customers/1").ok()["orders"], 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_leaves_no_old_row() {
+    on_every_cache(async |postgres, service| {
+        postgres.execute(SLOW_COMMITS).await;
+        let begun = Instant::now();
+        let client = service.begin_order(1, 1, 2);
+        while postgres.number("SELECT count(*)::int4 FROM pg_stat_activity WHERE wait_event = 'PgSleep'").await == 0 {
+            assert!(begun.elapsed() < LIMIT, "no commit begins");
+        }
+        drop(client);
+        while postgres.number("SELECT stock FROM products WHERE id = 1").await != 40 {
+            service.get("/products/1").ok();
+            assert!(begun.elapsed() < LIMIT, "the order was not carried out");
+        }
+        while service.get("/products/1").ok()["stock"] != 40 {
+            assert!(begun.elapsed() < LIMIT, "the old row stays");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn goes_on_without_its_cache() {
+    let (postgres, mut redis) = (Postgres::start().await, Server::start(Flavor::Redis70).await);
+    let service = Service::start(&postgres, &redis.url());
+    service.get("/products/1").ok();
+    service.get("/customers/1").ok();
+    let mut client = redis.client().await;
+    let stored: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut client).await.unwrap();
+    let mut stored: Vec<_> = stored.iter().map(String::as_str).collect();
+    stored.sort_unstable();
+    assert_eq!(stored, ["cache:accounts:customer:1", "cache:catalog:product:1"]);
+
+    redis.kill().await;
+    assert_eq!(service.get("/products/1").ok()["stock"], 42);
+    // The order stands: to say otherwise would make people order twice.
+    assert_eq!(service.order(1, 1, 2), 201);
+    assert_eq!(service.get("/products/1").ok()["stock"], 40);
+
+    redis.restart().await;
+    let begun = Instant::now();
+    let mut client = redis.client().await;
+    loop {
+        assert_eq!(service.get("/products/1").ok()["stock"], 40);
+        let stored: Option<String> =
+            redis::cmd("HGET").arg("cache:catalog:product:1").arg("stock").query_async(&mut client).await.unwrap();
+        if stored.as_deref() == Some("40") {
+            break;
+        }
+        assert!(begun.elapsed() < LIMIT, "the cache is not used again");
+    }
+}
+
+#[tokio::test]
+async fn a_failing_database_is_not_told_to_clients() {
+    let postgres = Postgres::start().await;
+    let service = Service::start(&postgres, "memory://");
+    postgres.execute("DROP TABLE products").await;
+    for answer in [service.get("/products/1"), service.post("/orders", r#"{"customer":1,"product":1,"quantity":1}"#)] {
+        assert_eq!((answer.status, answer.body.as_str()), (500, ""));
+    }
+}

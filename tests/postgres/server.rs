@@ -1,0 +1,141 @@
+//! A PostgreSQL of its own for each test: on a free port of 127.0.0.1, in a temporary folder.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use sqlx::PgPool;
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+use crate::harness::free_port;
+use crate::http::LIMIT;
+
+const POLL: Duration = Duration::from_millis(50);
+/// Debian's packages keep each version's programs in a folder of its own.
+const DEBIAN: &str = "/usr/lib/postgresql";
+
+/// A running server; dropping it ends it.
+pub(crate) struct Postgres {
+    process: Child,
+    url: String,
+    db: PgPool,
+    _folder: TempDir,
+}
+
+impl Postgres {
+    pub(crate) async fn start() -> Postgres {
+        let folder = tempfile::tempdir().unwrap();
+        let account = Account::of_the_server();
+        account.owns(folder.path());
+        let data = folder.path().join("data");
+        let made = account
+            .program("initdb")
+            .args(["--username=shop", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--pgdata"])
+            .arg(&data)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap_or_else(|error| panic!("initdb does not start: {error}; ./scripts/test installs PostgreSQL"));
+        assert!(made.status.success(), "{made:?}");
+
+        let port = free_port().to_string();
+        let log = folder.path().join("log");
+        let mut process = account
+            .program("postgres")
+            .args(["-F", "-h", "127.0.0.1", "-p", &port, "-c", "unix_socket_directories=", "-D"])
+            .arg(&data)
+            .stdin(Stdio::null())
+            .stderr(fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let url = format!("postgres://shop@127.0.0.1:{port}/postgres");
+        let begun = Instant::now();
+        let db = loop {
+            match PgPool::connect(&url).await {
+                Ok(db) => break db,
+                Err(error) => {
+                    let ended = process.try_wait().unwrap().is_some();
+                    if ended || begun.elapsed() > LIMIT {
+                        let _ = process.kill();
+                        panic!("PostgreSQL is not there: {error}\n{}", fs::read_to_string(&log).unwrap());
+                    }
+                }
+            }
+            sleep(POLL).await;
+        };
+        Postgres { process, url, db, _folder: folder }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The number that a query finds.
+    pub(crate) async fn number(&self, sql: &'static str) -> i32 {
+        sqlx::query_scalar(sql).fetch_one(&self.db).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// Runs statements.
+    pub(crate) async fn execute(&self, sql: &'static str) {
+        sqlx::raw_sql(sql).execute(&self.db).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // SIGINT ends it at once and in order, with its processes. No panic here: it would hide the one that may be
+        // unwinding.
+        let interrupt = format!("kill -INT {}", self.process.id());
+        let _ = Command::new("sh").args(["-c", &interrupt]).status();
+        let begun = Instant::now();
+        while matches!(self.process.try_wait(), Ok(None)) {
+            if begun.elapsed() > LIMIT {
+                let _ = self.process.kill();
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+/// Who runs the server: it refuses to be run by root, so for root that is `postgres`, an account of the packages.
+struct Account {
+    ids: Option<(u32, u32)>,
+}
+
+impl Account {
+    fn of_the_server() -> Account {
+        let id = |args: &[&str]| {
+            let output = Command::new("id").args(args).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            text.trim().parse().unwrap_or_else(|_| panic!("`id {args:?}` has no number: {output:?}"))
+        };
+        let root = id(&["-u"]) == 0;
+        Account { ids: root.then(|| (id(&["-u", "postgres"]), id(&["-g", "postgres"]))) }
+    }
+
+    fn owns(&self, folder: &Path) {
+        if let Some((user, group)) = self.ids {
+            chown(folder, Some(user), Some(group)).unwrap();
+        }
+    }
+
+    fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(newest_programs().join(name));
+        if let Some((user, group)) = self.ids {
+            command.uid(user).gid(group);
+        }
+        // The folder that the tests run in may be closed to that account.
+        command.current_dir("/");
+        command
+    }
+}
+
+/// Where the programs are; the empty path leaves it to `PATH`.
+fn newest_programs() -> PathBuf {
+    let versions = fs::read_dir(DEBIAN).into_iter().flatten().flatten();
+    let newest = versions.filter_map(|version| version.file_name().to_str()?.parse::<u32>().ok()).max();
+    newest.map(|version| format!("{DEBIAN}/{version}/bin").into()).unwrap_or_default()
+}
