@@ -11,19 +11,20 @@
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use anyhow::Context;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use cache_aside::{Backend, Cache, Cacheable, LoadingCache};
 use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, PgPool};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::task::TaskTracker;
 
+/// For the example; a service has migrations.
 const TABLES: &str = "
-    CREATE TABLE IF NOT EXISTS products (id int8 PRIMARY KEY, name text NOT NULL, price_cents int8 NOT NULL, stock int4 NOT NULL);
-    CREATE TABLE IF NOT EXISTS customers (id int8 PRIMARY KEY, name text NOT NULL, city text, orders int4 NOT NULL);
+    CREATE TABLE IF NOT EXISTS products (id int8 PRIMARY KEY, name text, price_cents int8, stock int4 NOT NULL);
+    CREATE TABLE IF NOT EXISTS customers (id int8 PRIMARY KEY, name text, city text, orders int4 NOT NULL);
     INSERT INTO products VALUES (1, 'Sourdough Loaf', 650, 42) ON CONFLICT DO NOTHING;
     INSERT INTO customers VALUES (1, 'Ines', 'Porto', 0) ON CONFLICT DO NOTHING";
 
@@ -60,6 +61,8 @@ struct Shop {
     db: PgPool,
     products: LoadingCache<Product>,
     customers: LoadingCache<Customer>,
+    /// The orders under way.
+    orders: TaskTracker,
 }
 
 impl Shop {
@@ -67,18 +70,19 @@ impl Shop {
         let (of_products, of_customers) = (db.clone(), db.clone());
         let products = Cache::new(backend.clone()).with_loader(move |id| find_product(of_products.clone(), id));
         let customers = Cache::new(backend).with_loader(move |id| find_customer(of_customers.clone(), id));
-        Self { db, products, customers }
+        Self { db, products, customers, orders: TaskTracker::new() }
     }
 
-    /// Takes the products off the stock and counts the order. Nothing of it, if there are not so many.
-    async fn order(&self, Order { customer, product, quantity }: Order) -> sqlx::Result<StatusCode> {
+    /// Takes the products off the stock and counts the order; `false`: there are not so many, or no such customer.
+    async fn order(&self, Order { customer, product, quantity }: Order) -> sqlx::Result<bool> {
         let mut transaction = self.db.begin().await?;
         let take = sqlx::query("UPDATE products SET stock = stock - $2 WHERE id = $1 AND stock >= $2");
         let taken = take.bind(product).bind(i32::from(quantity.get())).execute(&mut *transaction).await?;
         let count = sqlx::query("UPDATE customers SET orders = orders + 1 WHERE id = $1");
         let counted = count.bind(customer).execute(&mut *transaction).await?;
         if taken.rows_affected() == 0 || counted.rows_affected() == 0 {
-            return Ok(StatusCode::CONFLICT);
+            transaction.rollback().await?;
+            return Ok(false);
         }
         let committed = transaction.commit().await;
 
@@ -86,11 +90,10 @@ impl Shop {
         // when its answer was lost, it may have been carried out.
         let (product, customer) = tokio::join!(self.products.invalidate(product), self.customers.invalidate(customer));
         for error in [product.err(), customer.err()].into_iter().flatten() {
-            // The order stands; readers may get the old row until its TTL ends.
+            // The order stands. Readers may get the old row until its TTL ends.
             eprintln!("{:#}", anyhow::Error::from(error));
         }
-        committed?;
-        Ok(StatusCode::CREATED)
+        committed.map(|()| true)
     }
 }
 
@@ -102,21 +105,19 @@ async fn find_customer(db: PgPool, id: i64) -> sqlx::Result<Option<Customer>> {
     sqlx::query_as("SELECT id, name, city, orders FROM customers WHERE id = $1").bind(id).fetch_optional(&db).await
 }
 
-async fn product(State(shop): State<Shop>, Path(id): Path<i64>) -> Result<Response, StatusCode> {
-    shop.products.get(id).await.map(found).map_err(failed)
+async fn product(State(shop): State<Shop>, Path(id): Path<i64>) -> Result<Json<Arc<Product>>, StatusCode> {
+    shop.products.get(id).await.map_err(failed)?.map(Json).ok_or(StatusCode::NOT_FOUND)
 }
 
-async fn customer(State(shop): State<Shop>, Path(id): Path<i64>) -> Result<Response, StatusCode> {
-    shop.customers.get(id).await.map(found).map_err(failed)
+async fn customer(State(shop): State<Shop>, Path(id): Path<i64>) -> Result<Json<Arc<Customer>>, StatusCode> {
+    shop.customers.get(id).await.map_err(failed)?.map(Json).ok_or(StatusCode::NOT_FOUND)
 }
 
 async fn order(State(shop): State<Shop>, Json(order): Json<Order>) -> Result<StatusCode, StatusCode> {
     // A task of its own, since a client that hangs up would end this one, be it between commit and invalidation.
-    tokio::spawn(async move { shop.order(order).await }).await.map_err(failed)?.map_err(failed)
-}
-
-fn found<T: Serialize>(record: Option<Arc<T>>) -> Response {
-    record.map_or_else(|| StatusCode::NOT_FOUND.into_response(), |record| Json(&*record).into_response())
+    let placed = shop.orders.clone().spawn(async move { shop.order(order).await });
+    let placed = placed.await.map_err(failed)?.map_err(failed)?;
+    Ok(if placed { StatusCode::CREATED } else { StatusCode::CONFLICT })
 }
 
 /// The log gets the reason, the client the status alone.
@@ -128,17 +129,20 @@ fn failed(error: impl Into<anyhow::Error>) -> StatusCode {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let variable = |name, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
-    let database = variable("DATABASE_URL", "postgres://localhost/shop");
-    let db = PgPool::connect(&database).await.context("set DATABASE_URL to a PostgreSQL database")?;
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let db = PgPool::connect(&variable("DATABASE_URL", "postgres://localhost/shop")).await?;
     sqlx::raw_sql(TABLES).execute(&db).await?;
-    let backend = Backend::connect_lazy(&variable("CACHE_URL", "memory://"))?;
+    let shop = Shop::new(db, Backend::connect_lazy(&variable("CACHE_URL", "memory://"))?);
     let routes = Router::new()
         .route("/products/{id}", get(product))
         .route("/customers/{id}", get(customer))
         .route("/orders", post(order))
-        .with_state(Shop::new(db, backend));
+        .with_state(shop.clone());
     let listener = tokio::net::TcpListener::bind(variable("LISTEN", "127.0.0.1:3000")).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    let ctrl_c = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
-    Ok(axum::serve(listener, routes).with_graceful_shutdown(ctrl_c).await?)
+    let stop = async move { tokio::select!(_ = interrupt.recv() => {}, _ = terminate.recv() => {}) };
+    axum::serve(listener, routes).with_graceful_shutdown(stop).await?;
+    shop.orders.close();
+    shop.orders.wait().await;
+    Ok(())
 }

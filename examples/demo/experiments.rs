@@ -147,8 +147,11 @@ impl Shop {
             let began = Instant::now();
             (lookup.await, began.elapsed())
         });
-        let another_load = |_| Failure::new(StatusCode::CONFLICT, "another reader loaded in between: try again");
-        let (asked, found) = row.await.map_err(another_load)?;
+        let Ok((asked, found)) = row.await else {
+            let (ended, _) = reader.await.map_err(|lost| Failure::from(BoxError::from(lost)))?;
+            ended?;
+            return Err(Failure::new(StatusCode::CONFLICT, "another reader loaded in between: try again"));
+        };
         let Product { stock: old_stock, .. } = found.ok_or_else(|| Failure::unknown(id))?;
         step_at(asked, "reader", "misses, takes the lease, and asks the primary".into());
         let mut step = |who, what| step_at(began.elapsed(), who, what);
@@ -161,7 +164,7 @@ impl Shop {
         step("writer", "invalidates: the reader's lease is revoked".into());
         tokio::time::sleep(self.primary.latency().min(Duration::from_secs(1))).await;
 
-        step("reader", format!("fills the cache with stock {old_stock}"));
+        step("reader", format!("wants to fill the cache with stock {old_stock}"));
         let _ = go_on.send(());
         let (overtaken, took) = reader.await.map_err(|lost| Failure::from(BoxError::from(lost)))?;
         let overtaken = overtaken?;

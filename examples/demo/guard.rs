@@ -38,17 +38,21 @@ pub(crate) async fn headers(request: Request, next: Next) -> Response {
     response
 }
 
-pub(crate) async fn same_site(State(loopback): State<Loopback>, request: Request, next: Next) -> Response {
-    let refusal = match request.method() {
-        _ if loopback.0 && !names_this_machine(request.headers(), request.uri()) => {
-            "open it as localhost or 127.0.0.1: another name in `Host` may be an attack by DNS rebinding; --bind lets \
-             other machines in"
-        }
-        &Method::GET | &Method::HEAD => return next.run(request).await,
-        _ if foreign(request.headers()) => "another site's page may not change anything here",
-        _ => return next.run(request).await,
-    };
-    Failure::new(StatusCode::FORBIDDEN, refusal).into_response()
+pub(crate) async fn known_host(State(loopback): State<Loopback>, request: Request, next: Next) -> Response {
+    if loopback.0 && !names_this_machine(request.headers(), request.uri()) {
+        let advice = "open it as localhost or 127.0.0.1: another name in `Host` may be an attack by DNS rebinding; \
+                      --bind lets other machines in";
+        return Failure::new(StatusCode::FORBIDDEN, advice).into_response();
+    }
+    next.run(request).await
+}
+
+pub(crate) async fn same_site(request: Request, next: Next) -> Response {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !reads && foreign(request.headers()) {
+        return Failure::new(StatusCode::FORBIDDEN, "another site's page may not change anything here").into_response();
+    }
+    next.run(request).await
 }
 
 fn names_this_machine(headers: &HeaderMap, uri: &Uri) -> bool {

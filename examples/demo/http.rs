@@ -48,7 +48,8 @@ pub(crate) fn router(shop: Arc<Shop>, loopback: Loopback, stopping: watch::Recei
         .merge(api)
         .fallback(nothing_here)
         .method_not_allowed_fallback(other_method)
-        .layer(middleware::from_fn_with_state(loopback, guard::same_site))
+        .layer(middleware::from_fn(guard::same_site))
+        .layer(middleware::from_fn_with_state(loopback, guard::known_host))
         .layer(middleware::from_fn(guard::headers))
 }
 

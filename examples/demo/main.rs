@@ -38,8 +38,8 @@ use crate::primary::Primary;
 use crate::service::Shop;
 use crate::signals::Signals;
 
-/// How long the requests under way may take when the demo stops.
-const STOP_LIMIT: Duration = Duration::from_secs(3);
+/// How long the requests under way may take when the demo stops: longer than one read.
+const STOP_LIMIT: Duration = Duration::from_millis(http::MAX_LATENCY_MS + 1000);
 
 /// A page on which you watch the cache work.
 #[derive(Parser)]
@@ -65,7 +65,8 @@ struct Options {
     bind: String,
 
     /// How long a read of the primary takes
-    #[arg(long, value_name = "MS", default_value_t = 150, value_parser = clap::value_parser!(u64).range(..=http::MAX_LATENCY_MS))]
+    #[arg(long, value_name = "MS", default_value_t = 150)]
+    #[arg(value_parser = clap::value_parser!(u64).range(..=http::MAX_LATENCY_MS))]
     read_latency_ms: u64,
 
     /// The primary's SQLite file, kept; without it a temporary one

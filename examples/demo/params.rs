@@ -23,8 +23,6 @@ impl Params {
     pub(crate) fn id(&self) -> Result<&str, Failure> {
         match self.one("id")? {
             "" => Err(Failure::bad_request("the parameter `id` is empty")),
-            // What was no UTF-8 has been replaced by this character.
-            id if id.contains(char::REPLACEMENT_CHARACTER) => Err(Failure::bad_request("`id` is not UTF-8")),
             id => Ok(id),
         }
     }
@@ -53,7 +51,7 @@ impl Params {
             let (first, last) = (range.start(), range.end());
             Failure::bad_request(format!("`{name}` must be a whole number from {first} to {last}"))
         };
-        self.one(name)?.parse().ok().filter(|number| range.contains(number)).ok_or_else(outside)
+        plain(self.one(name)?).filter(|number| range.contains(number)).ok_or_else(outside)
     }
 
     pub(crate) fn switch(&self, name: &str) -> Result<bool, Failure> {
@@ -80,6 +78,10 @@ impl Params {
     fn one(&self, name: &str) -> Result<&str, Failure> {
         let mut values = self.0.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str());
         match (values.next(), values.next()) {
+            // What was no UTF-8 has been replaced by this character.
+            (Some(value), None) if value.contains(char::REPLACEMENT_CHARACTER) => {
+                Err(Failure::bad_request(format!("`{name}` is not UTF-8, or has the character U+FFFD")))
+            }
             (Some(value), None) => Ok(value),
             (None, _) => Err(Failure::bad_request(format!("the parameter `{name}` is missing"))),
             (Some(_), Some(_)) => Err(Failure::bad_request(format!("the parameter `{name}` is given twice"))),
@@ -107,9 +109,12 @@ impl<S: Sync> FromRequest<S> for Params {
 }
 
 /// A whole number in plain digits, without a `+`.
+fn plain<N: FromStr>(text: &str) -> Option<N> {
+    Some(text).filter(|text| !text.starts_with('+')).and_then(|text| text.parse().ok())
+}
+
 fn number<N: FromStr>(name: &str, text: &str) -> Result<N, Failure> {
-    let plain = Some(text).filter(|text| !text.starts_with('+'));
-    plain.and_then(|text| text.parse().ok()).ok_or_else(|| {
+    plain(text).ok_or_else(|| {
         let shown: String = text.chars().take(40).collect();
         Failure::bad_request(format!("`{name}` must be a whole number in its range, not `{shown}`"))
     })

@@ -44,7 +44,7 @@ struct Shared {
 }
 
 impl Primary {
-    /// Opens the database file, and fills it when it is new.
+    /// Opens the database file, and puts in the products that it lacks.
     pub(crate) fn open(file: &Path, latency: Duration) -> Result<Self, BoxError> {
         let database = Connection::open(file)?;
         database.execute_batch(include_str!("products.sql"))?;

@@ -50,7 +50,7 @@ async fn reads_twice_and_counts_down() {
         let first = seconds_left(page).await;
         tokio::time::sleep(Duration::from_millis(1200)).await;
         let second = seconds_left(page).await;
-        assert!(first <= 30.0 && second < first - 0.9 && second > first - 5.0, "{first} s, then {second} s");
+        assert!(first <= 30.0 && second < first - 0.9, "{first} s, then {second} s");
     })
     .await;
 }
@@ -250,6 +250,14 @@ async fn errors_are_told() {
     page.until_contains("stampede-message", "from 1 to 1000").await;
     page.press("race").await;
     page.until_contains("race-message", "has no product").await;
+    // What was seen before an error goes.
+    page.fill("id", "p-001").await;
+    page.press("race").await;
+    page.until_contains("race-verdict", "Fenced").await;
+    page.fill("id", "p-404").await;
+    page.press("race").await;
+    page.until_contains("race-message", "has no product").await;
+    assert_eq!((page.text("race-verdict").await, page.text("race-steps").await), (String::new(), String::new()));
     page.check_console();
 
     drop(demo);
@@ -287,6 +295,9 @@ async fn works_by_keyboard_on_a_phone_and_in_the_dark() {
     page.until_contains("race-verdict", "Fenced").await;
     let wider = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
     assert_eq!(page.run(wider, &[]).await, 0, "the page is wider than a phone");
+    let cut = "return [...document.querySelectorAll('.tile dt, button')]
+        .filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.textContent)";
+    assert_eq!(page.run(cut, &[]).await, json!([]));
 
     let background = "return getComputedStyle(document.body).backgroundColor";
     page.prefer("light");

@@ -69,7 +69,7 @@ fn the_address_may_be_a_name() {
 
 #[test]
 fn starts_without_its_server() {
-    // Nothing listens there: the port is taken and refuses.
+    // Nothing listens on port 1.
     let demo = Demo::start(&["--redis-port", "1"]);
     assert_eq!(demo.get("/read?id=p-001").ok()["outcome"], "bypassed");
 }

@@ -76,9 +76,16 @@ impl Demo {
 
 impl Drop for Demo {
     fn drop(&mut self) {
-        // No panic here: it would hide the one that may be unwinding.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        // In order, so that it removes its database. No panic here: it would hide the one that may be unwinding.
+        let terminate = format!("kill -TERM {}", self.process.id());
+        let _ = Command::new("sh").args(["-c", &terminate]).status();
+        let begun = Instant::now();
+        while matches!(self.process.try_wait(), Ok(None)) {
+            if begun.elapsed() > LIMIT {
+                let _ = self.process.kill();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 

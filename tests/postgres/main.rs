@@ -15,10 +15,11 @@ mod service;
 use std::time::Instant;
 
 use serde_json::json;
+use tokio::time::sleep;
 
 use crate::harness::{Flavor, Server};
 use crate::http::LIMIT;
-use crate::server::Postgres;
+use crate::server::{POLL, Postgres};
 use crate::service::Service;
 
 /// Runs a test with the cache in memory and on a server.
@@ -129,16 +130,16 @@ async fn a_client_that_hangs_up_leaves_no_old_row() {
         postgres.execute(SLOW_COMMITS).await;
         let begun = Instant::now();
         let client = service.begin_order(1, 1, 2);
-        while postgres.number("SELECT count(*)::int4 FROM pg_stat_activity WHERE wait_event = 'PgSleep'").await == 0 {
-            assert!(begun.elapsed() < LIMIT, "no commit begins");
-        }
+        postgres.commit_begins().await;
         drop(client);
         while postgres.number("SELECT stock FROM products WHERE id = 1").await != 40 {
             service.get("/products/1").ok();
             assert!(begun.elapsed() < LIMIT, "the order was not carried out");
+            sleep(POLL).await;
         }
         while service.get("/products/1").ok()["stock"] != 40 {
             assert!(begun.elapsed() < LIMIT, "the old row stays");
+            sleep(POLL).await;
         }
     })
     .await;
@@ -173,7 +174,24 @@ async fn goes_on_without_its_cache() {
             break;
         }
         assert!(begun.elapsed() < LIMIT, "the cache is not used again");
+        sleep(POLL).await;
     }
+}
+
+#[tokio::test]
+async fn stopping_waits_for_orders_whose_client_is_gone() {
+    let (postgres, redis) = (Postgres::start().await, Server::start(Flavor::Redis70).await);
+    let mut service = Service::start(&postgres, &redis.url());
+    service.get("/products/1").ok();
+    postgres.execute(SLOW_COMMITS).await;
+    let client = service.begin_order(1, 1, 2);
+    postgres.commit_begins().await;
+    drop(client);
+    service.stop().await;
+    assert_eq!(postgres.number("SELECT stock FROM products WHERE id = 1").await, 40);
+    let mut client = redis.client().await;
+    let stored: bool = redis::cmd("EXISTS").arg("cache:catalog:product:1").query_async(&mut client).await.unwrap();
+    assert!(!stored, "the order's invalidation is lost");
 }
 
 #[tokio::test]

@@ -8,13 +8,15 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
 use crate::harness::free_port;
 use crate::http::LIMIT;
 
-const POLL: Duration = Duration::from_millis(50);
+pub(crate) const POLL: Duration = Duration::from_millis(50);
+const ATTEMPT: Duration = Duration::from_secs(1);
 /// Debian's packages keep each version's programs in a folder of its own.
 const DEBIAN: &str = "/usr/lib/postgresql";
 
@@ -54,7 +56,7 @@ impl Postgres {
         let url = format!("postgres://shop@127.0.0.1:{port}/postgres");
         let begun = Instant::now();
         let db = loop {
-            match PgPool::connect(&url).await {
+            match PgPoolOptions::new().acquire_timeout(ATTEMPT).connect(&url).await {
                 Ok(db) => break db,
                 Err(error) => {
                     let ended = process.try_wait().unwrap().is_some();
@@ -76,6 +78,15 @@ impl Postgres {
     /// The number that a query finds.
     pub(crate) async fn number(&self, sql: &'static str) -> i32 {
         sqlx::query_scalar(sql).fetch_one(&self.db).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// Waits until a slow commit is under way.
+    pub(crate) async fn commit_begins(&self) {
+        let begun = Instant::now();
+        while self.number("SELECT count(*)::int4 FROM pg_stat_activity WHERE wait_event = 'PgSleep'").await == 0 {
+            assert!(begun.elapsed() < LIMIT, "no commit begins");
+            sleep(POLL).await;
+        }
     }
 
     /// Runs statements.
@@ -136,6 +147,9 @@ impl Account {
 /// Where the programs are; the empty path leaves it to `PATH`.
 fn newest_programs() -> PathBuf {
     let versions = fs::read_dir(DEBIAN).into_iter().flatten().flatten();
-    let newest = versions.filter_map(|version| version.file_name().to_str()?.parse::<u32>().ok()).max();
-    newest.map(|version| format!("{DEBIAN}/{version}/bin").into()).unwrap_or_default()
+    // One that has the client alone has no server.
+    let with_server = versions.filter(|version| version.path().join("bin/postgres").exists());
+    let newest =
+        with_server.max_by_key(|version| version.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+    newest.map(|version| version.path().join("bin")).unwrap_or_default()
 }

@@ -5,12 +5,14 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
+use std::time::Instant;
 
 use serde_json::json;
+use tokio::time::sleep;
 
 use crate::example;
-use crate::http::{Answer, send};
-use crate::server::Postgres;
+use crate::http::{Answer, LIMIT, send};
+use crate::server::{POLL, Postgres};
 
 /// The service on a free port; dropping it ends it.
 pub(crate) struct Service {
@@ -33,6 +35,17 @@ impl Service {
         let address = line.trim_end().strip_prefix("listening on http://");
         let address = address.unwrap_or_else(|| panic!("no address in {line:?}")).to_owned();
         Service { process, address }
+    }
+
+    /// Asks the service to stop, and waits until it has.
+    pub(crate) async fn stop(&mut self) {
+        let terminate = format!("kill -TERM {}", self.process.id());
+        assert!(Command::new("sh").args(["-c", &terminate]).status().unwrap().success());
+        let begun = Instant::now();
+        while self.process.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < LIMIT, "the service does not stop");
+            sleep(POLL).await;
+        }
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {

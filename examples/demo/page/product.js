@@ -6,7 +6,7 @@ import { byId, el, fields, millis, onPress, outcomes, say } from "/view.js";
 
 const message = byId("message");
 
-export const currentId = () => byId("id").value;
+export const currentId = () => byId("id").value.trim();
 
 export async function listProducts() {
   const products = await get("/products");

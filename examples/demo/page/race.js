@@ -11,6 +11,9 @@ const colours = { reader: "loaded", writer: "coalesced", cache: "hit", "later re
 async function race() {
   const id = currentId();
   say(message, "They are running …", "");
+  byId("race-steps").replaceChildren();
+  byId("race-verdict").hidden = true;
+  byId("race-placeholder").hidden = false;
   const answer = await post("/race", { id });
   say(message, "");
   byId("race-placeholder").hidden = true;

@@ -6,6 +6,8 @@ import { currentId } from "/product.js";
 import { byId, el, millis, onPress, outcomes, say, svg } from "/view.js";
 
 const message = byId("stampede-message");
+/** What stands in place of the picture. */
+const placeholder = document.querySelector("#timeline .placeholder");
 
 const LEFT = 8;
 const LOAD_HEIGHT = 22;
@@ -17,6 +19,8 @@ const SERVED_WIDTH = 3;
 async function stampede() {
   const id = currentId();
   say(message, "They are running …", "");
+  byId("stampede-figures").hidden = true;
+  byId("timeline").replaceChildren(placeholder);
   const [answer, problem] = await letLoose(id);
   byId("stampede-figures").hidden = false;
   byId("stampede-reads").textContent = answer.primary_reads;
