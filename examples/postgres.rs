@@ -90,7 +90,7 @@ impl Shop {
         // when its answer was lost, it may have been carried out.
         let (product, customer) = tokio::join!(self.products.invalidate(product), self.customers.invalidate(customer));
         for error in [product.err(), customer.err()].into_iter().flatten() {
-            // The order stands. Readers may get the old row until its TTL ends.
+            // The order stands. This process reads around the cache until it has been told, which is tried again.
             eprintln!("{:#}", anyhow::Error::from(error));
         }
         committed.map(|()| true)

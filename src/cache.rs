@@ -3,6 +3,7 @@
 mod inspect;
 mod loading;
 mod lookup;
+mod pending;
 mod policy;
 mod update;
 
@@ -11,12 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use tokio::sync::Semaphore;
 
 pub use self::inspect::{EntryState, Inspection};
 pub use self::loading::LoadingCache;
 pub use self::lookup::{Lookup, Outcome};
+pub use self::pending::Pending;
 pub(crate) use self::policy::Policy;
-pub use self::policy::{CacheBuilder, UpdateTtl};
+pub use self::policy::{CacheBuilder, OnOutage, UpdateTtl};
 use crate::backend::Backend;
 use crate::cacheable::{Cacheable, Change, Field};
 use crate::entry::Reading;
@@ -84,6 +87,8 @@ pub(crate) struct Core<T: Cacheable> {
     /// Flights through the cache, and around it.
     flights: Flights<T>,
     bypasses: Flights<T>,
+    /// The turns of loads around the cache.
+    pub(crate) bypass_loads: Semaphore,
 }
 
 impl<T: Cacheable> Cache<T> {
@@ -98,8 +103,16 @@ impl<T: Cacheable> Cache<T> {
     }
 
     fn with_policy(backend: Backend, keys: KeySpace, policy: Policy<T>) -> Self {
-        let (flights, bypasses) = (Flights::new(), Flights::new());
-        Self { core: Arc::new(Core { backend, policy, stats: Counters::default(), keys, flights, bypasses }) }
+        let core = Core {
+            backend,
+            keys,
+            flights: Flights::new(),
+            bypasses: Flights::new(),
+            bypass_loads: Semaphore::new(policy.max_bypass_loads),
+            policy,
+            stats: Counters::default(),
+        };
+        Self { core: Arc::new(core) }
     }
 
     /// Binds a loader, so that calls need only the id.
@@ -134,7 +147,8 @@ impl<T: Cacheable> Cache<T> {
     /// The loader may outlive this call, so it owns what it uses: `let db = db.clone();` before, `move` on the closure.
     /// Where its error type can't be inferred, write `Ok::<_, BoxError>(..)`.
     ///
-    /// When the cache is out of reach, the loader is run all the same, once per key and process. A loader must not get its
+    /// When the cache is out of reach, the loader is run all the same, once per key and process, unless `on_outage` says
+    /// otherwise. So it is while a failed invalidation of the record is [pending](Self::pending). A loader must not get its
     /// own id from the same cache: it would wait for itself until `load_timeout`.
     ///
     /// The future owns what it needs, but for a borrowed id: `tokio::spawn(products.get("p-001", loader))` works.
@@ -145,7 +159,8 @@ impl<T: Cacheable> Cache<T> {
     /// # Errors
     ///
     /// [`Error::Load`], [`Error::LoadPanicked`] or [`Error::Timeout`] when the loader failed, for all who waited for it;
-    /// [`Error::InvalidId`].
+    /// [`Error::Timeout`] when the cache is out of reach and too many loads wait for their turn; with
+    /// [`OnOutage::Fail`] the cache's own error; [`Error::InvalidId`].
     ///
     /// # Cancel safety
     ///
@@ -218,8 +233,8 @@ impl<T: Cacheable> Cache<T> {
         }
     }
 
-    /// Reads the cache alone. `Ok(None)` when there is no entry, or a not-found entry, or an unreadable one. It counts
-    /// neither as a hit nor as a miss.
+    /// Reads the cache alone. `Ok(None)` when there is no entry, or a not-found entry, or an unreadable one, or one whose
+    /// invalidation is [pending](Self::pending). It counts neither as a hit nor as a miss.
     ///
     /// Redis: `HGETALL`, one round trip.
     ///
@@ -228,7 +243,7 @@ impl<T: Cacheable> Cache<T> {
     /// [`Error::Backend`] or [`Error::Timeout`] when the cache is out of reach; [`Error::InvalidId`].
     pub async fn peek(&self, id: impl CacheKey<T::Id>) -> Result<Option<Arc<T>>, Error> {
         let key = self.key(&id)?;
-        if !self.core.policy.enabled {
+        if !self.core.policy.enabled || self.core.backend.is_pending(&key) {
             return Ok(None);
         }
         Ok(match self.core.read(&key).await? {
@@ -251,11 +266,12 @@ impl<T: Cacheable> Cache<T> {
     /// # Errors
     ///
     /// [`Error::Timeout`] after `update_timeout`; [`Error::Backend`]; [`Error::InvalidId`]. Unless the id was invalid,
-    /// it is unknown whether the field was set: try again, or `invalidate`.
+    /// it is unknown whether the field was set, and the entry will be invalidated: see [`pending`](Self::pending).
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, the field is set or not, never half.
+    /// When the future is dropped, the field is set or not, never half; and the entry will be invalidated, as after an
+    /// error.
     pub async fn update_field<V>(&self, id: impl CacheKey<T::Id>, field: Field<T, V>, value: V) -> Result<bool, Error> {
         self.update_fields(id, [field.set(value)]).await
     }
@@ -335,12 +351,13 @@ impl<T: Cacheable> Cache<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Backend`] or [`Error::Timeout`] when the cache is out of reach: the old entry may still be there until
-    /// its TTL ends. [`Error::InvalidId`].
+    /// [`Error::Backend`] or [`Error::Timeout`] when the cache is out of reach: it is tried again in the background, and
+    /// until it has been applied this process reads around the cache for the record, see [`pending`](Self::pending).
+    /// Other processes may get the old entry until then. [`Error::InvalidId`].
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, the entry is removed or not.
+    /// When the future is dropped, the entry is removed or not; if not, it is tried again as after an error.
     pub async fn invalidate(&self, id: impl CacheKey<T::Id>) -> Result<bool, Error> {
         self.core.invalidate(&self.key(&id)?).await
     }
@@ -383,6 +400,14 @@ impl<T: Cacheable> Cache<T> {
         let key = self.key(&id)?;
         let look = self.core.backend.look(&key).await?;
         Ok(Inspection::new::<T>(&key, look))
+    }
+
+    /// Shows which of this struct's records are read around the cache, because an invalidation or update of them failed
+    /// and has not been applied yet: as an invalidation, tried again in the background. What waits is known to this
+    /// process alone, and lost with it: [`Backend::close`] waits for it.
+    pub fn pending(&self) -> Pending {
+        let (keys, whole_type) = self.core.backend.pending(self.core.keys.prefix());
+        Pending { keys, whole_type }
     }
 
     /// What this cache and its clones have done in this process.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cache::UpdateTtl;
+use crate::cache::{OnOutage, UpdateTtl};
 use crate::error::Error;
 
 /// Lifetime of a record in the cache.
@@ -26,6 +26,12 @@ pub const WAIT_POLL: Duration = Duration::from_millis(20);
 /// How long another process' load is waited for.
 pub const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What a get does when the cache is out of reach.
+pub const ON_OUTAGE: OnOutage = OnOutage::Load;
+
+/// Loads around a cache that is out of reach, at the same time.
+pub const MAX_BYPASS_LOADS: usize = 256;
+
 /// How long an update tries to get past the updates of others.
 pub const UPDATE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -40,6 +46,18 @@ pub const MAX_ENTRY_BYTES: usize = 1 << 20;
 
 /// Outer limit of each operation of a backend, reconnecting included.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// Steps in a row without an answer, after which a backend is left alone.
+pub const BREAKER_THRESHOLD: u32 = 5;
+
+/// How long it is left alone until it is asked again, at most.
+pub const BREAKER_PAUSE: Duration = Duration::from_millis(500);
+
+/// Failed invalidations and updates that a backend remembers by their key.
+pub const MAX_PENDING_INVALIDATIONS: usize = 10_000;
+
+/// How long [`Backend::close`](crate::Backend::close) waits for them.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Limit of connecting to a backend.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -40,7 +40,7 @@ pub enum Error {
     },
 
     /// The backend refused, or could not be reached. After an `invalidate` or an update: it is unknown whether it was
-    /// carried out.
+    /// carried out, and it is [tried again](crate::Cache::pending) as an invalidation.
     #[error("can't {action} at {address}: {advice}")]
     #[non_exhaustive]
     Backend {
@@ -54,7 +54,8 @@ pub enum Error {
         source: Cause,
     },
 
-    /// A deadline passed. After an `invalidate` or an update: it is unknown whether it was carried out.
+    /// A deadline passed. After an `invalidate` or an update: it is unknown whether it was carried out, and it is
+    /// [tried again](crate::Cache::pending) as an invalidation.
     #[error("{action} did not end within {limit:?}: {advice}")]
     #[non_exhaustive]
     Timeout {

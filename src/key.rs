@@ -22,6 +22,12 @@ impl Key {
         &self.0
     }
 
+    /// What the keys of its type begin with.
+    pub(crate) fn prefix(&self) -> &str {
+        // An escaped id has no `:`.
+        self.0.rfind(':').map_or("", |end| &self.0[..=end])
+    }
+
     /// The key of the entry's lease, in the same slot.
     pub(crate) fn lock(&self) -> String {
         format!("{{{}}}:lock", self.0)
@@ -41,6 +47,10 @@ pub(crate) struct KeySpace {
 }
 
 impl KeySpace {
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     pub(crate) fn new(namespace: Option<&str>, schema: &Schema) -> Self {
         let namespace = namespace.map(|namespace| format!("{namespace}:")).unwrap_or_default();
         let version = schema.version.map(|version| format!("@{version}")).unwrap_or_default();
@@ -145,6 +155,7 @@ mod tests {
         assert_eq!(key::<String>(&"Käse"), "cache:billing:product:Käse");
         let unnamed = KeySpace::new(None, &Schema::new("product").version(3));
         assert_eq!(unnamed.key::<u64>(&1).unwrap().as_str(), "cache:product@3:1");
+        assert_eq!(unnamed.key::<String>(&"a:b").unwrap().prefix(), unnamed.prefix());
     }
 
     #[test]

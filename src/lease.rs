@@ -11,7 +11,7 @@ use rand::RngExt;
 use tokio::time::Instant;
 
 use crate::backend::{Filled, Token};
-use crate::cache::Core;
+use crate::cache::{Core, OnOutage};
 use crate::cacheable::Cacheable;
 use crate::entry::Reading;
 use crate::error::Error;
@@ -48,7 +48,7 @@ impl<T: Cacheable> ReadThrough<T> {
                 Ok(acquired) => acquired,
                 Err(error) => {
                     abandon_in_background(self.core.clone(), self.key.clone(), token);
-                    return self.without_cache(&error).await;
+                    return self.without_cache(error).await;
                 }
             };
             let found = match acquired.entry.map(|entry| entry.read::<T>()) {
@@ -76,17 +76,31 @@ impl<T: Cacheable> ReadThrough<T> {
         }
     }
 
-    /// Loads around a cache that is out of reach.
-    pub(crate) async fn without_cache(self, error: &Error) -> Landing<T> {
-        tracing::warn!(key = %self.key, %error, "the cache is out of reach: loading around it");
-        self.around_cache().await
+    /// Loads around a cache that can't be used, when it is this load's turn.
+    pub(crate) async fn without_cache(self, error: Error) -> Landing<T> {
+        tracing::debug!(key = %self.key, %error, "the cache can't be used");
+        let failed = |error| Landing { result: Err(error), origin: Origin::Bypass, justified: Stamp::of_step() };
+        let (core, limit) = (self.core.clone(), self.core.policy.wait_timeout);
+        if core.policy.on_outage == OnOutage::Fail {
+            return failed(error);
+        }
+        match tokio::time::timeout(limit, core.bypass_loads.acquire()).await {
+            Ok(_turn) => self.around_cache().await,
+            Err(_elapsed) => {
+                let action = format!("waiting for the turn to load {} around the cache", self.key);
+                let advice = "make the loader faster, or raise max_bypass_loads";
+                failed(Error::Timeout { action, limit, advice })
+            }
+        }
     }
 
     /// Loads without a lease, and stores nothing.
     pub(crate) async fn around_cache(self) -> Landing<T> {
         let justified = Stamp::of_step();
-        let loaded = self.load().await;
-        Landing { result: loaded.map(|loaded| loaded.value), origin: Origin::Bypass, justified }
+        let Self { core, key, id, loader } = self;
+        let load = load::run_here(&key, core.policy.load_timeout, async { loader(id).await });
+        let loaded = counted(&core, load).await;
+        Landing { result: loaded.map(|record| record.map(Arc::new)), origin: Origin::Bypass, justified }
     }
 
     async fn load_and_fill(self, token: Token) -> Landing<T> {
@@ -123,7 +137,6 @@ impl<T: Cacheable> ReadThrough<T> {
     /// Runs the loader, and prepares what is to be stored in the loader's own task: that runs the user's code too.
     async fn load(self) -> Result<Loaded<T>, Error> {
         let Self { core, key, id, loader } = self;
-        core.stats.loads.add();
         let work = {
             let (core, key) = (core.clone(), key.clone());
             async move {
@@ -132,12 +145,17 @@ impl<T: Cacheable> ReadThrough<T> {
                 Ok(Loaded { value: record.map(Arc::new), entry })
             }
         };
-        let loaded = load::run(&key, core.policy.load_timeout, work).await;
-        if loaded.is_err() {
-            core.stats.load_errors.add();
-        }
-        loaded
+        counted(&core, load::run(&key, core.policy.load_timeout, work)).await
     }
+}
+
+async fn counted<T: Cacheable, R>(core: &Core<T>, load: impl Future<Output = Result<R, Error>>) -> Result<R, Error> {
+    core.stats.loads.add();
+    let loaded = load.await;
+    if loaded.is_err() {
+        core.stats.load_errors.add();
+    }
+    loaded
 }
 
 /// After a step whose outcome is unknown: the lease may be the token's. Nobody waits for a backend that doesn't answer.

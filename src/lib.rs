@@ -21,7 +21,9 @@ mod value;
 pub use cache_aside_derive::{CacheId, Cacheable};
 
 pub use crate::backend::{Backend, BackendBuilder};
-pub use crate::cache::{Cache, CacheBuilder, EntryState, Inspection, LoadingCache, Lookup, Outcome, UpdateTtl};
+pub use crate::cache::{
+    Cache, CacheBuilder, EntryState, Inspection, LoadingCache, Lookup, OnOutage, Outcome, Pending, UpdateTtl,
+};
 pub use crate::cacheable::{Cacheable, Change, Field, Schema};
 pub use crate::error::{BoxError, Cause, Error};
 pub use crate::id::{CacheId, CacheKey};

@@ -1,11 +1,15 @@
-//! Running a user's loader: in a task of its own, under a deadline, with its panics as errors.
+//! Running a user's loader: under a deadline, with its panics as errors.
 //!
 //! Knows nothing of leases.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::task::{JoinError, JoinHandle};
+use tokio::time::error::Elapsed;
 use tracing::Instrument;
 
 use crate::cacheable::Cacheable;
@@ -37,17 +41,38 @@ where
     Box::pin(async { loading.await.map_err(error::boxed) })
 }
 
-/// Runs `work`, at most for `limit`; then, or when this future is dropped, `work` is dropped.
+/// Runs `work`, at most for `limit`; then, or when this future is dropped, `work` is dropped. In a task of its own, so that
+/// work that blocks its thread holds up nothing else that the caller does.
 pub(crate) async fn run<R: Send + 'static>(
     key: &Key,
     limit: Duration,
     work: impl Future<Output = Result<R, BoxError>> + Send + 'static,
 ) -> Result<R, Error> {
     let mut task = AbortOnDrop(tokio::spawn(work.in_current_span()));
-    match tokio::time::timeout(limit, &mut task.0).await {
+    let ended = async { (&mut task.0).await.map_err(ended_early) };
+    judged(key, limit, tokio::time::timeout(limit, ended).await)
+}
+
+/// The same in the caller's task, for a caller that does nothing else.
+pub(crate) async fn run_here<R>(
+    key: &Key,
+    limit: Duration,
+    work: impl Future<Output = Result<R, BoxError>>,
+) -> Result<R, Error> {
+    let ended = AssertUnwindSafe(work).catch_unwind().map(|ended| ended.map_err(message));
+    judged(key, limit, tokio::time::timeout(limit, ended).await)
+}
+
+/// What work came to: a result, a panic's message, or nothing in time.
+fn judged<R>(
+    key: &Key,
+    limit: Duration,
+    ended: Result<Result<Result<R, BoxError>, String>, Elapsed>,
+) -> Result<R, Error> {
+    match ended {
         Ok(Ok(Ok(loaded))) => Ok(loaded),
         Ok(Ok(Err(error))) => Err(Error::Load { key: key.to_string(), source: Cause::new(error) }),
-        Ok(Err(ended)) => Err(Error::LoadPanicked { key: key.to_string(), message: message(ended) }),
+        Ok(Err(message)) => Err(Error::LoadPanicked { key: key.to_string(), message }),
         Err(_elapsed) => {
             let advice = "make the loader faster, or raise load_timeout";
             Err(Error::Timeout { action: format!("loading {key}"), limit, advice })
@@ -63,10 +88,11 @@ impl<R> Drop for AbortOnDrop<R> {
     }
 }
 
-fn message(ended: JoinError) -> String {
-    let Ok(panic) = ended.try_into_panic() else {
-        return "its runtime shut down".to_owned();
-    };
+fn ended_early(ended: JoinError) -> String {
+    ended.try_into_panic().map_or_else(|_| "its runtime shut down".to_owned(), message)
+}
+
+fn message(panic: Box<dyn Any + Send>) -> String {
     match panic.downcast::<String>() {
         Ok(message) => *message,
         Err(panic) => panic.downcast_ref::<&str>().copied().unwrap_or("no message").to_owned(),

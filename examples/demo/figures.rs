@@ -94,6 +94,8 @@ pub(crate) struct Figures {
     /// The artificial latency that is set.
     pub(crate) read_latency_ms: f64,
     pub(crate) outcomes: Vec<Total>,
+    /// Invalidations that the cache could not be told yet.
+    pub(crate) pending: usize,
     /// Whether the cache is switched off.
     pub(crate) outage: bool,
     /// Where the cache is.
@@ -101,7 +103,14 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    pub(crate) fn new(stats: Stats, primary: &Primary, latencies: &Latencies, outage: bool, cache: &str) -> Self {
+    pub(crate) fn new(
+        stats: Stats,
+        primary: &Primary,
+        latencies: &Latencies,
+        pending: usize,
+        outage: bool,
+        cache: &str,
+    ) -> Self {
         Self {
             hits: stats.hits,
             not_found_hits: stats.not_found_hits,
@@ -119,6 +128,7 @@ impl Figures {
             primary_read_latency_ms: millis(primary.read_latency()),
             read_latency_ms: millis(primary.latency()),
             outcomes: latencies.totals(),
+            pending,
             outage,
             cache: cache.to_owned(),
         }

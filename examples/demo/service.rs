@@ -1,7 +1,8 @@
 //! The shop: every use of the cache beside a primary that a service has. Start reading here.
 //!
 //! Reads go through the cache. Whoever writes commits to the primary first and then tells the cache, by an invalidation
-//! or by an update in place. When the cache is out of reach, reads go on, and a write says that it could not tell it.
+//! or by an update in place. When the cache is out of reach, reads go on, and a write says that it could not tell it: the
+//! library remembers that, and tells it later.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -194,7 +195,8 @@ impl Shop {
 
     pub(crate) fn figures(&self) -> Figures {
         let outage = self.outage.load(Ordering::Relaxed);
-        Figures::new(self.cache.stats(), &self.primary, &self.latencies, outage, &self.address)
+        let pending = self.cache.pending().keys.len();
+        Figures::new(self.cache.stats(), &self.primary, &self.latencies, pending, outage, &self.address)
     }
 
     pub(crate) fn reset(&self) {
@@ -211,8 +213,8 @@ impl Shop {
 /// The primary was written, and the cache doesn't know.
 fn untold(error: &Error) -> Failure {
     let error = format!(
-        "the primary was written, but the cache could not be told: readers may get the old value until its TTL ends, \
-         so try again ({})",
+        "the primary was written, but the cache could not be told: it will be, when it is back, and until then it is \
+         not asked for this product ({})",
         chain(error)
     );
     Failure::new(StatusCode::SERVICE_UNAVAILABLE, error).with(&json!({ "primary_written": true }))

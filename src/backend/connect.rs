@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::memory::Memory;
 use super::redis::{Address, Redis};
-use super::{Backend, Store, check_runtime};
+use super::{Backend, Settings, Store, check_runtime};
 use crate::defaults;
 use crate::error::Error;
 
@@ -31,7 +31,7 @@ use crate::error::Error;
 #[derive(Clone)]
 pub struct BackendBuilder {
     url: String,
-    operation_timeout: Duration,
+    settings: Settings,
     connect_timeout: Duration,
     update_connections: usize,
     max_entries: usize,
@@ -41,7 +41,13 @@ impl BackendBuilder {
     pub(super) fn new(url: &str) -> Self {
         Self {
             url: url.to_owned(),
-            operation_timeout: defaults::OPERATION_TIMEOUT,
+            settings: Settings {
+                operation_timeout: defaults::OPERATION_TIMEOUT,
+                breaker_threshold: defaults::BREAKER_THRESHOLD,
+                breaker_pause: defaults::BREAKER_PAUSE,
+                max_pending_invalidations: defaults::MAX_PENDING_INVALIDATIONS,
+                close_timeout: defaults::CLOSE_TIMEOUT,
+            },
             connect_timeout: defaults::CONNECT_TIMEOUT,
             update_connections: defaults::UPDATE_CONNECTIONS,
             max_entries: defaults::MAX_ENTRIES,
@@ -51,7 +57,7 @@ impl BackendBuilder {
     /// The outer limit of each operation, reconnecting included. Default:
     /// [`defaults::OPERATION_TIMEOUT`](crate::defaults::OPERATION_TIMEOUT).
     pub fn operation_timeout(mut self, operation_timeout: Duration) -> Self {
-        self.operation_timeout = operation_timeout;
+        self.settings.operation_timeout = operation_timeout;
         self
     }
 
@@ -76,6 +82,34 @@ impl BackendBuilder {
         self
     }
 
+    /// After how many steps in a row without an answer the backend is left alone: reads then go around it at once, without
+    /// waiting for `operation_timeout`. Default: [`defaults::BREAKER_THRESHOLD`](crate::defaults::BREAKER_THRESHOLD).
+    pub fn breaker_threshold(mut self, breaker_threshold: u32) -> Self {
+        self.settings.breaker_threshold = breaker_threshold;
+        self
+    }
+
+    /// How long a backend that does not answer is left alone until it is asked again, at most: from half of it on, at
+    /// random. Default: [`defaults::BREAKER_PAUSE`](crate::defaults::BREAKER_PAUSE).
+    pub fn breaker_pause(mut self, breaker_pause: Duration) -> Self {
+        self.settings.breaker_pause = breaker_pause;
+        self
+    }
+
+    /// How many failed invalidations and updates are remembered by their key, until they have been applied. For a type
+    /// with more, all entries are read around the cache, and removed from it once it answers again. Default:
+    /// [`defaults::MAX_PENDING_INVALIDATIONS`](crate::defaults::MAX_PENDING_INVALIDATIONS).
+    pub fn max_pending_invalidations(mut self, max_pending_invalidations: usize) -> Self {
+        self.settings.max_pending_invalidations = max_pending_invalidations;
+        self
+    }
+
+    /// The limit of [`Backend::close`]. Default: [`defaults::CLOSE_TIMEOUT`](crate::defaults::CLOSE_TIMEOUT).
+    pub fn close_timeout(mut self, close_timeout: Duration) -> Self {
+        self.settings.close_timeout = close_timeout;
+        self
+    }
+
     /// Connects, and checks that the backend answers.
     ///
     /// # Errors
@@ -96,8 +130,14 @@ impl BackendBuilder {
     /// [`Error::Config`] for a URL or a setting that makes no sense, or outside of a tokio runtime.
     pub fn connect_lazy(self) -> Result<Backend, Error> {
         check_runtime()?;
-        defaults::check_duration("operation_timeout", self.operation_timeout)?;
+        let Settings { operation_timeout, breaker_threshold, breaker_pause, close_timeout, .. } = self.settings;
+        defaults::check_duration("operation_timeout", operation_timeout)?;
         defaults::check_duration("connect_timeout", self.connect_timeout)?;
+        defaults::check_duration("breaker_pause", breaker_pause)?;
+        defaults::check_duration("close_timeout", close_timeout)?;
+        if breaker_threshold == 0 {
+            return Err(Error::config("breaker_threshold is 0: it must be at least 1"));
+        }
         let max_entries = at_least_one("max_entries", self.max_entries)?;
         let update_connections = at_least_one("update_connections", self.update_connections)?;
         let (store, address) = match scheme(&self.url)? {
@@ -108,12 +148,12 @@ impl BackendBuilder {
             _ => {
                 let address = Address::parse(&self.url).map_err(|mistake| self.bad_url(&mistake))?;
                 let shown = address.to_string();
-                let redis = Redis::new(address, self.operation_timeout, self.connect_timeout, update_connections)
+                let redis = Redis::new(address, operation_timeout, self.connect_timeout, update_connections)
                     .map_err(|mistake| self.bad_url(&mistake))?;
                 (Store::Redis(Arc::new(redis)), shown)
             }
         };
-        Ok(Backend::new(store, address, self.operation_timeout))
+        Ok(Backend::new(store, address, self.settings))
     }
 
     fn bad_url(&self, mistake: &str) -> Error {
@@ -128,7 +168,7 @@ impl std::fmt::Debug for BackendBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BackendBuilder")
             .field("url", &without_secrets(&self.url))
-            .field("operation_timeout", &self.operation_timeout)
+            .field("settings", &self.settings)
             .field("connect_timeout", &self.connect_timeout)
             .field("update_connections", &self.update_connections)
             .field("max_entries", &self.max_entries)

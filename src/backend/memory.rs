@@ -13,7 +13,7 @@ use std::time::Duration;
 use lru::LruCache;
 use tokio::time::Instant;
 
-use super::{Acquired, Decide, Decision, Filled, Look, StepError, Steps, Token};
+use super::{Acquired, Cursor, Decide, Decision, Filled, Look, StepError, Steps, Swept, Token};
 use crate::entry::{self, Entry};
 use crate::key::Key;
 use crate::record::StoredField;
@@ -207,6 +207,26 @@ impl Steps for Memory {
         let lease_ttl = shard.lease(key).map(|lease| lease.expires - Instant::now());
         let ttl = shard.entry(key).map(|stored| stored.expires - Instant::now());
         Ok(Look { entry: shard.hash(key).map(Entry::Hash), ttl, lease_ttl })
+    }
+
+    async fn sweep(&self, prefix: &str, swept: Swept, _cursor: Cursor) -> Result<Cursor, StepError> {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            match swept {
+                Swept::Leases => shard.leases.retain(|key, _| key.prefix() != prefix),
+                Swept::Entries => {
+                    let keys: Vec<_> = shard
+                        .entries
+                        .iter()
+                        .map(|(key, _)| key)
+                        .filter(|key| key.prefix() == prefix)
+                        .cloned()
+                        .collect();
+                    keys.iter().for_each(|key| drop(shard.entries.pop(key)));
+                }
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) use self::connect::Address;
 use self::connect::Shared;
 use self::script::{ABANDON, CLEAR_LEASE, FILL, INVALIDATE, RENEW, Script};
 use self::update::Updates;
-use super::{Acquired, Decide, Filled, Look, StepError, Steps, Token};
+use super::{Acquired, Cursor, Decide, Filled, Look, StepError, Steps, Swept, Token};
 use crate::entry::Entry;
 use crate::key::Key;
 use crate::record::StoredField;
@@ -154,6 +154,22 @@ impl Steps for Redis {
         let [found, ttl, lease_ttl] = replies(self.run_all(&mut commands).await?)?;
         Ok(Look { entry: entry(found)?, ttl: remaining(&ttl?), lease_ttl: remaining(&lease_ttl?) })
     }
+
+    async fn sweep(&self, prefix: &str, swept: Swept, cursor: Cursor) -> Result<Cursor, StepError> {
+        const KEYS_AT_A_TIME: u32 = 500;
+        // No part of a prefix means anything to a pattern.
+        let pattern = match swept {
+            Swept::Leases => format!("{{{prefix}*}}:lock"),
+            Swept::Entries => format!("{prefix}*"),
+        };
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor.unwrap_or(0)).arg("MATCH").arg(pattern).arg("COUNT").arg(KEYS_AT_A_TIME);
+        let (next, found): (u64, Vec<Vec<u8>>) = self.run_idempotent(&scan).await?;
+        if !found.is_empty() {
+            self.run_idempotent::<()>(redis::cmd("UNLINK").arg(found)).await?;
+        }
+        Ok((next != 0).then_some(next))
+    }
 }
 
 #[cfg(feature = "__proof")]
@@ -227,6 +243,9 @@ fn remaining(pttl: &Value) -> Option<Duration> {
 
 impl From<RedisError> for StepError {
     fn from(error: RedisError) -> Self {
+        // A server that is loading, or has no primary, answers nothing else.
+        let answered = !matches!(error.kind(), ErrorKind::Io | ErrorKind::AuthenticationFailed)
+            && !matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN"));
         let advice = match (error.kind(), error.code()) {
             (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
                 "put the right user and password into the URL, redis://user:password@host"
@@ -242,6 +261,6 @@ impl From<RedisError> for StepError {
             (ErrorKind::Io, _) => "check that a server runs there and can be reached",
             _ => "see the cause",
         };
-        Self::Failed { advice, cause: error.to_string().into() }
+        Self::Failed { advice, cause: error.to_string().into(), answered }
     }
 }

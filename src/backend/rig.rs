@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use super::{Acquired, Backend, Decide, Filled, Look, Shared, StepError, Steps, Store, Token};
+use super::{Acquired, Backend, Cursor, Decide, Filled, Look, Shared, StepError, Steps, Store, Swept, Token};
 use crate::entry::Entry;
 use crate::key::Key;
 use crate::proof::Guard;
@@ -97,13 +97,8 @@ impl Backend {
     /// The same store, rigged.
     #[doc(hidden)]
     pub fn rigged(&self, rig: Rig) -> Self {
-        let Shared { store, address, operation_timeout, .. } = &*self.shared;
-        Self {
-            shared: Arc::new(Shared {
-                rig: Some(rig),
-                ..Shared::new(store.clone(), address.clone(), *operation_timeout)
-            }),
-        }
+        let Shared { store, address, settings, .. } = &*self.shared;
+        Self { shared: Arc::new(Shared { rig: Some(rig), ..Shared::new(store.clone(), address.clone(), *settings) }) }
     }
 
     pub(super) fn rigged_store(&self) -> Option<Rigged<'_>> {
@@ -260,5 +255,9 @@ impl Steps for Rigged<'_> {
     async fn look(&self, key: &Key) -> Result<Look, StepError> {
         let run = async { on!(self.store, store => store.look(key)) };
         self.rig.around(Step::Look, key, run).await
+    }
+
+    async fn sweep(&self, prefix: &str, swept: Swept, cursor: Cursor) -> Result<Cursor, StepError> {
+        on!(self.store, store => store.sweep(prefix, swept, cursor))
     }
 }

@@ -79,13 +79,18 @@ impl<T: Cacheable> Core<T> {
             let landing = read_through(key).around_cache().await;
             return self.landed(landing, Part::Started, Duration::ZERO);
         }
-        let under_way = self.flights.join(&key);
-        let miss = match under_way {
-            Some(_) => Miss::default(),
-            None => match self.look_first(&key).await {
-                ControlFlow::Break(found) => return Ok(found),
-                ControlFlow::Continue(miss) => miss,
-            },
+        let mut under_way = None;
+        let miss = if self.backend.is_pending(&key) {
+            Miss { cache_latency: Duration::ZERO, out_of_reach: Some(self.backend.pending_error(&key)) }
+        } else {
+            under_way = self.flights.join(&key);
+            match under_way {
+                Some(_) => Miss::default(),
+                None => match self.look_first(&key).await {
+                    ControlFlow::Break(found) => return Ok(found),
+                    ControlFlow::Continue(miss) => miss,
+                },
+            }
         };
         // Boxed, so that the future of a hit stays small.
         let (landing, part) = self.fly(called, key, under_way, miss.out_of_reach, read_through).boxed().await;
@@ -142,7 +147,7 @@ impl<T: Cacheable> Core<T> {
                     let mut ticket = reservation.start(async move {
                         match out_of_reach {
                             None => read_through.through_cache().await,
-                            Some(error) => read_through.without_cache(&error).await,
+                            Some(error) => read_through.without_cache(error).await,
                         }
                     });
                     return match ticket.ended(called).await {
@@ -164,7 +169,8 @@ impl<T: Cacheable> Core<T> {
     fn longest_flight(&self) -> Duration {
         const STEPS_BESIDE_WAITING_AND_LOADING: u32 = 4;
         let steps = self.backend.operation_timeout() * STEPS_BESIDE_WAITING_AND_LOADING;
-        self.policy.wait_timeout + self.policy.load_timeout + steps
+        // It may wait for another process, and then for its turn.
+        self.policy.wait_timeout * 2 + self.policy.load_timeout + steps
     }
 
     fn landed(&self, landing: Landing<T>, part: Part, cache_latency: Duration) -> Result<Lookup<T>, Error> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
+use tokio::sync::Semaphore;
 
 use super::Cache;
 use crate::backend::Backend;
@@ -25,6 +26,18 @@ pub enum UpdateTtl {
     Refresh,
 }
 
+/// What a get does when the cache is out of reach, or may be older than the primary because an invalidation failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OnOutage {
+    /// It loads around the cache: once per key and process, and [`max_bypass_loads`](CacheBuilder::max_bypass_loads) at a
+    /// time. Nothing is stored.
+    #[default]
+    Load,
+    /// It fails with the cache's error: for a primary that can't bear more than the misses.
+    Fail,
+}
+
 type TtlBy<T> = Arc<dyn Fn(&T) -> Duration + Send + Sync>;
 
 /// The checked settings of a cache.
@@ -39,6 +52,8 @@ pub(crate) struct Policy<T> {
     pub(crate) wait_poll: Duration,
     pub(crate) wait_timeout: Duration,
     pub(crate) update_timeout: Duration,
+    pub(crate) on_outage: OnOutage,
+    pub(crate) max_bypass_loads: usize,
     pub(crate) max_entry_bytes: usize,
     pub(crate) enabled: bool,
 }
@@ -57,6 +72,8 @@ impl<T: Cacheable> Policy<T> {
             wait_poll: defaults::WAIT_POLL,
             wait_timeout: defaults::WAIT_TIMEOUT,
             update_timeout: defaults::UPDATE_TIMEOUT,
+            on_outage: defaults::ON_OUTAGE,
+            max_bypass_loads: defaults::MAX_BYPASS_LOADS,
             max_entry_bytes: defaults::MAX_ENTRY_BYTES,
             enabled: defaults::ENABLED,
         }
@@ -210,6 +227,20 @@ impl<T: Cacheable> CacheBuilder<T> {
         self
     }
 
+    /// What a get does when the cache is out of reach. Default: [`defaults::ON_OUTAGE`], load.
+    pub fn on_outage(mut self, on_outage: OnOutage) -> Self {
+        self.policy.on_outage = on_outage;
+        self
+    }
+
+    /// How many loads may go around a cache that is out of reach at the same time, in this cache and its clones: so a dead
+    /// cache doesn't become a dead primary. More wait in turn, for at most `wait_timeout`; then they end with
+    /// [`Error::Timeout`]. Default: [`defaults::MAX_BYPASS_LOADS`].
+    pub fn max_bypass_loads(mut self, max_bypass_loads: usize) -> Self {
+        self.policy.max_bypass_loads = max_bypass_loads;
+        self
+    }
+
     /// The largest record that is stored, as bytes of field names and values; a larger one is returned, not stored, and
     /// a warning logged. Default: [`defaults::MAX_ENTRY_BYTES`].
     pub fn max_entry_bytes(mut self, max_entry_bytes: usize) -> Self {
@@ -242,6 +273,12 @@ impl<T: Cacheable> CacheBuilder<T> {
         if policy.wait_poll > policy.wait_timeout {
             let (poll, timeout) = (policy.wait_poll, policy.wait_timeout);
             return Err(Error::config(format!("wait_poll is {poll:?}: it must be at most wait_timeout, {timeout:?}")));
+        }
+        if !(1..=Semaphore::MAX_PERMITS).contains(&policy.max_bypass_loads) {
+            let (given, most) = (policy.max_bypass_loads, Semaphore::MAX_PERMITS);
+            return Err(Error::config(format!(
+                "max_bypass_loads is {given}: it must be from 1 to {most}; to load nothing write `on_outage(OnOutage::Fail)`"
+            )));
         }
         if policy.max_entry_bytes == 0 {
             return Err(Error::config("max_entry_bytes is 0: to switch the cache off write `enabled(false)`"));

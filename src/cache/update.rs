@@ -18,8 +18,10 @@ use crate::record::Changes;
 
 impl<T: Cacheable> Core<T> {
     pub(super) async fn invalidate(&self, key: &Key) -> Result<bool, Error> {
-        let was_there = self.backend.invalidate(key).await?;
+        let invalidated = self.backend.invalidate(key).await;
+        // After a failure too, which is made up for in the background.
         self.flights.expel(key);
+        let was_there = invalidated?;
         self.stats.invalidations.add();
         Ok(was_there)
     }
@@ -67,6 +69,10 @@ impl<T: Cacheable> Core<T> {
         key: &Key,
         mut decide: impl FnMut(Entry) -> Result<Option<Changes>, Error> + Send,
     ) -> Result<bool, Error> {
+        if self.backend.is_pending(key) {
+            // What is stored may be older than the primary in any field.
+            return self.invalidate(key).await.map(|_was_there| false);
+        }
         let mut decide = |shown: Option<Entry>| {
             let Some(shown) = shown else {
                 return Ok(Decision::Drop);
@@ -74,8 +80,9 @@ impl<T: Cacheable> Core<T> {
             let changes = decide(shown.clone())?;
             Ok(changes.and_then(|changes| self.decision(key, &shown, changes)).unwrap_or(Decision::Drop))
         };
-        let applied = self.backend.update(key, self.policy.update_timeout, &mut decide).await?;
+        let updated = self.backend.update(key, self.policy.update_timeout, &mut decide).await;
         self.flights.expel(key);
+        let applied = updated?;
         if applied {
             self.stats.updates.add();
         }

@@ -10,6 +10,7 @@ mod harness;
 mod network;
 mod operations;
 mod other_clients;
+mod outages;
 mod proxy;
 mod quickstart;
 mod races;

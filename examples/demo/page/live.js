@@ -34,6 +34,10 @@ function showTotals(figures) {
   byId("power-state").textContent = figures.outage ? "is off" : "is on";
   byId("power").textContent = figures.outage ? "Restart the cache" : "Stop the cache";
   byId("banner").hidden = !figures.outage;
+  const pending = `Writes that it could not be told wait until it is back: ${figures.pending}.`;
+  if (byId("pending").textContent !== pending) {
+    byId("pending").textContent = pending;
+  }
   if (document.activeElement !== byId("latency")) {
     showLatency(figures.read_latency_ms);
   }
@@ -184,7 +188,7 @@ onPress(byId("reset"), message, async () => showTotals(await post("/reset")));
 onPress(byId("power"), message, async () => {
   const off = byId("dot").classList.contains("off");
   showTotals(await post("/outage", { on: String(!off) }));
-  say(message, off ? "The cache is back, with the entries that it had." : "The cache is stopped.");
+  say(message, off ? "The cache is back, with the entries that it had and was not told to drop." : "The cache is stopped.");
   await showEntry(currentId());
 });
 byId("latency").addEventListener("input", () => {

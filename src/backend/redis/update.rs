@@ -110,7 +110,7 @@ impl Updates {
     async fn connection(&self) -> Result<Object<Connector>, StepError> {
         self.pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => error.into(),
-            error => StepError::Failed { advice: "see the cause", cause: error.to_string().into() },
+            error => StepError::Failed { advice: "see the cause", cause: error.to_string().into(), answered: false },
         })
     }
 

@@ -1,0 +1,157 @@
+//! The circuit breaker: a backend that doesn't answer is left alone, so that nobody waits for it again and again.
+//!
+//! Closed, it lets every step pass, for the price of one atomic read. After some steps in a row without an answer it
+//! opens: steps fail at once. From time to time one is let through as a probe (half-open), and any answer closes it
+//! again. An answer is an answer: a server that refuses a command is there.
+//!
+//! Source: M. T. Nygard, *Release It!*, 2007, "Circuit Breaker".
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rand::RngExt;
+use tokio::time::Instant;
+
+use crate::error::{Cause, Error};
+
+/// In place of the time of the next probe, while all steps pass.
+const CLOSED: u64 = 0;
+
+pub(super) struct Breaker {
+    threshold: u32,
+    pause: Duration,
+    /// Steps without an answer since the last one that had one.
+    unanswered: AtomicU32,
+    /// When the next probe is due, in nanoseconds since `start`; or [`CLOSED`].
+    probe_due: AtomicU64,
+    start: Instant,
+    last_error: Mutex<Option<Error>>,
+}
+
+/// What the breaker says to a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// Go on.
+    Pass,
+    /// Go on as the probe: all others are refused until it is answered, or the next one is due.
+    Probe,
+    /// Fail.
+    Refused,
+}
+
+impl Breaker {
+    pub(super) fn new(threshold: u32, pause: Duration) -> Self {
+        Self {
+            threshold,
+            pause,
+            unanswered: AtomicU32::new(0),
+            probe_due: AtomicU64::new(CLOSED),
+            start: Instant::now(),
+            last_error: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn admit(&self) -> Admission {
+        let due = self.probe_due.load(Ordering::Acquire);
+        if due == CLOSED {
+            return Admission::Pass;
+        }
+        if self.now() < due {
+            return Admission::Refused;
+        }
+        let claimed = self.probe_due.compare_exchange(due, self.next_probe(), Ordering::AcqRel, Ordering::Acquire);
+        if claimed.is_ok() { Admission::Probe } else { Admission::Refused }
+    }
+
+    /// Notes an answer; returns whether it has closed the breaker.
+    pub(super) fn answered(&self) -> bool {
+        if self.unanswered.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        self.unanswered.store(0, Ordering::Relaxed);
+        self.probe_due.swap(CLOSED, Ordering::AcqRel) != CLOSED
+    }
+
+    /// Notes a step without an answer; returns whether it has opened the breaker.
+    pub(super) fn not_answered(&self, error: &Error) -> bool {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+        let unanswered = self.unanswered.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        unanswered >= self.threshold && self.probe_due.swap(self.next_probe(), Ordering::AcqRel) == CLOSED
+    }
+
+    /// Why steps are refused.
+    pub(super) fn cause(&self) -> Cause {
+        let last_error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last_error {
+            Some(Error::Backend { source, .. }) => source.clone(),
+            Some(error) => Cause::new(error.clone()),
+            None => Cause::new("it did not answer"),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        nanos(self.start.elapsed())
+    }
+
+    /// Jittered, so that not all processes ask a server that comes back at the same time.
+    fn next_probe(&self) -> u64 {
+        let pause = self.pause.mul_f64(rand::rng().random_range(0.5..=1.0));
+        self.now().saturating_add(nanos(pause)).max(CLOSED + 1)
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAUSE: Duration = Duration::from_secs(1);
+
+    fn error() -> Error {
+        Error::config("no answer")
+    }
+
+    fn open() -> Breaker {
+        let breaker = Breaker::new(3, PAUSE);
+        assert!(!breaker.not_answered(&error()) && !breaker.not_answered(&error()));
+        assert_eq!(breaker.admit(), Admission::Pass);
+        assert!(breaker.not_answered(&error()), "the third in a row");
+        breaker
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn opens_after_failures_in_a_row() {
+        let breaker = Breaker::new(3, PAUSE);
+        for _ in 0..10 {
+            assert!(!breaker.not_answered(&error()) && !breaker.not_answered(&error()));
+            assert!(!breaker.answered(), "it was closed");
+        }
+        assert_eq!(breaker.admit(), Admission::Pass);
+        assert_eq!(open().admit(), Admission::Refused);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lets_one_probe_through_in_each_pause() {
+        let breaker = open();
+        for _ in 0..3 {
+            tokio::time::advance(PAUSE).await;
+            assert_eq!(breaker.admit(), Admission::Probe);
+            assert_eq!(breaker.admit(), Admission::Refused);
+            assert!(!breaker.not_answered(&error()), "it was open");
+            assert_eq!(breaker.admit(), Admission::Refused);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn any_answer_closes_it() {
+        let breaker = open();
+        assert!(breaker.answered());
+        assert_eq!(breaker.admit(), Admission::Pass);
+        assert!(!breaker.not_answered(&error()), "the count begins anew");
+        assert_eq!(breaker.admit(), Admission::Pass);
+    }
+}

@@ -1,0 +1,137 @@
+//! The one place that every step passes: it asks the circuit breaker, sets the deadline, and says in the error what was
+//! tried, where, and what to do.
+
+#[cfg(feature = "testing")]
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use super::breaker::Admission;
+use super::{Backend, StepError, Store};
+use crate::error::{Cause, Error};
+
+/// A step's call: how long it may take, what to do when it takes longer, and what becomes of it while the breaker is open.
+#[derive(Clone, Copy)]
+pub(super) struct Call {
+    pub(super) limit: Duration,
+    pub(super) advice: &'static str,
+    pub(super) while_open: WhileOpen,
+    /// Whether it is one round trip: if it takes too long, nothing answers.
+    pub(super) one_trip: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhileOpen {
+    /// It fails at once. When a probe is due, a ping in the background is that.
+    Fails,
+    /// The same; but when a probe is due, it is that itself.
+    Probes,
+    /// It is tried in any case.
+    Passes,
+}
+
+impl Backend {
+    /// Runs a step, if the breaker lets it pass, under its deadline, and turns its failure into what the user is told.
+    pub(super) async fn guard<R>(
+        &self,
+        call: Call,
+        action: impl Fn() -> String,
+        step: impl Future<Output = Result<R, StepError>>,
+    ) -> Result<R, Error> {
+        #[cfg(feature = "testing")]
+        if self.shared.outage.load(Ordering::SeqCst) {
+            return Err(self.failed(action(), "switch the outage off again", Cause::new("an outage is simulated")));
+        }
+        check_runtime()?;
+        if !self.admits(call) {
+            let advice = "it has not answered lately, and is left alone until it does";
+            return Err(self.failed(action(), advice, self.shared.breaker.cause()));
+        }
+        let ended = tokio::time::timeout(call.limit, step).await;
+        if ended.is_err()
+            && let Store::Redis(redis) = &self.shared.store
+        {
+            redis.timed_out(call.limit);
+        }
+        let (error, answered) = match ended {
+            Ok(Ok(reply)) => {
+                self.answered();
+                return Ok(reply);
+            }
+            Ok(Err(StepError::Refused(error))) => {
+                self.answered();
+                return Err(error);
+            }
+            Ok(Err(StepError::Failed { advice, cause, answered })) => {
+                (self.failed(action(), advice, Cause::new(cause)), Some(answered))
+            }
+            Ok(Err(StepError::TimedOut)) => (self.timed_out(&action(), self.read_call()), Some(false)),
+            Err(_elapsed) => (self.timed_out(&action(), call), call.one_trip.then_some(false)),
+        };
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        tracing::warn!(%error, cause, "a step on the cache failed");
+        match answered {
+            Some(true) => self.answered(),
+            Some(false) => self.not_answered(&error),
+            None => {}
+        }
+        Err(error)
+    }
+
+    fn admits(&self, call: Call) -> bool {
+        if call.while_open == WhileOpen::Passes {
+            return true;
+        }
+        match self.shared.breaker.admit() {
+            Admission::Pass => true,
+            Admission::Probe if call.while_open == WhileOpen::Probes => true,
+            Admission::Probe => {
+                let backend = self.clone();
+                tokio::spawn(async move { backend.ping(backend.operation_timeout()).await });
+                false
+            }
+            Admission::Refused => false,
+        }
+    }
+
+    fn answered(&self) {
+        if self.shared.breaker.answered() {
+            let address = &self.shared.address;
+            tracing::info!(address, "the cache answers again");
+            self.shared.pending.try_now.notify_one();
+        }
+    }
+
+    fn not_answered(&self, error: &Error) {
+        if self.shared.breaker.not_answered(error) {
+            let address = &self.shared.address;
+            tracing::warn!(address, "the cache does not answer: reads go around it");
+        }
+    }
+
+    pub(super) fn read_call(&self) -> Call {
+        let advice = "check that the server is up and not overloaded, or raise operation_timeout";
+        Call { limit: self.operation_timeout(), advice, while_open: WhileOpen::Fails, one_trip: true }
+    }
+
+    pub(super) fn write_call(&self) -> Call {
+        Call { while_open: WhileOpen::Probes, ..self.read_call() }
+    }
+
+    fn timed_out(&self, action: &str, Call { limit, advice, .. }: Call) -> Error {
+        Error::Timeout { action: format!("the attempt to {action} at {}", self.shared.address), limit, advice }
+    }
+
+    pub(super) fn failed(&self, action: String, advice: &'static str, source: Cause) -> Error {
+        Error::Backend { action, address: self.shared.address.clone(), advice, source }
+    }
+}
+
+/// Outside of a tokio runtime its timers and tasks would panic. Whether the runtime has timers, it doesn't tell.
+pub(crate) fn check_runtime() -> Result<(), Error> {
+    let within = Handle::try_current();
+    within
+        .map(drop)
+        .map_err(|_| Error::config("there is no tokio runtime here: call this inside `#[tokio::main]` or `block_on`"))
+}

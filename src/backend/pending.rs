@@ -1,0 +1,335 @@
+//! Pending invalidations: writes that the primary has, and that the cache could not be told.
+//!
+//! A write that failed, or whose future was dropped, is remembered by its key until it has been applied: as an
+//! invalidation, never as the update that it may have been. Meanwhile this process reads around the cache for the key. The
+//! memory is bounded: beyond `limit` keys a whole type waits, and is swept out of the cache when that answers again.
+//!
+//! Failures are numbered, since only what was sent after a failure makes up for it. What waits is tried again in the
+//! background, and dies with the process.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use rand::RngExt;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+use super::{Backend, Shared};
+use crate::error::Error;
+use crate::key::Key;
+
+pub(super) struct Pending {
+    limit: usize,
+    /// How many keys and types wait. Each call reads it, so that none takes the lock while nothing waits.
+    waiting: AtomicUsize,
+    /// The number of the last failure.
+    failures: AtomicU64,
+    state: Mutex<State>,
+    /// Ends the pause before the next attempt.
+    pub(super) try_now: Notify,
+    emptied: Notify,
+}
+
+/// What waits, each with the number of its last failure.
+#[derive(Default)]
+struct State {
+    keys: HashMap<Key, u64>,
+    /// By the prefix of the type's keys.
+    types: HashMap<String, u64>,
+    /// Whether a task tries again.
+    retried: bool,
+}
+
+impl Pending {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            waiting: AtomicUsize::new(0),
+            failures: AtomicU64::new(0),
+            state: Mutex::default(),
+            try_now: Notify::new(),
+            emptied: Notify::new(),
+        }
+    }
+
+    /// How many keys and types wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    fn holds(&self, key: &Key) -> bool {
+        if self.waiting() == 0 {
+            return false;
+        }
+        let state = self.state();
+        state.keys.contains_key(key) || state.types.contains_key(key.prefix())
+    }
+
+    fn remember(&self, key: &Key) {
+        let mut state = self.state();
+        let number = self.failures.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Some(last) = state.types.get_mut(key.prefix()) {
+            *last = number;
+        } else if state.keys.len() < self.limit || state.keys.contains_key(key) {
+            state.keys.insert(key.clone(), number);
+        } else {
+            let prefix = key.prefix();
+            tracing::warn!(prefix, "too many invalidations wait: all keys of the type are read around the cache");
+            state.keys.retain(|other, _| other.prefix() != prefix);
+            state.types.insert(prefix.to_owned(), number);
+        }
+        self.count(&state);
+    }
+
+    /// The number of the last failure: what is sent from now on makes up for all until then.
+    fn last_failure(&self) -> u64 {
+        self.failures.load(Ordering::SeqCst)
+    }
+
+    fn applied(&self, key: &Key, sent_after: u64) {
+        if self.waiting() == 0 {
+            return;
+        }
+        let mut state = self.state();
+        if state.keys.get(key).is_some_and(|number| *number <= sent_after) {
+            state.keys.remove(key);
+            self.count(&state);
+        }
+    }
+
+    fn swept(&self, prefix: &str, sent_after: u64) {
+        let mut state = self.state();
+        if state.types.get(prefix).is_some_and(|number| *number <= sent_after) {
+            state.types.remove(prefix);
+            self.count(&state);
+        }
+    }
+
+    fn count(&self, state: &State) {
+        let waiting = state.keys.len() + state.types.len();
+        self.waiting.store(waiting, Ordering::Release);
+        if waiting == 0 {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.waiting() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A write on its way: unless it ends well, it is remembered.
+pub(super) struct Write<'a> {
+    backend: &'a Backend,
+    key: &'a Key,
+    sent_after: u64,
+    failed: bool,
+}
+
+impl<'a> Write<'a> {
+    pub(super) fn new(backend: &'a Backend, key: &'a Key) -> Self {
+        Self { backend, key, sent_after: backend.shared.pending.last_failure(), failed: true }
+    }
+
+    /// There is nothing to remember.
+    pub(super) fn done(mut self) {
+        self.failed = false;
+    }
+
+    /// The entry and its lease are gone, so that earlier failures are made up for.
+    pub(super) fn invalidated(self) {
+        self.backend.shared.pending.applied(self.key, self.sent_after);
+        self.done();
+    }
+}
+
+impl Drop for Write<'_> {
+    fn drop(&mut self) {
+        if self.failed {
+            self.backend.shared.pending.remember(self.key);
+            self.backend.retry_in_background();
+        }
+    }
+}
+
+impl Backend {
+    /// Whether a write of this key has not been applied yet.
+    pub(crate) fn is_pending(&self, key: &Key) -> bool {
+        let pending = self.shared.pending.holds(key);
+        if pending {
+            // The runtime of the task may have shut down.
+            self.retry_in_background();
+        }
+        pending
+    }
+
+    /// The keys with this prefix that wait, and whether all of them do.
+    pub(crate) fn pending(&self, prefix: &str) -> (Vec<String>, bool) {
+        let state = self.shared.pending.state();
+        let keys = state.keys.keys().filter(|key| key.prefix() == prefix).map(Key::to_string).collect();
+        (keys, state.types.contains_key(prefix))
+    }
+
+    /// Waits until the cache has been told of all writes that failed, for at most the builder's `close_timeout`: call it
+    /// before the process ends, since what waits dies with it. The backend can be used all the same, also afterwards; its
+    /// connections end with its last clone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] when some still wait: their old entries live until their TTL ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn close(&self) -> Result<(), Error> {
+        let (pending, limit) = (&self.shared.pending, self.shared.settings.close_timeout);
+        self.retry_in_background();
+        pending.try_now.notify_one();
+        tokio::time::timeout(limit, pending.emptied()).await.map_err(|_elapsed| {
+            let action = format!("applying {} pending invalidations at {}", pending.waiting(), self.shared.address);
+            let advice = "the old entries live until their TTL ends, or until they are invalidated again";
+            Error::Timeout { action, limit, advice }
+        })
+    }
+
+    fn retry_in_background(&self) {
+        // Outside of a runtime the next call starts the task.
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        let pending = &self.shared.pending;
+        let mut state = pending.state();
+        if !state.retried && pending.waiting() > 0 {
+            state.retried = true;
+            let turn = Turn { pending: pending.clone(), given_back: false };
+            runtime.spawn(retry(Arc::downgrade(&self.shared), turn));
+        }
+    }
+
+    /// Tries once to apply all that waits; returns whether all of it was.
+    async fn apply_pending(&self) -> bool {
+        const AT_A_TIME: usize = 32;
+        let pending = &self.shared.pending;
+        let sent_after = pending.last_failure();
+        let (keys, types): (Vec<_>, Vec<_>) = {
+            let state = pending.state();
+            (state.keys.keys().cloned().collect(), state.types.keys().cloned().collect())
+        };
+        let invalidations = futures_util::stream::iter(keys).map(|key| async move {
+            let removed = self.remove(&key).await.is_ok();
+            if removed {
+                pending.applied(&key, sent_after);
+            }
+            removed
+        });
+        let mut all = invalidations.buffer_unordered(AT_A_TIME).fold(true, async |all, removed| all && removed).await;
+        for prefix in types {
+            match self.sweep(&prefix).await {
+                Ok(()) => pending.swept(&prefix, sent_after),
+                Err(_tried_again_later) => all = false,
+            }
+        }
+        all
+    }
+}
+
+/// The task's right to be the only one, given back however it ends.
+struct Turn {
+    pending: Arc<Pending>,
+    given_back: bool,
+}
+
+impl Turn {
+    /// Ends the turn, unless something waits again.
+    fn end(&mut self) -> bool {
+        let mut state = self.pending.state();
+        self.given_back = state.keys.is_empty() && state.types.is_empty();
+        state.retried = !self.given_back;
+        self.given_back
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if !self.given_back {
+            self.pending.state().retried = false;
+        }
+    }
+}
+
+/// Tries until nothing waits, or the backend is gone.
+async fn retry(shared: Weak<Shared>, mut turn: Turn) {
+    const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+    const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+    let mut pause = SHORTEST_PAUSE;
+    while let Some(shared) = shared.upgrade() {
+        if (Backend { shared }).apply_pending().await {
+            if turn.end() {
+                tracing::info!("all pending invalidations have been applied");
+                return;
+            }
+            pause = SHORTEST_PAUSE;
+            continue;
+        }
+        let jittered = pause.mul_f64(rand::rng().random_range(0.5..=1.0));
+        tokio::select! {
+            () = tokio::time::sleep(jittered) => {}
+            () = turn.pending.try_now.notified() => {}
+        }
+        pause = LONGEST_PAUSE.min(pause * 2);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cacheable::Schema;
+    use crate::key::KeySpace;
+
+    fn key(entity: &'static str, id: u64) -> Key {
+        KeySpace::new(None, &Schema::new(entity)).key(&id).unwrap()
+    }
+
+    #[test]
+    fn only_what_was_sent_after_a_failure_makes_up_for_it() {
+        let (pending, key) = (Pending::new(10), key("thing", 1));
+        pending.remember(&key);
+        let sent_after = pending.last_failure();
+        pending.remember(&key);
+        pending.applied(&key, sent_after);
+        assert!(pending.holds(&key), "it failed again in between");
+        pending.applied(&key, pending.last_failure());
+        assert!(!pending.holds(&key) && pending.waiting() == 0);
+    }
+
+    #[test]
+    fn beyond_its_bound_a_type_waits_as_a_whole() {
+        let pending = Pending::new(2);
+        [key("thing", 1), key("thing", 2), key("other", 3)].iter().for_each(|key| pending.remember(key));
+        assert!(pending.holds(&key("other", 4)) && !pending.holds(&key("thing", 4)));
+        assert!(pending.holds(&key("thing", 1)), "the keys of the others stay");
+        pending.remember(&key("thing", 3));
+        assert!(pending.holds(&key("thing", 4)));
+        assert_eq!(pending.waiting(), 2, "no keys beside their type");
+
+        let sent_after = pending.last_failure();
+        pending.remember(&key("other", 5));
+        pending.swept(key("other", 0).prefix(), sent_after);
+        pending.swept(key("thing", 0).prefix(), sent_after);
+        assert!(pending.holds(&key("other", 6)), "one failed again in between");
+        assert!(!pending.holds(&key("thing", 1)));
+    }
+}

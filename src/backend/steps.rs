@@ -1,0 +1,123 @@
+//! The contract of the protocol's steps, behind which a store may be anything.
+//!
+//! Each step is atomic for its key and is told here in full, so that `memory` and `redis` can be read as two ways of
+//! keeping the same promises.
+
+use std::time::Duration;
+
+use crate::entry::Entry;
+use crate::error::{BoxError, Error};
+use crate::key::Key;
+use crate::record::{Changes, StoredField};
+
+/// The name of one lease: 128 random bits, drawn anew for every attempt to acquire one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Token(pub(super) String);
+
+impl Token {
+    pub(crate) fn new() -> Self {
+        Self(format!("{:032x}", rand::random::<u128>()))
+    }
+}
+
+/// The outcome of an attempt to acquire a lease.
+#[derive(Debug)]
+pub(crate) struct Acquired {
+    /// Whether the lease is the caller's now.
+    pub(crate) granted: bool,
+    /// What was stored, looked at after the lease was granted or refused.
+    pub(crate) entry: Option<Entry>,
+    /// How long another holder's lease will last, if it isn't renewed.
+    pub(crate) busy_for: Option<Duration>,
+}
+
+/// What happened to a fill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// The entry is stored, and the lease used up.
+    Accepted,
+    /// The lease was no longer the caller's: nothing was written.
+    Fenced,
+}
+
+/// What an update does to the entry that it was shown.
+#[derive(Debug)]
+pub(crate) enum Decision {
+    /// The entry is a whole record: change these fields (`None` removes one), and its lifetime only if one is given.
+    Apply { changes: Changes, ttl: Option<Duration> },
+    /// Anything else: delete what is there.
+    Drop,
+}
+
+/// Looks at an entry and decides; may be called again when the entry has changed in between. An error ends the update.
+pub(crate) type Decide<'a> = dyn FnMut(Option<Entry>) -> Result<Decision, Error> + Send + 'a;
+
+/// An entry with its lifetime and its lease.
+#[derive(Debug)]
+pub(crate) struct Look {
+    pub(crate) entry: Option<Entry>,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) lease_ttl: Option<Duration>,
+}
+
+/// A step that failed. Unless it was refused, its outcome is unknown.
+#[derive(Debug)]
+pub(crate) enum StepError {
+    /// The backend could not be reached, or refused; `answered` tells which.
+    Failed { advice: &'static str, cause: BoxError, answered: bool },
+    /// One round trip of several took longer than `operation_timeout`.
+    TimedOut,
+    /// [`Decide`] returned an error, before anything was written.
+    Refused(Error),
+}
+
+/// The part of a type's keys that one step of a sweep removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Swept {
+    Leases,
+    Entries,
+}
+
+/// Where a sweep goes on; `None`: at its beginning, or after its end.
+pub(crate) type Cursor = Option<u64>;
+
+/// The steps of the protocol. K is the entry at the data key, L the lease at the lock key.
+pub(crate) trait Steps {
+    /// Fails unless the backend answers.
+    async fn ping(&self) -> Result<(), StepError>;
+
+    /// Reads K.
+    async fn read(&self, key: &Key) -> Result<Option<Entry>, StepError>;
+
+    /// Sets L to `token` for `lease`, if L is free or is no proper lease; then looks at K.
+    async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, StepError>;
+
+    /// Prolongs L, if it still is `token`; returns whether it was.
+    async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, StepError>;
+
+    /// If L still is `token`: replaces K whole, with its lifetime, and deletes L.
+    async fn fill(
+        &self,
+        key: &Key,
+        token: &Token,
+        fields: Vec<StoredField>,
+        ttl: Duration,
+    ) -> Result<Filled, StepError>;
+
+    /// Deletes L, if it still is `token`.
+    async fn abandon(&self, key: &Key, token: &Token) -> Result<(), StepError>;
+
+    /// Deletes K and L; returns whether K was there.
+    async fn invalidate(&self, key: &Key) -> Result<bool, StepError>;
+
+    /// Shows K to `decide`, carries out what it decides if K is still the same, and deletes L in any case; returns
+    /// whether changes were applied. Starts again, up to `limit`, when K has changed in between.
+    async fn update(&self, key: &Key, decide: &mut Decide<'_>) -> Result<bool, StepError>;
+
+    /// Reads K, its lifetime and that of L.
+    async fn look(&self, key: &Key) -> Result<Look, StepError>;
+
+    /// Deletes some of the leases or of the entries whose data key begins with `prefix`, and returns where to go on. Once
+    /// it has come to the end, all are gone that were there at the beginning.
+    async fn sweep(&self, prefix: &str, swept: Swept, cursor: Cursor) -> Result<Cursor, StepError>;
+}
