@@ -37,6 +37,7 @@ pub(crate) use self::steps::{Acquired, Cursor, Decide, Decision, Filled, Look, S
 use crate::entry::Entry;
 use crate::error::{Cause, Error};
 use crate::key::Key;
+use crate::meter::BackendMeter;
 use crate::proof::Guard;
 use crate::record::StoredField;
 
@@ -71,6 +72,7 @@ struct Shared {
     settings: Settings,
     breaker: Breaker,
     pending: Arc<Pending>,
+    meter: Arc<BackendMeter>,
     #[cfg(feature = "testing")]
     outage: AtomicBool,
     #[cfg(feature = "__proof")]
@@ -95,12 +97,14 @@ enum Store {
 
 impl Shared {
     fn new(store: Store, address: String, settings: Settings) -> Self {
+        let meter = Arc::new(BackendMeter::new(&address));
         Self {
             store,
             address,
             settings,
             breaker: Breaker::new(settings.breaker_threshold, settings.breaker_pause),
-            pending: Arc::new(Pending::new(settings.max_pending_invalidations)),
+            pending: Arc::new(Pending::new(settings.max_pending_invalidations, meter.clone())),
+            meter,
             #[cfg(feature = "testing")]
             outage: AtomicBool::new(false),
             #[cfg(feature = "__proof")]
@@ -256,13 +260,25 @@ impl Backend {
         let call = Call { limit, advice, while_open: WhileOpen::Probes, one_trip: false };
         async move {
             let write = Write::new(self, key);
-            let updated = step!(self, call, "update", key, store => store.update(key, decide));
+            let mut decide = |entry| {
+                self.measure_connections();
+                decide(entry)
+            };
+            let updated = step!(self, call, "update", key, store => store.update(key, &mut decide));
+            self.measure_connections();
             if let Ok(_) | Err(Error::InvalidId { .. }) = updated {
                 write.done();
             }
             updated
         }
         .boxed()
+    }
+
+    fn measure_connections(&self) {
+        if let Store::Redis(redis) = &self.shared.store {
+            let (in_use, idle) = redis.update_connections();
+            self.shared.meter.update_connections(in_use, idle);
+        }
     }
 
     pub(crate) async fn look(&self, key: &Key) -> Result<Look, Error> {

@@ -27,6 +27,7 @@ use crate::error::{BoxError, Error};
 use crate::flight::Flights;
 use crate::id::CacheKey;
 use crate::key::{Key, KeySpace};
+use crate::meter::CacheMeter;
 use crate::stats::{Counters, Stats};
 
 /// A typed cache of `T` records over a [`Backend`].
@@ -83,6 +84,7 @@ pub(crate) struct Core<T: Cacheable> {
     pub(crate) backend: Backend,
     pub(crate) policy: Policy<T>,
     pub(crate) stats: Counters,
+    pub(crate) meter: CacheMeter,
     keys: KeySpace,
     /// Flights through the cache, and around it.
     flights: Flights<T>,
@@ -102,7 +104,7 @@ impl<T: Cacheable> Cache<T> {
         CacheBuilder::new(backend)
     }
 
-    fn with_policy(backend: Backend, keys: KeySpace, policy: Policy<T>) -> Self {
+    fn with_policy(backend: Backend, keys: KeySpace, meter: CacheMeter, policy: Policy<T>) -> Self {
         let core = Core {
             backend,
             keys,
@@ -111,6 +113,7 @@ impl<T: Cacheable> Cache<T> {
             bypass_loads: Semaphore::new(policy.max_bypass_loads),
             policy,
             stats: Counters::default(),
+            meter,
         };
         Self { core: Arc::new(core) }
     }

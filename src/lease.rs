@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::backend::{Filled, Token};
 use crate::cache::{Core, OnOutage};
@@ -18,7 +19,9 @@ use crate::error::Error;
 use crate::flight::{Landing, Origin, Stamp};
 use crate::key::Key;
 use crate::load::{self, Loader};
+use crate::meter::Began;
 use crate::record::StoredField;
+use crate::spans;
 
 /// One read-through: of this key, with this loader.
 pub(crate) struct ReadThrough<T: Cacheable> {
@@ -41,6 +44,7 @@ impl<T: Cacheable> ReadThrough<T> {
         let deadline = Instant::now() + policy.wait_timeout;
         let mut poll = Poll::new(policy.wait_poll);
         let mut origin = Origin::Entry;
+        let mut waiting = None;
         loop {
             let token = Token::new();
             let looked = Stamp::of_step();
@@ -56,6 +60,12 @@ impl<T: Cacheable> ReadThrough<T> {
                 Some(Reading::NotFound) => Some(None),
                 Some(Reading::Unreadable(_)) | None => None,
             };
+            let now = Instant::now();
+            if let Some(began) = waiting
+                && (found.is_some() || acquired.granted || now >= deadline)
+            {
+                self.core.meter.waited_for_lease(began);
+            }
             if let Some(value) = found {
                 if acquired.granted {
                     abandon(&self.core, &self.key, &token).await;
@@ -65,12 +75,15 @@ impl<T: Cacheable> ReadThrough<T> {
             if acquired.granted {
                 return self.load_and_fill(token).await;
             }
-            let now = Instant::now();
             if now >= deadline {
-                tracing::warn!(key = %self.key, "another process' load takes too long: loading around the cache");
+                tracing::warn!(
+                    keys = self.key.prefix(),
+                    "another process' load takes too long: loading around the cache"
+                );
                 return self.around_cache().await;
             }
             origin = Origin::OtherLoad;
+            waiting.get_or_insert_with(Began::now);
             let pause = poll.next().min(acquired.busy_for.unwrap_or(Duration::MAX)).max(Poll::SHORTEST);
             tokio::time::sleep_until(deadline.min(now + pause)).await;
         }
@@ -99,6 +112,7 @@ impl<T: Cacheable> ReadThrough<T> {
         let justified = Stamp::of_step();
         let Self { core, key, id, loader } = self;
         let load = load::run_here(&key, core.policy.load_timeout, async { loader(id).await });
+        let load = load.instrument(spans::load::<T>(&key));
         let loaded = counted(&core, load).await;
         Landing { result: loaded.map(|record| record.map(Arc::new)), origin: Origin::Bypass, justified }
     }
@@ -125,9 +139,12 @@ impl<T: Cacheable> ReadThrough<T> {
         let fill_sent = Stamp::of_step();
         match core.backend.fill(&key, &token, fields, ttl).await {
             Ok(Filled::Accepted) => return landing(Ok(value), fill_sent),
-            Ok(Filled::Fenced) => core.stats.fenced_fills.add(),
+            Ok(Filled::Fenced) => {
+                core.stats.fenced_fills.add();
+                core.meter.fenced_fill();
+            }
             Err(error) => {
-                tracing::warn!(%key, %error, "a loaded record may not have been stored");
+                tracing::debug!(%key, %error, "a loaded record may not have been stored");
                 abandon_in_background(core, key, token);
             }
         }
@@ -145,13 +162,16 @@ impl<T: Cacheable> ReadThrough<T> {
                 Ok(Loaded { value: record.map(Arc::new), entry })
             }
         };
-        counted(&core, load::run(&key, core.policy.load_timeout, work)).await
+        let load = load::run(&key, core.policy.load_timeout, work.instrument(spans::load::<T>(&key)));
+        counted(&core, load).await
     }
 }
 
 async fn counted<T: Cacheable, R>(core: &Core<T>, load: impl Future<Output = Result<R, Error>>) -> Result<R, Error> {
     core.stats.loads.add();
+    let began = Began::now();
     let loaded = load.await;
+    core.meter.loaded(loaded.is_ok(), began);
     if loaded.is_err() {
         core.stats.load_errors.add();
     }
@@ -175,6 +195,7 @@ async fn keep_renewing<T: Cacheable>(core: &Core<T>, key: &Key, token: &Token) -
     loop {
         tokio::time::sleep(lease / 3).await;
         if let Ok(false) = core.backend.renew(key, token, lease).await {
+            core.meter.lease_lost();
             return std::future::pending().await;
         }
     }

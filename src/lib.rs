@@ -12,9 +12,15 @@ mod id;
 mod key;
 mod lease;
 mod load;
+#[cfg(feature = "metrics")]
+mod meter;
+#[cfg(not(feature = "metrics"))]
+#[path = "meter/off.rs"]
+mod meter;
 #[doc(hidden)]
 pub mod proof;
 mod record;
+mod spans;
 mod stats;
 mod value;
 

@@ -69,8 +69,10 @@ impl Backend {
             Ok(Err(StepError::TimedOut)) => (self.timed_out(&action(), self.read_call()), Some(false)),
             Err(_elapsed) => (self.timed_out(&action(), call), call.one_trip.then_some(false)),
         };
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        tracing::warn!(%error, cause, "a step on the cache failed");
+        let (address, cause) = (&self.shared.address, std::error::Error::source(&error).map(ToString::to_string));
+        tracing::warn!(address, cause, "a step on the cache failed");
+        tracing::debug!(%error, "the step that failed");
+        self.shared.meter.step_failed(answered == Some(true));
         match answered {
             Some(true) => self.answered(),
             Some(false) => self.not_answered(&error),
@@ -99,6 +101,7 @@ impl Backend {
         if self.shared.breaker.answered() {
             let address = &self.shared.address;
             tracing::info!(address, "the cache answers again");
+            self.shared.meter.breaker(false);
             self.shared.pending.try_now.notify_one();
         }
     }
@@ -107,6 +110,7 @@ impl Backend {
         if self.shared.breaker.not_answered(error) {
             let address = &self.shared.address;
             tracing::warn!(address, "the cache does not answer: reads go around it");
+            self.shared.meter.breaker(true);
         }
     }
 

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use super::{Backend, Shared};
 use crate::error::Error;
 use crate::key::Key;
+use crate::meter::BackendMeter;
 
 pub(super) struct Pending {
     limit: usize,
@@ -31,6 +32,7 @@ pub(super) struct Pending {
     /// Ends the pause before the next attempt.
     pub(super) try_now: Notify,
     emptied: Notify,
+    meter: Arc<BackendMeter>,
 }
 
 /// What waits, each with the number of its last failure.
@@ -44,7 +46,7 @@ struct State {
 }
 
 impl Pending {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize, meter: Arc<BackendMeter>) -> Self {
         Self {
             limit,
             waiting: AtomicUsize::new(0),
@@ -52,6 +54,7 @@ impl Pending {
             state: Mutex::default(),
             try_now: Notify::new(),
             emptied: Notify::new(),
+            meter,
         }
     }
 
@@ -111,6 +114,7 @@ impl Pending {
     fn count(&self, state: &State) {
         let waiting = state.keys.len() + state.types.len();
         self.waiting.store(waiting, Ordering::Release);
+        self.meter.pending(waiting);
         if waiting == 0 {
             self.emptied.notify_waiters();
         }
@@ -303,9 +307,13 @@ mod tests {
         KeySpace::new(None, &Schema::new(entity)).key(&id).unwrap()
     }
 
+    fn pending(limit: usize) -> Pending {
+        Pending::new(limit, Arc::new(BackendMeter::new("memory://")))
+    }
+
     #[test]
     fn only_what_was_sent_after_a_failure_makes_up_for_it() {
-        let (pending, key) = (Pending::new(10), key("thing", 1));
+        let (pending, key) = (pending(10), key("thing", 1));
         pending.remember(&key);
         let sent_after = pending.last_failure();
         pending.remember(&key);
@@ -317,7 +325,7 @@ mod tests {
 
     #[test]
     fn beyond_its_bound_a_type_waits_as_a_whole() {
-        let pending = Pending::new(2);
+        let pending = pending(2);
         [key("thing", 1), key("thing", 2), key("other", 3)].iter().for_each(|key| pending.remember(key));
         assert!(pending.holds(&key("other", 4)) && !pending.holds(&key("thing", 4)));
         assert!(pending.holds(&key("thing", 1)), "the keys of the others stay");

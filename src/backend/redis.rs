@@ -35,6 +35,11 @@ impl Redis {
         self.shared.timed_out(limit);
     }
 
+    /// How many connections of updates are in use, and how many are idle.
+    pub(super) fn update_connections(&self) -> (usize, usize) {
+        self.updates.connections()
+    }
+
     async fn run<R: FromRedisValue>(&self, command: &Cmd) -> RedisResult<R> {
         let mut connection = self.shared.connection();
         let reply = command.query_async(&mut connection.manager).await;

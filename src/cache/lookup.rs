@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use tracing::Instrument;
 
 use crate::backend::check_runtime;
 use crate::cache::Core;
@@ -16,7 +17,9 @@ use crate::id::CacheKey;
 use crate::key::Key;
 use crate::lease::ReadThrough;
 use crate::load;
+use crate::meter::Began;
 use crate::proof::Guard;
+use crate::spans;
 
 /// A record, and how a [`lookup`](crate::Cache::lookup) came by it.
 #[derive(Debug)]
@@ -54,6 +57,24 @@ pub enum Outcome {
     Bypassed,
 }
 
+impl Outcome {
+    #[cfg(feature = "metrics")]
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Hit, Self::NotFoundHit, Self::Loaded, Self::Coalesced, Self::Waited, Self::Bypassed];
+
+    /// As metrics and spans call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::NotFoundHit => "not_found_hit",
+            Self::Loaded => "loaded",
+            Self::Coalesced => "coalesced",
+            Self::Waited => "waited",
+            Self::Bypassed => "bypassed",
+        }
+    }
+}
+
 /// What a caller's own read of the cache came to, when it isn't the answer.
 #[derive(Default)]
 struct Miss {
@@ -69,6 +90,20 @@ impl<T: Cacheable> Core<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
+        let span = spans::get::<T>(&key);
+        let found = self.find(key, id, loader).instrument(span.clone()).await;
+        span.record("outcome", found.as_ref().map_or("error", |lookup| lookup.outcome.name()));
+        found
+    }
+
+    async fn find<K, F, Fut, E>(self: &Arc<Self>, key: Key, id: K, loader: F) -> Result<Lookup<T>, Error>
+    where
+        K: CacheKey<T::Id>,
+        F: FnOnce(T::Id) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        let began = Began::now();
         let called = if self.backend.holds(Guard::StampRule) { Stamp::of_call() } else { Stamp::EARLIEST };
         let read_through = |key: Key| {
             let (core, id, loader) = (self.clone(), id.into_id(), load::erase(loader));
@@ -77,7 +112,7 @@ impl<T: Cacheable> Core<T> {
         check_runtime()?;
         if !self.policy.enabled {
             let landing = read_through(key).around_cache().await;
-            return self.landed(landing, Part::Started, Duration::ZERO);
+            return self.landed(landing, Part::Started, Duration::ZERO, began);
         }
         let mut under_way = None;
         let miss = if self.backend.is_pending(&key) {
@@ -86,7 +121,7 @@ impl<T: Cacheable> Core<T> {
             under_way = self.flights.join(&key);
             match under_way {
                 Some(_) => Miss::default(),
-                None => match self.look_first(&key).await {
+                None => match self.look_first(&key, began).await {
                     ControlFlow::Break(found) => return Ok(found),
                     ControlFlow::Continue(miss) => miss,
                 },
@@ -94,7 +129,7 @@ impl<T: Cacheable> Core<T> {
         };
         // Boxed, so that the future of a hit stays small.
         let (landing, part) = self.fly(called, key, under_way, miss.out_of_reach, read_through).boxed().await;
-        self.landed(landing, part, miss.cache_latency)
+        self.landed(landing, part, miss.cache_latency, began)
     }
 
     /// Reads an entry and what it means.
@@ -102,16 +137,17 @@ impl<T: Cacheable> Core<T> {
         let reading = self.backend.read(key).await?.map(Entry::read);
         if let Some(Reading::Unreadable(cause)) = &reading {
             self.stats.decode_errors.add();
-            tracing::warn!(%key, cause, "an entry is unreadable: it counts as a miss");
+            self.meter.decode_error();
+            tracing::warn!(keys = key.prefix(), cause, "an entry is unreadable: it counts as a miss");
         }
         Ok(reading)
     }
 
     /// Reads the cache, in the caller's own future: a hit needs nothing else.
-    async fn look_first(&self, key: &Key) -> ControlFlow<Lookup<T>, Miss> {
-        let began = Instant::now();
+    async fn look_first(&self, key: &Key, began: Began) -> ControlFlow<Lookup<T>, Miss> {
+        let looked = Instant::now();
         let reading = self.read(key).await;
-        let cache_latency = began.elapsed();
+        let cache_latency = looked.elapsed();
         let (value, outcome) = match reading {
             Ok(Some(Reading::Record(record))) => (Some(Arc::new(record)), Outcome::Hit),
             Ok(Some(Reading::NotFound)) => (None, Outcome::NotFoundHit),
@@ -120,7 +156,7 @@ impl<T: Cacheable> Core<T> {
             }
             Err(error) => return ControlFlow::Continue(Miss { cache_latency, out_of_reach: Some(error) }),
         };
-        self.count(outcome);
+        self.count(outcome, began);
         ControlFlow::Break(Lookup { value, outcome, cache_latency })
     }
 
@@ -173,7 +209,13 @@ impl<T: Cacheable> Core<T> {
         self.policy.wait_timeout * 2 + self.policy.load_timeout + steps
     }
 
-    fn landed(&self, landing: Landing<T>, part: Part, cache_latency: Duration) -> Result<Lookup<T>, Error> {
+    fn landed(
+        &self,
+        landing: Landing<T>,
+        part: Part,
+        cache_latency: Duration,
+        began: Began,
+    ) -> Result<Lookup<T>, Error> {
         let outcome = match (landing.origin, part) {
             (Origin::Entry, _) if matches!(landing.result, Ok(None)) => Outcome::NotFoundHit,
             (Origin::Entry, _) => Outcome::Hit,
@@ -182,11 +224,12 @@ impl<T: Cacheable> Core<T> {
             (Origin::Load, Part::Joined) => Outcome::Coalesced,
             (Origin::Bypass, _) => Outcome::Bypassed,
         };
-        self.count(outcome);
+        self.count(outcome, began);
         Ok(Lookup { value: landing.result?, outcome, cache_latency })
     }
 
-    fn count(&self, outcome: Outcome) {
+    fn count(&self, outcome: Outcome, began: Began) {
+        self.meter.got(outcome, began);
         let stats = &self.stats;
         match outcome {
             Outcome::Hit => stats.hits.add(),

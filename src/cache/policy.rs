@@ -13,6 +13,7 @@ use crate::defaults::{self, check_duration};
 use crate::entry;
 use crate::error::Error;
 use crate::key::{Key, KeySpace};
+use crate::meter::CacheMeter;
 use crate::record::StoredField;
 
 /// Whether an update moves the entry's deadline.
@@ -89,7 +90,7 @@ impl<T: Cacheable> Policy<T> {
             Ok(fields) => fields,
             Err(mistake) => {
                 let cause = std::error::Error::source(&mistake).map(ToString::to_string);
-                tracing::warn!(%key, %mistake, cause, "a record could not be encoded and is not cached");
+                tracing::warn!(keys = key.prefix(), %mistake, cause, "a record could not be encoded and is not cached");
                 return None;
             }
         };
@@ -101,7 +102,7 @@ impl<T: Cacheable> Policy<T> {
         let fits = bytes <= self.max_entry_bytes;
         if !fits {
             let max_entry_bytes = self.max_entry_bytes;
-            tracing::warn!(%key, bytes, max_entry_bytes, "a record is too large and is not cached");
+            tracing::warn!(keys = key.prefix(), bytes, max_entry_bytes, "a record is too large and is not cached");
         }
         fits
     }
@@ -292,7 +293,8 @@ impl<T: Cacheable> CacheBuilder<T> {
     /// For [`Cache::new`]: the derive has checked the attributes, and the defaults are right.
     pub(super) fn build_unchecked(self) -> Cache<T> {
         let keys = KeySpace::new(self.namespace.as_deref(), &T::SCHEMA);
-        Cache::with_policy(self.backend, keys, self.policy)
+        let meter = CacheMeter::new(self.namespace.as_deref().unwrap_or_default(), T::SCHEMA.entity);
+        Cache::with_policy(self.backend, keys, meter, self.policy)
     }
 
     fn settle_not_found_ttl(&mut self) -> Result<(), Error> {

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use crate::backend::Decision;
 use crate::cache::{Core, UpdateTtl};
 use crate::cacheable::{Cacheable, Change};
@@ -13,12 +15,15 @@ use crate::codec::FieldError;
 use crate::entry::{self, Entry, Reading};
 use crate::error::Error;
 use crate::key::Key;
+use crate::meter::Write;
 use crate::proof::Guard;
 use crate::record::Changes;
+use crate::spans;
 
 impl<T: Cacheable> Core<T> {
     pub(super) async fn invalidate(&self, key: &Key) -> Result<bool, Error> {
-        let invalidated = self.backend.invalidate(key).await;
+        let invalidated = self.backend.invalidate(key).instrument(spans::invalidate::<T>(key)).await;
+        self.meter.wrote(Write::Invalidate, invalidated.as_ref().ok().copied());
         // After a failure too, which is made up for in the background.
         self.flights.expel(key);
         let was_there = invalidated?;
@@ -80,7 +85,9 @@ impl<T: Cacheable> Core<T> {
             let changes = decide(shown.clone())?;
             Ok(changes.and_then(|changes| self.decision(key, &shown, changes)).unwrap_or(Decision::Drop))
         };
-        let updated = self.backend.update(key, self.policy.update_timeout, &mut decide).await;
+        let update = self.backend.update(key, self.policy.update_timeout, &mut decide);
+        let updated = update.instrument(spans::update::<T>(key)).await;
+        self.meter.wrote(Write::Update, updated.as_ref().ok().copied());
         self.flights.expel(key);
         let applied = updated?;
         if applied {
@@ -127,5 +134,5 @@ fn differences(before: Result<Changes, FieldError>, after: Result<Changes, Field
 
 fn warn_unencodable(key: &Key, mistake: &FieldError) {
     let cause = std::error::Error::source(mistake).map(ToString::to_string);
-    tracing::warn!(%key, %mistake, cause, "a value could not be encoded: its entry is removed");
+    tracing::warn!(keys = key.prefix(), %mistake, cause, "a value could not be encoded: its entry is removed");
 }

@@ -74,6 +74,12 @@ impl Updates {
         }
     }
 
+    /// How many connections are in use, and how many are open and idle.
+    pub(super) fn connections(&self) -> (usize, usize) {
+        let status = self.pool.status();
+        (status.size.saturating_sub(status.available), status.available)
+    }
+
     fn queue(&self, key: &Key) -> &Mutex<()> {
         let index = usize::try_from(self.hasher.hash_one(key) % QUEUES as u64).unwrap_or(0);
         &self.queues[index]
@@ -98,7 +104,7 @@ impl Updates {
             Ok(Value::Nil) => Attempt::Again,
             Ok(_) => Attempt::Done(applies),
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::ExecAbort) => {
-                tracing::warn!(%key, %error, "the server refuses an update: the entry is invalidated");
+                tracing::warn!(keys = key.prefix(), %error, "the server refuses an update: the entry is invalidated");
                 return Ok(Attempt::Refused);
             }
             Err(error) => return Err(error.into()),

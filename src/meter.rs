@@ -1,0 +1,234 @@
+//! What operators see of caches and backends, through the `metrics` facade: the names, the labels, and their meaning.
+//!
+//! Labels name entities, never ids. Every event asks for the recorder that is installed at that moment, by keys that are
+//! made once. Without the feature `metrics`, `meter/off.rs` stands in for this room, and all of it is nothing.
+
+use std::time::Instant;
+
+use metrics::{Key, Label, Level, Metadata, Unit};
+
+use crate::cache::Outcome;
+
+const METADATA: Metadata<'static> = Metadata::new("cache_aside", Level::INFO, Some("cache_aside"));
+
+const OPERATIONS: &str = "cache_aside_operations_total";
+const GET_SECONDS: &str = "cache_aside_get_seconds";
+const LOAD_SECONDS: &str = "cache_aside_load_seconds";
+const LOCK_WAIT_SECONDS: &str = "cache_aside_lock_wait_seconds";
+const BYPASSES: &str = "cache_aside_bypasses_total";
+const FENCED_FILLS: &str = "cache_aside_fenced_fills_total";
+const LEASES_LOST: &str = "cache_aside_leases_lost_total";
+const DECODE_ERRORS: &str = "cache_aside_decode_errors_total";
+const BREAKER_OPEN: &str = "cache_aside_breaker_open";
+const STEP_FAILURES: &str = "cache_aside_step_failures_total";
+const PENDING: &str = "cache_aside_pending_invalidations";
+const UPDATE_CONNECTIONS: &str = "cache_aside_update_connections";
+
+/// When something that is timed began.
+#[derive(Clone, Copy)]
+pub(crate) struct Began(Instant);
+
+impl Began {
+    pub(crate) fn now() -> Self {
+        Self(Instant::now())
+    }
+
+    fn seconds(self) -> f64 {
+        self.0.elapsed().as_secs_f64()
+    }
+}
+
+/// A write, as the label `operation` names it.
+#[derive(Clone, Copy)]
+pub(crate) enum Write {
+    Update,
+    Invalidate,
+}
+
+/// The meter of one cache and its clones.
+pub(crate) struct CacheMeter {
+    gets: [Get; 6],
+    /// Of updates and invalidations: applied, nothing to do, failed.
+    writes: [[Key; 3]; 2],
+    loaded: Key,
+    load_failed: Key,
+    lock_wait: Key,
+    bypasses: Key,
+    fenced_fills: Key,
+    leases_lost: Key,
+    decode_errors: Key,
+}
+
+/// All gets with one outcome.
+struct Get {
+    outcome: Outcome,
+    count: Key,
+    seconds: Key,
+}
+
+impl CacheMeter {
+    pub(crate) fn new(namespace: &str, entity: &'static str) -> Self {
+        describe();
+        let labels = |more: &[(&'static str, &'static str)]| {
+            let own = [Label::new("namespace", namespace.to_owned()), Label::from_static_parts("entity", entity)];
+            let more = more.iter().map(|(name, value)| Label::from_static_parts(name, value));
+            own.into_iter().chain(more).collect::<Vec<_>>()
+        };
+        let get = |outcome: Outcome| Get {
+            outcome,
+            count: Key::from_parts(OPERATIONS, labels(&[("operation", "get"), ("outcome", outcome.name())])),
+            seconds: Key::from_parts(GET_SECONDS, labels(&[("outcome", outcome.name())])),
+        };
+        let write = |operation| {
+            let by = |outcome| Key::from_parts(OPERATIONS, labels(&[("operation", operation), ("outcome", outcome)]));
+            ["applied", "nothing", "failed"].map(by)
+        };
+        Self {
+            gets: Outcome::ALL.map(get),
+            writes: ["update", "invalidate"].map(write),
+            loaded: Key::from_parts(LOAD_SECONDS, labels(&[("result", "ok")])),
+            load_failed: Key::from_parts(LOAD_SECONDS, labels(&[("result", "error")])),
+            lock_wait: Key::from_parts(LOCK_WAIT_SECONDS, labels(&[])),
+            bypasses: Key::from_parts(BYPASSES, labels(&[])),
+            fenced_fills: Key::from_parts(FENCED_FILLS, labels(&[])),
+            leases_lost: Key::from_parts(LEASES_LOST, labels(&[])),
+            decode_errors: Key::from_parts(DECODE_ERRORS, labels(&[])),
+        }
+    }
+
+    pub(crate) fn got(&self, outcome: Outcome, began: Began) {
+        if let Some(get) = self.gets.iter().find(|get| get.outcome == outcome) {
+            count(&get.count);
+            record(&get.seconds, began);
+        }
+        if outcome == Outcome::Bypassed {
+            count(&self.bypasses);
+        }
+    }
+
+    /// `done`: whether there was something to write to; `None` when the write failed.
+    pub(crate) fn wrote(&self, write: Write, done: Option<bool>) {
+        let [applied, nothing, failed] = &self.writes[write as usize];
+        count(match done {
+            Some(true) => applied,
+            Some(false) => nothing,
+            None => failed,
+        });
+    }
+
+    pub(crate) fn loaded(&self, ok: bool, began: Began) {
+        record(if ok { &self.loaded } else { &self.load_failed }, began);
+    }
+
+    pub(crate) fn waited_for_lease(&self, began: Began) {
+        record(&self.lock_wait, began);
+    }
+
+    pub(crate) fn fenced_fill(&self) {
+        count(&self.fenced_fills);
+    }
+
+    pub(crate) fn lease_lost(&self) {
+        count(&self.leases_lost);
+    }
+
+    pub(crate) fn decode_error(&self) {
+        count(&self.decode_errors);
+    }
+}
+
+/// The meter of one backend and its clones.
+pub(crate) struct BackendMeter {
+    breaker_open: Key,
+    unanswered: Key,
+    refused: Key,
+    pending: Key,
+    connections_in_use: Key,
+    connections_idle: Key,
+}
+
+impl BackendMeter {
+    /// `address` is without user and password.
+    pub(crate) fn new(address: &str) -> Self {
+        describe();
+        let key = |name: &'static str, more: Option<(&'static str, &'static str)>| {
+            let more = more.map(|(name, value)| Label::from_static_parts(name, value));
+            let labels: Vec<_> = [Label::new("backend", address.to_owned())].into_iter().chain(more).collect();
+            Key::from_parts(name, labels)
+        };
+        let meter = Self {
+            breaker_open: key(BREAKER_OPEN, None),
+            unanswered: key(STEP_FAILURES, Some(("kind", "unanswered"))),
+            refused: key(STEP_FAILURES, Some(("kind", "refused"))),
+            pending: key(PENDING, None),
+            connections_in_use: key(UPDATE_CONNECTIONS, Some(("state", "in_use"))),
+            connections_idle: key(UPDATE_CONNECTIONS, Some(("state", "idle"))),
+        };
+        meter.breaker(false);
+        meter.pending(0);
+        meter
+    }
+
+    pub(crate) fn breaker(&self, open: bool) {
+        set(&self.breaker_open, usize::from(open));
+    }
+
+    pub(crate) fn step_failed(&self, answered: bool) {
+        count(if answered { &self.refused } else { &self.unanswered });
+    }
+
+    pub(crate) fn pending(&self, waiting: usize) {
+        set(&self.pending, waiting);
+    }
+
+    pub(crate) fn update_connections(&self, in_use: usize, idle: usize) {
+        set(&self.connections_in_use, in_use);
+        set(&self.connections_idle, idle);
+    }
+}
+
+fn count(key: &Key) {
+    metrics::with_recorder(|recorder| recorder.register_counter(key, &METADATA).increment(1));
+}
+
+fn record(key: &Key, began: Began) {
+    metrics::with_recorder(|recorder| recorder.register_histogram(key, &METADATA).record(began.seconds()));
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a gauge of small counts")]
+fn set(key: &Key, value: usize) {
+    metrics::with_recorder(|recorder| recorder.register_gauge(key, &METADATA).set(value as f64));
+}
+
+/// Says what the names mean, to the recorder that is installed now.
+fn describe() {
+    let counters = [
+        (OPERATIONS, "gets, updates and invalidations by outcome"),
+        (BYPASSES, "gets that went around the cache"),
+        (FENCED_FILLS, "loads that were not stored, because an invalidation overtook them or their lease ran out"),
+        (LEASES_LOST, "leases that were found lost while their load was under way"),
+        (DECODE_ERRORS, "entries that were found unreadable"),
+        (STEP_FAILURES, "calls to the backend that failed, unanswered or refused"),
+    ];
+    let histograms = [
+        (GET_SECONDS, "duration of gets by outcome"),
+        (LOAD_SECONDS, "duration of loads by result"),
+        (LOCK_WAIT_SECONDS, "how long another process' load was waited for"),
+    ];
+    let gauges = [
+        (BREAKER_OPEN, "1 while the backend does not answer and is left alone"),
+        (PENDING, "failed invalidations and updates that wait to be applied"),
+        (UPDATE_CONNECTIONS, "connections of updates, in use and idle"),
+    ];
+    metrics::with_recorder(|recorder| {
+        for (name, text) in counters {
+            recorder.describe_counter(name.into(), Some(Unit::Count), text.into());
+        }
+        for (name, text) in histograms {
+            recorder.describe_histogram(name.into(), Some(Unit::Seconds), text.into());
+        }
+        for (name, text) in gauges {
+            recorder.describe_gauge(name.into(), Some(Unit::Count), text.into());
+        }
+    });
+}

@@ -1,0 +1,47 @@
+//! The meter of builds without the feature `metrics`: it measures nothing, and costs nothing.
+
+use crate::cache::Outcome;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Began;
+
+impl Began {
+    pub(crate) fn now() -> Self {
+        Self
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Write {
+    Update,
+    Invalidate,
+}
+
+pub(crate) struct CacheMeter;
+
+impl CacheMeter {
+    pub(crate) fn new(_namespace: &str, _entity: &'static str) -> Self {
+        Self
+    }
+
+    pub(crate) fn got(&self, _outcome: Outcome, _began: Began) {}
+    pub(crate) fn wrote(&self, _write: Write, _done: Option<bool>) {}
+    pub(crate) fn loaded(&self, _ok: bool, _began: Began) {}
+    pub(crate) fn waited_for_lease(&self, _began: Began) {}
+    pub(crate) fn fenced_fill(&self) {}
+    pub(crate) fn lease_lost(&self) {}
+    pub(crate) fn decode_error(&self) {}
+}
+
+pub(crate) struct BackendMeter;
+
+impl BackendMeter {
+    pub(crate) fn new(_address: &str) -> Self {
+        Self
+    }
+
+    pub(crate) fn breaker(&self, _open: bool) {}
+    pub(crate) fn step_failed(&self, _answered: bool) {}
+    pub(crate) fn pending(&self, _waiting: usize) {}
+    pub(crate) fn update_connections(&self, _in_use: usize, _idle: usize) {}
+}

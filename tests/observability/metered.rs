@@ -1,0 +1,126 @@
+//! Metrics, as a recorder gets them while everything happens that they are about.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use cache_aside::{Backend, BoxError, Cache, Cacheable};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+use crate::harness::{Flavor, Server};
+
+#[derive(Debug, Cacheable)]
+#[cacheable(namespace = "billing", ttl = "30s", not_found_ttl = "5s")]
+struct Product {
+    #[cacheable(id)]
+    id: String,
+    stock: u32,
+}
+
+/// What was recorded: counts, gauges, and how many values each histogram has.
+pub(crate) type Recorded = BTreeMap<String, f64>;
+
+async fn found(id: String) -> Result<Option<Product>, BoxError> {
+    Ok((id != "none").then_some(Product { id, stock: 42 }))
+}
+
+async fn slow(id: String) -> Result<Option<Product>, BoxError> {
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    found(id).await
+}
+
+/// Makes everything happen at least once.
+async fn live() {
+    let mut server = Server::start(Flavor::Redis70).await;
+    let connect =
+        || Backend::builder(&server.url()).breaker_threshold(2).operation_timeout(Duration::from_secs(5)).connect();
+    let (here, there) = (connect().await.unwrap(), connect().await.unwrap());
+    let cache: Cache<Product> = Cache::builder(here).lock_ttl(Duration::from_millis(900)).build().unwrap();
+    let other: Cache<Product> = Cache::new(there);
+    for id in ["p-1", "p-1", "none", "none"] {
+        cache.get(id, found).await.unwrap();
+    }
+    let (loaded, coalesced) = (tokio::spawn(cache.get("p-2", slow)), tokio::spawn(cache.get("p-2", slow)));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    other.get("p-2", slow).await.unwrap();
+    loaded.await.unwrap().unwrap();
+    coalesced.await.unwrap().unwrap();
+    // An invalidation overtakes a load, which finds its lease lost, and its fill fenced.
+    let overtaken = tokio::spawn(cache.get("p-3", slow));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    other.invalidate("p-3").await.unwrap();
+    overtaken.await.unwrap().unwrap();
+    cache.get("p-4", |_| async { Err::<Option<Product>, _>("it failed") }).await.unwrap_err();
+    assert!(cache.update_field("p-1", Product::FIELDS.stock, 41).await.unwrap());
+    assert!(!cache.update_field("p-9", Product::FIELDS.stock, 41).await.unwrap());
+    assert!(cache.invalidate("p-1").await.unwrap());
+    let mut stranger = server.client().await;
+    let _: () = redis::cmd("HSET")
+        .arg(&["cache:billing:product:p-5", "stock", "many"])
+        .query_async(&mut stranger)
+        .await
+        .unwrap();
+    cache.get("p-5", found).await.unwrap();
+    server.kill().await;
+    for _ in 0..3 {
+        cache.get("p-1", found).await.unwrap();
+        cache.invalidate("p-1").await.unwrap_err();
+        cache.update_field("p-2", Product::FIELDS.stock, 41).await.unwrap_err();
+    }
+}
+
+/// Runs it with a recorder of its own.
+pub(crate) fn recorded() -> Recorded {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(live());
+    });
+    let value = |value| match value {
+        DebugValue::Counter(count) => f64::from(u32::try_from(count).unwrap()),
+        DebugValue::Gauge(gauge) => gauge.into_inner(),
+        DebugValue::Histogram(values) => f64::from(u32::try_from(values.len()).unwrap()),
+    };
+    let recorded = snapshotter.snapshot().into_vec().into_iter().map(|(key, _unit, description, recorded)| {
+        assert!(description.is_some(), "{key:?} is not described");
+        let labels = key.key().labels().filter(|label| !["namespace", "backend"].contains(&label.key()));
+        let labels: Vec<_> = labels.map(|label| format!("{}={}", label.key(), label.value())).collect();
+        (format!("{}{{{}}}", key.key().name(), labels.join(",")), value(recorded))
+    });
+    recorded.collect()
+}
+
+pub(crate) fn names(recorded: &Recorded) -> BTreeSet<String> {
+    recorded.keys().map(|series| series.split('{').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn everything_that_happens_is_counted() {
+    let recorded = recorded();
+    println!("{recorded:#?}");
+    let get = |outcome| format!("cache_aside_operations_total{{entity=product,operation=get,outcome={outcome}}}");
+    for (outcome, count) in
+        [("hit", 1.0), ("not_found_hit", 1.0), ("loaded", 6.0), ("coalesced", 1.0), ("waited", 1.0), ("bypassed", 3.0)]
+    {
+        assert_eq!(recorded[&get(outcome)], count, "{outcome}");
+        let seconds = format!("cache_aside_get_seconds{{entity=product,outcome={outcome}}}");
+        assert_eq!(recorded[&seconds], count, "{outcome}");
+    }
+    let write = |operation, outcome| {
+        recorded[&format!("cache_aside_operations_total{{entity=product,operation={operation},outcome={outcome}}}")]
+    };
+    assert_eq!((write("update", "applied"), write("update", "nothing")), (1.0, 1.0));
+    assert_eq!((write("invalidate", "applied"), write("invalidate", "nothing")), (1.0, 1.0));
+    assert!(write("update", "failed") >= 1.0 && write("invalidate", "failed") >= 3.0);
+    let of_product = |name: &str| recorded[&format!("cache_aside_{name}{{entity=product}}")];
+    assert_eq!(of_product("fenced_fills_total"), 1.0);
+    assert_eq!(of_product("leases_lost_total"), 1.0);
+    assert_eq!(of_product("decode_errors_total"), 1.0);
+    assert_eq!(of_product("bypasses_total"), 3.0);
+    assert_eq!(of_product("lock_wait_seconds"), 1.0);
+    assert_eq!(recorded["cache_aside_load_seconds{entity=product,result=error}"], 1.0);
+    assert_eq!(recorded["cache_aside_breaker_open{}"], 1.0);
+    assert_eq!(recorded["cache_aside_pending_invalidations{}"], 2.0);
+    assert!(recorded["cache_aside_step_failures_total{kind=unanswered}"] >= 2.0);
+    assert!(recorded.contains_key("cache_aside_update_connections{state=in_use}"));
+    assert!(recorded.keys().all(|series| !series.contains("p-")), "no id in a label");
+}

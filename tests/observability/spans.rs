@@ -1,0 +1,112 @@
+//! Spans and events, as a subscriber gets them.
+
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+
+use cache_aside::{Backend, BoxError, Cache, Cacheable};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Id, Level, Metadata, Subscriber, span};
+
+#[derive(Debug, Cacheable)]
+#[cacheable(namespace = "billing")]
+struct Product {
+    #[cacheable(id)]
+    id: String,
+    stock: u32,
+}
+
+/// Writes down all that is at this level or above.
+#[derive(Clone)]
+struct Notes {
+    level: Level,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Notes {
+    fn write(&self, kind: &str, fields: impl FnOnce(&mut Line)) {
+        let mut line = Line(kind.to_owned());
+        fields(&mut line);
+        self.lines.lock().unwrap().push(line.0);
+    }
+}
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.push_str(&format!(" {}={value:?}", field.name()));
+    }
+}
+
+impl Subscriber for Notes {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("cache_aside") && *metadata.level() <= self.level
+    }
+
+    fn new_span(&self, span: &span::Attributes<'_>) -> Id {
+        self.write(span.metadata().name(), |line| span.record(line));
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, values: &span::Record<'_>) {
+        self.write("recorded", |line| values.record(line));
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        self.write("event", |line| event.record(line));
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+/// What is written down at a level while a cache is used, and then stops.
+fn notes(level: Level) -> Vec<String> {
+    let notes = Notes { level, lines: Arc::default() };
+    let lines = notes.lines.clone();
+    tracing::subscriber::with_default(notes, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let backend = Backend::connect_lazy("redis://user:secret@127.0.0.1:1").unwrap();
+            let embedded: Cache<Product> = Cache::new(Backend::connect("memory://").await.unwrap());
+            let dead: Cache<Product> = Cache::builder(backend).max_entry_bytes(1).build().unwrap();
+            for cache in [&embedded, &dead] {
+                let load = |id| async { Ok::<_, BoxError>(Some(Product { id, stock: 42 })) };
+                cache.get("the-id", load).await.unwrap();
+                cache.get("the-id", load).await.unwrap();
+                let _ = cache.update_field("the-id", Product::FIELDS.stock, 41).await;
+                let _ = cache.invalidate("the-id").await;
+                cache.get("the-id", |_| async { Err::<Option<Product>, _>("it failed") }).await.unwrap_err();
+            }
+        });
+    });
+    std::mem::take(&mut *lines.lock().unwrap())
+}
+
+#[test]
+fn spans_name_the_entity_and_the_outcome() {
+    let notes = notes(Level::INFO);
+    println!("{notes:#?}");
+    for line in [
+        "cache.get entity=\"product\"",
+        "cache.load entity=\"product\"",
+        "cache.update entity=\"product\"",
+        "cache.invalidate entity=\"product\"",
+        "recorded outcome=\"loaded\"",
+        "recorded outcome=\"hit\"",
+        "recorded outcome=\"bypassed\"",
+        "recorded outcome=\"error\"",
+    ] {
+        assert!(notes.iter().any(|note| note == line), "no {line}");
+    }
+    assert!(notes.iter().all(|note| !note.contains("the-id")), "ids are for debug level");
+}
+
+#[test]
+fn ids_are_seen_at_debug_level_and_secrets_never() {
+    let debug = notes(Level::DEBUG);
+    assert!(debug.iter().any(|note| note == "recorded key=cache:billing:product:the-id"), "{debug:#?}");
+    let all = notes(Level::TRACE);
+    assert!(all.iter().all(|note| !note.contains("secret")), "{all:#?}");
+}
