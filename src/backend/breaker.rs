@@ -66,7 +66,8 @@ impl Breaker {
 
     /// Notes an answer; returns whether it has closed the breaker.
     pub(super) fn answered(&self) -> bool {
-        if self.unanswered.load(Ordering::Relaxed) == 0 {
+        // Both, since a step without an answer notes it in two steps.
+        if self.unanswered.load(Ordering::Relaxed) == 0 && self.probe_due.load(Ordering::Acquire) == CLOSED {
             return false;
         }
         self.unanswered.store(0, Ordering::Relaxed);
@@ -152,6 +153,12 @@ mod tests {
         assert!(breaker.answered());
         assert_eq!(breaker.admit(), Admission::Pass);
         assert!(!breaker.not_answered(&error()), "the count begins anew");
+        assert_eq!(breaker.admit(), Admission::Pass);
+
+        let breaker = open();
+        // An answer came between the two steps of the last failure.
+        breaker.unanswered.store(0, Ordering::Relaxed);
+        assert!(breaker.answered());
         assert_eq!(breaker.admit(), Admission::Pass);
     }
 }
