@@ -261,7 +261,10 @@ impl<T: Cacheable> Cache<T> {
     /// The last call wins, so the [promise](Self#the-promise) holds only while the writers of one record are serialised
     /// from their commit to the end of this call; otherwise use [`invalidate`](Self::invalidate). A record that the
     /// update would make too large, a value that can't be encoded, and a server out of memory: the entry is removed, and
-    /// the answer is `false`.
+    /// the answer is `false`. So they are for a record that is stored under an `alias`.
+    ///
+    /// The versions that the struct's `also_invalidates` lists are invalidated at the same time, whatever becomes of the
+    /// update; the answer is about this version's entry alone.
     ///
     /// Redis: `WATCH`, `HGETALL`, then `MULTI`, `HSET` or `HDEL`, `DEL` of the lease, `EXEC`, on a connection of its
     /// own: two round trips.
@@ -269,7 +272,8 @@ impl<T: Cacheable> Cache<T> {
     /// # Errors
     ///
     /// [`Error::Timeout`] after `update_timeout`; [`Error::Backend`]; [`Error::InvalidId`]. Unless the id was invalid,
-    /// it is unknown whether the field was set, and the entry will be invalidated: see [`pending`](Self::pending).
+    /// it is unknown whether the field was set, and the entry will be invalidated: see [`pending`](Self::pending). So it
+    /// is when another version's key failed, which the error then names.
     ///
     /// # Cancel safety
     ///
@@ -317,8 +321,8 @@ impl<T: Cacheable> Cache<T> {
     ///
     /// # Errors
     ///
-    /// As [`update_field`](Self::update_field); and [`Error::InvalidId`] when `change` has changed the id: then nothing
-    /// was written.
+    /// As [`update_field`](Self::update_field), but don't try again, which may make the change twice: `invalidate`. And
+    /// [`Error::InvalidId`] when `change` has changed the id: then nothing was written.
     ///
     /// # Cancel safety
     ///
@@ -350,17 +354,22 @@ impl<T: Cacheable> Cache<T> {
     /// Removes an entry and revokes the load that is under way, if any: call it after every commit that changed, created
     /// or deleted the record in the primary. Returns whether there was an entry, a not-found one included.
     ///
+    /// The versions that the struct's `also_invalidates` lists are invalidated in the same call, each by a script of its
+    /// own, all at the same time; then the answer is whether there was an entry in any of them.
+    ///
     /// Redis: one script, `DEL` of both keys; one round trip.
     ///
     /// # Errors
     ///
     /// [`Error::Backend`] or [`Error::Timeout`] when the cache is out of reach: it is tried again in the background, and
     /// until it has been applied this process reads around the cache for the record, see [`pending`](Self::pending).
-    /// Other processes may get the old entry until then. [`Error::InvalidId`].
+    /// Other processes may get the old entry until then. [`Error::InvalidId`]. With several versions, an error names the
+    /// first key that failed; no other was left out because of it.
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, the entry is removed or not; if not, it is tried again as after an error.
+    /// When the future is dropped, the entry is removed or not; if not, it is tried again as after an error. With several
+    /// versions, each on its own.
     pub async fn invalidate(&self, id: impl CacheKey<T::Id>) -> Result<bool, Error> {
         self.core.invalidate(&self.key(&id)?).await
     }

@@ -20,6 +20,7 @@ use crate::record::{RecordReader, RecordWriter};
 /// | `ttl = "30s"` | [`defaults::TTL`](crate::defaults::TTL) | how long a record lives in the cache |
 /// | `not_found_ttl = "2s"` | [`defaults::NOT_FOUND_TTL`](crate::defaults::NOT_FOUND_TTL); half of a shorter `ttl` | how long it is remembered that a record doesn't exist |
 /// | `version = 3` | none | becomes part of the key: structs of different versions never meet |
+/// | `also_invalidates = [2, none]` | none | other versions, older or newer, whose keys are invalidated in the same call; `none` is the keys without a version |
 /// | `crate = path` | `::cache_aside` | where this crate is, for those who re-export it |
 ///
 /// Durations are an integer and one of `ms`, `s`, `m`, `h`, `d`. Namespace and entity are made of `[a-z0-9_-]`.
@@ -30,10 +31,21 @@ use crate::record::{RecordReader, RecordWriter};
 /// |---|---|
 /// | `id` | the field is the id, or one part of it: then the id is the tuple of these fields in declaration order |
 /// | `rename = "price"` | the field's name in the hash |
+/// | `alias = "cost"` | another name that the field is read from when it isn't there by its own; it is written by its own alone. There may be several, the first is tried first |
 /// | `default` | a field that is missing in the hash is `Default::default()`; a malformed one never is |
 /// | `skip` | the field isn't stored, and read back as `Default::default()` |
 /// | `json` | any serde type, stored as JSON text (feature `json`); `None` is left out of the hash |
 /// | `with = "module"` | `module::encode(&V) -> impl Into<Vec<u8>>` and `module::decode(&[u8]) -> Result<V, impl Into<BoxError>>` convert it |
+///
+/// # Changing a struct
+///
+/// While a new release is rolled out, old and new processes share one Redis. `docs/schema.md` tells for each change of a
+/// struct what they see of each other's entries, and the steps.
+///
+/// - An update that meets a field under an `alias` deletes the entry: a process that knows only the old name would
+///   otherwise go on reading the old value. It does so too when the field is there under both names.
+/// - With `also_invalidates`, [`invalidate`](crate::Cache::invalidate), `invalidate_many`, `refresh` and all updates also
+///   delete the entries and leases of the versions that it lists.
 ///
 /// # Examples
 ///
@@ -114,12 +126,25 @@ pub struct Schema {
     pub not_found_ttl: Option<Duration>,
     /// The names of the stored fields, in declaration order.
     pub fields: &'static [&'static str],
+    /// The names that fields are also read from.
+    pub aliases: &'static [&'static str],
+    /// The other versions whose keys are invalidated together with this one's; `None` is the keys without a version.
+    pub also_invalidates: &'static [Option<u32>],
 }
 
 #[doc(hidden)]
 impl Schema {
     pub const fn new(entity: &'static str) -> Self {
-        Self { namespace: None, entity, version: None, ttl: None, not_found_ttl: None, fields: &[] }
+        Self {
+            namespace: None,
+            entity,
+            version: None,
+            ttl: None,
+            not_found_ttl: None,
+            fields: &[],
+            aliases: &[],
+            also_invalidates: &[],
+        }
     }
 
     pub const fn namespace(mut self, namespace: &'static str) -> Self {
@@ -144,6 +169,16 @@ impl Schema {
 
     pub const fn fields(mut self, fields: &'static [&'static str]) -> Self {
         self.fields = fields;
+        self
+    }
+
+    pub const fn aliases(mut self, aliases: &'static [&'static str]) -> Self {
+        self.aliases = aliases;
+        self
+    }
+
+    pub const fn also_invalidates(mut self, versions: &'static [Option<u32>]) -> Self {
+        self.also_invalidates = versions;
         self
     }
 }

@@ -15,6 +15,8 @@ use crate::value::FieldValue;
 #[derive(Debug)]
 pub struct Codec<V> {
     name: &'static str,
+    /// Where it is read from when it isn't there by its name.
+    aliases: &'static [&'static str],
     encode: fn(&V) -> Result<Option<Vec<u8>>, BoxError>,
     decode: fn(Cow<'_, [u8]>) -> Result<V, BoxError>,
     missing: fn() -> Option<V>,
@@ -27,11 +29,21 @@ impl<V> Codec<V> {
         encode: fn(&V) -> Result<Option<Vec<u8>>, BoxError>,
         decode: fn(Cow<'_, [u8]>) -> Result<V, BoxError>,
     ) -> Self {
-        Self { name, encode, decode, missing: || None }
+        Self { name, aliases: &[], encode, decode, missing: || None }
+    }
+
+    /// The same, which also reads the field from these names, the first of them first.
+    pub const fn aliases(mut self, aliases: &'static [&'static str]) -> Self {
+        self.aliases = aliases;
+        self
     }
 
     pub(crate) const fn name(&self) -> &'static str {
         self.name
+    }
+
+    pub(crate) const fn other_names(&self) -> &'static [&'static str] {
+        self.aliases
     }
 
     /// Encodes a value; `None` leaves the field out of the hash.
@@ -67,7 +79,7 @@ impl<V> Copy for Codec<V> {}
 /// The codec of a field without attributes: its own [`FieldValue`].
 #[doc(hidden)]
 pub const fn native<V: FieldValue>(name: &'static str) -> Codec<V> {
-    Codec { name, encode: |value| Ok(value.encode()), decode: V::decode, missing: V::missing }
+    Codec { name, aliases: &[], encode: |value| Ok(value.encode()), decode: V::decode, missing: V::missing }
 }
 
 /// The codec of an id field.
@@ -84,6 +96,7 @@ pub const fn json<V: serde::Serialize + serde::de::DeserializeOwned>(name: &'sta
 
     Codec {
         name,
+        aliases: &[],
         encode: |value| {
             let text = serde_json::to_vec(value)?;
             Ok((text != NULL).then_some(text))

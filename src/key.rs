@@ -44,6 +44,8 @@ impl fmt::Display for Key {
 #[derive(Debug)]
 pub(crate) struct KeySpace {
     prefix: String,
+    /// The same for the other versions that are invalidated too.
+    other_versions: Vec<String>,
 }
 
 impl KeySpace {
@@ -53,9 +55,18 @@ impl KeySpace {
 
     pub(crate) fn new(namespace: Option<&str>, schema: &Schema) -> Self {
         let namespace = namespace.map(|namespace| format!("{namespace}:")).unwrap_or_default();
-        let version = schema.version.map(|version| format!("@{version}")).unwrap_or_default();
-        let entity = schema.entity;
-        Self { prefix: format!("cache:{namespace}{entity}{version}:") }
+        let prefix = |version: Option<u32>| {
+            let version = version.map(|version| format!("@{version}")).unwrap_or_default();
+            format!("cache:{namespace}{}{version}:", schema.entity)
+        };
+        let other_versions = schema.also_invalidates.iter().copied().map(prefix).collect();
+        Self { prefix: prefix(schema.version), other_versions }
+    }
+
+    /// The keys that the id of this key has in the other versions.
+    pub(crate) fn in_other_versions(&self, key: &Key) -> impl Iterator<Item = Key> {
+        let id = key.0.strip_prefix(&self.prefix).expect("the key was made here");
+        self.other_versions.iter().map(move |prefix| Key(format!("{prefix}{id}")))
     }
 
     pub(crate) fn key<Id>(&self, id: &impl CacheKey<Id>) -> Result<Key, Error> {
@@ -156,6 +167,18 @@ mod tests {
         let unnamed = KeySpace::new(None, &Schema::new("product").version(3));
         assert_eq!(unnamed.key::<u64>(&1).unwrap().as_str(), "cache:product@3:1");
         assert_eq!(unnamed.key::<String>(&"a:b").unwrap().prefix(), unnamed.prefix());
+    }
+
+    #[test]
+    fn gives_the_same_id_to_every_version() {
+        let schema = Schema::new("product").version(3).also_invalidates(&[Some(2), None]);
+        let keys = KeySpace::new(Some("billing"), &schema);
+        let key = keys.key::<(String, u64)>(&("a:b", 42)).unwrap();
+        assert_eq!(key.as_str(), "cache:billing:product@3:a%3Ab/42");
+        let others: Vec<_> = keys.in_other_versions(&key).map(|key| key.to_string()).collect();
+        assert_eq!(others, ["cache:billing:product@2:a%3Ab/42", "cache:billing:product:a%3Ab/42"]);
+        let plain = self::keys();
+        assert_eq!(plain.in_other_versions(&plain.key::<u64>(&1).unwrap()).count(), 0);
     }
 
     #[test]

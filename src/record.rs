@@ -69,7 +69,7 @@ impl<'a> RecordReader<'a> {
     ///
     /// When it isn't there, or does not decode.
     pub fn required<V>(&mut self, codec: &Codec<V>) -> Result<V, FieldError> {
-        match self.take(codec.name()) {
+        match self.take_any(codec) {
             Some(bytes) => codec.decode(bytes),
             None => codec.missing(),
         }
@@ -81,10 +81,15 @@ impl<'a> RecordReader<'a> {
     ///
     /// When it does not decode.
     pub fn or_default<V: Default>(&mut self, codec: &Codec<V>) -> Result<V, FieldError> {
-        match self.take(codec.name()) {
+        match self.take_any(codec) {
             Some(bytes) => codec.decode(bytes),
             None => Ok(V::default()),
         }
+    }
+
+    /// Takes a field by its own name, or by the first alias that is there.
+    fn take_any<V>(&mut self, codec: &Codec<V>) -> Option<Cow<'a, [u8]>> {
+        self.take(codec.name()).or_else(|| codec.other_names().iter().find_map(|alias| self.take(alias)))
     }
 
     fn take(&mut self, field: &str) -> Option<Cow<'a, [u8]>> {

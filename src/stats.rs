@@ -30,7 +30,7 @@ pub struct Stats {
     pub decode_errors: u64,
     /// Calls of `update_field`, `update_fields` and `modify` that changed a cached record.
     pub updates: u64,
-    /// Keys that `invalidate`, `invalidate_many` and `refresh` have invalidated.
+    /// Records that `invalidate`, `invalidate_many` and `refresh` have invalidated, in however many versions.
     pub invalidations: u64,
 }
 

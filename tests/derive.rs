@@ -90,6 +90,30 @@ mod schema {
         assert_eq!(schema.fields, ["path"]);
     }
 
+    /// Lists may name newer versions, older ones, and the keys without one.
+    #[derive(Cacheable)]
+    #[cacheable(version = 2, also_invalidates = [3, 1, none])]
+    struct Versioned {
+        #[cacheable(id, alias = "number")]
+        id: u64,
+        #[cacheable(alias = "cost", alias = "price_cents")]
+        #[cacheable(rename = "price", alias = "amount")]
+        price: i64,
+        #[cacheable(json, default, alias = "labels")]
+        tags: Vec<String>,
+    }
+
+    #[test]
+    fn holds_older_names_and_other_versions() {
+        let schema = Versioned::SCHEMA;
+        assert_eq!(schema.also_invalidates, [Some(3), Some(1), None]);
+        assert_eq!(schema.fields, ["id", "price", "tags"]);
+        assert_eq!(schema.aliases, ["number", "cost", "price_cents", "amount", "labels"]);
+        assert_eq!(Versioned::FIELDS.price.name(), "price");
+        let plain = Complete::SCHEMA;
+        assert!(plain.aliases.is_empty() && plain.also_invalidates.is_empty());
+    }
+
     #[test]
     fn handles_know_their_names() {
         assert_eq!(Complete::FIELDS.price_cents.name(), "price");
@@ -345,6 +369,103 @@ mod fields {
         assert_eq!(reread(OldProduct { price: malformed(), ..old() }).await?, None);
         assert_eq!(reread(OldProduct { tags: malformed(), ..old() }).await?, None);
         assert_eq!(reread(OldProduct { kilograms: malformed(), ..old() }).await?, None);
+        Ok(())
+    }
+
+    /// Every field of [`Product`] but its id, under names of its own.
+    #[derive(Debug, Clone, PartialEq, Cacheable)]
+    #[cacheable(entity = "product")]
+    struct Renamed {
+        #[cacheable(id, alias = "id")]
+        sku: String,
+        #[cacheable(alias = "cost", alias = "price")]
+        cents: i64,
+        #[cacheable(alias = "type")]
+        kind: Option<String>,
+        #[cacheable(default, alias = "stock")]
+        count: u32,
+        #[cacheable(json, alias = "tags")]
+        labels: Vec<Tag>,
+        #[cacheable(json, alias = "note")]
+        remark: Option<Tag>,
+        #[cacheable(with = "grams", alias = "kilograms")]
+        weight: f64,
+    }
+
+    fn renamed() -> Renamed {
+        let Product { id, price_cents, r#type, stock, seen: _, tags, note, kilograms } = loaf();
+        Renamed {
+            sku: id,
+            cents: price_cents,
+            kind: r#type,
+            count: stock,
+            labels: tags,
+            remark: note,
+            weight: kilograms,
+        }
+    }
+
+    #[tokio::test]
+    async fn are_read_from_an_alias_and_written_by_their_own_name() -> TestResult {
+        let backend = Backend::connect("memory://").await?;
+        let cache: Cache<Renamed> = Cache::new(backend.clone());
+        let remark = Some(Tag { label: "half price".to_owned() });
+        stored(&Cache::new(backend), Product { note: remark.clone(), ..loaf() }).await?;
+        assert_eq!(cache.peek("p-001").await?.as_deref(), Some(&Renamed { remark, ..renamed() }));
+        let expected = [
+            ("sku", "p-001"),
+            ("cents", "650"),
+            ("kind", "bread"),
+            ("count", "42"),
+            ("labels", r#"[{"label":"new"}]"#),
+            ("weight", "750"),
+        ];
+        assert_eq!(stored(&cache, renamed()).await?, pairs(expected));
+        assert_eq!(cache.peek("p-001").await?.as_deref(), Some(&renamed()));
+        Ok(())
+    }
+
+    #[derive(Debug, PartialEq, Cacheable)]
+    #[cacheable(entity = "shelf")]
+    struct Names {
+        #[cacheable(id)]
+        id: u64,
+        own: Option<String>,
+        first: Option<String>,
+        second: Option<String>,
+    }
+
+    #[derive(Debug, PartialEq, Cacheable)]
+    #[cacheable(entity = "shelf")]
+    struct Aliased {
+        #[cacheable(id)]
+        id: u64,
+        #[cacheable(alias = "first", alias = "second")]
+        own: Option<u32>,
+    }
+
+    /// What the aliased field is read as, or why it can't be.
+    async fn read_as(
+        own: Option<&str>,
+        first: Option<&str>,
+        second: Option<&str>,
+    ) -> Result<Option<Aliased>, BoxError> {
+        let backend = Backend::connect("memory://").await?;
+        let [own, first, second] = [own, first, second].map(|text| text.map(str::to_owned));
+        stored(&Cache::new(backend.clone()), Names { id: 7, own, first, second }).await?;
+        let aliased = Cache::<Aliased>::new(backend).peek(7).await?;
+        Ok(aliased.map(|aliased| Aliased { ..*aliased }))
+    }
+
+    #[tokio::test]
+    async fn own_names_win_over_aliases_and_earlier_ones_over_later() -> TestResult {
+        let is = |own| Some(Aliased { id: 7, own });
+        assert_eq!(read_as(Some("1"), Some("2"), Some("3")).await?, is(Some(1)));
+        assert_eq!(read_as(None, Some("2"), Some("3")).await?, is(Some(2)));
+        assert_eq!(read_as(None, None, Some("3")).await?, is(Some(3)));
+        assert_eq!(read_as(None, None, None).await?, is(None));
+        assert_eq!(read_as(Some("many"), Some("2"), None).await?, None, "a malformed one is never passed over");
+        assert_eq!(read_as(None, Some("many"), Some("3")).await?, None);
         Ok(())
     }
 

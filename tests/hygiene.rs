@@ -19,13 +19,14 @@ pub mod public {
 
     /// A record with fields of all visibilities, some of a private type.
     #[derive(Debug, Cacheable)]
-    #[cacheable(namespace = "shop", not_found_ttl = "30s", version = 3)]
+    #[cacheable(namespace = "shop", not_found_ttl = "30s", version = 3, also_invalidates = [2])]
     pub struct Product {
         /// The id.
         #[cacheable(id)]
         pub id: ProductId,
         /// A public field.
         pub name: String,
+        #[cacheable(alias = "cost")]
         pub(crate) price: i64,
         pub(super) stock: u32,
         pub(in crate::public) margin: f32,
@@ -247,6 +248,8 @@ mod shadowed {
         fn namespace(self) {}
         fn version(self) {}
         fn fields(self) {}
+        fn aliases(self) {}
+        fn also_invalidates(self) {}
         #[allow(clippy::wrong_self_convention)]
         fn as_millis(self) {}
         fn id(self) {}
@@ -261,7 +264,7 @@ mod shadowed {
     struct Id(::core::primitive::u64);
 
     #[derive(::cache_aside::Cacheable)]
-    #[cacheable(namespace = "shop", version = 1, not_found_ttl = "1s")]
+    #[cacheable(namespace = "shop", version = 1, also_invalidates = [2, none], not_found_ttl = "1s")]
     struct Record {
         #[cacheable(id)]
         id: Id,
@@ -274,7 +277,7 @@ mod shadowed {
         tags: ::std::vec::Vec<::core::primitive::u8>,
         #[cacheable(skip)]
         skipped: ::core::primitive::bool,
-        #[cacheable(with = "text")]
+        #[cacheable(with = "text", alias = "words")]
         text: ::std::string::String,
     }
 

@@ -8,10 +8,10 @@ use syn::{Attribute, Error, Meta, Path, Result, Token};
 
 use crate::mistakes::Mistakes;
 use crate::nearest::nearest;
-use crate::value;
+use crate::value::{self, Version};
 
-const OF_STRUCTS: &[&str] = &["namespace", "entity", "ttl", "not_found_ttl", "version", "crate"];
-const OF_FIELDS: &[&str] = &["id", "rename", "default", "skip", "json", "with"];
+const OF_STRUCTS: &[&str] = &["namespace", "entity", "ttl", "not_found_ttl", "version", "also_invalidates", "crate"];
+const OF_FIELDS: &[&str] = &["id", "rename", "alias", "default", "skip", "json", "with"];
 
 const SYNTAX: &str = "attributes are written `#[cacheable(word, name = value)]`";
 
@@ -25,6 +25,7 @@ pub(crate) struct StructAttributes {
     pub(crate) ttl: Option<Given<u64>>,
     pub(crate) not_found_ttl: Option<Given<u64>>,
     pub(crate) version: Option<Given<u32>>,
+    pub(crate) also_invalidates: Option<Given<Vec<Version>>>,
     pub(crate) krate: Option<Given<Path>>,
     /// Something stands there that isn't understood: no conclusions from what is missing.
     pub(crate) unclear: bool,
@@ -34,6 +35,8 @@ pub(crate) struct StructAttributes {
 pub(crate) struct FieldAttributes {
     pub(crate) id: Option<Given<()>>,
     pub(crate) rename: Option<Given<String>>,
+    /// May stand several times.
+    pub(crate) aliases: Vec<Given<String>>,
     pub(crate) default: Option<Given<()>>,
     pub(crate) skip: Option<Given<()>>,
     pub(crate) json: Option<Given<()>>,
@@ -50,6 +53,20 @@ pub(crate) struct Given<T> {
 }
 
 impl<T> Given<T> {
+    /// What was read, and the mistake in it, if there is one.
+    fn new(original: Meta, read: impl FnOnce(&Meta) -> Result<T>) -> (Self, Result<()>) {
+        let (value, result) = match read(&original) {
+            Ok(value) => (Some(value), Ok(())),
+            Err(mistake) => (None, Err(mistake)),
+        };
+        (Self { original, value }, result)
+    }
+
+    /// The value, if it is a good one.
+    pub(crate) fn value(&self) -> Option<&T> {
+        self.value.as_ref()
+    }
+
     /// What stands behind the `=`.
     pub(crate) fn argument(&self) -> &dyn ToTokens {
         match &self.original {
@@ -61,7 +78,7 @@ impl<T> Given<T> {
 
 /// The value of an attribute, where there is a good one.
 pub(crate) fn value<T>(given: &Option<Given<T>>) -> Option<&T> {
-    given.as_ref().and_then(|given| given.value.as_ref())
+    given.as_ref().and_then(Given::value)
 }
 
 impl StructAttributes {
@@ -75,6 +92,7 @@ impl StructAttributes {
                 "ttl" => set(&mut read.ttl, item, value::millis),
                 "not_found_ttl" => set(&mut read.not_found_ttl, item, value::millis),
                 "version" => set(&mut read.version, item, value::version),
+                "also_invalidates" => set(&mut read.also_invalidates, item, value::versions),
                 "crate" => set(&mut read.krate, item, value::crate_path),
                 word => {
                     read.unclear = true;
@@ -108,6 +126,7 @@ impl FieldAttributes {
             let result = match value::word(&item).as_str() {
                 "id" => set(&mut read.id, item, value::none),
                 "rename" => set(&mut read.rename, item, value::field_name),
+                "alias" => add(&mut read.aliases, item, value::field_name),
                 "default" => set(&mut read.default, item, value::none),
                 "skip" => set(&mut read.skip, item, value::none),
                 "json" => set(&mut read.json, item, value::json),
@@ -153,12 +172,15 @@ fn set<T>(slot: &mut Option<Given<T>>, original: Meta, read: impl FnOnce(&Meta) 
         let message = format!("`{}` stands here twice: remove one", value::word(&original));
         return Err(Error::new_spanned(original, message));
     }
-    let value = read(&original);
-    let (value, result) = match value {
-        Ok(value) => (Some(value), Ok(())),
-        Err(mistake) => (None, Err(mistake)),
-    };
-    *slot = Some(Given { original, value });
+    let (given, result) = Given::new(original, read);
+    *slot = Some(given);
+    result
+}
+
+/// For an attribute that may stand several times.
+fn add<T>(list: &mut Vec<Given<T>>, original: Meta, read: impl FnOnce(&Meta) -> Result<T>) -> Result<()> {
+    let (given, result) = Given::new(original, read);
+    list.push(given);
     result
 }
 

@@ -97,7 +97,8 @@ fn implementation(record: &Record) -> TokenStream {
         let name = codec_name(field);
         let ty = record.type_of(field);
         let codec = codec(record, field);
-        quote!(const #name: #private::Codec<#ty> = #codec;)
+        let aliases = aliases(field.aliases());
+        quote!(const #name: #private::Codec<#ty> = #codec #aliases;)
     });
     let default_ttl_check = default_ttl_check(record);
 
@@ -160,8 +161,25 @@ fn schema(record: &Record) -> TokenStream {
     let version = value(&attributes.version).map(|version| quote!(.version(#version)));
     let ttl = value(&attributes.ttl).map(|millis| quote!(.ttl_millis(#millis)));
     let not_found_ttl = value(&attributes.not_found_ttl).map(|millis| quote!(.not_found_ttl_millis(#millis)));
+    let also_invalidates = value(&attributes.also_invalidates).map(|versions| {
+        let versions = versions.iter().map(|version| match version.number {
+            Some(number) => quote!(::core::option::Option::Some(#number)),
+            None => quote!(::core::option::Option::None),
+        });
+        quote!(.also_invalidates(&[#(#versions),*]))
+    });
     let names = record.stored().map(Field::name);
-    quote!(#library::Schema::new(#entity) #namespace #version #ttl #not_found_ttl .fields(&[#(#names),*]))
+    let aliases = aliases(record.aliases());
+    quote! {
+        #library::Schema::new(#entity)
+            #namespace #version #also_invalidates #ttl #not_found_ttl .fields(&[#(#names),*]) #aliases
+    }
+}
+
+/// The call that sets the aliases, where there are any.
+fn aliases<'a>(names: impl Iterator<Item = &'a str>) -> Option<TokenStream> {
+    let names: Vec<_> = names.collect();
+    (!names.is_empty()).then(|| quote!(.aliases(&[#(#names),*])))
 }
 
 fn codec(record: &Record, field: &Field) -> TokenStream {

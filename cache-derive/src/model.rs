@@ -7,7 +7,7 @@ use quote::{ToTokens, quote};
 use syn::ext::IdentExt;
 use syn::{Data, DeriveInput, Path};
 
-use crate::attributes::{FieldAttributes, StructAttributes, value};
+use crate::attributes::{FieldAttributes, Given, StructAttributes, value};
 use crate::mistakes::Mistakes;
 use crate::{names, tokens};
 
@@ -59,6 +59,11 @@ impl<'a> Record<'a> {
         self.fields.iter().filter(|field| field.is_stored())
     }
 
+    /// Every name, other than their own, that fields are read from.
+    pub(crate) fn aliases(&self) -> impl Iterator<Item = &str> {
+        self.stored().flat_map(Field::aliases)
+    }
+
     /// The type of a field, for use outside of the struct.
     pub(crate) fn type_of(&self, field: &Field) -> TokenStream {
         tokens::outside(&field.original.ty, &self.original.ident)
@@ -85,6 +90,11 @@ impl Field<'_> {
             Some(name) => Cow::Borrowed(name),
             None => Cow::Owned(self.ident.unraw().to_string()),
         }
+    }
+
+    /// The names that it is read from when it isn't there by its own.
+    pub(crate) fn aliases(&self) -> impl Iterator<Item = &str> {
+        self.attributes.aliases.iter().filter_map(Given::value).map(String::as_str)
     }
 }
 

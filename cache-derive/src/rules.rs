@@ -1,5 +1,6 @@
 //! The rules that a struct as a whole must follow, one function each.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
@@ -23,6 +24,8 @@ pub(crate) fn check(record: &Record, mistakes: &mut Mistakes) {
     skipped_fields_are_plain(record, mistakes);
     conversions_are_single(record, mistakes);
     names_differ(record, mistakes);
+    aliases_lead_to_one_field(record, mistakes);
+    other_versions_are_others(record, mistakes);
     entity_is_a_key_part(record, mistakes);
     not_found_ttl_is_shorter(record, mistakes);
 }
@@ -92,7 +95,8 @@ fn skipped_fields_are_plain(record: &Record, mistakes: &mut Mistakes) {
         let attributes = &field.attributes;
         let words =
             [word(&attributes.rename), word(&attributes.default), word(&attributes.json), word(&attributes.with)];
-        for word in words.into_iter().flatten() {
+        let aliases = attributes.aliases.iter().filter_map(|alias| alias.original.path().get_ident());
+        for word in words.into_iter().flatten().chain(aliases) {
             mistakes.add(word, format!("`{word}` says nothing beside `skip`, which leaves the field out: remove one"));
         }
     }
@@ -123,6 +127,48 @@ fn names_differ(record: &Record, mistakes: &mut Mistakes) {
                 }
             }
         }
+    }
+}
+
+fn aliases_lead_to_one_field(record: &Record, mistakes: &mut Mistakes) {
+    let mut taken = HashMap::new();
+    for field in record.stored() {
+        taken.entry(field.name()).or_insert((field.ident, true));
+    }
+    for field in record.stored() {
+        let ident = field.ident;
+        for alias in &field.attributes.aliases {
+            let Some(name) = alias.value() else { continue };
+            let message = match taken.entry(Cow::Borrowed(name.as_str())) {
+                Entry::Vacant(free) => {
+                    free.insert((ident, false));
+                    continue;
+                }
+                Entry::Occupied(first) => match first.get() {
+                    (first, true) if *first == ident => {
+                        format!("`{name}` is the field's own name: remove this `alias`")
+                    }
+                    (first, false) if *first == ident => format!("the alias `{name}` stands here twice: remove one"),
+                    (first, true) => format!("the field `{first}` is stored as `{name}`: choose another `alias`"),
+                    (first, false) => {
+                        format!("the field `{first}` is read from `{name}` already: choose another `alias`")
+                    }
+                },
+            };
+            mistakes.add(alias.argument(), message);
+        }
+    }
+}
+
+fn other_versions_are_others(record: &Record, mistakes: &mut Mistakes) {
+    let StructAttributes { version, also_invalidates, unclear, .. } = &record.attributes;
+    // Without a good `version` nobody knows which one is the struct's own.
+    let Some(own) = version.as_ref().map_or(Some(None), |version| version.value().map(|number| Some(*number))) else {
+        return;
+    };
+    let listed = value(also_invalidates).into_iter().flatten();
+    for version in listed.filter(|version| version.number == own && !unclear) {
+        mistakes.add(&version.original, "this is the struct's own version, which is invalidated anyway: remove it");
     }
 }
 

@@ -1,8 +1,9 @@
 //! What stands behind an attribute's `=`, read as what that attribute takes.
 
 use quote::ToTokens;
-use syn::{Error, Expr, ExprLit, ExprPath, Lit, LitStr, Meta, Path, Result};
+use syn::{Error, Expr, ExprArray, ExprLit, ExprPath, Lit, LitStr, Meta, Path, Result};
 
+use crate::mistakes::Mistakes;
 use crate::{duration, names, tokens};
 
 /// An attribute without a value, such as `id`.
@@ -42,6 +43,44 @@ pub(crate) fn millis(meta: &Meta) -> Result<u64> {
     let literal = text(meta, "30s")?;
     let millis = duration::millis(&literal.value());
     millis.map_err(|mistake| Error::new_spanned(literal, format!("`{}` {mistake}", word(meta))))
+}
+
+/// One of the versions that a list names.
+pub(crate) struct Version {
+    pub(crate) original: Expr,
+    /// Nothing for the keys without a version, which the list calls `none`.
+    pub(crate) number: Option<u32>,
+}
+
+/// A list of versions that differ.
+pub(crate) fn versions(meta: &Meta) -> Result<Vec<Version>> {
+    let mistake = "`also_invalidates` takes the versions of other releases: write `also_invalidates = [2]`, with `none` \
+                   for the keys without a version";
+    let value = expression(meta, mistake)?;
+    let Expr::Array(ExprArray { elems, .. }) = value else {
+        return Err(Error::new_spanned(value, mistake));
+    };
+    if elems.is_empty() {
+        return Err(Error::new_spanned(value, "`also_invalidates` lists nothing: remove it"));
+    }
+    let mut mistakes = Mistakes::default();
+    let mut versions: Vec<Version> = Vec::new();
+    for original in elems {
+        let number = match plain(original) {
+            Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) => number.base10_parse().ok().map(Some),
+            Expr::Path(ExprPath { path, .. }) if path.is_ident("none") => Some(None),
+            _ => None,
+        };
+        match number {
+            None => mistakes.add(original, mistake),
+            Some(number) if versions.iter().any(|version| version.number == number) => {
+                let message = format!("`{}` stands here twice: remove one", original.to_token_stream());
+                mistakes.add(original, message);
+            }
+            Some(number) => versions.push(Version { original: original.clone(), number }),
+        }
+    }
+    mistakes.into_error().map_or(Ok(versions), Err)
 }
 
 pub(crate) fn version(meta: &Meta) -> Result<u32> {
@@ -104,10 +143,13 @@ fn expression<'a>(meta: &'a Meta, mistake: &str) -> Result<&'a Expr> {
     let Meta::NameValue(meta) = meta else {
         return Err(Error::new_spanned(meta, mistake));
     };
-    // What a macro of the user's has put in comes in a group of its own.
-    let mut value = &meta.value;
+    Ok(plain(&meta.value))
+}
+
+/// What a macro of the user's has put in comes in a group of its own.
+fn plain(mut value: &Expr) -> &Expr {
     while let Expr::Group(group) = value {
         value = &group.expr;
     }
-    Ok(value)
+    value
 }

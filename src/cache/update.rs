@@ -1,11 +1,16 @@
 //! Writes: invalidation, and updates in place as decisions over the entry that the backend shows. An update is applied to a
 //! whole record and to nothing else.
 //!
+//! Each write also invalidates the keys that the record has in the versions of `also_invalidates`: at the same time as its
+//! own, each in an atomic step of its own, since they may lie in different cluster slots, and none is left out because
+//! another failed. So the call is an error if one of them is, and what it says holds when it returns.
+//!
 //! What is carried out here also expels this process' own flight of the key: its lease is revoked, so a get that starts now
 //! would wait for a result that it can't take.
 
 use std::sync::Arc;
 
+use futures_util::future::{join, join_all};
 use tracing::Instrument;
 
 use crate::backend::Decision;
@@ -21,14 +26,24 @@ use crate::record::Changes;
 use crate::spans;
 
 impl<T: Cacheable> Core<T> {
+    /// Invalidates the record in every version; returns whether it was there in any.
     pub(super) async fn invalidate(&self, key: &Key) -> Result<bool, Error> {
-        let invalidated = self.backend.invalidate(key).instrument(spans::invalidate::<T>(key)).await;
-        self.meter.wrote(Write::Invalidate, invalidated.as_ref().ok().copied());
+        let invalidate = join(self.backend.invalidate(key), self.invalidate_other_versions(key));
+        let (own, others) = invalidate.instrument(spans::invalidate::<T>(key)).await;
         // After a failure too, which is made up for in the background.
         self.flights.expel(key);
+        let invalidated = own.and_then(|was_there| Ok(was_there | others?));
+        self.meter.wrote(Write::Invalidate, invalidated.as_ref().ok().copied());
         let was_there = invalidated?;
         self.stats.invalidations.add();
         Ok(was_there)
+    }
+
+    async fn invalidate_other_versions(&self, key: &Key) -> Result<bool, Error> {
+        let keys = self.keys.in_other_versions(key);
+        let invalidations = keys.map(|key| async move { self.backend.invalidate(&key).await });
+        let results = join_all(invalidations).await;
+        results.into_iter().try_fold(false, |was_there, result| Ok(was_there | result?))
     }
 
     pub(super) async fn update_fields(&self, key: &Key, changes: Vec<Change<T>>) -> Result<bool, Error> {
@@ -86,9 +101,11 @@ impl<T: Cacheable> Core<T> {
             Ok(changes.and_then(|changes| self.decision(key, &shown, changes)).unwrap_or(Decision::Drop))
         };
         let update = self.backend.update(key, self.policy.update_timeout, &mut decide);
-        let updated = update.instrument(spans::update::<T>(key)).await;
-        self.meter.wrote(Write::Update, updated.as_ref().ok().copied());
+        let update = join(update, self.invalidate_other_versions(key));
+        let (own, others) = update.instrument(spans::update::<T>(key)).await;
         self.flights.expel(key);
+        let updated = own.and_then(|applied| others.map(|_was_there| applied));
+        self.meter.wrote(Write::Update, updated.as_ref().ok().copied());
         let applied = updated?;
         if applied {
             self.stats.updates.add();
@@ -101,6 +118,10 @@ impl<T: Cacheable> Core<T> {
         let Entry::Hash(fields) = shown else {
             return None;
         };
+        // Set by its own name beside it, the field would stay old for those who know only the other one.
+        if fields.iter().any(|(name, _)| T::SCHEMA.aliases.iter().any(|alias| **name == *alias.as_bytes())) {
+            return None;
+        }
         let becomes = entry::changed(fields, changes.clone());
         if !self.policy.fits(key, entry::size(&becomes)) {
             return None;

@@ -15,6 +15,7 @@ mod proxy;
 mod quickstart;
 mod races;
 mod schedules;
+mod schema;
 mod stampede;
 mod traffic;
 mod updates;

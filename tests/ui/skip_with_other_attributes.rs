@@ -10,6 +10,8 @@ struct Product {
     tags: Vec<String>,
     #[cacheable(with = "grams", skip)]
     weight: f64,
+    #[cacheable(skip, alias = "colour")]
+    color: String,
 }
 
 fn main() {}

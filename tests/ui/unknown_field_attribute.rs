@@ -6,6 +6,8 @@ struct Misspelled {
     id: String,
     #[cacheable(jsno)]
     tags: Vec<String>,
+    #[cacheable(aliases = "count")]
+    stock: u32,
 }
 
 #[derive(Cacheable)]

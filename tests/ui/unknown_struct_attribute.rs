@@ -1,7 +1,7 @@
 use cache_aside::Cacheable;
 
 #[derive(Cacheable)]
-#[cacheable(tll = "30s")]
+#[cacheable(tll = "30s", also_invalidate = [2])]
 struct Misspelled {
     #[cacheable(id)]
     id: String,
