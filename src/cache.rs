@@ -418,8 +418,13 @@ impl<T: Cacheable> Cache<T> {
     /// and has not been applied yet: as an invalidation, tried again in the background. What waits is known to this
     /// process alone, and lost with it: [`Backend::close`] waits for it.
     pub fn pending(&self) -> Pending {
-        let (keys, whole_type) = self.core.backend.pending(self.core.keys.prefix());
-        Pending { keys, whole_type }
+        let mut pending = Pending::default();
+        for prefix in self.core.keys.prefixes() {
+            let (keys, whole_type) = self.core.backend.pending(prefix);
+            pending.keys.extend(keys);
+            pending.whole_type |= whole_type;
+        }
+        pending
     }
 
     /// What this cache and its clones have done in this process.

@@ -49,8 +49,9 @@ pub(crate) struct KeySpace {
 }
 
 impl KeySpace {
-    pub(crate) fn prefix(&self) -> &str {
-        &self.prefix
+    /// What its keys begin with, those of other versions included.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.prefix).chain(&self.other_versions).map(String::as_str)
     }
 
     pub(crate) fn new(namespace: Option<&str>, schema: &Schema) -> Self {
@@ -166,7 +167,7 @@ mod tests {
         assert_eq!(key::<String>(&"Käse"), "cache:billing:product:Käse");
         let unnamed = KeySpace::new(None, &Schema::new("product").version(3));
         assert_eq!(unnamed.key::<u64>(&1).unwrap().as_str(), "cache:product@3:1");
-        assert_eq!(unnamed.key::<String>(&"a:b").unwrap().prefix(), unnamed.prefix());
+        assert_eq!(unnamed.key::<String>(&"a:b").unwrap().prefix(), "cache:product@3:");
     }
 
     #[test]
