@@ -55,13 +55,12 @@ struct Order {
     quantity: NonZeroU16,
 }
 
-/// What all handlers share. All of it is cheap to clone.
+/// What all handlers share, all of it cheap to clone. `orders` are those under way.
 #[derive(Clone)]
 struct Shop {
     db: PgPool,
     products: LoadingCache<Product>,
     customers: LoadingCache<Customer>,
-    /// The orders under way.
     orders: TaskTracker,
 }
 
@@ -90,7 +89,7 @@ impl Shop {
         // when its answer was lost, it may have been carried out.
         let (product, customer) = tokio::join!(self.products.invalidate(product), self.customers.invalidate(customer));
         for error in [product.err(), customer.err()].into_iter().flatten() {
-            // The order stands. This process reads around the cache until it has been told, which is tried again.
+            // The order stands. The cache is told again; until then, or its TTL's end, others may get the old row.
             eprintln!("{:#}", anyhow::Error::from(error));
         }
         committed.map(|()| true)
@@ -132,7 +131,8 @@ async fn main() -> anyhow::Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let db = PgPool::connect(&variable("DATABASE_URL", "postgres://localhost/shop")).await?;
     sqlx::raw_sql(TABLES).execute(&db).await?;
-    let shop = Shop::new(db, Backend::connect_lazy(&variable("CACHE_URL", "memory://"))?);
+    let cache = Backend::connect_lazy(&variable("CACHE_URL", "memory://"))?;
+    let shop = Shop::new(db, cache.clone());
     let routes = Router::new()
         .route("/products/{id}", get(product))
         .route("/customers/{id}", get(customer))
@@ -144,5 +144,6 @@ async fn main() -> anyhow::Result<()> {
     axum::serve(listener, routes).with_graceful_shutdown(stop).await?;
     shop.orders.close();
     shop.orders.wait().await;
-    Ok(())
+    // Tells the cache what it could not be told: that would end with the process.
+    Ok(cache.close().await?)
 }

@@ -22,6 +22,8 @@ use crate::http::LIMIT;
 use crate::server::{POLL, Postgres};
 use crate::service::Service;
 
+const ENTRIES: [&str; 2] = ["cache:accounts:customer:1", "cache:catalog:product:1"];
+
 /// Runs a test with the cache in memory and on a server.
 async fn on_every_cache(test: impl AsyncFn(&Postgres, &Service)) {
     let redis = Server::start(Flavor::Redis70).await;
@@ -155,7 +157,7 @@ async fn goes_on_without_its_cache() {
     let stored: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut client).await.unwrap();
     let mut stored: Vec<_> = stored.iter().map(String::as_str).collect();
     stored.sort_unstable();
-    assert_eq!(stored, ["cache:accounts:customer:1", "cache:catalog:product:1"]);
+    assert_eq!(stored, ENTRIES);
 
     redis.kill().await;
     assert_eq!(service.get("/products/1").ok()["stock"], 42);
@@ -192,6 +194,28 @@ async fn stopping_waits_for_orders_whose_client_is_gone() {
     let mut client = redis.client().await;
     let stored: bool = redis::cmd("EXISTS").arg("cache:catalog:product:1").query_async(&mut client).await.unwrap();
     assert!(!stored, "the order's invalidation is lost");
+}
+
+#[tokio::test]
+async fn stopping_tells_the_cache_what_it_could_not_be_told() {
+    let (postgres, redis) = (Postgres::start().await, Server::start(Flavor::Redis70).await);
+    let mut service = Service::start(&postgres, &redis.url());
+    service.get("/products/1").ok();
+    service.get("/customers/1").ok();
+    // A replica keeps its entries, and refuses writes.
+    let mut client = redis.client().await;
+    redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1).exec_async(&mut client).await.unwrap();
+    assert_eq!(service.order(1, 1, 2), 201);
+    let stored: u8 = redis::cmd("EXISTS").arg(&ENTRIES).query_async(&mut client).await.unwrap();
+    assert_eq!(stored, 2, "the invalidations were to fail");
+
+    service.terminate();
+    // Time to end for a service that does not wait.
+    sleep(POLL * 10).await;
+    redis::cmd("REPLICAOF").arg("NO").arg("ONE").exec_async(&mut client).await.unwrap();
+    service.ended().await;
+    let stored: u8 = redis::cmd("EXISTS").arg(&ENTRIES).query_async(&mut client).await.unwrap();
+    assert_eq!(stored, 0, "the old rows stay");
 }
 
 #[tokio::test]

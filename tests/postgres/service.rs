@@ -39,8 +39,18 @@ impl Service {
 
     /// Asks the service to stop, and waits until it has.
     pub(crate) async fn stop(&mut self) {
+        self.terminate();
+        self.ended().await;
+    }
+
+    /// Asks the service to stop.
+    pub(crate) fn terminate(&self) {
         let terminate = format!("kill -TERM {}", self.process.id());
         assert!(Command::new("sh").args(["-c", &terminate]).status().unwrap().success());
+    }
+
+    /// Waits until the service has stopped.
+    pub(crate) async fn ended(&mut self) {
         let begun = Instant::now();
         while self.process.try_wait().unwrap().is_none() {
             assert!(begun.elapsed() < LIMIT, "the service does not stop");
