@@ -1,10 +1,12 @@
-//! The contract's test suite: what `Steps` promises, on the embedded backend and on three real servers.
+//! The contract's test suite: what `Steps` promises, on the embedded backend and on three real servers,
+//! there as a user with the least access: all that the library sends is in the ACL of `docs/operations.md`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use self::harness::{Flavor, Server};
+use self::least_access::Access;
 use super::{Backend, Decision, Filled, Token};
 use crate::cacheable::Schema;
 use crate::entry::Entry;
@@ -15,6 +17,9 @@ use crate::record::StoredField;
 #[path = "../../tests/server/harness.rs"]
 #[allow(dead_code, reason = "this suite needs only a part of it")]
 mod harness;
+#[path = "../../tests/server/least_access.rs"]
+#[allow(dead_code, reason = "this suite needs only a part of it")]
+mod least_access;
 
 const LEASE: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(20);
@@ -23,20 +28,28 @@ const TTL: Duration = Duration::from_secs(20);
 async fn on_every_backend(test: impl AsyncFn(Backend, Key)) {
     test(connect("memory://").await, key("any")).await;
     for flavor in Flavor::ALL {
-        let server = Server::start(flavor).await;
+        let server = start(flavor).await;
         println!("on {flavor:?}");
         test(connect(&server.url()).await, key("any")).await;
         test(connect(&server.unix_url()).await, key("other")).await;
     }
 }
 
-/// Connects with a deadline that a busy machine keeps.
+/// Starts a server with a user that may do the least that the library needs.
+async fn start(flavor: Flavor) -> Server {
+    let server = Server::start(flavor).await;
+    Access::documented().grant(&server).await;
+    server
+}
+
+/// Connects as that user, with a deadline that a busy machine keeps.
 async fn connect(url: &str) -> Backend {
-    Backend::builder(url).operation_timeout(Duration::from_secs(5)).connect().await.unwrap()
+    let url = Access::documented().url(url);
+    Backend::builder(&url).operation_timeout(Duration::from_secs(5)).connect().await.unwrap()
 }
 
 fn key(id: &str) -> Key {
-    KeySpace::new(Some("contract"), &Schema::new("thing")).key::<String>(&id).unwrap()
+    KeySpace::new(Some("billing"), &Schema::new("thing")).key::<String>(&id).unwrap()
 }
 
 fn fields(pairs: &[(&'static str, &str)]) -> Vec<StoredField> {
@@ -279,7 +292,7 @@ async fn loses_no_update_of_many() {
 #[tokio::test]
 async fn decides_again_when_the_entry_changes_under_an_update() {
     for flavor in Flavor::ALL {
-        let server = Server::start(flavor).await;
+        let server = start(flavor).await;
         let (backend, key) = (connect(&server.url()).await, key("contended"));
         fill(&backend, &key, &[("v", "1"), ("w", "1")]).await;
         // Another client's write, between the look and the transaction.
@@ -301,7 +314,7 @@ async fn decides_again_when_the_entry_changes_under_an_update() {
 #[tokio::test]
 async fn takes_over_what_is_no_proper_lease() {
     for flavor in Flavor::ALL {
-        let server = Server::start(flavor).await;
+        let server = start(flavor).await;
         let (backend, key, mut client) = (connect(&server.url()).await, key("bad-lease"), server.client().await);
         redis::cmd("SET").arg(key.lock()).arg("for ever").exec_async(&mut client).await.unwrap();
         let token = granted(&backend, &key, LEASE).await;
@@ -319,7 +332,7 @@ async fn takes_over_what_is_no_proper_lease() {
 #[tokio::test]
 async fn replaces_an_entry_of_another_type() {
     for flavor in Flavor::ALL {
-        let server = Server::start(flavor).await;
+        let server = start(flavor).await;
         let (backend, key, mut client) = (connect(&server.url()).await, key("bad-entry"), server.client().await);
         redis::cmd("RPUSH").arg(key.as_str()).arg("a list").exec_async(&mut client).await.unwrap();
         assert!(matches!(backend.read(&key).await.unwrap(), Some(Entry::WrongType)));
@@ -343,7 +356,7 @@ async fn replaces_an_entry_of_another_type() {
 #[tokio::test]
 async fn still_invalidates_when_the_server_is_out_of_memory() {
     for flavor in Flavor::ALL {
-        let server = Server::start(flavor).await;
+        let server = start(flavor).await;
         let (backend, key, mut client) = (connect(&server.url()).await, key("oom"), server.client().await);
         fill(&backend, &key, &[("v", "1")]).await;
         redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1"]).exec_async(&mut client).await.unwrap();
@@ -359,7 +372,7 @@ async fn still_invalidates_when_the_server_is_out_of_memory() {
 #[tokio::test]
 async fn survives_the_loss_of_its_scripts_and_connections() {
     for flavor in Flavor::ALL {
-        let server = Server::start(flavor).await;
+        let server = start(flavor).await;
         let (backend, key, mut client) = (connect(&server.url()).await, key("lost"), server.client().await);
         for loss in [&["SCRIPT", "FLUSH"][..], &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]] {
             fill(&backend, &key, &[("v", "1")]).await;

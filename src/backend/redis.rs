@@ -171,7 +171,7 @@ impl Steps for Redis {
         scan.arg(cursor.unwrap_or(0)).arg("MATCH").arg(pattern).arg("COUNT").arg(KEYS_AT_A_TIME);
         let (next, found): (u64, Vec<Vec<u8>>) = self.run_idempotent(&scan).await?;
         if !found.is_empty() {
-            self.run_idempotent::<()>(redis::cmd("UNLINK").arg(found)).await?;
+            self.run_idempotent::<()>(redis::cmd("DEL").arg(found)).await?;
         }
         Ok((next != 0).then_some(next))
     }
@@ -234,6 +234,12 @@ fn unexpected_reply() -> RedisError {
     (ErrorKind::UnexpectedReturnType, "the server's reply has another shape than expected").into()
 }
 
+/// Whether the server's ACL is in the way. Of a command in a script it says so in words alone.
+fn is_forbidden(error: &RedisError) -> bool {
+    const IN_SCRIPT: [&str; 2] = ["ACL failure in script", "The user executing the script can't"];
+    error.code() == Some("NOPERM") || error.detail().is_some_and(|detail| IN_SCRIPT.iter().any(|s| detail.contains(s)))
+}
+
 fn is_wrong_type(error: &RedisError) -> bool {
     error.code() == Some("WRONGTYPE")
 }
@@ -255,7 +261,7 @@ impl From<RedisError> for StepError {
             (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
                 "put the right user and password into the URL, redis://user:password@host"
             }
-            (_, Some("NOPERM")) => "allow the user these commands and keys in the server's ACL",
+            _ if is_forbidden(&error) => "allow the user these commands and keys in the server's ACL",
             (_, Some("READONLY")) => "connect to the primary, this is a replica",
             (_, Some("OOM")) => "raise the server's maxmemory, or set an eviction policy such as allkeys-lru",
             (_, Some("MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT")) => {

@@ -1,0 +1,56 @@
+//! The least access that the library needs, as `docs/operations.md` gives it: read from there, so that what is tested is
+//! what operators type.
+
+use super::harness::Server;
+
+const DOCUMENT: &str = include_str!("../../docs/operations.md");
+const COMMAND: &str = "ACL SETUSER ";
+
+/// A user with its rules.
+#[derive(Debug, Clone)]
+pub(crate) struct Access {
+    user: String,
+    password: String,
+    rules: Vec<String>,
+}
+
+impl Access {
+    pub(crate) fn documented() -> Self {
+        let mut lines = DOCUMENT.lines().filter_map(|line| line.strip_prefix(COMMAND));
+        let mut words = lines.next().expect("the document has the line").split_whitespace().map(String::from);
+        assert_eq!(lines.next(), None, "the document has one such line");
+        let user = words.next().expect("the line names a user");
+        let rules: Vec<String> = words.collect();
+        let password =
+            rules.iter().find_map(|rule| rule.strip_prefix('>')).expect("the line has a password").to_owned();
+        Self { user, password, rules }
+    }
+
+    /// Makes the user on a server, instead of one of the same name.
+    pub(crate) async fn grant(&self, server: &Server) {
+        let mut operator = server.client().await;
+        let mut command = redis::cmd("ACL");
+        command.arg("SETUSER").arg(&self.user).arg(&self.rules);
+        command.exec_async(&mut operator).await.expect("the rules are well formed");
+    }
+
+    /// A server's URL as the user writes it.
+    pub(crate) fn url(&self, url: &str) -> String {
+        let Self { user, password, .. } = self;
+        match url.split_once("://") {
+            Some((scheme @ ("redis" | "rediss"), rest)) => format!("{scheme}://{user}:{password}@{rest}"),
+            Some(("unix", path)) => format!("unix://{path}?user={user}&pass={password}"),
+            _ => url.to_owned(),
+        }
+    }
+
+    /// What the user may do: the commands and the keys.
+    pub(crate) fn permissions(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().map(String::as_str).filter(|rule| rule.starts_with(['+', '~']))
+    }
+
+    pub(crate) fn without(&self, permission: &str) -> Self {
+        let rules = self.rules.iter().filter(|rule| *rule != permission).cloned().collect();
+        Self { rules, ..self.clone() }
+    }
+}
