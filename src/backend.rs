@@ -47,6 +47,7 @@ use crate::record::StoredField;
 /// |---|---|
 /// | `memory://` | in this process: for tests, examples and single processes. Each `connect` makes a store of its own |
 /// | `redis://[user][:password@]host[:port][/db]` | on one Redis (7.0 or later) or Valkey (7.2 or later) server |
+/// | `rediss://[user][:password@]host[:port][/db]` | the same, over TLS, with the feature `tls` |
 /// | `unix:///path/to/redis.sock[?db=1&user=..&pass=..]` | the same, over a Unix socket |
 ///
 /// # Examples
@@ -187,7 +188,7 @@ impl Backend {
     }
 
     async fn ping(&self, limit: Duration) -> Result<(), Error> {
-        let advice = "check that the address is right and the server is up, or raise connect_timeout";
+        let advice = "check that the server is up and the URL right, rediss:// for TLS and redis:// without, or raise connect_timeout";
         let call = Call { limit, advice, while_open: WhileOpen::Passes, one_trip: true };
         step!(self, call, "connect", "to the cache", store => store.ping())
     }

@@ -5,6 +5,8 @@
 
 mod connect;
 mod script;
+#[cfg_attr(not(feature = "tls"), path = "redis/without_tls.rs")]
+mod tls;
 mod update;
 
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, S
 pub(super) use self::connect::Address;
 use self::connect::Shared;
 use self::script::{ABANDON, CLEAR_LEASE, FILL, INVALIDATE, RENEW, Script};
+pub(super) use self::tls::Tls;
 use self::update::Updates;
 use super::{Acquired, Cursor, Decide, Filled, Look, StepError, Steps, Swept, Token};
 use crate::entry::Entry;
@@ -240,6 +243,11 @@ fn is_forbidden(error: &RedisError) -> bool {
     error.code() == Some("NOPERM") || error.detail().is_some_and(|detail| IN_SCRIPT.iter().any(|s| detail.contains(s)))
 }
 
+/// Whether a server was there, and ended or garbled the conversation: so does one that expects TLS, or doesn't.
+fn is_cut_off(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Parse || (error.is_connection_dropped() && !error.is_connection_refusal())
+}
+
 fn is_wrong_type(error: &RedisError) -> bool {
     error.code() == Some("WRONGTYPE")
 }
@@ -269,9 +277,13 @@ impl From<RedisError> for StepError {
             }
             (_, Some("LOADING")) => "wait until the server has loaded its data",
             (ErrorKind::RESP3NotSupported, _) => "add ?protocol=resp2 to the URL",
+            _ if is_cut_off(&error) => {
+                "check that the server is up and the URL right, rediss:// for TLS and redis:// without"
+            }
             (ErrorKind::Io, _) => "check that a server runs there and can be reached",
             _ => "see the cause",
         };
+        let advice = tls::advice(&error).unwrap_or(advice);
         Self::Failed { advice, cause: error.to_string().into(), answered }
     }
 }

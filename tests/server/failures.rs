@@ -233,7 +233,8 @@ async fn a_url_that_makes_no_sense_is_refused() {
         ("redis://:secret/b@127.0.0.1", "%2F"),
         ("redis://user:secret@:6379", "makes no sense"),
         ("redis+cluster://127.0.0.1:6379", "not supported"),
-        ("rediss://user:secret@127.0.0.1", "not supported"),
+        ("rediss+cluster://user:secret@127.0.0.1", "not supported"),
+        ("rediss://:a@secret?b@127.0.0.1", "%3F"),
         ("user:secret@127.0.0.1", "no scheme"),
     ] {
         let text = refused(url).await;

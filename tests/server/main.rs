@@ -19,5 +19,6 @@ mod races;
 mod schedules;
 mod schema;
 mod stampede;
+mod tls;
 mod traffic;
 mod updates;

@@ -21,11 +21,12 @@ use super::update::{Connector, Updates};
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// Where a server is, and as whom to talk to it. Its `Display` is the place alone.
-pub(in crate::backend) struct Address(ConnectionInfo);
+pub(in crate::backend) struct Address(pub(super) ConnectionInfo);
 
 impl Address {
     pub(in crate::backend) fn parse(url: &str) -> Result<Self, String> {
         check_userinfo(url)?;
+        check_fragment(url)?;
         let mut info = url.into_connection_info().map_err(|error| without_detail(&error))?;
         let mut settings = info.redis_settings().clone();
         // With RESP3 the driver notices a cut connection while it is idle. A `protocol` in the URL is the user's choice.
@@ -43,7 +44,7 @@ impl Address {
 
 /// What stands before a `/`, `?` or `#` in a password would be taken for the host, and be shown.
 fn check_userinfo(url: &str) -> Result<(), String> {
-    let Some(rest) = url.strip_prefix("redis://") else {
+    let Some(rest) = url.strip_prefix("redis://").or_else(|| url.strip_prefix("rediss://")) else {
         return Ok(());
     };
     match rest.split_once(['/', '?', '#']) {
@@ -52,6 +53,14 @@ fn check_userinfo(url: &str) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// The driver knows one fragment, `#insecure`: any server would be trusted, with the password too.
+fn check_fragment(url: &str) -> Result<(), String> {
+    if url.starts_with("rediss://") && url.contains('#') {
+        return Err("nothing may follow a `#`; to trust a CA of your own, set tls_root_certificates".to_owned());
+    }
+    Ok(())
 }
 
 /// What the driver says about a URL, without what it quotes: a part of a query may be a password.
@@ -65,6 +74,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.addr() {
             ConnectionAddr::Unix(path) => write!(f, "unix://{}", path.display()),
+            address @ ConnectionAddr::TcpTls { .. } => write!(f, "rediss://{address}"),
             address => write!(f, "redis://{address}"),
         }
     }

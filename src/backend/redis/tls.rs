@@ -1,0 +1,158 @@
+//! TLS: the certificates of a backend, checked before the driver gets them.
+//!
+//! The driver looks at some of them only when it connects, and quotes what it can't read. Here a mistake is told at once,
+//! and never with a part of what was given: it may be a key.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::{fmt, io};
+
+use redis::{Client, ClientTlsConfig, ConnectionAddr, RedisError, TlsCertificates};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::{Error as PemError, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
+
+use super::connect::Address;
+
+const ROOT_CERTIFICATES: &str = "tls_root_certificates";
+const CLIENT_CERTIFICATE: &str = "tls_client_certificate";
+const CLIENT_KEY: &str = "the key of tls_client_certificate";
+
+/// Whom to trust, and as whom to show up. All of it is PEM text.
+#[derive(Clone, Default)]
+pub(in crate::backend) struct Tls {
+    root_certificates: Option<Vec<u8>>,
+    client_certificate: Option<ClientCertificate>,
+}
+
+#[derive(Clone)]
+struct ClientCertificate {
+    chain: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl Tls {
+    pub(in crate::backend) fn set_root_certificates(&mut self, pem: Vec<u8>) {
+        self.root_certificates = Some(pem);
+    }
+
+    pub(in crate::backend) fn set_client_certificate(&mut self, chain: Vec<u8>, key: Vec<u8>) {
+        self.client_certificate = Some(ClientCertificate { chain, key });
+    }
+
+    /// Refuses certificates that a connection of this scheme would not use.
+    pub(in crate::backend) fn check(&self, scheme: &str) -> Result<(), String> {
+        let setting = match self {
+            _ if scheme == "rediss" => return Ok(()),
+            Self { root_certificates: Some(_), .. } => ROOT_CERTIFICATES,
+            Self { client_certificate: Some(_), .. } => CLIENT_CERTIFICATE,
+            _ => return Ok(()),
+        };
+        Err(format!("{setting} is set, but {scheme}:// does not encrypt: write rediss://, or leave the setting out"))
+    }
+
+    /// Adds the certificates to an address.
+    pub(in crate::backend) fn secure(&self, address: Address) -> Result<Address, String> {
+        let ConnectionAddr::TcpTls { host, .. } = address.0.addr() else {
+            return Ok(address);
+        };
+        ServerName::try_from(host.as_str()).map_err(|_| format!("`{host}` can't be the name in a certificate"))?;
+        // Where no provider was chosen and several are compiled in, `rustls` would panic.
+        if CryptoProvider::get_default().is_none() {
+            // It fails when another thread has just chosen one, which is as good.
+            let _ = ring::default_provider().install_default();
+        }
+        if let Some(pem) = &self.root_certificates {
+            check_roots(pem)?;
+        }
+        if let Some(certificate) = &self.client_certificate {
+            certificate.check()?;
+        }
+        let certificates = TlsCertificates {
+            client_tls: self.client_certificate.clone().map(ClientCertificate::into_driver),
+            root_cert: self.root_certificates.clone(),
+        };
+        let client = Client::build_with_tls(address.0, certificates);
+        // Its reasons may quote the PEM text; all that it can object to was checked above.
+        let client = client.map_err(|_| "the driver can't use these certificates".to_owned())?;
+        Ok(Address(client.get_connection_info().clone()))
+    }
+}
+
+impl ClientCertificate {
+    fn check(&self) -> Result<(), String> {
+        let chain = certificates(CLIENT_CERTIFICATE, &self.chain)?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| match error {
+            PemError::NoItemsFound => format!("{CLIENT_KEY} is no PEM text with an unencrypted private key in it"),
+            error => unreadable(CLIENT_KEY, &error),
+        })?;
+        let config = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
+        match config.with_client_auth_cert(chain, key) {
+            Ok(_) => Ok(()),
+            Err(rustls::Error::InconsistentKeys(_)) => Err(format!("{CLIENT_KEY} belongs to another certificate")),
+            Err(error) => Err(format!("{CLIENT_CERTIFICATE} or its key can't be used: {error}")),
+        }
+    }
+
+    fn into_driver(self) -> ClientTlsConfig {
+        ClientTlsConfig { client_cert: self.chain, client_key: self.key }
+    }
+}
+
+/// What to do about an error, if it is one of TLS.
+pub(super) fn advice(error: &RedisError) -> Option<&'static str> {
+    let source: &Arc<dyn StdError + Send + Sync> = error.source()?.downcast_ref()?;
+    let failure: &rustls::Error = source.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()?;
+    Some(match failure {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "set tls_root_certificates to the CA that the server's certificate comes from"
+        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "write the host into the URL as the server's certificate names it",
+        rustls::Error::InvalidCertificate(_) => "give the server a certificate that is valid",
+        rustls::Error::AlertReceived(_) => {
+            "set tls_client_certificate to one that the server accepts, if it wants one; else see the cause"
+        }
+        _ => "see the cause, and check that the URL is right, rediss:// for TLS and redis:// without",
+    })
+}
+
+fn check_roots(pem: &[u8]) -> Result<(), String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(ROOT_CERTIFICATES, pem)? {
+        let added = roots.add(certificate);
+        added.map_err(|_| format!("{ROOT_CERTIFICATES} holds a certificate that is damaged, or of an unknown kind"))?;
+    }
+    Ok(())
+}
+
+fn certificates(setting: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(format!("{setting} is no PEM text with a certificate in it")),
+        Ok(found) => Ok(found),
+        Err(error) => Err(unreadable(setting, &error)),
+    }
+}
+
+fn unreadable(setting: &str, error: &PemError) -> String {
+    let mistake = match error {
+        PemError::MissingSectionEnd { .. } => "a section has no END line",
+        PemError::IllegalSectionStart { .. } => "the line that begins a section is not well formed",
+        PemError::Base64Decode(_) => "a section is not well-formed base64",
+        _ => "it can't be read",
+    };
+    format!("{setting} is no well-formed PEM text: {mistake}")
+}
+
+/// Whether the certificates are set, without any of them.
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("root_certificates", &self.root_certificates.is_some())
+            .field("client_certificate", &self.client_certificate.is_some())
+            .finish()
+    }
+}

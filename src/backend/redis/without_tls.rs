@@ -1,0 +1,25 @@
+//! What stands in for `tls.rs` in a build without the feature: there is nothing to set, and `rediss://` is refused.
+
+use redis::RedisError;
+
+use super::connect::Address;
+
+#[derive(Debug, Clone, Default)]
+pub(in crate::backend) struct Tls {}
+
+impl Tls {
+    pub(in crate::backend) fn check(&self, scheme: &str) -> Result<(), String> {
+        if scheme == "rediss" {
+            return Err("rediss:// needs TLS: switch on the feature `tls` of cache-aside".to_owned());
+        }
+        Ok(())
+    }
+
+    pub(in crate::backend) fn secure(&self, address: Address) -> Result<Address, String> {
+        Ok(address)
+    }
+}
+
+pub(super) fn advice(_error: &RedisError) -> Option<&'static str> {
+    None
+}
