@@ -248,6 +248,21 @@ fn is_cut_off(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Parse || (error.is_connection_dropped() && !error.is_connection_refusal())
 }
 
+/// Whether the server doesn't know the command that begins RESP3; the driver takes notice of what old ones say alone.
+fn knows_no_hello(error: &RedisError) -> bool {
+    const UNKNOWN: &str = "unknown command 'HELLO'";
+    error.kind() == ErrorKind::RESP3NotSupported || error.detail().is_some_and(|detail| detail.starts_with(UNKNOWN))
+}
+
+/// What the server says, without the arguments of a command that it doesn't know: HELLO's hold the password.
+fn without_arguments(error: &RedisError) -> String {
+    let mut text = error.to_string();
+    if let Some(end) = text.find(", with args beginning with") {
+        text.truncate(end);
+    }
+    text
+}
+
 fn is_wrong_type(error: &RedisError) -> bool {
     error.code() == Some("WRONGTYPE")
 }
@@ -276,7 +291,7 @@ impl From<RedisError> for StepError {
                 "this is a node of a cluster, which this release does not support: connect to a single server"
             }
             (_, Some("LOADING")) => "wait until the server has loaded its data",
-            (ErrorKind::RESP3NotSupported, _) => "add ?protocol=resp2 to the URL",
+            _ if knows_no_hello(&error) => "add ?protocol=resp2 to the URL",
             _ if is_cut_off(&error) => {
                 "check that the server is up and the URL right, rediss:// for TLS and redis:// without"
             }
@@ -284,6 +299,6 @@ impl From<RedisError> for StepError {
             _ => "see the cause",
         };
         let advice = tls::advice(&error).unwrap_or(advice);
-        Self::Failed { advice, cause: error.to_string().into(), answered }
+        Self::Failed { advice, cause: without_arguments(&error).into(), answered }
     }
 }

@@ -18,6 +18,7 @@ mod quickstart;
 mod races;
 mod schedules;
 mod schema;
+mod secrets;
 mod stampede;
 mod tls;
 mod traffic;

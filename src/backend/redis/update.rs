@@ -17,7 +17,7 @@ use redis::{ServerErrorKind, Value};
 use tokio::sync::Mutex;
 
 use super::connect::Generation;
-use super::{entry, hgetall, millis, replies};
+use super::{entry, hgetall, millis, replies, without_arguments};
 use crate::backend::{Decide, Decision, StepError};
 use crate::key::Key;
 
@@ -104,7 +104,8 @@ impl Updates {
             Ok(Value::Nil) => Attempt::Again,
             Ok(_) => Attempt::Done(applies),
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::ExecAbort) => {
-                tracing::warn!(keys = key.prefix(), %error, "the server refuses an update: the entry is invalidated");
+                let error = without_arguments(&error);
+                tracing::warn!(keys = key.prefix(), error, "the server refuses an update: the entry is invalidated");
                 return Ok(Attempt::Refused);
             }
             Err(error) => return Err(error.into()),
