@@ -112,7 +112,7 @@ async fn passwords_show_nowhere() {
             server.restart().await;
         }
     }
-    assert!(shown.holds("the cache is out of reach"), "the traces are captured");
+    assert!(shown.holds("a step on the cache failed"), "the traces are captured");
     shown.hides(&[PASSWORD, WRONG_PASSWORD]);
 }
 
