@@ -33,7 +33,7 @@ use self::pending::{Pending, Write};
 use self::redis::Redis;
 #[cfg(feature = "__proof")]
 pub use self::rig::{Moment, Point, Rig, Step};
-pub(crate) use self::steps::{Acquired, Cursor, Decide, Decision, Filled, Look, StepError, Steps, Swept, Token};
+pub(crate) use self::steps::{Acquired, Cursor, Decide, Decision, Filled, Look, Position, StepError, Steps, Swept, Token};
 use crate::entry::Entry;
 use crate::error::{Cause, Error};
 use crate::key::Key;

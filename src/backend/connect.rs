@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::memory::Memory;
-use super::redis::{Address, Redis, Tls};
+use super::redis::{Address, Limits, Redis, Tls};
 use super::{Backend, Settings, Store, check_runtime};
 use crate::defaults;
 use crate::error::Error;
@@ -173,6 +173,7 @@ impl BackendBuilder {
         }
         let max_entries = at_least_one("max_entries", self.max_entries)?;
         let update_connections = at_least_one("update_connections", self.update_connections)?;
+        let limits = Limits { operation_timeout, connect_timeout: self.connect_timeout, update_connections };
         let scheme = scheme(&self.url)?;
         self.tls.check(scheme).map_err(Error::config)?;
         let (store, address) = match scheme {
@@ -180,22 +181,36 @@ impl BackendBuilder {
                 check_memory_url(&self.url)?;
                 (Store::Memory(Arc::new(Memory::new(max_entries))), "memory://".to_owned())
             }
+            "redis+cluster" | "rediss+cluster" => self.cluster(limits)?,
             _ => {
                 let address = Address::parse(&self.url).map_err(|mistake| self.bad_url(&mistake))?;
                 let address = self.tls.secure(address).map_err(Error::config)?;
                 let shown = address.to_string();
-                let redis = Redis::new(address, operation_timeout, self.connect_timeout, update_connections)
-                    .map_err(|mistake| self.bad_url(&mistake))?;
+                let redis = Redis::new(address, limits).map_err(|mistake| self.bad_url(&mistake))?;
                 (Store::Redis(Arc::new(redis)), shown)
             }
         };
         Ok(Backend::new(store, address, self.settings))
     }
 
+    #[cfg(feature = "cluster")]
+    fn cluster(&self, limits: Limits) -> Result<(Store, String), Error> {
+        let addresses = Address::parse_cluster(&self.url).map_err(|mistake| self.bad_url(&mistake))?;
+        let shown = Address::show_cluster(&addresses);
+        let secured = addresses.into_iter().map(|address| self.tls.secure(address)).collect::<Result<_, _>>();
+        let redis = Redis::cluster(secured.map_err(Error::config)?, limits).map_err(|mistake| self.bad_url(&mistake))?;
+        Ok((Store::Redis(Arc::new(redis)), shown))
+    }
+
+    #[cfg(not(feature = "cluster"))]
+    fn cluster(&self, _limits: Limits) -> Result<(Store, String), Error> {
+        Err(Error::config("redis+cluster:// needs a feature: switch on `cluster` of cache-aside"))
+    }
+
     fn bad_url(&self, mistake: &str) -> Error {
         let shown = without_secrets(&self.url);
         Error::config(format!(
-            "the cache URL `{shown}` makes no sense: {mistake}; write redis[s]://host:6379/0 or unix:///path"
+            "the cache URL `{shown}` makes no sense: {mistake}; write redis[s]://host:6379/0, redis[s]+cluster://host:6379,host:6379 or unix:///path"
         ))
     }
 }
@@ -218,11 +233,12 @@ fn at_least_one(setting: &str, count: usize) -> Result<NonZeroUsize, Error> {
 }
 
 fn scheme(url: &str) -> Result<&str, Error> {
-    const KNOWN: &str = "write memory://, redis://host:6379, rediss://host:6379 or unix:///path/to/redis.sock";
+    const KNOWN: &str = "write memory://, redis://host:6379, redis+cluster://host:6379,host:6379, or unix:///path/to/redis.sock; \
+         rediss:// and rediss+cluster:// for TLS";
     let shown = without_secrets(url);
     match url.split_once("://") {
-        Some((scheme @ ("memory" | "redis" | "rediss" | "unix"), _)) => Ok(scheme),
-        Some((scheme @ ("redis+cluster" | "redis+sentinel" | "rediss+cluster" | "rediss+sentinel"), _)) => {
+        Some((scheme @ ("memory" | "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "unix"), _)) => Ok(scheme),
+        Some((scheme @ ("redis+sentinel" | "rediss+sentinel"), _)) => {
             Err(Error::config(format!("{scheme}:// is not supported by this release: {KNOWN}")))
         }
         Some(_) => Err(Error::config(format!("the cache URL `{shown}` has an unknown scheme: {KNOWN}"))),

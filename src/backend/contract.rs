@@ -1,10 +1,11 @@
-//! The contract's test suite: what `Steps` promises, on the embedded backend and on three real servers,
+//! The contract's test suite: what `Steps` promises, on the embedded backend, on three real servers, and on clusters;
 //! there as a user with the least access: all that the library sends is in the ACL of `docs/operations.md`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use self::clusters::Cluster;
 use self::harness::{Flavor, Server};
 use self::least_access::Access;
 use super::{Backend, Decision, Filled, Token};
@@ -14,6 +15,9 @@ use crate::error::Error;
 use crate::key::{Key, KeySpace};
 use crate::record::StoredField;
 
+#[path = "../../tests/server/clusters.rs"]
+#[allow(dead_code, reason = "this suite needs only a part of it")]
+mod clusters;
 #[path = "../../tests/server/harness.rs"]
 #[allow(dead_code, reason = "this suite needs only a part of it")]
 mod harness;
@@ -24,8 +28,11 @@ mod least_access;
 const LEASE: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(20);
 
-/// Runs a test on every backend, with a key that nobody else uses.
+/// Runs a test on every backend, with a key that nobody else uses; or, once more, on a cluster.
 async fn on_every_backend(test: impl AsyncFn(Backend, Key)) {
+    if let Some(url) = clusters::once_more_on().await {
+        return test(connect(&url).await, key("any")).await;
+    }
     test(connect("memory://").await, key("any")).await;
     for flavor in Flavor::ALL {
         let server = start(flavor).await;
@@ -413,4 +420,20 @@ async fn sweeps_out_the_leases_of_lost_loads() {
         tokio::time::advance(LEASE / 500).await;
     }
     assert!(memory.leases() <= 1024, "{}", memory.leases());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn holds_on_a_cluster_while_slots_move_and_after_a_failover() {
+    let any = key("any");
+    for flavor in Flavor::OF_CLUSTERS {
+        println!("on a cluster of {flavor:?}");
+        let mut cluster = Cluster::start(flavor).await;
+        for server in &cluster.servers {
+            Access::documented_in_clusters().grant(server).await;
+        }
+        let suite = ["backend::contract::", "--skip", "holds_on_a_cluster"];
+        cluster.while_moving(any.as_str(), cluster.run_tests(&suite)).await;
+        cluster.fail_over(any.as_str()).await;
+        cluster.run_tests(&suite).await;
+    }
 }

@@ -1,10 +1,14 @@
-//! The Redis backend: the protocol's steps on one Redis or Valkey server.
+//! The Redis backend: the protocol's steps on a Redis or Valkey server, or on a cluster of them.
 //!
-//! All steps but one share a pipelined connection that reconnects by itself. `update` needs WATCH, whose state belongs
-//! to the connection: it has connections of its own (`redis/update.rs`). The driver's types stay in here.
+//! All steps but one share a pipelined connection to each server, that reconnects by itself. `update` needs WATCH, whose
+//! state belongs to the connection: it has connections of its own (`redis/update.rs`). The driver's types stay in here.
 
+#[cfg(feature = "cluster")]
+mod cluster;
 mod connect;
+mod node;
 mod script;
+mod servers;
 #[cfg_attr(not(feature = "tls"), path = "redis/without_tls.rs")]
 mod tls;
 mod update;
@@ -12,71 +16,86 @@ mod update;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, ServerErrorKind, Value};
+use tokio::time::Instant;
 
+#[cfg(feature = "cluster")]
+use self::cluster::Cluster;
 pub(super) use self::connect::Address;
-use self::connect::Shared;
+pub(super) use self::node::Limits;
+use self::node::Node;
 use self::script::{ABANDON, CLEAR_LEASE, FILL, INVALIDATE, RENEW, Script};
+use self::servers::Servers;
 pub(super) use self::tls::Tls;
 use self::update::Updates;
-use super::{Acquired, Cursor, Decide, Filled, Look, StepError, Steps, Swept, Token};
+use super::{Acquired, Cursor, Decide, Filled, Look, Position, StepError, Steps, Swept, Token};
 use crate::entry::Entry;
 use crate::key::Key;
 use crate::record::StoredField;
 
 /// What PTTL reports of a key without a lifetime.
 const NO_LIFETIME: i64 = -1;
+/// Until a step is tried again whose two keys are at two servers, as long as their hash slot moves.
+const PAUSE_OF_MOVE: Duration = Duration::from_millis(5);
 
 pub(super) struct Redis {
-    shared: Shared,
+    servers: Servers,
     updates: Updates,
+    operation_timeout: Duration,
 }
 
 impl Redis {
+    /// Prepares the connections to one server; none is made yet.
+    pub(super) fn new(address: Address, limits: Limits) -> Result<Self, String> {
+        Ok(Self::on(Servers::One(Arc::new(Node::new(address, limits)?)), limits))
+    }
+
+    /// The same for the cluster that these servers belong to.
+    #[cfg(feature = "cluster")]
+    pub(super) fn cluster(seeds: Vec<Address>, limits: Limits) -> Result<Self, String> {
+        Ok(Self::on(Servers::Cluster(Arc::new(Cluster::new(seeds, limits)?)), limits))
+    }
+
+    fn on(servers: Servers, limits: Limits) -> Self {
+        let operation_timeout = limits.operation_timeout;
+        Self { servers, updates: Updates::new(operation_timeout), operation_timeout }
+    }
+
     /// Says that a step got no answer within its limit.
     pub(super) fn timed_out(&self, limit: Duration) {
-        self.shared.timed_out(limit);
+        self.servers.timed_out(limit);
     }
 
     /// How many connections of updates are in use, and how many are idle.
     pub(super) fn update_connections(&self) -> (usize, usize) {
-        self.updates.connections()
+        let used = |(in_use, idle), node: Arc<Node>| {
+            let status = node.updates.status();
+            (in_use + status.size.saturating_sub(status.available), idle + status.available)
+        };
+        self.servers.known_primaries().into_iter().fold((0, 0), used)
     }
 
-    async fn run<R: FromRedisValue>(&self, command: &Cmd) -> RedisResult<R> {
-        let mut connection = self.shared.connection();
-        let reply = command.query_async(&mut connection.manager).await;
-        self.shared.check(&connection, reply.as_ref().err());
-        reply
+    async fn run<R: FromRedisValue>(&self, key: &Key, command: &Cmd) -> RedisResult<R> {
+        Ok(R::from_redis_value(self.servers.run(key, command).await?)?)
     }
 
     /// Runs a command that may be carried out twice: a connection that was cut while idle is noticed by its first use.
-    async fn run_idempotent<R: FromRedisValue>(&self, command: &Cmd) -> RedisResult<R> {
-        match self.run(command).await {
-            Err(error) if error.is_connection_dropped() => self.run(command).await,
+    async fn run_idempotent<R: FromRedisValue>(&self, key: &Key, command: &Cmd) -> RedisResult<R> {
+        match self.run(key, command).await {
+            Err(error) if error.is_connection_dropped() => self.run(key, command).await,
             reply => reply,
         }
     }
 
-    /// Runs the commands in one round trip, each with a result of its own.
-    async fn run_all(&self, commands: &mut Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
-        let mut connection = self.shared.connection();
-        let replies = commands.ignore_errors().query_async(&mut connection.manager).await;
-        let replies: Vec<RedisResult<Value>> =
-            replies.inspect_err(|error| self.shared.check(&connection, Some(error)))?;
-        self.shared.check(&connection, replies.iter().find_map(|reply| reply.as_ref().err()));
-        Ok(replies)
-    }
-
-    async fn run_script(&self, script: &Script, keys: &[&str], args: &[&[u8]]) -> RedisResult<bool> {
+    async fn run_script(&self, script: &Script, key: &Key, keys: &[&str], args: &[&[u8]]) -> RedisResult<bool> {
         let reply = if script.is_idempotent {
-            self.run_idempotent(&script.by_hash(keys, args)).await
+            self.run_idempotent(key, &script.by_hash(keys, args)).await
         } else {
-            self.run(&script.by_hash(keys, args)).await
+            self.run(key, &script.by_hash(keys, args)).await
         };
         match reply {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.run(&script.by_text(keys, args)).await
+                self.run(key, &script.by_text(keys, args)).await
             }
             reply => reply,
         }
@@ -85,11 +104,11 @@ impl Redis {
 
 impl Steps for Redis {
     async fn ping(&self) -> Result<(), StepError> {
-        Ok(self.run(&redis::cmd("PING")).await?)
+        Ok(self.servers.ping().await?)
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Entry>, StepError> {
-        Ok(entry(self.run_idempotent(&hgetall(key)).await)?)
+        Ok(entry(self.run_idempotent(key, &hgetall(key)).await)?)
     }
 
     async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, StepError> {
@@ -99,7 +118,7 @@ impl Steps for Redis {
             commands.cmd("SET").arg(&lock).arg(&token.0).arg("NX").arg("GET").arg("PX").arg(millis(lease));
             commands.add_command(hgetall(key));
             commands.cmd("PTTL").arg(&lock);
-            let [held, found, lease_left] = replies(self.run_all(&mut commands).await?)?;
+            let [held, found, lease_left] = replies(self.servers.run_all(key, commands).await?)?;
             let lease_left = lease_left?;
             let (granted, is_lease) = match held {
                 Ok(Value::Nil) => (true, true),
@@ -110,7 +129,7 @@ impl Steps for Redis {
             };
             if !is_lease {
                 // Nobody would ever release it.
-                self.run_script(&CLEAR_LEASE, &[&lock], &[]).await?;
+                self.run_script(&CLEAR_LEASE, key, &[&lock], &[]).await?;
                 continue;
             }
             let busy_for = if granted { None } else { remaining(&lease_left) };
@@ -120,7 +139,7 @@ impl Steps for Redis {
 
     async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, StepError> {
         let lease = millis(lease);
-        Ok(self.run_script(&RENEW, &[&key.lock()], &[token.0.as_bytes(), lease.as_bytes()]).await?)
+        Ok(self.run_script(&RENEW, key, &[&key.lock()], &[token.0.as_bytes(), lease.as_bytes()]).await?)
     }
 
     async fn fill(
@@ -133,22 +152,37 @@ impl Steps for Redis {
         let ttl = millis(ttl);
         let mut args = vec![token.0.as_bytes(), ttl.as_bytes()];
         args.extend(fields.iter().flat_map(|(name, value)| [&**name, value.as_slice()]));
-        let stored = self.run_script(&FILL, &[key.as_str(), &key.lock()], &args).await?;
-        Ok(if stored { Filled::Accepted } else { Filled::Fenced })
+        let given_up = Instant::now() + self.operation_timeout / 2;
+        loop {
+            match self.run_script(&FILL, key, &[key.as_str(), &key.lock()], &args).await {
+                Ok(stored) => return Ok(if stored { Filled::Accepted } else { Filled::Fenced }),
+                Err(error) if is_on_the_move(&error) && Instant::now() < given_up => {
+                    tokio::time::sleep(PAUSE_OF_MOVE).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     async fn abandon(&self, key: &Key, token: &Token) -> Result<(), StepError> {
         // By text at once: on a server that is late, nobody would be there any more to answer "no such script".
         let command = ABANDON.by_text(&[&key.lock()], &[token.0.as_bytes()]);
-        Ok(self.run_idempotent(&command).await?)
+        Ok(self.run_idempotent(key, &command).await?)
     }
 
     async fn invalidate(&self, key: &Key) -> Result<bool, StepError> {
-        Ok(self.run_script(&INVALIDATE, &[key.as_str(), &key.lock()], &[]).await?)
+        match self.run_script(&INVALIDATE, key, &[key.as_str(), &key.lock()], &[]).await {
+            Err(error) if is_on_the_move(&error) => {
+                // Each by itself. A load that begins in between has read what this invalidation is about.
+                revoke(&self.servers, key).await?;
+                Ok(self.run_idempotent(key, redis::cmd("DEL").arg(key.as_str())).await?)
+            }
+            reply => Ok(reply?),
+        }
     }
 
     async fn update(&self, key: &Key, decide: &mut Decide<'_>) -> Result<bool, StepError> {
-        match self.updates.run(key, decide).await? {
+        match self.updates.run(&self.servers, key, decide).await? {
             Some(applied) => Ok(applied),
             // Without memory for a transaction, deleting works all the same.
             None => self.invalidate(key).await.map(|_was_there| false),
@@ -159,24 +193,35 @@ impl Steps for Redis {
         let mut commands = redis::pipe();
         commands.add_command(hgetall(key));
         commands.cmd("PTTL").arg(key.as_str()).cmd("PTTL").arg(key.lock());
-        let [found, ttl, lease_ttl] = replies(self.run_all(&mut commands).await?)?;
+        let [found, ttl, lease_ttl] = replies(self.servers.run_all(key, commands).await?)?;
         Ok(Look { entry: entry(found)?, ttl: remaining(&ttl?), lease_ttl: remaining(&lease_ttl?) })
     }
 
     async fn sweep(&self, prefix: &str, swept: Swept, cursor: Cursor) -> Result<Cursor, StepError> {
         const KEYS_AT_A_TIME: u32 = 500;
-        // No part of a prefix means anything to a pattern.
-        let pattern = match swept {
-            Swept::Leases => format!("{{{prefix}*}}:lock"),
-            Swept::Entries => format!("{prefix}*"),
+        let servers = self.servers.primaries().await?;
+        let generation = self.servers.generation();
+        let Position { server, at, .. } = cursor.unwrap_or(Position { server: 0, at: 0, generation });
+        let Some(node) = servers.get(server).filter(|_| cursor.is_none_or(|cursor| cursor.generation == generation))
+        else {
+            return Err(changed_meanwhile());
         };
         let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor.unwrap_or(0)).arg("MATCH").arg(pattern).arg("COUNT").arg(KEYS_AT_A_TIME);
-        let (next, found): (u64, Vec<Vec<u8>>) = self.run_idempotent(&scan).await?;
-        if !found.is_empty() {
-            self.run_idempotent::<()>(redis::cmd("DEL").arg(found)).await?;
+        scan.arg(at).arg("MATCH").arg(pattern(prefix, swept)).arg("COUNT").arg(KEYS_AT_A_TIME);
+        let reply = redis::from_redis_value(node.run(&scan).await?);
+        let (next, found): (u64, Vec<Vec<u8>>) = reply.map_err(RedisError::from)?;
+        let mut deletions = redis::pipe();
+        for key in found.iter().filter(|key| is_of_type(key, prefix, swept)) {
+            deletions.cmd("DEL").arg(key);
         }
-        Ok((next != 0).then_some(next))
+        for deleted in node.run_all(deletions).await? {
+            deleted?;
+        }
+        let (server, at) = if next == 0 { (server + 1, 0) } else { (server, next) };
+        if server < servers.len() {
+            return Ok(Some(Position { server, at, generation }));
+        }
+        if self.servers.stood_still(generation).await? { Ok(None) } else { Err(changed_meanwhile()) }
     }
 }
 
@@ -187,16 +232,17 @@ impl super::rig::Bare for Redis {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (&**name, value.as_slice())).collect();
         commands.cmd("DEL").arg(key.as_str()).cmd("HSET").arg(key.as_str()).arg(fields);
         commands.cmd("PEXPIRE").arg(key.as_str()).arg(millis(ttl));
-        let [_, set, _] = replies(self.run_all(commands.atomic()).await?)?;
+        commands.atomic();
+        let [_, set, _] = replies(self.servers.run_all(key, commands).await?)?;
         Ok(set.map(drop)?)
     }
 
     async fn delete_entry(&self, key: &Key) -> Result<bool, StepError> {
-        Ok(self.run(redis::cmd("DEL").arg(key.as_str())).await?)
+        Ok(self.run(key, redis::cmd("DEL").arg(key.as_str())).await?)
     }
 
     async fn delete_lease(&self, key: &Key) -> Result<(), StepError> {
-        Ok(self.run(redis::cmd("DEL").arg(key.lock())).await?)
+        Ok(self.run(key, redis::cmd("DEL").arg(key.lock())).await?)
     }
 }
 
@@ -208,6 +254,43 @@ fn hgetall(key: &Key) -> Cmd {
 
 fn millis(duration: Duration) -> String {
     duration.as_millis().to_string()
+}
+
+/// Deletes the lease alone.
+async fn revoke(servers: &Servers, key: &Key) -> RedisResult<()> {
+    servers.run(key, redis::cmd("DEL").arg(key.lock())).await.map(drop)
+}
+
+/// Whether a server says that another has the key, or one of two keys.
+fn is_elsewhere(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::Moved) || is_on_the_move(error)
+}
+
+/// Whether a server says that the keys' slot is on its way to another, so that each may be at either.
+fn is_on_the_move(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(ServerErrorKind::Ask | ServerErrorKind::TryAgain))
+}
+
+/// What finds the keys of a type, and more. No part of a prefix means anything to a pattern.
+fn pattern(prefix: &str, swept: Swept) -> String {
+    match swept {
+        Swept::Leases => format!("{{{prefix}*}}:lock"),
+        Swept::Entries => format!("{prefix}*"),
+    }
+}
+
+/// Whether a key has the prefix and an id: not those of a namespace that is called as an entity without one.
+fn is_of_type(key: &[u8], prefix: &str, swept: Swept) -> bool {
+    let key = match swept {
+        Swept::Leases => key.strip_prefix(b"{").and_then(|key| key.strip_suffix(b"}:lock")),
+        Swept::Entries => Some(key),
+    };
+    key.and_then(|key| key.strip_prefix(prefix.as_bytes())).is_some_and(|id| !id.contains(&b':'))
+}
+
+fn changed_meanwhile() -> StepError {
+    let cause = "another server has taken over, or hash slots are moving".into();
+    StepError::Failed { advice: "it is tried again", cause, answered: true }
 }
 
 /// What HGETALL says is there: an empty hash is no entry, and an error about the type is an entry nobody can read.
@@ -287,8 +370,10 @@ impl From<RedisError> for StepError {
             _ if is_forbidden(&error) => "allow the user these commands and keys in the server's ACL",
             (_, Some("READONLY")) => "connect to the primary, this is a replica",
             (_, Some("OOM")) => "raise the server's maxmemory, or set an eviction policy such as allkeys-lru",
-            (_, Some("MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT")) => {
-                "this is a node of a cluster, which this release does not support: connect to a single server"
+            (_, Some("TRYAGAIN")) => "wait until the cluster has moved the key's hash slot",
+            (_, Some("CLUSTERDOWN")) => "see `CLUSTER INFO`: the cluster has lost a primary, or hash slots",
+            (_, Some("MOVED" | "ASK" | "CROSSSLOT")) => {
+                "this is a server of a cluster: write redis+cluster://, with the feature `cluster`"
             }
             (_, Some("LOADING")) => "wait until the server has loaded its data",
             _ if knows_no_hello(&error) => "add ?protocol=resp2 to the URL",

@@ -79,7 +79,17 @@ pub(crate) enum Swept {
 }
 
 /// Where a sweep goes on; `None`: at its beginning, or after its end.
-pub(crate) type Cursor = Option<u64>;
+pub(crate) type Cursor = Option<Position>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// The server, by its number.
+    pub(super) server: usize,
+    /// What that server calls the place.
+    pub(super) at: u64,
+    /// The number of the connections and of the topology that this belongs to: others have other places.
+    pub(super) generation: u64,
+}
 
 /// The steps of the protocol. K is the entry at the data key, L the lease at the lock key.
 pub(crate) trait Steps {

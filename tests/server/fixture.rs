@@ -10,6 +10,7 @@ use cache_aside::{Backend, BoxError, Cache, CacheBuilder, Cacheable, Error, Look
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use crate::clusters;
 use crate::harness::{Flavor, Server};
 
 #[derive(Debug, Clone, PartialEq, Cacheable)]
@@ -27,8 +28,11 @@ pub(crate) fn loaf(stock: u32) -> Product {
     Product { id: "p-001".into(), name: "Sourdough Loaf".into(), price_cents: 650, stock, note: None }
 }
 
-/// Runs a test on the embedded backend and on one server of each flavor.
+/// Runs a test on the embedded backend and on one server of each flavor; or, once more, on a cluster.
 pub(crate) async fn on_every_backend(test: impl AsyncFn(Backend)) {
+    if let Some(url) = clusters::once_more_on().await {
+        return test(connect(&url).await).await;
+    }
     test(connect("memory://").await).await;
     for flavor in Flavor::ALL {
         println!("on {flavor:?}");

@@ -40,6 +40,9 @@ pub(crate) enum Flavor {
 impl Flavor {
     pub(crate) const ALL: [Flavor; 3] = [Flavor::Redis70, Flavor::Redis82, Flavor::Valkey91];
 
+    /// Those that the suite forms clusters of.
+    pub(crate) const OF_CLUSTERS: [Flavor; 2] = [Flavor::Redis70, Flavor::Valkey91];
+
     fn binary(self) -> PathBuf {
         let servers = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers");
         match self {
@@ -192,6 +195,11 @@ impl Server {
             }
             sleep(POLL).await;
         }
+    }
+
+    /// Whether it has not been killed.
+    pub(crate) fn is_running(&self) -> bool {
+        answers_ping(self.dir.path())
     }
 
     fn ended(&mut self) -> Option<ExitStatus> {

@@ -16,14 +16,18 @@ pub(crate) struct Access {
 
 impl Access {
     pub(crate) fn documented() -> Self {
-        let mut lines = DOCUMENT.lines().filter_map(|line| line.strip_prefix(COMMAND));
-        let mut words = lines.next().expect("the document has the line").split_whitespace().map(String::from);
-        assert_eq!(lines.next(), None, "the document has one such line");
-        let user = words.next().expect("the line names a user");
-        let rules: Vec<String> = words.collect();
+        let [(user, rules), _] = lines();
         let password =
             rules.iter().find_map(|rule| rule.strip_prefix('>')).expect("the line has a password").to_owned();
         Self { user, password, rules }
+    }
+
+    /// The same with what is needed in a cluster besides.
+    pub(crate) fn documented_in_clusters() -> Self {
+        let [_, (_, more)] = lines();
+        let mut access = Self::documented();
+        access.rules.extend(more);
+        access
     }
 
     /// Makes the user on a server, instead of one of the same name.
@@ -38,7 +42,7 @@ impl Access {
     pub(crate) fn url(&self, url: &str) -> String {
         let Self { user, password, .. } = self;
         match url.split_once("://") {
-            Some((scheme @ ("redis" | "rediss"), rest)) => format!("{scheme}://{user}:{password}@{rest}"),
+            Some((scheme @ ("redis" | "rediss" | "redis+cluster"), rest)) => format!("{scheme}://{user}:{password}@{rest}"),
             Some(("unix", path)) => format!("unix://{path}?user={user}&pass={password}"),
             _ => url.to_owned(),
         }
@@ -53,4 +57,14 @@ impl Access {
         let rules = self.rules.iter().filter(|rule| *rule != permission).cloned().collect();
         Self { rules, ..self.clone() }
     }
+}
+
+/// The users and their rules, as the document gives them: first on any server, then in clusters besides.
+fn lines() -> [(String, Vec<String>); 2] {
+    let lines = DOCUMENT.lines().filter_map(|line| line.strip_prefix(COMMAND));
+    let lines = lines.map(|line| {
+        let mut words = line.split_whitespace().map(String::from);
+        (words.next().expect("the line names a user"), words.collect())
+    });
+    lines.collect::<Vec<_>>().try_into().expect("the document has two such lines")
 }

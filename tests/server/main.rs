@@ -4,6 +4,8 @@
 mod access;
 mod bad_input;
 mod cancellation;
+mod cluster;
+mod clusters;
 mod failures;
 mod faults;
 mod fixture;

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -15,12 +14,11 @@ use redis::{
     RedisError, RedisResult,
 };
 
-use super::Redis;
-use super::update::{Connector, Updates};
 
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// Where a server is, and as whom to talk to it. Its `Display` is the place alone.
+#[derive(Clone)]
 pub(in crate::backend) struct Address(pub(super) ConnectionInfo);
 
 impl Address {
@@ -39,6 +37,54 @@ impl Address {
         let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
         info = info.set_redis_settings(settings).set_tcp_settings(tcp);
         Ok(Self(info))
+    }
+}
+
+#[cfg(feature = "cluster")]
+impl Address {
+    /// Reads a URL such as `redis+cluster://user:password@host:6379,host:6380`: one address for each host.
+    pub(in crate::backend) fn parse_cluster(url: &str) -> Result<Vec<Self>, String> {
+        let (scheme, rest) = url.split_once("+cluster://").ok_or("it is no URL of a cluster")?;
+        check_userinfo(&format!("{scheme}://{rest}"))?;
+        let (servers, settings) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let (user, hosts) = servers.rsplit_once('@').map_or(("", servers), |(user, hosts)| (user, hosts));
+        let at = if servers.contains('@') { "@" } else { "" };
+        let address = |host: &str| {
+            let address = Self::parse(&format!("{scheme}://{user}{at}{host}{settings}"))?;
+            if address.0.redis_settings().db() != 0 {
+                return Err("a cluster has the database 0 alone".to_owned());
+            }
+            Ok(address)
+        };
+        hosts.split(',').map(address).collect()
+    }
+
+    pub(in crate::backend) fn show_cluster(addresses: &[Self]) -> String {
+        let scheme = match addresses.first().map(|address| address.0.addr()) {
+            Some(ConnectionAddr::TcpTls { .. }) => "rediss",
+            _ => "redis",
+        };
+        let places: Vec<_> = addresses.iter().map(|address| address.0.addr().to_string()).collect();
+        format!("{scheme}+cluster://{}", places.join(","))
+    }
+
+    /// The same at another place.
+    pub(super) fn at(&self, host: &str, port: u16) -> Self {
+        let host = host.to_owned();
+        let place = match self.0.addr().clone() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+                ConnectionAddr::TcpTls { host, port, insecure, tls_params }
+            }
+            _ => ConnectionAddr::Tcp(host, port),
+        };
+        Self(self.0.clone().set_addr(place))
+    }
+
+    pub(super) fn place(&self) -> (&str, u16) {
+        match self.0.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => (host, *port),
+            _ => ("", 0),
+        }
     }
 }
 
@@ -64,7 +110,7 @@ fn check_fragment(url: &str) -> Result<(), String> {
 }
 
 /// What the driver says about a URL, without what it quotes: a part of a query may be a password.
-fn without_detail(error: &RedisError) -> String {
+pub(super) fn without_detail(error: &RedisError) -> String {
     let text = error.to_string();
     let detail = error.detail().and_then(|detail| text.strip_suffix(detail));
     detail.map_or(text.as_str(), |rest| rest.trim_end_matches(": ")).to_owned()
@@ -77,22 +123,6 @@ impl fmt::Display for Address {
             address @ ConnectionAddr::TcpTls { .. } => write!(f, "rediss://{address}"),
             address => write!(f, "redis://{address}"),
         }
-    }
-}
-
-impl Redis {
-    /// Prepares the connections; none is made yet.
-    pub(in crate::backend) fn new(
-        address: Address,
-        operation_timeout: Duration,
-        connect_timeout: Duration,
-        update_connections: NonZeroUsize,
-    ) -> Result<Self, String> {
-        let client = Client::open(address.0).map_err(|error| without_detail(&error))?;
-        let shared = Shared::new(client.clone(), connect_timeout).map_err(|error| without_detail(&error))?;
-        let connector = Connector::new(client, connect_timeout, shared.generation.clone());
-        let updates = Updates::new(connector, operation_timeout, update_connections)?;
-        Ok(Self { shared, updates })
     }
 }
 
@@ -139,7 +169,7 @@ enum Lost {
 const NO_CONNECTION: u64 = 0;
 
 impl Shared {
-    fn new(client: Client, connect_timeout: Duration) -> RedisResult<Self> {
+    pub(super) fn new(client: Client, connect_timeout: Duration) -> RedisResult<Self> {
         let generation = Generation::default();
         let manager = manager(&client, connect_timeout, &generation)?;
         let connection = Connection { manager, number: NO_CONNECTION + 1 };
@@ -151,6 +181,15 @@ impl Shared {
             answered: AtomicU64::new(NO_CONNECTION),
             generation,
         })
+    }
+
+    /// To be asked how often the connection was lost.
+    pub(super) fn generations(&self) -> Generation {
+        self.generation.clone()
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
     }
 
     pub(super) fn connection(&self) -> Connection {

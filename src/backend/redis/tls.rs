@@ -44,7 +44,7 @@ impl Tls {
     /// Refuses certificates that a connection of this scheme would not use.
     pub(in crate::backend) fn check(&self, scheme: &str) -> Result<(), String> {
         let setting = match self {
-            _ if scheme == "rediss" => return Ok(()),
+            _ if scheme.starts_with("rediss") => return Ok(()),
             Self { root_certificates: Some(_), .. } => ROOT_CERTIFICATES,
             Self { client_certificate: Some(_), .. } => CLIENT_CERTIFICATE,
             _ => return Ok(()),

@@ -5,11 +5,10 @@
 //! connections never reconnect by themselves, so a guard can't be lost between WATCH and EXEC unnoticed.
 
 use std::hash::{BuildHasher, RandomState};
-use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult};
+use deadpool::managed::{Manager, Metrics, Object, PoolError, RecycleError, RecycleResult};
 use rand::RngExt;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult};
@@ -17,7 +16,9 @@ use redis::{ServerErrorKind, Value};
 use tokio::sync::Mutex;
 
 use super::connect::Generation;
-use super::{entry, hgetall, millis, replies, without_arguments};
+use super::node::{Destination, Node};
+use super::servers::Servers;
+use super::{entry, hgetall, is_elsewhere, is_on_the_move, millis, replies, revoke, unexpected_reply, without_arguments};
 use crate::backend::{Decide, Decision, StepError};
 use crate::key::Key;
 
@@ -25,11 +26,19 @@ use crate::key::Key;
 const QUEUES: usize = 256;
 
 pub(super) struct Updates {
-    pool: Pool<Connector>,
     /// Updates of one key wait for each other here, rather than refuse each other at the server.
     queues: Vec<Mutex<()>>,
     hasher: RandomState,
     operation_timeout: Duration,
+}
+
+/// What a transaction writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Written {
+    EntryAndLease,
+    /// The lease was deleted before, since it may be at another server than the entry. That is as good: a load that has
+    /// begun in between has read what this update is about.
+    Entry,
 }
 
 /// How one attempt ended.
@@ -40,33 +49,45 @@ enum Attempt {
     Again,
     /// Nothing was written: the server refuses such a transaction, as for lack of memory.
     Refused,
+    /// Nothing was written: the key, or its lease, is at another server.
+    Elsewhere(RedisError),
 }
 
 impl Updates {
-    pub(super) fn new(
-        connector: Connector,
-        operation_timeout: Duration,
-        connections: NonZeroUsize,
-    ) -> Result<Self, String> {
-        let pool = Pool::builder(connector).max_size(connections.get()).build();
-        Ok(Self {
-            pool: pool.map_err(|error| error.to_string())?,
+    pub(super) fn new(operation_timeout: Duration) -> Self {
+        Self {
             queues: (0..QUEUES).map(|_| Mutex::new(())).collect(),
             hasher: RandomState::new(),
             operation_timeout,
-        })
+        }
     }
 
     /// Updates an entry; `None` when the server refuses the transaction. Tries until its caller drops it.
-    pub(super) async fn run(&self, key: &Key, decide: &mut Decide<'_>) -> Result<Option<bool>, StepError> {
+    pub(super) async fn run(
+        &self,
+        servers: &Servers,
+        key: &Key,
+        decide: &mut Decide<'_>,
+    ) -> Result<Option<bool>, StepError> {
         const LONGEST_PAUSE: Duration = Duration::from_millis(16);
         let _turn = self.queue(key).lock().await;
         let mut pause = Duration::from_millis(1);
+        let mut destination = servers.destination(key).await?;
+        let mut written = Written::EntryAndLease;
         loop {
-            match self.attempt(key, decide).await? {
+            let attempt = self.attempt(&destination, written, key, decide).await;
+            match attempt.inspect_err(|_| servers.failed())? {
                 Attempt::Done(applied) => return Ok(Some(applied)),
                 Attempt::Refused => return Ok(None),
                 Attempt::Again => {}
+                Attempt::Elsewhere(error) if is_on_the_move(&error) && written == Written::EntryAndLease => {
+                    revoke(servers, key).await?;
+                    written = Written::Entry;
+                }
+                Attempt::Elsewhere(error) => match servers.redirected(key, &destination, &error) {
+                    Some(next) => destination = next,
+                    None => destination = servers.destination(key).await?,
+                },
             }
             let jitter = rand::rng().random_range(0.5..1.0);
             tokio::time::sleep(pause.mul_f64(jitter)).await;
@@ -74,51 +95,58 @@ impl Updates {
         }
     }
 
-    /// How many connections are in use, and how many are open and idle.
-    pub(super) fn connections(&self) -> (usize, usize) {
-        let status = self.pool.status();
-        (status.size.saturating_sub(status.available), status.available)
-    }
-
     fn queue(&self, key: &Key) -> &Mutex<()> {
         let index = usize::try_from(self.hasher.hash_one(key) % QUEUES as u64).unwrap_or(0);
         &self.queues[index]
     }
 
-    async fn attempt(&self, key: &Key, decide: &mut Decide<'_>) -> Result<Attempt, StepError> {
-        let mut connection = self.connection().await?;
+    async fn attempt(
+        &self,
+        Destination { node, asking }: &Destination,
+        written: Written,
+        key: &Key,
+        decide: &mut Decide<'_>,
+    ) -> Result<Attempt, StepError> {
+        let mut connection = connection(node).await?;
         connection.clean = false;
         let mut look = redis::pipe();
-        look.cmd("WATCH").arg(key.as_str()).add_command(hgetall(key)).ignore_errors();
-        let looked = self.send::<Vec<RedisResult<Value>>>(&mut connection, &look).await?;
+        for command in [redis::cmd("WATCH").arg(key.as_str()), &mut hgetall(key)] {
+            if *asking {
+                look.cmd("ASKING").ignore();
+            }
+            look.add_command(command.to_owned());
+        }
+        let looked = self.send::<Vec<RedisResult<Value>>>(&mut connection, look.ignore_errors()).await?;
         let [watched, found] = match looked {
             Ok(looked) => replies(looked)?,
             Err(error) if error.is_connection_dropped() => return Ok(Attempt::Again),
             Err(error) => return Err(error.into()),
         };
-        watched?;
-        let decision = decide(entry(found)?).map_err(StepError::Refused)?;
+        let found = match watched.and(found) {
+            Err(error) if is_elsewhere(&error) => return Ok(Attempt::Elsewhere(error)),
+            found => entry(found)?,
+        };
+        let decision = decide(found).map_err(StepError::Refused)?;
         let applies = matches!(decision, Decision::Apply { .. });
-        let reply = self.send::<Value>(&mut connection, &transaction(key, decision)).await?;
-        let attempt = match reply {
-            Ok(Value::Nil) => Attempt::Again,
-            Ok(_) => Attempt::Done(applies),
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::ExecAbort) => {
-                let error = without_arguments(&error);
+        let commands = transaction(key, decision, written, *asking);
+        let replies = self.send::<Vec<RedisResult<Value>>>(&mut connection, &commands).await??;
+        // With EXEC's error at the end comes that of the command for which it is refused.
+        let refused = replies.iter().find_map(|reply| reply.as_ref().err());
+        if let Some(error) = refused.filter(|error| is_elsewhere(error)) {
+            return Ok(Attempt::Elsewhere(error.clone()));
+        }
+        let attempt = match (replies.last().ok_or_else(unexpected_reply)?, refused) {
+            (Ok(Value::Nil), _) => Attempt::Again,
+            (Ok(_), _) => Attempt::Done(applies),
+            (Err(end), Some(error)) if end.kind() == ErrorKind::Server(ServerErrorKind::ExecAbort) => {
+                let error = without_arguments(error);
                 tracing::warn!(keys = key.prefix(), error, "the server refuses an update: the entry is invalidated");
                 return Ok(Attempt::Refused);
             }
-            Err(error) => return Err(error.into()),
+            (Err(end), _) => return Err(end.clone().into()),
         };
         connection.clean = true;
         Ok(attempt)
-    }
-
-    async fn connection(&self) -> Result<Object<Connector>, StepError> {
-        self.pool.get().await.map_err(|error| match error {
-            PoolError::Backend(error) => error.into(),
-            error => StepError::Failed { advice: "see the cause", cause: error.to_string().into(), answered: false },
-        })
     }
 
     async fn send<R: FromRedisValue>(
@@ -131,9 +159,21 @@ impl Updates {
     }
 }
 
-fn transaction(key: &Key, decision: Decision) -> Pipeline {
+async fn connection(node: &Node) -> Result<Object<Connector>, StepError> {
+    node.updates.get().await.map_err(|error| match error {
+        PoolError::Backend(error) => error.into(),
+        error => StepError::Failed { advice: "see the cause", cause: error.to_string().into(), answered: false },
+    })
+}
+
+/// MULTI .. EXEC. Not the driver's own: of that, it reports no redirection.
+fn transaction(key: &Key, decision: Decision, written: Written, asking: bool) -> Pipeline {
     let mut commands = redis::pipe();
-    commands.atomic();
+    if asking {
+        // It holds until EXEC.
+        commands.cmd("ASKING");
+    }
+    commands.cmd("MULTI");
     match decision {
         Decision::Apply { changes, ttl } => {
             let mut set = redis::cmd("HSET");
@@ -161,7 +201,10 @@ fn transaction(key: &Key, decision: Decision) -> Pipeline {
             commands.cmd("DEL").arg(key.as_str());
         }
     }
-    commands.cmd("DEL").arg(key.lock());
+    if written == Written::EntryAndLease {
+        commands.cmd("DEL").arg(key.lock());
+    }
+    commands.cmd("EXEC").ignore_errors();
     commands
 }
 

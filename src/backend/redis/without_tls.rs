@@ -9,8 +9,8 @@ pub(in crate::backend) struct Tls {}
 
 impl Tls {
     pub(in crate::backend) fn check(&self, scheme: &str) -> Result<(), String> {
-        if scheme == "rediss" {
-            return Err("rediss:// needs TLS: switch on the feature `tls` of cache-aside".to_owned());
+        if scheme.starts_with("rediss") {
+            return Err(format!("{scheme}:// needs TLS: switch on the feature `tls` of cache-aside"));
         }
         Ok(())
     }

@@ -1,0 +1,255 @@
+//! A cluster: which server a key is sent to, and where it goes on when that says that the key is elsewhere.
+//!
+//! The driver has a client for clusters, but WATCH is not safe on its connections, and it keeps for itself which server
+//! has which slot: updates would have to find that out a second time, and reads and updates of one key could meet at
+//! different servers. So there is one topology for all, over the same connections as to single servers.
+//!
+//! While a slot moves from one server to another, each of its keys is at one of the two, and a step that needs two keys
+//! fails unless both are at the same (TRYAGAIN). `redis.rs` and `update.rs` say what they do then.
+
+mod topology;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use rand::seq::SliceRandom;
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
+use tokio::sync::watch;
+
+use self::topology::{Place, Topology, shards, slot};
+use super::connect::Address;
+use super::node::{Destination, Limits, Node};
+use crate::key::Key;
+
+/// How many times a command is sent elsewhere.
+const REDIRECTIONS: u32 = 5;
+/// The shortest time between two times that the servers are asked about the topology.
+const PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) struct Cluster {
+    /// The servers that the URL names.
+    seeds: Vec<Address>,
+    limits: Limits,
+    topology: RwLock<Topology>,
+    /// How often that has changed.
+    changes: AtomicU64,
+    /// Whether the servers are being asked which of them has which slot.
+    refreshing: AtomicBool,
+    /// How the last time went.
+    refreshed: watch::Sender<RedisResult<()>>,
+}
+
+impl Cluster {
+    pub(super) fn new(seeds: Vec<Address>, limits: Limits) -> Result<Self, String> {
+        for seed in &seeds {
+            Node::new(seed.clone(), limits)?;
+        }
+        Ok(Self {
+            seeds,
+            limits,
+            topology: RwLock::new(Topology::unknown()),
+            changes: AtomicU64::new(0),
+            refreshing: AtomicBool::new(false),
+            refreshed: watch::Sender::new(Ok(())),
+        })
+    }
+
+    /// Asks the servers which of them has which slot.
+    pub(super) async fn ping(self: &Arc<Self>) -> RedisResult<()> {
+        let mut refreshed = self.refreshed.subscribe();
+        loop {
+            self.refresh();
+            tokio::select! {
+                _cannot_fail = refreshed.changed() => return refreshed.borrow().clone(),
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
+    }
+
+    pub(super) async fn know_topology(self: &Arc<Self>) -> RedisResult<()> {
+        if self.topology().is_known() { Ok(()) } else { self.ping().await }
+    }
+
+    /// The server that has the key.
+    pub(super) async fn destination(self: &Arc<Self>, key: &Key) -> RedisResult<Destination> {
+        let slot = slot(key.as_str());
+        self.know_topology().await?;
+        let node = self.topology().owner(slot).cloned();
+        let node = node.ok_or_else(|| {
+            self.refresh();
+            RedisError::from((ErrorKind::Server(ServerErrorKind::ClusterDown), "no server has the key's hash slot"))
+        })?;
+        Ok(Destination { node, asking: false })
+    }
+
+    /// The server that has the key, if that is known.
+    pub(super) fn owner(&self, key: &Key) -> Option<Arc<Node>> {
+        self.topology().owner(slot(key.as_str())).cloned()
+    }
+
+    pub(super) fn primaries(&self) -> Vec<Arc<Node>> {
+        self.topology().primaries()
+    }
+
+    /// Counts the changes of the topology, and those of the connections to its servers.
+    pub(super) fn generation(&self) -> u64 {
+        let topology = self.topology();
+        let connections = topology.nodes().iter().map(|node| node.shared.generation());
+        connections.fold(self.changes.load(Ordering::Acquire), u64::wrapping_add)
+    }
+
+    pub(super) async fn has_slots_on_the_move(&self) -> RedisResult<bool> {
+        for node in self.primaries() {
+            let nodes = node.run(redis::cmd("CLUSTER").arg("NODES")).await?;
+            let nodes: String = redis::from_redis_value(nodes)?;
+            // Of its own slots, a server lists those on the move in brackets.
+            if nodes.contains(" [") {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Runs a command, at other servers if it is sent there.
+    pub(super) async fn run(self: &Arc<Self>, key: &Key, command: &Cmd) -> RedisResult<Value> {
+        let mut destination = self.destination(key).await?;
+        for _ in 0..REDIRECTIONS {
+            let error = match destination.run(command).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => error,
+            };
+            destination = self.redirected(key, &destination, &error).ok_or(error)?;
+        }
+        destination.run(command).await
+    }
+
+    /// Runs the commands in one round trip, each with a result of its own; those that are sent elsewhere in more of them.
+    pub(super) async fn run_all(
+        self: &Arc<Self>,
+        key: &Key,
+        commands: Pipeline,
+    ) -> RedisResult<Vec<RedisResult<Value>>> {
+        let destination = self.destination(key).await?;
+        let replies = destination.node.run_all(commands.clone()).await;
+        let mut replies = replies.inspect_err(|error| self.failed(error))?;
+        for (command, reply) in commands.cmd_iter().zip(&mut replies) {
+            if let Err(error) = reply
+                && self.redirected(key, &destination, error).is_some()
+            {
+                *reply = self.run(key, command).await;
+            }
+        }
+        Ok(replies)
+    }
+
+    /// Where a command goes on after this error, if it does. What the error says of the topology is noted.
+    pub(super) fn redirected(self: &Arc<Self>, key: &Key, from: &Destination, error: &RedisError) -> Option<Destination> {
+        self.failed(error);
+        let (place, _slot) = error.redirect_node()?;
+        let node = self.node(&Place::parse(place, from.node.address().place().0)?)?;
+        let asking = error.kind() == ErrorKind::Server(ServerErrorKind::Ask);
+        if !asking {
+            self.change(|topology| topology.moved(slot(key.as_str()), node.clone()));
+        }
+        Some(Destination { node, asking })
+    }
+
+    /// Looks whether an error means that the topology has changed.
+    fn failed(self: &Arc<Self>, error: &RedisError) {
+        let outdated = error.is_io_error()
+            || matches!(error.code(), Some("MOVED" | "CLUSTERDOWN" | "READONLY" | "LOADING" | "MASTERDOWN"));
+        if outdated {
+            self.refresh();
+        }
+    }
+
+    /// Asks the servers, in a task of its own, unless one does already.
+    pub(super) fn refresh(self: &Arc<Self>) {
+        if !self.refreshing.swap(true, Ordering::AcqRel) {
+            let turn = Turn { cluster: Arc::downgrade(self) };
+            tokio::spawn(turn.refresh());
+        }
+    }
+
+    async fn ask_servers(&self) -> RedisResult<Topology> {
+        const AT_A_TIME: usize = 4;
+        let mut known = self.topology().nodes().to_vec();
+        known.shuffle(&mut rand::rng());
+        let seeds = self.seeds.iter().filter(|seed| !known.iter().any(|node| node.address().place() == seed.place()));
+        let seeds: Vec<_> = seeds.filter_map(|seed| Node::new(seed.clone(), self.limits).ok().map(Arc::new)).collect();
+        let mut answers = futures_util::stream::iter(known.into_iter().chain(seeds))
+            .map(|node| async move { self.ask(&node).await })
+            .buffer_unordered(AT_A_TIME);
+        let mut failure = None;
+        while let Some(answer) = answers.next().await {
+            match answer {
+                Ok(topology) => return Ok(topology),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| (ErrorKind::InvalidClientConfig, "there is no server to ask").into()))
+    }
+
+    async fn ask(&self, asked: &Arc<Node>) -> RedisResult<Topology> {
+        let slots = redis::cmd("CLUSTER").arg("SLOTS").to_owned();
+        let reply = tokio::time::timeout(self.limits.connect_timeout, asked.run(&slots)).await;
+        let reply = reply.map_err(|_elapsed| (ErrorKind::Io, "a server of the cluster did not answer in time"))??;
+        let shards = shards(reply, asked.address().place().0)?;
+        let topology = Topology::new(&shards, |place| {
+            if asked.address().place() == (&*place.host, place.port) { Some(asked.clone()) } else { self.node(place) }
+        });
+        if topology.is_known() {
+            return Ok(topology);
+        }
+        Err((ErrorKind::Server(ServerErrorKind::ClusterDown), "no server of the cluster has a hash slot").into())
+    }
+
+    /// The server at this place: one that is known, or one more.
+    fn node(&self, place: &Place) -> Option<Arc<Node>> {
+        self.topology().node(place).or_else(|| {
+            let address = self.seeds.first()?.at(&place.host, place.port);
+            Node::new(address, self.limits).ok().map(Arc::new)
+        })
+    }
+
+    fn topology(&self) -> std::sync::RwLockReadGuard<'_, Topology> {
+        self.topology.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a change, which tells whether it was one.
+    fn change(&self, change: impl FnOnce(&mut Topology) -> bool) {
+        let mut topology = self.topology.write().unwrap_or_else(PoisonError::into_inner);
+        if change(&mut topology) {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
+    }
+}
+
+/// The right to be the only task that asks, given back however it ends.
+struct Turn {
+    cluster: Weak<Cluster>,
+}
+
+impl Turn {
+    async fn refresh(self) {
+        let Some(cluster) = self.cluster.upgrade() else { return };
+        let answered = cluster.ask_servers().await;
+        let answered = answered.map(|topology| cluster.change(|current| current.replace(topology)));
+        if let Err(error) = &answered {
+            tracing::debug!(%error, "no server of the cluster tells which has which hash slot");
+        }
+        let _how_before = cluster.refreshed.send_replace(answered);
+        drop(cluster);
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(cluster) = self.cluster.upgrade() {
+            cluster.refreshing.store(false, Ordering::Release);
+        }
+    }
+}

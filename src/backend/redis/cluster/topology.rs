@@ -1,0 +1,171 @@
+//! Which server has which hash slot, as CLUSTER SLOTS tells it.
+
+use std::sync::Arc;
+
+use redis::{RedisResult, Value};
+
+use super::super::node::Node;
+use super::super::unexpected_reply;
+
+/// How many hash slots a cluster has.
+const SLOTS: u16 = 16_384;
+/// In place of an index, for a slot that no server has.
+const NOBODY: u16 = u16::MAX;
+
+/// The hash slot of a key that holds no brace.
+pub(super) fn slot(key: &str) -> u16 {
+    crc16::State::<crc16::XMODEM>::calculate(key.as_bytes()) % SLOTS
+}
+
+/// Where a server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl Place {
+    /// What a redirection names, `host:port`; without a host it is that of the server that says so.
+    pub(super) fn parse(text: &str, said_by: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        let host = known_host(Some(host), said_by)?;
+        Some(Self { host, port: port.parse().ok()? })
+    }
+}
+
+/// The host that a server names, which may be none: then it is the server's own. `?` stands for one that it doesn't know.
+fn known_host(named: Option<&str>, said_by: &str) -> Option<String> {
+    match named {
+        None | Some("" | "0.0.0.0" | "::") => Some(said_by.to_owned()),
+        Some("?") => None,
+        Some(host) => Some(host.to_owned()),
+    }
+}
+
+/// A range of slots, and the servers that have it: the primary first, then its replicas.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Shard {
+    pub(super) first: u16,
+    pub(super) last: u16,
+    pub(super) places: Vec<Place>,
+}
+
+/// Reads the reply of CLUSTER SLOTS. A range whose primary isn't known is left out.
+pub(super) fn shards(reply: Value, said_by: &str) -> RedisResult<Vec<Shard>> {
+    let mut shards = Vec::new();
+    for range in array(reply)? {
+        let mut parts = array(range)?.into_iter();
+        let (Some(first), Some(last), Some(primary)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(unexpected_reply());
+        };
+        let (first, last) = (number(&first)?, number(&last)?);
+        if first > last || last >= SLOTS {
+            return Err(unexpected_reply());
+        }
+        let Some(primary) = place(primary, said_by)? else { continue };
+        let mut places = vec![primary];
+        for replica in parts {
+            places.extend(place(replica, said_by)?);
+        }
+        shards.push(Shard { first, last, places });
+    }
+    Ok(shards)
+}
+
+fn place(server: Value, said_by: &str) -> RedisResult<Option<Place>> {
+    let mut parts = array(server)?.into_iter();
+    let (Some(host), Some(port)) = (parts.next(), parts.next()) else {
+        return Err(unexpected_reply());
+    };
+    let host: Option<String> = redis::from_redis_value(host)?;
+    let port = number(&port)?;
+    Ok(known_host(host.as_deref(), said_by).map(|host| Place { host, port }))
+}
+
+fn array(value: Value) -> RedisResult<Vec<Value>> {
+    match value {
+        Value::Array(values) => Ok(values),
+        _ => Err(unexpected_reply()),
+    }
+}
+
+fn number(value: &Value) -> RedisResult<u16> {
+    match value {
+        Value::Int(number) => u16::try_from(*number).map_err(|_| unexpected_reply()),
+        _ => Err(unexpected_reply()),
+    }
+}
+
+/// The servers of a cluster, and which of them has which slot.
+pub(super) struct Topology {
+    /// Replicas too: they are asked about the others.
+    nodes: Vec<Arc<Node>>,
+    /// By slot, an index of `nodes` or [`NOBODY`].
+    owners: Vec<u16>,
+}
+
+impl Topology {
+    /// Before any server was asked.
+    pub(super) fn unknown() -> Self {
+        Self { nodes: Vec::new(), owners: vec![NOBODY; usize::from(SLOTS)] }
+    }
+
+    /// What `shards` say, with the server at each place as `node` finds it; a place without one is left out.
+    pub(super) fn new(shards: &[Shard], mut node: impl FnMut(&Place) -> Option<Arc<Node>>) -> Self {
+        let mut topology = Self::unknown();
+        for Shard { first, last, places } in shards {
+            for (position, place) in places.iter().enumerate() {
+                let known = topology.node(place).or_else(|| node(place));
+                let Some(index) = known.and_then(|node| topology.index(node)) else { continue };
+                if position == 0 {
+                    topology.owners[usize::from(*first)..=usize::from(*last)].fill(index);
+                }
+            }
+        }
+        topology
+    }
+
+    pub(super) fn is_known(&self) -> bool {
+        !self.nodes.is_empty()
+    }
+
+    pub(super) fn nodes(&self) -> &[Arc<Node>] {
+        &self.nodes
+    }
+
+    pub(super) fn owner(&self, slot: u16) -> Option<&Arc<Node>> {
+        self.nodes.get(usize::from(self.owners[usize::from(slot)]))
+    }
+
+    pub(super) fn node(&self, place: &Place) -> Option<Arc<Node>> {
+        self.nodes.iter().find(|node| node.address().place() == (&*place.host, place.port)).cloned()
+    }
+
+    /// Notes that `node` has the slot; returns whether that is new.
+    pub(super) fn moved(&mut self, slot: u16, node: Arc<Node>) -> bool {
+        let Some(index) = self.index(node) else { return false };
+        std::mem::replace(&mut self.owners[usize::from(slot)], index) != index
+    }
+
+    /// Puts another in its place; returns whether slots have other owners by that.
+    pub(super) fn replace(&mut self, other: Self) -> bool {
+        let before = std::mem::replace(self, other);
+        let address = |topology: &Self, slot| topology.owner(slot).map(Arc::as_ptr);
+        (0..SLOTS).any(|slot| address(&before, slot) != address(self, slot))
+    }
+
+    /// The servers that have slots.
+    pub(super) fn primaries(&self) -> Vec<Arc<Node>> {
+        let has_slots = |index: usize| self.owners.iter().any(|owner| usize::from(*owner) == index);
+        self.nodes.iter().enumerate().filter(|(index, _)| has_slots(*index)).map(|(_, node)| node.clone()).collect()
+    }
+
+    fn index(&mut self, node: Arc<Node>) -> Option<u16> {
+        let known = self.nodes.iter().position(|known| Arc::ptr_eq(known, &node));
+        let index = u16::try_from(known.unwrap_or(self.nodes.len())).ok().filter(|index| *index != NOBODY)?;
+        if known.is_none() {
+            self.nodes.push(node);
+        }
+        Some(index)
+    }
+}

@@ -1,0 +1,118 @@
+//! The servers that a key may be at: one, or those of a cluster.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
+
+#[cfg(feature = "cluster")]
+use super::cluster::Cluster;
+use super::node::{Destination, Node};
+use crate::key::Key;
+
+pub(super) enum Servers {
+    One(Arc<Node>),
+    #[cfg(feature = "cluster")]
+    Cluster(Arc<Cluster>),
+}
+
+impl Servers {
+    /// Fails unless the server, or one of the cluster's, answers.
+    pub(super) async fn ping(&self) -> RedisResult<()> {
+        match self {
+            Self::One(node) => node.run(&redis::cmd("PING")).await.map(drop),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.ping().await,
+        }
+    }
+
+    /// Runs a command on the key's server.
+    pub(super) async fn run(&self, key: &Key, command: &Cmd) -> RedisResult<Value> {
+        match self {
+            Self::One(node) => node.run(command).await,
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.run(key, command).await,
+        }
+    }
+
+    /// Runs commands on the key's server in one round trip, each with a result of its own.
+    pub(super) async fn run_all(&self, key: &Key, commands: Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
+        match self {
+            Self::One(node) => node.run_all(commands).await,
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.run_all(key, commands).await,
+        }
+    }
+
+    pub(super) async fn destination(&self, key: &Key) -> RedisResult<Destination> {
+        match self {
+            Self::One(node) => Ok(Destination { node: node.clone(), asking: false }),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.destination(key).await,
+        }
+    }
+
+    /// Where a command that went around [`run`](Self::run) is to be sent after this error, if it is.
+    pub(super) fn redirected(&self, key: &Key, from: &Destination, error: &RedisError) -> Option<Destination> {
+        match self {
+            Self::One(_) => None,
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.redirected(key, from, error),
+        }
+    }
+
+    /// Says that a command failed that went around [`run`](Self::run).
+    pub(super) fn failed(&self) {
+        #[cfg(feature = "cluster")]
+        if let Self::Cluster(cluster) = self {
+            cluster.refresh();
+        }
+    }
+
+    /// Says that a step got no answer within its limit.
+    pub(super) fn timed_out(&self, limit: Duration) {
+        match self {
+            Self::One(node) => node.shared.timed_out(limit),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.refresh(),
+        }
+    }
+
+    /// The servers that have entries.
+    pub(super) async fn primaries(&self) -> RedisResult<Vec<Arc<Node>>> {
+        #[cfg(feature = "cluster")]
+        if let Self::Cluster(cluster) = self {
+            cluster.know_topology().await?;
+        }
+        Ok(self.known_primaries())
+    }
+
+    pub(super) fn known_primaries(&self) -> Vec<Arc<Node>> {
+        match self {
+            Self::One(node) => vec![node.clone()],
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.primaries(),
+        }
+    }
+
+    /// Counts the changes after which entries may be elsewhere.
+    pub(super) fn generation(&self) -> u64 {
+        match self {
+            Self::One(node) => node.shared.generation(),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.generation(),
+        }
+    }
+
+    /// Whether all entries have stayed where they were since this generation.
+    pub(super) async fn stood_still(&self, generation: u64) -> RedisResult<bool> {
+        #[cfg(feature = "cluster")]
+        if let Self::Cluster(cluster) = self {
+            cluster.ping().await?;
+            if cluster.has_slots_on_the_move().await? {
+                return Ok(false);
+            }
+        }
+        Ok(self.generation() == generation)
+    }
+}

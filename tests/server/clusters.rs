@@ -1,0 +1,255 @@
+//! Real clusters for the tests: three primaries with a replica each, and slots that move; and tests that run once more on
+//! such a cluster, in a process of their own.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Value};
+use tokio::time::sleep;
+
+use super::harness::{Flavor, Server, free_port};
+
+const SLOTS: u16 = 16_384;
+const PRIMARIES: usize = 3;
+/// How long a cluster may take until its servers agree.
+const AGREE_LIMIT: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(20);
+/// Names the cluster to the tests that run once more.
+const ONCE_MORE_ON: &str = "CACHE_ASIDE_TESTS_ONCE_MORE_ON";
+/// How long a primary may be silent until its replica takes over.
+const NODE_TIMEOUT: &str = "1000";
+
+/// A running cluster; dropping it ends its servers.
+pub(crate) struct Cluster {
+    /// The primaries, and then the replica of each.
+    pub(crate) servers: Vec<Server>,
+    ids: Vec<String>,
+}
+
+impl Cluster {
+    /// Starts a cluster whose slots are spread evenly.
+    pub(crate) async fn start(flavor: Flavor) -> Self {
+        let mut servers = Vec::new();
+        for _ in 0..2 * PRIMARIES {
+            servers.push(start_member(flavor).await);
+        }
+        let mut ids = Vec::new();
+        for server in &servers {
+            ids.push(ask(server, "CLUSTER MYID").await);
+        }
+        let cluster = Self { servers, ids };
+        cluster.form().await;
+        cluster
+    }
+
+    async fn form(&self) {
+        let share = SLOTS / PRIMARIES as u16 + 1;
+        for (index, server) in self.servers.iter().enumerate() {
+            tell(server, &format!("CLUSTER SET-CONFIG-EPOCH {}", index + 1)).await;
+            if index < PRIMARIES {
+                let first = share * index as u16;
+                tell(server, &format!("CLUSTER ADDSLOTSRANGE {first} {}", (first + share).min(SLOTS) - 1)).await;
+            }
+        }
+        for server in &self.servers[1..] {
+            let bus: String = ask(server, "CONFIG GET cluster-port").await.split_whitespace().nth(1).unwrap().to_owned();
+            tell(&self.servers[0], &format!("CLUSTER MEET 127.0.0.1 {} {bus}", server.port())).await;
+        }
+        self.agree("all know each other", async |server| {
+            ask(server, "CLUSTER NODES").await.lines().filter(|line| !line.contains("handshake")).count()
+                == self.servers.len()
+        })
+        .await;
+        for (index, server) in self.servers.iter().enumerate().skip(PRIMARIES) {
+            tell(server, &format!("CLUSTER REPLICATE {}", self.ids[index - PRIMARIES])).await;
+        }
+        self.agree("replicas follow, and all slots are served", async |server| {
+            let replication = ask(server, "INFO replication").await;
+            let follows = replication.contains("role:master") || replication.contains("master_link_status:up");
+            let nodes = ask(server, "CLUSTER NODES").await;
+            let replicas = nodes.lines().filter(|line| line.contains("slave")).count();
+            follows && replicas == PRIMARIES && ask(server, "CLUSTER INFO").await.contains("cluster_state:ok")
+        })
+        .await;
+    }
+
+    async fn agree(&self, what: &str, agrees: impl AsyncFn(&Server) -> bool) {
+        let begun = Instant::now();
+        for server in &self.servers {
+            while !agrees(server).await {
+                assert!(begun.elapsed() < AGREE_LIMIT, "not within {AGREE_LIMIT:?}: {what}");
+                sleep(POLL).await;
+            }
+        }
+    }
+
+    /// Names two of the servers, as a user does.
+    pub(crate) fn url(&self) -> String {
+        let places: Vec<_> = self.servers[..2].iter().map(|server| format!("127.0.0.1:{}", server.port())).collect();
+        format!("redis+cluster://{}", places.join(","))
+    }
+
+    /// The index of the server that has the key's slot.
+    pub(crate) async fn owner(&self, key: &str) -> usize {
+        let slot = self.slot(key).await;
+        for (index, server) in self.servers.iter().enumerate() {
+            if !server.is_running() {
+                continue;
+            }
+            let nodes = ask(server, "CLUSTER NODES").await;
+            let own = nodes.lines().find(|line| line.contains("myself")).expect("each server lists itself");
+            if own.contains("master") && own.split(' ').skip(8).any(|range| contains(range, slot)) {
+                return index;
+            }
+        }
+        panic!("no server has the slot of {key}");
+    }
+
+    /// A bare client of the server that has the key's slot.
+    pub(crate) async fn client(&self, key: &str) -> MultiplexedConnection {
+        self.servers[self.owner(key).await].client().await
+    }
+
+    /// Begins to move the key's slot to another primary: from now on either may have its keys. Returns both.
+    pub(crate) async fn open(&self, key: &str) -> (usize, usize) {
+        let source = self.owner(key).await;
+        let target = (source + 1) % PRIMARIES;
+        let slot = self.slot(key).await;
+        tell(&self.servers[target], &format!("CLUSTER SETSLOT {slot} IMPORTING {}", self.ids[source])).await;
+        tell(&self.servers[source], &format!("CLUSTER SETSLOT {slot} MIGRATING {}", self.ids[target])).await;
+        (source, target)
+    }
+
+    /// Moves one key, if it is there, between two primaries between which its slot is open.
+    pub(crate) async fn migrate(&self, key: &str, (source, target): (usize, usize)) {
+        let target = self.servers[target].port();
+        tell(&self.servers[source], &format!("MIGRATE 127.0.0.1 {target} {key} 0 5000")).await;
+    }
+
+    /// Moves the rest of the slot's keys, and ends the move.
+    pub(crate) async fn close(&self, key: &str, (source, target): (usize, usize)) {
+        let slot = self.slot(key).await;
+        loop {
+            let keys = ask(&self.servers[source], &format!("CLUSTER GETKEYSINSLOT {slot} 100")).await;
+            if keys.is_empty() {
+                break;
+            }
+            for key in keys.split_whitespace() {
+                self.migrate(key, (source, target)).await;
+            }
+        }
+        for server in [target, source] {
+            tell(&self.servers[server], &format!("CLUSTER SETSLOT {slot} NODE {}", self.ids[target])).await;
+        }
+    }
+
+    /// Moves the key's slot to another primary.
+    pub(crate) async fn move_slot(&self, key: &str) {
+        let way = self.open(key).await;
+        self.close(key, way).await;
+    }
+
+    /// Kills the primary that has the key, and waits until its replica has taken over.
+    pub(crate) async fn fail_over(&mut self, key: &str) {
+        let owner = self.owner(key).await;
+        self.servers[owner].kill().await;
+        let begun = Instant::now();
+        let replica = &self.servers[(owner + PRIMARIES) % (2 * PRIMARIES)];
+        while !ask(replica, "INFO replication").await.contains("role:master") {
+            assert!(begun.elapsed() < AGREE_LIMIT, "no replica took over");
+            sleep(POLL).await;
+        }
+    }
+}
+
+async fn start_member(flavor: Flavor) -> Server {
+    let bus = free_port().to_string();
+    let settings = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", NODE_TIMEOUT];
+    Server::start_with(flavor, &settings).await
+}
+
+/// A command that must succeed.
+async fn tell(server: &Server, command: &str) {
+    ask(server, command).await;
+}
+
+/// The reply as text; several, by line.
+pub(crate) async fn ask(server: &Server, command: &str) -> String {
+    let mut words = command.split(' ');
+    let mut cmd: Cmd = redis::cmd(words.next().expect("a command has a name"));
+    cmd.arg(words.collect::<Vec<_>>());
+    let reply: Value = cmd.query_async(&mut server.client().await).await.expect(command);
+    text(&reply)
+}
+
+fn text(reply: &Value) -> String {
+    match reply {
+        Value::Array(values) => values.iter().map(text).collect::<Vec<_>>().join("\n"),
+        Value::Map(pairs) => {
+            pairs.iter().map(|(key, value)| format!("{} {}", text(key), text(value))).collect::<Vec<_>>().join("\n")
+        }
+        Value::VerbatimString { text, .. } | Value::SimpleString(text) => text.clone(),
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::Int(number) => number.to_string(),
+        Value::Okay => "OK".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+impl Cluster {
+    async fn slot(&self, key: &str) -> u16 {
+        let alive = self.servers.iter().find(|server| server.is_running()).expect("a server is alive");
+        ask(alive, &format!("CLUSTER KEYSLOT {key}")).await.parse().expect("a number")
+    }
+}
+
+fn contains(range: &str, slot: u16) -> bool {
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    matches!((first.parse::<u16>(), last.parse::<u16>()), (Ok(first), Ok(last)) if (first..=last).contains(&slot))
+}
+
+/// The cluster that the tests of this process run once more on, if they do: as nobody has used it yet.
+pub(crate) async fn once_more_on() -> Option<String> {
+    let url = std::env::var(ONCE_MORE_ON).ok()?;
+    let servers: Vec<_> =
+        url.trim_start_matches("redis+cluster://").split(',').map(|place| format!("redis://{place}")).collect();
+    let flushed = tokio::task::spawn_blocking(move || {
+        let client = redis::cluster::ClusterClient::builder(servers).connection_timeout(AGREE_LIMIT).build()?;
+        redis::cmd("FLUSHALL").exec(&mut client.get_connection()?)
+    });
+    flushed.await.expect("no panic").expect("the cluster can be emptied");
+    Some(url)
+}
+
+impl Cluster {
+    /// Runs the tests of these modules once more, on this cluster.
+    pub(crate) async fn run_tests(&self, modules: &[&str]) {
+        let tests = tokio::process::Command::new(std::env::current_exe().expect("the tests are a program"))
+            .args(modules)
+            .args(["--test-threads", "1"])
+            .env(ONCE_MORE_ON, self.url())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn();
+        let output = tests.expect("the tests start").wait_with_output().await.expect("the tests end");
+        let [said, complained] = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        assert!(output.status.success() && !said.contains(" 0 passed"), "{said}\n{complained}");
+        println!("{said}");
+    }
+
+    /// Does something while the slot of a key moves from one primary to the next, again and again.
+    pub(crate) async fn while_moving(&self, key: &str, work: impl Future<Output = ()>) {
+        let mover = async {
+            loop {
+                self.move_slot(key).await;
+                sleep(POLL).await;
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            never = mover => never,
+        }
+    }
+}
