@@ -214,8 +214,10 @@ impl Steps for Redis {
         for key in found.iter().filter(|key| is_of_type(key, prefix, swept)) {
             deletions.cmd("DEL").arg(key);
         }
-        for deleted in node.run_all(deletions).await? {
-            deleted?;
+        if !deletions.is_empty() {
+            for deleted in node.run_all(deletions).await? {
+                deleted?;
+            }
         }
         let (server, at) = if next == 0 { (server + 1, 0) } else { (server, next) };
         if server < servers.len() {

@@ -1,5 +1,9 @@
 //! Redis Cluster: all operations, over servers between which slots move, and one of which may be killed.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
 use cache_aside::{Backend, Cache, Outcome};
 
 use crate::clusters::Cluster;
@@ -82,5 +86,91 @@ async fn the_races_end_as_they_should_while_slots_move_and_after_a_failover() {
         cluster.while_moving(KEY, cluster.run_tests(&RACES)).await;
         cluster.fail_over(KEY).await;
         cluster.run_tests(&RACES).await;
+    }
+}
+
+/// The service goes on while a primary is killed, and uses its replica soon after that has taken over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_primary_is_made_up_for_by_its_replica() {
+    const READERS: u32 = 20;
+    const SOON: Duration = Duration::from_secs(2);
+    for flavor in Flavor::OF_CLUSTERS {
+        let mut cluster = Cluster::start(flavor).await;
+        let backend = Backend::connect(&cluster.url()).await.unwrap();
+        let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+        let stopped = Arc::new(AtomicBool::new(false));
+        let readers: Vec<_> = (0..READERS)
+            .map(|reader| {
+                let (cache, primary, stopped) = (cache.clone(), primary.clone(), stopped.clone());
+                tokio::spawn(async move {
+                    let mut reads = 0;
+                    while !stopped.load(Ordering::Relaxed) {
+                        let id = if reads % 2 == 0 { "p-001".to_owned() } else { format!("p-{reader}") };
+                        cache.get(&id, primary.loader()).await.expect("reads go on");
+                        reads += 1;
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    reads
+                })
+            })
+            .collect();
+        cluster.fail_over(KEY).await;
+        let promoted = Instant::now();
+        while lookup(&cache, primary.loader()).await.unwrap().outcome != Outcome::Hit {
+            assert!(promoted.elapsed() < SOON, "{flavor:?}: no hit within {SOON:?} of the promotion");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        println!("{flavor:?}: hits again {:?} after the promotion", promoted.elapsed());
+        stopped.store(true, Ordering::Relaxed);
+        for reader in readers {
+            assert!(reader.await.unwrap() > 100, "a reader stood still");
+        }
+        backend.close().await.unwrap();
+        works(&cache, &primary).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_keys_of_many_slots_are_invalidated_at_once() {
+    on_every_cluster(async |_cluster, backend| {
+        let (cache, primary) = (products(&backend), Primary::default());
+        let ids: Vec<_> = (0..300).map(|id| format!("p-{id}")).collect();
+        for id in &ids {
+            primary.put(Product { id: id.clone(), ..loaf(1) });
+            cache.get(id, primary.loader()).await.unwrap();
+        }
+        for was_there in [true, false] {
+            let invalidated = cache.invalidate_many(&ids).await;
+            assert!(invalidated.into_iter().all(|result| result.unwrap() == was_there));
+        }
+    })
+    .await;
+}
+
+/// Beyond the bound on failed invalidations, a whole type is swept out of all servers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_type_is_swept_out_of_all_servers() {
+    for flavor in Flavor::OF_CLUSTERS {
+        let cluster = Cluster::start(flavor).await;
+        let backend = Backend::builder(&cluster.url()).max_pending_invalidations(0);
+        let backend = backend.operation_timeout(Duration::from_secs(5)).connect().await.unwrap();
+        let (cache, primary) = (products(&backend), Primary::default());
+        let ids: Vec<_> = (0..100).map(|id| format!("p-{id}")).collect();
+        for id in &ids {
+            primary.put(Product { id: id.clone(), ..loaf(1) });
+            cache.get(id, primary.loader()).await.unwrap();
+        }
+        // Keys that a server has only half are not counted as swept.
+        let way = cluster.open(KEY).await;
+        backend.outage(true);
+        cache.invalidate("p-1").await.unwrap_err();
+        backend.outage(false);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(cache.pending().whole_type, "{flavor:?}: swept while a slot moves");
+        cluster.close(KEY, way).await;
+        backend.close().await.unwrap();
+        for id in &ids {
+            assert_eq!(cache.peek(id).await.unwrap(), None);
+        }
     }
 }
