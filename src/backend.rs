@@ -33,7 +33,9 @@ use self::pending::{Pending, Write};
 use self::redis::Redis;
 #[cfg(feature = "__proof")]
 pub use self::rig::{Moment, Point, Rig, Step};
-pub(crate) use self::steps::{Acquired, Cursor, Decide, Decision, Filled, Look, Position, StepError, Steps, Swept, Token};
+pub(crate) use self::steps::{
+    Acquired, Cursor, Decide, Decision, Filled, Look, Position, StepError, Steps, Swept, Token,
+};
 use crate::entry::Entry;
 use crate::error::{Cause, Error};
 use crate::key::Key;
@@ -48,6 +50,7 @@ use crate::record::StoredField;
 /// | `memory://` | in this process: for tests, examples and single processes. Each `connect` makes a store of its own |
 /// | `redis://[user][:password@]host[:port][/db]` | on one Redis (7.0 or later) or Valkey (7.2 or later) server |
 /// | `rediss://[user][:password@]host[:port][/db]` | the same, over TLS, with the feature `tls` |
+/// | `redis+cluster://[user][:password@]host[:port],host[:port]..` | on the cluster that these servers belong to, with the feature `cluster`; `rediss+cluster://` over TLS |
 /// | `unix:///path/to/redis.sock[?db=1&user=..&pass=..]` | the same, over a Unix socket |
 ///
 /// # Examples
@@ -71,6 +74,7 @@ struct Shared {
     /// Where the store is, without user or password.
     address: String,
     settings: Settings,
+    /// Of all servers, or of those that have none of their own.
     breaker: Breaker,
     pending: Arc<Pending>,
     meter: Arc<BackendMeter>,
@@ -99,11 +103,12 @@ enum Store {
 impl Shared {
     fn new(store: Store, address: String, settings: Settings) -> Self {
         let meter = Arc::new(BackendMeter::new(&address));
+        let breaker = Breaker::new(address.clone(), settings.breaker_threshold, settings.breaker_pause);
         Self {
             store,
             address,
             settings,
-            breaker: Breaker::new(settings.breaker_threshold, settings.breaker_pause),
+            breaker,
             pending: Arc::new(Pending::new(settings.max_pending_invalidations, meter.clone())),
             meter,
             #[cfg(feature = "testing")]
@@ -187,22 +192,23 @@ impl Backend {
         self.shared.settings.operation_timeout
     }
 
-    async fn ping(&self, limit: Duration) -> Result<(), Error> {
+    /// Asks for an answer: of the server that has the key, if one is given.
+    async fn ping(&self, key: Option<&Key>, limit: Duration) -> Result<(), Error> {
         let advice = "check that the server is up and the URL right, rediss:// for TLS and redis:// without, or raise connect_timeout";
-        let call = Call { limit, advice, while_open: WhileOpen::Passes, one_trip: true };
-        step!(self, call, "connect", "to the cache", store => store.ping())
+        let call = Call { key, limit, advice, while_open: WhileOpen::Passes, one_trip: true };
+        step!(self, call, "connect", "to the cache", store => store.ping(key))
     }
 
     pub(crate) async fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        step!(self, self.read_call(), "read", key, store => store.read(key))
+        step!(self, self.read_call(key), "read", key, store => store.read(key))
     }
 
     pub(crate) async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, Error> {
-        step!(self, self.read_call(), "lease", key, store => store.acquire(key, token, lease))
+        step!(self, self.read_call(key), "lease", key, store => store.acquire(key, token, lease))
     }
 
     pub(crate) async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, Error> {
-        step!(self, self.read_call(), "renew the lease of", key, store => store.renew(key, token, lease))
+        step!(self, self.read_call(key), "renew the lease of", key, store => store.renew(key, token, lease))
     }
 
     pub(crate) async fn fill(
@@ -212,11 +218,11 @@ impl Backend {
         fields: Vec<StoredField>,
         ttl: Duration,
     ) -> Result<Filled, Error> {
-        step!(self, self.read_call(), "fill", key, store => store.fill(key, token, fields, ttl))
+        step!(self, self.read_call(key), "fill", key, store => store.fill(key, token, fields, ttl))
     }
 
     pub(crate) async fn abandon(&self, key: &Key, token: &Token) -> Result<(), Error> {
-        step!(self, self.read_call(), "abandon the lease of", key, store => store.abandon(key, token))
+        step!(self, self.read_call(key), "abandon the lease of", key, store => store.abandon(key, token))
     }
 
     /// Removes an entry and its lease. Until that is done, the key is [pending](Self::is_pending).
@@ -228,7 +234,7 @@ impl Backend {
     }
 
     async fn remove(&self, key: &Key) -> Result<bool, Error> {
-        step!(self, self.write_call(), "invalidate", key, store => store.invalidate(key))
+        step!(self, self.write_call(key), "invalidate", key, store => store.invalidate(key))
     }
 
     /// Removes all entries with this prefix, and revokes the loads that are under way.
@@ -237,7 +243,8 @@ impl Backend {
         for swept in [Swept::Leases, Swept::Entries] {
             let mut cursor = None;
             loop {
-                let next = step!(self, self.write_call(), "sweep", prefix, store => store.sweep(prefix, swept, cursor));
+                let next =
+                    step!(self, self.write_call(None), "sweep", prefix, store => store.sweep(prefix, swept, cursor));
                 cursor = next?;
                 if cursor.is_none() {
                     break;
@@ -258,7 +265,7 @@ impl Backend {
         decide: &'a mut Decide<'_>,
     ) -> BoxFuture<'a, Result<bool, Error>> {
         let advice = "it will be invalidated: others keep changing the entry, or the server is slow";
-        let call = Call { limit, advice, while_open: WhileOpen::Probes, one_trip: false };
+        let call = Call { key: Some(key), limit, advice, while_open: WhileOpen::Probes, one_trip: false };
         async move {
             let write = Write::new(self, key);
             let mut decide = |entry| {
@@ -283,7 +290,7 @@ impl Backend {
     }
 
     pub(crate) async fn look(&self, key: &Key) -> Result<Look, Error> {
-        step!(self, self.read_call(), "look at", key, store => store.look(key))
+        step!(self, self.read_call(key), "look at", key, store => store.look(key))
     }
 
     /// What a read is told while the invalidation of its key has not been applied.

@@ -19,6 +19,8 @@ use crate::error::{Cause, Error};
 const CLOSED: u64 = 0;
 
 pub(super) struct Breaker {
+    /// Of whom it guards, as it may be shown.
+    pub(super) address: String,
     threshold: u32,
     pause: Duration,
     /// Steps without an answer since the last one that had one.
@@ -41,8 +43,9 @@ pub(super) enum Admission {
 }
 
 impl Breaker {
-    pub(super) fn new(threshold: u32, pause: Duration) -> Self {
+    pub(super) fn new(address: String, threshold: u32, pause: Duration) -> Self {
         Self {
+            address,
             threshold,
             pause,
             unanswered: AtomicU32::new(0),
@@ -117,7 +120,7 @@ mod tests {
     }
 
     fn open() -> Breaker {
-        let breaker = Breaker::new(3, PAUSE);
+        let breaker = Breaker::new("memory://".to_owned(), 3, PAUSE);
         assert!(!breaker.not_answered(&error()) && !breaker.not_answered(&error()));
         assert_eq!(breaker.admit(), Admission::Pass);
         assert!(breaker.not_answered(&error()), "the third in a row");
@@ -126,7 +129,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn opens_after_failures_in_a_row() {
-        let breaker = Breaker::new(3, PAUSE);
+        let breaker = Breaker::new("memory://".to_owned(), 3, PAUSE);
         for _ in 0..10 {
             assert!(!breaker.not_answered(&error()) && !breaker.not_answered(&error()));
             assert!(!breaker.answered(), "it was closed");

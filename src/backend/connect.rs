@@ -152,7 +152,7 @@ impl BackendBuilder {
     pub async fn connect(self) -> Result<Backend, Error> {
         let limit = self.connect_timeout;
         let backend = self.connect_lazy()?;
-        backend.ping(limit).await?;
+        backend.ping(None, limit).await?;
         Ok(backend)
     }
 
@@ -173,7 +173,13 @@ impl BackendBuilder {
         }
         let max_entries = at_least_one("max_entries", self.max_entries)?;
         let update_connections = at_least_one("update_connections", self.update_connections)?;
-        let limits = Limits { operation_timeout, connect_timeout: self.connect_timeout, update_connections };
+        let limits = Limits {
+            operation_timeout,
+            connect_timeout: self.connect_timeout,
+            update_connections,
+            breaker_threshold,
+            breaker_pause,
+        };
         let scheme = scheme(&self.url)?;
         self.tls.check(scheme).map_err(Error::config)?;
         let (store, address) = match scheme {
@@ -198,13 +204,16 @@ impl BackendBuilder {
         let addresses = Address::parse_cluster(&self.url).map_err(|mistake| self.bad_url(&mistake))?;
         let shown = Address::show_cluster(&addresses);
         let secured = addresses.into_iter().map(|address| self.tls.secure(address)).collect::<Result<_, _>>();
-        let redis = Redis::cluster(secured.map_err(Error::config)?, limits).map_err(|mistake| self.bad_url(&mistake))?;
+        let redis =
+            Redis::cluster(secured.map_err(Error::config)?, limits).map_err(|mistake| self.bad_url(&mistake))?;
         Ok((Store::Redis(Arc::new(redis)), shown))
     }
 
     #[cfg(not(feature = "cluster"))]
     fn cluster(&self, _limits: Limits) -> Result<(Store, String), Error> {
-        Err(Error::config("redis+cluster:// needs a feature: switch on `cluster` of cache-aside"))
+        Err(Error::config(
+            "redis+cluster:// needs the cluster's client: switch on the feature `cluster` of cache-aside",
+        ))
     }
 
     fn bad_url(&self, mistake: &str) -> Error {
@@ -262,8 +271,8 @@ fn without_secrets(url: &str) -> String {
     let authority = rest.split('/').next().unwrap_or_default();
     // Without an `@`, what should be a port may be a password.
     let ends_in_port =
-        authority.rsplit_once(':').is_none_or(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
-    if ends_in_port && !url.contains(['@', '?', '#']) {
+        |host: &str| host.rsplit_once(':').is_none_or(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    if ends_in_port(authority) && authority.split(',').all(ends_in_port) && !url.contains(['@', '?', '#']) {
         return url.to_owned();
     }
     // What stands before a later `://` is no scheme, but the rest of a URL that has none.
@@ -290,6 +299,7 @@ mod tests {
             "redis://user:secret",
             "redis://:secret/1",
             "user:secret",
+            "redis+cluster://user:secret,host:6379",
         ] {
             let shown = without_secrets(url);
             assert!(!shown.contains("secret") && !shown.contains("cret"), "{shown}");

@@ -1,19 +1,23 @@
 //! The one place that every step passes: it asks the circuit breaker, sets the deadline, and says in the error what was
 //! tried, where, and what to do.
 
+use std::sync::Arc;
 #[cfg(feature = "testing")]
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::breaker::Admission;
+use super::breaker::{Admission, Breaker};
 use super::{Backend, StepError, Store};
 use crate::error::{Cause, Error};
+use crate::key::Key;
 
 /// A step's call: how long it may take, what to do when it takes longer, and what becomes of it while the breaker is open.
 #[derive(Clone, Copy)]
-pub(super) struct Call {
+pub(super) struct Call<'a> {
+    /// What it is about, if that is one entry: in a cluster each server has a breaker of its own.
+    pub(super) key: Option<&'a Key>,
     pub(super) limit: Duration,
     pub(super) advice: &'static str,
     pub(super) while_open: WhileOpen,
@@ -35,7 +39,7 @@ impl Backend {
     /// Runs a step, if the breaker lets it pass, under its deadline, and turns its failure into what the user is told.
     pub(super) async fn guard<R>(
         &self,
-        call: Call,
+        call: Call<'_>,
         action: impl Fn() -> String,
         step: impl Future<Output = Result<R, StepError>>,
     ) -> Result<R, Error> {
@@ -44,86 +48,96 @@ impl Backend {
             return Err(self.failed(action(), "switch the outage off again", Cause::new("an outage is simulated")));
         }
         check_runtime()?;
-        if !self.admits(call) {
+        let of_server = call.key.and_then(|key| self.breaker_of_server(key));
+        let breaker = of_server.as_deref().unwrap_or(&self.shared.breaker);
+        if !self.admits(call, breaker) {
             let advice = "it has not answered lately, and is left alone until it does";
-            return Err(self.failed(action(), advice, self.shared.breaker.cause()));
+            return Err(self.failed(action(), advice, breaker.cause()));
         }
         let ended = tokio::time::timeout(call.limit, step).await;
         if ended.is_err()
             && let Store::Redis(redis) = &self.shared.store
         {
-            redis.timed_out(call.limit);
+            redis.timed_out(call.key, call.limit);
         }
         let (error, answered) = match ended {
             Ok(Ok(reply)) => {
-                self.answered();
+                self.answered(breaker);
                 return Ok(reply);
             }
             Ok(Err(StepError::Refused(error))) => {
-                self.answered();
+                self.answered(breaker);
                 return Err(error);
             }
             Ok(Err(StepError::Failed { advice, cause, answered })) => {
                 (self.failed(action(), advice, Cause::new(cause)), Some(answered))
             }
-            Ok(Err(StepError::TimedOut)) => (self.timed_out(&action(), self.read_call()), Some(false)),
+            Ok(Err(StepError::TimedOut)) => (self.timed_out(&action(), self.read_call(call.key)), Some(false)),
             Err(_elapsed) => (self.timed_out(&action(), call), call.one_trip.then_some(false)),
         };
-        let (address, cause) = (&self.shared.address, std::error::Error::source(&error).map(ToString::to_string));
+        let (address, cause) = (&breaker.address, std::error::Error::source(&error).map(ToString::to_string));
         tracing::warn!(address, cause, "a step on the cache failed");
         tracing::debug!(%error, "the step that failed");
         self.shared.meter.step_failed(answered == Some(true));
         match answered {
-            Some(true) => self.answered(),
-            Some(false) => self.not_answered(&error),
+            Some(true) => self.answered(breaker),
+            Some(false) => self.not_answered(breaker, &error),
             None => {}
         }
         Err(error)
     }
 
-    fn admits(&self, call: Call) -> bool {
+    fn breaker_of_server(&self, key: &Key) -> Option<Arc<Breaker>> {
+        match &self.shared.store {
+            Store::Memory(_) => None,
+            Store::Redis(redis) => redis.breaker_of_server(key),
+        }
+    }
+
+    fn admits(&self, call: Call<'_>, breaker: &Breaker) -> bool {
         if call.while_open == WhileOpen::Passes {
             return true;
         }
-        match self.shared.breaker.admit() {
+        match breaker.admit() {
             Admission::Pass => true,
             Admission::Probe if call.while_open == WhileOpen::Probes => true,
             Admission::Probe => {
-                let backend = self.clone();
-                tokio::spawn(async move { backend.ping(backend.operation_timeout()).await });
+                let (backend, key) = (self.clone(), call.key.cloned());
+                tokio::spawn(async move { backend.ping(key.as_ref(), backend.operation_timeout()).await });
                 false
             }
             Admission::Refused => false,
         }
     }
 
-    fn answered(&self) {
-        if self.shared.breaker.answered() {
-            let address = &self.shared.address;
+    fn answered(&self, breaker: &Breaker) {
+        if breaker.answered() {
+            let address = &breaker.address;
             tracing::info!(address, "the cache answers again");
             self.shared.meter.breaker(false);
             self.shared.pending.try_now.notify_one();
         }
     }
 
-    fn not_answered(&self, error: &Error) {
-        if self.shared.breaker.not_answered(error) {
-            let address = &self.shared.address;
+    fn not_answered(&self, breaker: &Breaker, error: &Error) {
+        if breaker.not_answered(error) {
+            let address = &breaker.address;
             tracing::warn!(address, "the cache does not answer: reads go around it");
             self.shared.meter.breaker(true);
         }
     }
 
-    pub(super) fn read_call(&self) -> Call {
+    pub(super) fn read_call<'a>(&self, key: impl Into<Option<&'a Key>>) -> Call<'a> {
         let advice = "check that the server is up and not overloaded, or raise operation_timeout";
-        Call { limit: self.operation_timeout(), advice, while_open: WhileOpen::Fails, one_trip: true }
+        let (key, limit) = (key.into(), self.operation_timeout());
+        Call { key, limit, advice, while_open: WhileOpen::Fails, one_trip: true }
     }
 
-    pub(super) fn write_call(&self) -> Call {
-        Call { while_open: WhileOpen::Probes, ..self.read_call() }
+    pub(super) fn write_call<'a>(&self, key: impl Into<Option<&'a Key>>) -> Call<'a> {
+        Call { while_open: WhileOpen::Probes, ..self.read_call(key) }
     }
 
-    fn timed_out(&self, action: &str, Call { limit, advice, .. }: Call) -> Error {
+    fn timed_out(&self, action: &str, Call { limit, advice, .. }: Call<'_>) -> Error {
         Error::Timeout { action: format!("the attempt to {action} at {}", self.shared.address), limit, advice }
     }
 

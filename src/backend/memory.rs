@@ -135,7 +135,7 @@ impl Shard {
 }
 
 impl Steps for Memory {
-    async fn ping(&self) -> Result<(), StepError> {
+    async fn ping(&self, _key: Option<&Key>) -> Result<(), StepError> {
         Ok(())
     }
 

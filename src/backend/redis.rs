@@ -28,6 +28,7 @@ use self::script::{ABANDON, CLEAR_LEASE, FILL, INVALIDATE, RENEW, Script};
 use self::servers::Servers;
 pub(super) use self::tls::Tls;
 use self::update::Updates;
+use super::breaker::Breaker;
 use super::{Acquired, Cursor, Decide, Filled, Look, Position, StepError, Steps, Swept, Token};
 use crate::entry::Entry;
 use crate::key::Key;
@@ -61,9 +62,14 @@ impl Redis {
         Self { servers, updates: Updates::new(operation_timeout), operation_timeout }
     }
 
-    /// Says that a step got no answer within its limit.
-    pub(super) fn timed_out(&self, limit: Duration) {
-        self.servers.timed_out(limit);
+    /// Says that a step, of this key if of one, got no answer within its limit.
+    pub(super) fn timed_out(&self, key: Option<&Key>, limit: Duration) {
+        self.servers.timed_out(key, limit);
+    }
+
+    /// The breaker of the server that has the key, if it has one of its own.
+    pub(super) fn breaker_of_server(&self, key: &Key) -> Option<Arc<Breaker>> {
+        self.servers.breaker(key)
     }
 
     /// How many connections of updates are in use, and how many are idle.
@@ -103,8 +109,12 @@ impl Redis {
 }
 
 impl Steps for Redis {
-    async fn ping(&self) -> Result<(), StepError> {
-        Ok(self.servers.ping().await?)
+    async fn ping(&self, key: Option<&Key>) -> Result<(), StepError> {
+        match key {
+            Some(key) => self.run(key, &redis::cmd("PING")).await?,
+            None => self.servers.ping().await?,
+        }
+        Ok(())
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Entry>, StepError> {

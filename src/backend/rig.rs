@@ -182,8 +182,8 @@ impl Rigged<'_> {
 }
 
 impl Steps for Rigged<'_> {
-    async fn ping(&self) -> Result<(), StepError> {
-        on!(self.store, store => store.ping())
+    async fn ping(&self, key: Option<&Key>) -> Result<(), StepError> {
+        on!(self.store, store => store.ping(key))
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Entry>, StepError> {

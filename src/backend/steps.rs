@@ -93,8 +93,8 @@ pub(crate) struct Position {
 
 /// The steps of the protocol. K is the entry at the data key, L the lease at the lock key.
 pub(crate) trait Steps {
-    /// Fails unless the backend answers.
-    async fn ping(&self) -> Result<(), StepError>;
+    /// Fails unless the backend answers: the server that has the key, if one is given.
+    async fn ping(&self, key: Option<&Key>) -> Result<(), StepError>;
 
     /// Reads K.
     async fn read(&self, key: &Key) -> Result<Option<Entry>, StepError>;

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cache_aside::{Backend, Cache, Outcome};
+use cache_aside::{Backend, BoxError, Cache, Outcome};
 
 use crate::clusters::Cluster;
 use crate::fixture::{Primary, Product, connect, get, loaf, lookup, products};
-use crate::harness::Flavor;
+use crate::harness::{Flavor, Server};
+use crate::least_access::Access;
 
 const KEY: &str = "cache:billing:product:p-001";
 
@@ -76,8 +77,15 @@ async fn every_operation_works_while_the_keys_slot_is_on_its_way() {
 }
 
 /// Those of the tests that need no server of their own.
-const RACES: [&str; 7] =
-    ["races::", "schedules::", "stampede::a_thousand_readers_", "--skip", "_of_four_processes_", "--skip", "_from_a_process_"];
+const RACES: [&str; 7] = [
+    "races::",
+    "schedules::",
+    "stampede::a_thousand_readers_",
+    "--skip",
+    "_of_four_processes_",
+    "--skip",
+    "_from_a_process_",
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_races_end_as_they_should_while_slots_move_and_after_a_failover() {
@@ -127,6 +135,79 @@ async fn a_killed_primary_is_made_up_for_by_its_replica() {
         }
         backend.close().await.unwrap();
         works(&cache, &primary).await;
+    }
+}
+
+/// A server that answers nothing is left alone, though the others answer all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_a_server_that_is_silent_while_others_answer() {
+    const LIMIT: Duration = Duration::from_millis(200);
+    const READS: u32 = 20;
+    const ELSEWHERE: &str = "p-002";
+    for flavor in Flavor::OF_CLUSTERS {
+        let cluster = Cluster::start(flavor).await;
+        let backend = Backend::builder(&cluster.url()).operation_timeout(LIMIT).connect().await.unwrap();
+        let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+        primary.put(Product { id: ELSEWHERE.to_owned(), ..loaf(2) });
+        assert_ne!(cluster.owner(KEY).await, cluster.owner("cache:billing:product:p-002").await);
+        for id in ["p-001", ELSEWHERE] {
+            cache.get(id, primary.loader()).await.unwrap();
+        }
+        let silent_servers = cluster.pair(KEY).await;
+        silent_servers.iter().for_each(|server| server.freeze());
+        let mut waited = Duration::ZERO;
+        for read in 0..2 * READS {
+            let begun = Instant::now();
+            let silent = lookup(&cache, primary.loader()).await.unwrap();
+            assert_eq!(silent.outcome, Outcome::Bypassed);
+            if read >= READS {
+                waited += begun.elapsed();
+            }
+            let other = cache.lookup(ELSEWHERE, primary.loader()).await.unwrap();
+            assert_eq!(other.outcome, Outcome::Hit, "{flavor:?}");
+        }
+        assert!(waited < READS * LIMIT / 4, "{flavor:?}: {READS} reads waited {waited:?}");
+        silent_servers.iter().for_each(|server| server.thaw());
+    }
+}
+
+/// Goes all ways that need more than on a single server.
+async fn work(cluster: &Cluster, access: &Access) -> Result<(), BoxError> {
+    for server in &cluster.servers {
+        access.grant(server).await;
+    }
+    let backend = Backend::builder(&access.url(&cluster.url())).max_pending_invalidations(0);
+    let backend = backend.operation_timeout(Duration::from_secs(2)).close_timeout(Duration::from_secs(2));
+    let backend = backend.connect().await?;
+    let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+    cache.invalidate("p-001").await?;
+    lookup(&cache, primary.loader()).await?;
+    let way = cluster.open(KEY).await;
+    cluster.migrate(KEY, way).await;
+    let seen = cache.peek("p-001").await;
+    cluster.close(KEY, way).await;
+    seen?.ok_or("no entry")?;
+    backend.outage(true);
+    cache.invalidate("p-001").await.unwrap_err();
+    backend.outage(false);
+    Ok(backend.close().await?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documented_acl_is_enough_and_nothing_in_it_can_be_left_out() {
+    let (on_a_server, access) = (Access::documented(), Access::documented_in_clusters());
+    for flavor in Flavor::OF_CLUSTERS {
+        let cluster = Cluster::start(flavor).await;
+        work(&cluster, &access).await.unwrap();
+        let more =
+            access.permissions().filter(|permission| on_a_server.permissions().all(|known| known != *permission));
+        let more: Vec<_> = more.collect();
+        assert_eq!(more.len(), 3);
+        for permission in more {
+            let failed = work(&cluster, &access.without(permission)).await;
+            let failed = failed.expect_err(&format!("{flavor:?}: all works without {permission}"));
+            println!("{flavor:?}: without {permission}: {failed}");
+        }
     }
 }
 

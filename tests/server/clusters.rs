@@ -4,7 +4,6 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Value};
 use tokio::time::sleep;
 
@@ -53,7 +52,8 @@ impl Cluster {
             }
         }
         for server in &self.servers[1..] {
-            let bus: String = ask(server, "CONFIG GET cluster-port").await.split_whitespace().nth(1).unwrap().to_owned();
+            let bus: String =
+                ask(server, "CONFIG GET cluster-port").await.split_whitespace().nth(1).unwrap().to_owned();
             tell(&self.servers[0], &format!("CLUSTER MEET 127.0.0.1 {} {bus}", server.port())).await;
         }
         self.agree("all know each other", async |server| {
@@ -106,9 +106,10 @@ impl Cluster {
         panic!("no server has the slot of {key}");
     }
 
-    /// A bare client of the server that has the key's slot.
-    pub(crate) async fn client(&self, key: &str) -> MultiplexedConnection {
-        self.servers[self.owner(key).await].client().await
+    /// The primary that has the key, and its replica.
+    pub(crate) async fn pair(&self, key: &str) -> [&Server; 2] {
+        let owner = self.owner(key).await;
+        [owner, (owner + PRIMARIES) % (2 * PRIMARIES)].map(|index| &self.servers[index])
     }
 
     /// Begins to move the key's slot to another primary: from now on either may have its keys. Returns both.
@@ -165,7 +166,8 @@ impl Cluster {
 
 async fn start_member(flavor: Flavor) -> Server {
     let bus = free_port().to_string();
-    let settings = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", NODE_TIMEOUT];
+    let mut settings = vec!["--cluster-enabled", "yes", "--cluster-port", &bus];
+    settings.extend(["--cluster-node-timeout", NODE_TIMEOUT, "--cluster-require-full-coverage", "no"]);
     Server::start_with(flavor, &settings).await
 }
 

@@ -232,8 +232,11 @@ async fn a_url_that_makes_no_sense_is_refused() {
         ("redis://:a@secret?b@127.0.0.1", "%3F"),
         ("redis://:secret/b@127.0.0.1", "%2F"),
         ("redis://user:secret@:6379", "makes no sense"),
-        ("redis+cluster://127.0.0.1:6379", "not supported"),
-        ("rediss+cluster://user:secret@127.0.0.1", "not supported"),
+        ("redis+cluster://", "makes no sense"),
+        ("redis+cluster://127.0.0.1:6379,", "makes no sense"),
+        ("redis+cluster://user:secret@127.0.0.1:6379,:6380", "makes no sense"),
+        ("redis+cluster://127.0.0.1:6379,127.0.0.1:6380/1", "database 0"),
+        ("redis+cluster://:a/secret@127.0.0.1", "%2F"),
         ("rediss://:a@secret?b@127.0.0.1", "%3F"),
         ("user:secret@127.0.0.1", "no scheme"),
     ] {

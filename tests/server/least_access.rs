@@ -42,7 +42,9 @@ impl Access {
     pub(crate) fn url(&self, url: &str) -> String {
         let Self { user, password, .. } = self;
         match url.split_once("://") {
-            Some((scheme @ ("redis" | "rediss" | "redis+cluster"), rest)) => format!("{scheme}://{user}:{password}@{rest}"),
+            Some((scheme @ ("redis" | "rediss" | "redis+cluster"), rest)) => {
+                format!("{scheme}://{user}:{password}@{rest}")
+            }
             Some(("unix", path)) => format!("unix://{path}?user={user}&pass={password}"),
             _ => url.to_owned(),
         }

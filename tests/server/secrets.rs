@@ -141,6 +141,8 @@ async fn urls_that_cannot_work_show_no_password() {
         format!("rediss://app:a/{PASSWORD}@127.0.0.1:{port}"),
         format!("rediss://app:a#{PASSWORD}@127.0.0.1:{port}"),
         format!("rediss://app:{PASSWORD}"),
+        format!("redis+cluster://app:{PASSWORD}@127.0.0.1:{port},127.0.0.1:{port}"),
+        format!("redis+cluster://app:{PASSWORD},127.0.0.1:{port}"),
         format!("rediss+cluster://app:{PASSWORD}@127.0.0.1:{port}"),
         format!("unix:///nowhere/redis.sock?user=app&pass={PASSWORD}"),
         format!("app:{PASSWORD}@127.0.0.1"),

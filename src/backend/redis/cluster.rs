@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use self::topology::{Place, Topology, shards, slot};
 use super::connect::Address;
 use super::node::{Destination, Limits, Node};
+use crate::backend::breaker::Breaker;
 use crate::key::Key;
 
 /// How many times a command is sent elsewhere.
@@ -84,9 +85,17 @@ impl Cluster {
         Ok(Destination { node, asking: false })
     }
 
-    /// The server that has the key, if that is known.
-    pub(super) fn owner(&self, key: &Key) -> Option<Arc<Node>> {
-        self.topology().owner(slot(key.as_str())).cloned()
+    /// The breaker of the server that has the key, if that is known.
+    pub(super) fn breaker(&self, key: &Key) -> Option<Arc<Breaker>> {
+        self.topology().owner(slot(key.as_str())).map(|node| node.breaker.clone())
+    }
+
+    /// Says that a step of this key got no answer within its limit.
+    pub(super) fn timed_out(self: &Arc<Self>, key: &Key, limit: Duration) {
+        if let Some(node) = self.topology().owner(slot(key.as_str())) {
+            node.shared.timed_out(limit);
+        }
+        self.refresh();
     }
 
     pub(super) fn primaries(&self) -> Vec<Arc<Node>> {
@@ -145,7 +154,12 @@ impl Cluster {
     }
 
     /// Where a command goes on after this error, if it does. What the error says of the topology is noted.
-    pub(super) fn redirected(self: &Arc<Self>, key: &Key, from: &Destination, error: &RedisError) -> Option<Destination> {
+    pub(super) fn redirected(
+        self: &Arc<Self>,
+        key: &Key,
+        from: &Destination,
+        error: &RedisError,
+    ) -> Option<Destination> {
         self.failed(error);
         let (place, _slot) = error.redirect_node()?;
         let node = self.node(&Place::parse(place, from.node.address().place().0)?)?;

@@ -14,7 +14,6 @@ use redis::{
     RedisError, RedisResult,
 };
 
-
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// Where a server is, and as whom to talk to it. Its `Display` is the place alone.

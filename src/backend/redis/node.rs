@@ -8,12 +8,16 @@ use deadpool::managed::Pool;
 use redis::{Client, Cmd, Pipeline, RedisResult, Value};
 
 use super::connect::{Address, Shared, without_detail};
+use super::replies;
 use super::update::Connector;
+use crate::backend::breaker::Breaker;
 
 pub(super) struct Node {
     address: Address,
     pub(super) shared: Shared,
     pub(super) updates: Pool<Connector>,
+    /// Used where there are several servers.
+    pub(super) breaker: Arc<Breaker>,
 }
 
 /// What the connections to each server have in common.
@@ -22,6 +26,8 @@ pub(in crate::backend) struct Limits {
     pub(in crate::backend) operation_timeout: Duration,
     pub(in crate::backend) connect_timeout: Duration,
     pub(in crate::backend) update_connections: NonZeroUsize,
+    pub(in crate::backend) breaker_threshold: u32,
+    pub(in crate::backend) breaker_pause: Duration,
 }
 
 impl Node {
@@ -31,7 +37,9 @@ impl Node {
         let shared = Shared::new(client.clone(), limits.connect_timeout).map_err(|error| without_detail(&error))?;
         let connector = Connector::new(client, limits.connect_timeout, shared.generations());
         let updates = Pool::builder(connector).max_size(limits.update_connections.get()).build();
-        Ok(Self { address, shared, updates: updates.map_err(|error| error.to_string())? })
+        let breaker = Breaker::new(address.to_string(), limits.breaker_threshold, limits.breaker_pause);
+        let updates = updates.map_err(|error| error.to_string())?;
+        Ok(Self { address, shared, updates, breaker: Arc::new(breaker) })
     }
 
     pub(super) fn address(&self) -> &Address {
@@ -72,7 +80,7 @@ impl Destination {
         }
         let mut commands = redis::pipe();
         commands.cmd("ASKING").add_command(command.clone());
-        let replies = self.node.run_all(commands).await?;
-        replies.into_iter().next_back().ok_or_else(super::unexpected_reply)?
+        let [asked, reply] = replies(self.node.run_all(commands).await?)?;
+        asked.and(reply)
     }
 }

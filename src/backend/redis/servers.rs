@@ -8,6 +8,7 @@ use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
 #[cfg(feature = "cluster")]
 use super::cluster::Cluster;
 use super::node::{Destination, Node};
+use crate::backend::breaker::Breaker;
 use crate::key::Key;
 
 pub(super) enum Servers {
@@ -69,12 +70,23 @@ impl Servers {
         }
     }
 
-    /// Says that a step got no answer within its limit.
-    pub(super) fn timed_out(&self, limit: Duration) {
-        match self {
-            Self::One(node) => node.shared.timed_out(limit),
+    /// Says that a step, of this key if of one, got no answer within its limit.
+    pub(super) fn timed_out(&self, key: Option<&Key>, limit: Duration) {
+        match (self, key) {
+            (Self::One(node), _) => node.shared.timed_out(limit),
             #[cfg(feature = "cluster")]
-            Self::Cluster(cluster) => cluster.refresh(),
+            (Self::Cluster(cluster), Some(key)) => cluster.timed_out(key, limit),
+            #[cfg(feature = "cluster")]
+            (Self::Cluster(_), None) => {}
+        }
+    }
+
+    /// The breaker of the server that has the key, if it has one of its own.
+    pub(super) fn breaker(&self, key: &Key) -> Option<Arc<Breaker>> {
+        match self {
+            Self::One(_) => None,
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.breaker(key),
         }
     }
 

@@ -18,7 +18,9 @@ use tokio::sync::Mutex;
 use super::connect::Generation;
 use super::node::{Destination, Node};
 use super::servers::Servers;
-use super::{entry, hgetall, is_elsewhere, is_on_the_move, millis, replies, revoke, unexpected_reply, without_arguments};
+use super::{
+    entry, hgetall, is_elsewhere, is_on_the_move, millis, replies, revoke, unexpected_reply, without_arguments,
+};
 use crate::backend::{Decide, Decision, StepError};
 use crate::key::Key;
 
@@ -55,11 +57,7 @@ enum Attempt {
 
 impl Updates {
     pub(super) fn new(operation_timeout: Duration) -> Self {
-        Self {
-            queues: (0..QUEUES).map(|_| Mutex::new(())).collect(),
-            hasher: RandomState::new(),
-            operation_timeout,
-        }
+        Self { queues: (0..QUEUES).map(|_| Mutex::new(())).collect(), hasher: RandomState::new(), operation_timeout }
     }
 
     /// Updates an entry; `None` when the server refuses the transaction. Tries until its caller drops it.

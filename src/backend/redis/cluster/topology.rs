@@ -169,3 +169,70 @@ impl Topology {
         Some(index)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    fn server(host: Value, port: i64) -> Value {
+        Value::Array(vec![host, Value::Int(port), text("an id")])
+    }
+
+    fn range(first: i64, last: i64, servers: Vec<Value>) -> Value {
+        Value::Array([Value::Int(first), Value::Int(last)].into_iter().chain(servers).collect())
+    }
+
+    fn place(host: &str, port: u16) -> Place {
+        Place { host: host.to_owned(), port }
+    }
+
+    #[test]
+    fn reads_which_server_has_which_slot() {
+        let reply = Value::Array(vec![
+            range(0, 99, vec![server(text("10.0.0.1"), 1), server(text("10.0.0.2"), 2)]),
+            range(100, 100, vec![server(Value::Nil, 3), server(text("?"), 4), server(text(""), 5)]),
+            range(101, 16_383, vec![server(text("?"), 6)]),
+        ]);
+        let expected = [
+            Shard { first: 0, last: 99, places: vec![place("10.0.0.1", 1), place("10.0.0.2", 2)] },
+            Shard { first: 100, last: 100, places: vec![place("said.by", 3), place("said.by", 5)] },
+        ];
+        assert_eq!(shards(reply, "said.by").unwrap(), expected);
+    }
+
+    #[test]
+    fn refuses_what_is_no_reply_of_a_cluster() {
+        let one = || vec![server(text("10.0.0.1"), 1)];
+        for reply in [
+            Value::Nil,
+            Value::Array(vec![Value::Nil]),
+            Value::Array(vec![range(0, 16_384, one())]),
+            Value::Array(vec![range(2, 1, one())]),
+            Value::Array(vec![range(-1, 1, one())]),
+            Value::Array(vec![range(0, 1, vec![])]),
+            Value::Array(vec![range(0, 1, vec![server(Value::Array(vec![]), 1)])]),
+            Value::Array(vec![range(0, 1, vec![server(text("10.0.0.1"), 65_536)])]),
+        ] {
+            assert!(shards(reply.clone(), "said.by").is_err(), "{reply:?}");
+        }
+    }
+
+    #[test]
+    fn reads_where_a_redirection_goes() {
+        assert_eq!(Place::parse("10.0.0.1:6379", "said.by"), Some(place("10.0.0.1", 6379)));
+        assert_eq!(Place::parse("::1:6379", "said.by"), Some(place("::1", 6379)));
+        assert_eq!(Place::parse(":6379", "said.by"), Some(place("said.by", 6379)));
+        for nowhere in ["?:6379", "10.0.0.1", "10.0.0.1:", "10.0.0.1:65536"] {
+            assert_eq!(Place::parse(nowhere, "said.by"), None, "{nowhere}");
+        }
+    }
+
+    #[test]
+    fn finds_the_slot_of_a_key_as_the_servers_do() {
+        assert_eq!((slot("cache:billing:product:42"), slot("x")), (9819, 16_287));
+    }
+}
