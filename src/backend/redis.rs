@@ -338,6 +338,11 @@ fn is_forbidden(error: &RedisError) -> bool {
     error.code() == Some("NOPERM") || error.detail().is_some_and(|detail| IN_SCRIPT.iter().any(|s| detail.contains(s)))
 }
 
+/// Whether a server says that it belongs to no cluster.
+fn is_no_cluster(error: &RedisError) -> bool {
+    error.detail().is_some_and(|detail| detail.contains("cluster support disabled"))
+}
+
 /// Whether a server was there, and ended or garbled the conversation: so does one that expects TLS, or doesn't.
 fn is_cut_off(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Parse || (error.is_connection_dropped() && !error.is_connection_refusal())
@@ -387,6 +392,7 @@ impl From<RedisError> for StepError {
             (_, Some("MOVED" | "ASK" | "CROSSSLOT")) => {
                 "this is a server of a cluster: write redis+cluster://, with the feature `cluster`"
             }
+            _ if is_no_cluster(&error) => "this is a single server: write redis://",
             (_, Some("LOADING")) => "wait until the server has loaded its data",
             _ if knows_no_hello(&error) => "add ?protocol=resp2 to the URL",
             _ if is_cut_off(&error) => {

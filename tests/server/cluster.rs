@@ -171,6 +171,26 @@ async fn nobody_waits_for_a_server_that_is_silent_while_others_answer() {
     }
 }
 
+#[tokio::test]
+async fn a_url_of_the_wrong_kind_is_an_error_that_names_the_right_one() {
+    for flavor in Flavor::OF_CLUSTERS {
+        let (server, cluster) = (Server::start(flavor).await, Cluster::start(flavor).await);
+        let url = server.url().replace("redis://", "redis+cluster://");
+        let text = Backend::connect(&url).await.unwrap_err().to_string();
+        assert!(text.ends_with("this is a single server: write redis://"), "{text}");
+
+        let mut texts = Vec::new();
+        for server in &cluster.servers {
+            let cache = products(&connect(&server.url()).await);
+            texts.extend(cache.peek("p-001").await.map_err(|error| error.to_string()).err());
+        }
+        assert_eq!(texts.len(), cluster.servers.len() - 1, "one has the key");
+        for text in texts {
+            assert!(text.ends_with("write redis+cluster://, with the feature `cluster`"), "{text}");
+        }
+    }
+}
+
 /// Goes all ways that need more than on a single server.
 async fn work(cluster: &Cluster, access: &Access) -> Result<(), BoxError> {
     for server in &cluster.servers {

@@ -164,9 +164,9 @@ impl Cluster {
         let (place, _slot) = error.redirect_node()?;
         let node = self.node(&Place::parse(place, from.node.address().place().0)?)?;
         let asking = error.kind() == ErrorKind::Server(ServerErrorKind::Ask);
-        if !asking {
-            self.change(|topology| topology.moved(slot(key.as_str()), node.clone()));
-        }
+        self.change(|topology| {
+            if asking { topology.remember(node.clone()) } else { topology.moved(slot(key.as_str()), node.clone()) }
+        });
         Some(Destination { node, asking })
     }
 
@@ -188,9 +188,12 @@ impl Cluster {
     }
 
     async fn ask_servers(&self) -> RedisResult<Topology> {
-        const AT_A_TIME: usize = 4;
+        const AT_A_TIME: usize = 3;
         let mut known = self.topology().nodes().to_vec();
         known.shuffle(&mut rand::rng());
+        // Nobody else connects to replicas.
+        let primaries = self.primaries();
+        known.sort_by_key(|node| !primaries.iter().any(|primary| Arc::ptr_eq(primary, node)));
         let seeds = self.seeds.iter().filter(|seed| !known.iter().any(|node| node.address().place() == seed.place()));
         let seeds: Vec<_> = seeds.filter_map(|seed| Node::new(seed.clone(), self.limits).ok().map(Arc::new)).collect();
         let mut answers = futures_util::stream::iter(known.into_iter().chain(seeds))

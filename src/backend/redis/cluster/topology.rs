@@ -154,10 +154,19 @@ impl Topology {
         (0..SLOTS).any(|slot| address(&before, slot) != address(self, slot))
     }
 
-    /// The servers that have slots.
+    /// Notes that there is this server too; that is no change.
+    pub(super) fn remember(&mut self, node: Arc<Node>) -> bool {
+        self.index(node);
+        false
+    }
+
+    /// The servers that have slots, in an order of their own.
     pub(super) fn primaries(&self) -> Vec<Arc<Node>> {
         let has_slots = |index: usize| self.owners.iter().any(|owner| usize::from(*owner) == index);
-        self.nodes.iter().enumerate().filter(|(index, _)| has_slots(*index)).map(|(_, node)| node.clone()).collect()
+        let with_slots = self.nodes.iter().enumerate().filter(|(index, _)| has_slots(*index));
+        let mut primaries: Vec<_> = with_slots.map(|(_, node)| node.clone()).collect();
+        primaries.sort_by(|a, b| a.address().place().cmp(&b.address().place()));
+        primaries
     }
 
     fn index(&mut self, node: Arc<Node>) -> Option<u16> {
