@@ -24,8 +24,8 @@ use super::node::{Destination, Limits, Node};
 use crate::backend::breaker::Breaker;
 use crate::key::Key;
 
-/// How many times a command is sent elsewhere.
-const REDIRECTIONS: u32 = 5;
+/// How many times a command is sent elsewhere: not for ever, where two servers send it to each other.
+const REDIRECTIONS: u32 = 16;
 /// The shortest time between two times that the servers are asked about the topology.
 const PAUSE: Duration = Duration::from_millis(50);
 
