@@ -36,7 +36,7 @@ pub use self::rig::{Moment, Point, Rig, Step};
 pub(crate) use self::steps::{
     Acquired, Cursor, Decide, Decision, Filled, Look, Position, StepError, Steps, Swept, Token,
 };
-use crate::entry::Entry;
+use crate::entry::{Entry, Found};
 use crate::error::{Cause, Error};
 use crate::key::Key;
 use crate::meter::BackendMeter;
@@ -203,6 +203,10 @@ impl Backend {
         step!(self, self.read_call(key), "read", key, store => store.read(key))
     }
 
+    pub(crate) async fn read_with_ttl(&self, key: &Key) -> Result<Option<Found>, Error> {
+        step!(self, self.read_call(key), "read", key, store => store.read_with_ttl(key))
+    }
+
     pub(crate) async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, Error> {
         step!(self, self.read_call(key), "lease", key, store => store.acquire(key, token, lease))
     }
@@ -223,6 +227,10 @@ impl Backend {
 
     pub(crate) async fn abandon(&self, key: &Key, token: &Token) -> Result<(), Error> {
         step!(self, self.read_call(key), "abandon the lease of", key, store => store.abandon(key, token))
+    }
+
+    pub(crate) async fn postpone(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), Error> {
+        step!(self, self.read_call(key), "postpone the load of", key, store => store.postpone(key, token, pause))
     }
 
     /// Removes an entry and its lease. Until that is done, the key is [pending](Self::is_pending).
@@ -268,9 +276,9 @@ impl Backend {
         let call = Call { key: Some(key), limit, advice, while_open: WhileOpen::Probes, one_trip: false };
         async move {
             let write = Write::new(self, key);
-            let mut decide = |entry| {
+            let mut decide = |found| {
                 self.measure_connections();
-                decide(entry)
+                decide(found)
             };
             let updated = step!(self, call, "update", key, store => store.update(key, &mut decide));
             self.measure_connections();

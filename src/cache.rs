@@ -249,9 +249,10 @@ impl<T: Cacheable> Cache<T> {
         if !self.core.policy.enabled || self.core.backend.is_pending(&key) {
             return Ok(None);
         }
-        Ok(match self.core.read(&key).await? {
+        let found = self.core.found(&key).await?;
+        Ok(match found.map(|found| self.core.read(&key, found)) {
             Some(Reading::Record(record)) => Some(Arc::new(record)),
-            Some(Reading::NotFound | Reading::Unreadable(_)) | None => None,
+            Some(Reading::Stale(..) | Reading::NotFound | Reading::Unreadable(_)) | None => None,
         })
     }
 
@@ -398,7 +399,8 @@ impl<T: Cacheable> Cache<T> {
     ///
     /// As [`peek`](Self::peek).
     pub async fn ttl(&self, id: impl CacheKey<T::Id>) -> Result<Option<Duration>, Error> {
-        Ok(self.core.backend.look(&self.key(&id)?).await?.ttl)
+        let found = self.core.backend.look(&self.key(&id)?).await?.found;
+        Ok(found.and_then(|found| found.ttl()).filter(|ttl| !ttl.is_zero()))
     }
 
     /// Shows what is stored for a record: for debugging, and for the curious.

@@ -124,6 +124,10 @@ pub struct Schema {
     pub ttl: Option<Duration>,
     /// How long it is remembered that a record doesn't exist.
     pub not_found_ttl: Option<Duration>,
+    /// How long a record is kept past its TTL, to be served when its load fails.
+    pub stale_if_error: Option<Duration>,
+    /// How long a load that failed is not tried again.
+    pub stale_retry: Option<Duration>,
     /// The names of the stored fields, in declaration order.
     pub fields: &'static [&'static str],
     /// The names that fields are also read from.
@@ -141,6 +145,8 @@ impl Schema {
             version: None,
             ttl: None,
             not_found_ttl: None,
+            stale_if_error: None,
+            stale_retry: None,
             fields: &[],
             aliases: &[],
             also_invalidates: &[],
@@ -164,6 +170,16 @@ impl Schema {
 
     pub const fn not_found_ttl_millis(mut self, millis: u64) -> Self {
         self.not_found_ttl = Some(Duration::from_millis(millis));
+        self
+    }
+
+    pub const fn stale_if_error_millis(mut self, millis: u64) -> Self {
+        self.stale_if_error = Some(Duration::from_millis(millis));
+        self
+    }
+
+    pub const fn stale_retry_millis(mut self, millis: u64) -> Self {
+        self.stale_retry = Some(Duration::from_millis(millis));
         self
     }
 

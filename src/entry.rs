@@ -1,10 +1,11 @@
-//! A stored entry and what it means: a record, the note that there is none, or something unreadable.
+//! A stored entry and what it means: a record, live or stale, the note that there is none, or something unreadable.
 //!
 //! Owns the one reserved field, `~meta`. Whatever it holds that this release doesn't understand makes the entry
 //! unreadable, and so a miss: later releases may add to it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cacheable::Cacheable;
 use crate::codec::FieldError;
@@ -23,30 +24,109 @@ pub(crate) enum Entry {
     WrongType,
 }
 
+/// An entry, and how long it will be there.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub(crate) entry: Entry,
+    /// `None`: it has no end, or its end was not asked for.
+    pub(crate) left: Option<Duration>,
+}
+
 /// What an entry means to a reader of `T`.
 pub(crate) enum Reading<T> {
     Record(T),
+    /// A record past its TTL, and by how much.
+    Stale(T, Duration),
     NotFound,
     Unreadable(BoxError),
 }
 
 impl Entry {
+    /// What is noted beside the fields; nothing where that isn't understood.
+    pub(crate) fn meta(&self) -> Meta {
+        match self {
+            Self::Hash(fields) => meta_text(fields).and_then(Meta::parse).unwrap_or_default(),
+            Self::WrongType => Meta::default(),
+        }
+    }
+}
+
+impl Found {
     pub(crate) fn read<T: Cacheable>(self) -> Reading<T> {
-        let Self::Hash(fields) = self else {
+        let Entry::Hash(fields) = self.entry else {
             return Reading::Unreadable("it is not a hash".into());
         };
-        if let Some((_, meta)) = fields.iter().find(|(name, _)| **name == *META) {
-            return match (meta.as_slice(), fields.len()) {
-                (ABSENT, 1) => Reading::NotFound,
-                _ => Reading::Unreadable("its `~meta` is of another release".into()),
-            };
-        }
+        let meta = match meta_text(&fields) {
+            None => Some(Meta::default()),
+            Some(ABSENT) if fields.len() == 1 => return Reading::NotFound,
+            Some(text) => Meta::parse(text),
+        };
+        let Some(meta) = meta else {
+            return Reading::Unreadable("its `~meta` is of another release".into());
+        };
         let record = match Arc::try_unwrap(fields) {
             Ok(fields) => T::decode(&mut RecordReader::owned(fields)),
             Err(shared) => T::decode(&mut RecordReader::borrowed(&shared)),
         };
-        record.map_or_else(|mistake| Reading::Unreadable(mistake.into()), Reading::Record)
+        match (record, meta.age(self.left)) {
+            (Ok(record), None) => Reading::Record(record),
+            (Ok(record), Some(age)) => Reading::Stale(record, age),
+            (Err(mistake), _) => Reading::Unreadable(mistake.into()),
+        }
     }
+
+    /// How long it is until the entry's TTL is over: zero when it is stale.
+    pub(crate) fn ttl(&self) -> Option<Duration> {
+        let tail = self.entry.meta().stale.unwrap_or_default();
+        self.left.map(|left| left.saturating_sub(tail))
+    }
+}
+
+/// What `~meta` notes of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Meta {
+    /// The stale tail: how long the entry is kept past its TTL.
+    pub(crate) stale: Option<Duration>,
+    /// How long its load took.
+    pub(crate) load: Option<Duration>,
+}
+
+impl Meta {
+    /// Reads `name=milliseconds`, separated by spaces. A name that isn't known may change what the entry means.
+    fn parse(text: &[u8]) -> Option<Self> {
+        let mut meta = Self::default();
+        for note in std::str::from_utf8(text).ok()?.split(' ') {
+            let (name, millis) = note.split_once('=')?;
+            let slot = match name {
+                "stale" => &mut meta.stale,
+                "load" => &mut meta.load,
+                _ => return None,
+            };
+            let is_number = millis.bytes().all(|byte| byte.is_ascii_digit());
+            let duration = Duration::from_millis(millis.parse().ok().filter(|_| is_number)?);
+            if slot.replace(duration).is_some() {
+                return None;
+            }
+        }
+        Some(meta)
+    }
+
+    /// The field of a hash, if there is something to note.
+    pub(crate) fn field(self) -> Option<StoredField> {
+        let notes = [("stale", self.stale), ("load", self.load)].into_iter();
+        let notes = notes.filter_map(|(name, duration)| Some(format!("{name}={}", duration?.as_millis())));
+        let text = notes.collect::<Vec<_>>().join(" ");
+        (!text.is_empty()).then(|| (Cow::Borrowed(META), text.into_bytes()))
+    }
+
+    /// By how much an entry that will be there for so long is past its TTL.
+    fn age(self, left: Option<Duration>) -> Option<Duration> {
+        self.stale?.checked_sub(left?)
+    }
+}
+
+fn meta_text(fields: &[StoredField]) -> Option<&[u8]> {
+    fields.iter().find(|(name, _)| **name == *META).map(|(_, text)| text.as_slice())
 }
 
 /// The entry that notes that the primary has no such record.
@@ -80,4 +160,61 @@ pub(crate) fn changed(fields: &[StoredField], changes: Changes) -> Vec<StoredFie
 /// How much a hash counts towards `max_entry_bytes`: its names and its values.
 pub(crate) fn size(fields: &[StoredField]) -> usize {
     fields.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn millis(millis: u64) -> Option<Duration> {
+        Some(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn meta_comes_back_from_its_text_and_is_left_out_when_there_is_nothing_to_note() {
+        for (meta, text) in [
+            (Meta { stale: millis(300_000), load: millis(12) }, "stale=300000 load=12"),
+            (Meta { stale: millis(1), load: None }, "stale=1"),
+            (Meta { stale: None, load: millis(1) }, "load=1"),
+        ] {
+            assert_eq!(meta.field(), Some((META.into(), text.as_bytes().to_vec())));
+            assert_eq!(Meta::parse(text.as_bytes()), Some(meta));
+        }
+        assert_eq!(Meta::default().field(), None);
+        assert_eq!(Meta::parse(b"load=12 stale=3"), Some(Meta { stale: millis(3), load: millis(12) }));
+    }
+
+    #[test]
+    fn meta_of_another_release_is_not_understood() {
+        for text in [
+            "",
+            "absent",
+            "stale",
+            "stale=",
+            "stale=-1",
+            "stale=+1",
+            "stale=1 ",
+            " stale=1",
+            "stale=1  load=1",
+            "stale=1 stale=1",
+            "stale=1,load=1",
+            "stale=1 more=1",
+            "Stale=1",
+            "stale=1s",
+            "stale=18446744073709551616",
+        ] {
+            assert_eq!(Meta::parse(text.as_bytes()), None, "{text:?}");
+        }
+        assert_eq!(Meta::parse(b"stale=\xFF"), None);
+    }
+
+    #[test]
+    fn an_entry_is_stale_from_the_moment_when_only_its_tail_is_left() {
+        let meta = Meta { stale: millis(100), load: None };
+        assert_eq!(meta.age(millis(101)), None);
+        assert_eq!(meta.age(millis(100)), millis(0));
+        assert_eq!(meta.age(millis(30)), millis(70));
+        assert_eq!(meta.age(None), None, "it has no end");
+        assert_eq!(Meta::default().age(millis(1)), None);
+    }
 }

@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
@@ -52,6 +53,8 @@ pub(crate) enum Origin {
     Load,
     /// A load around the cache.
     Bypass,
+    /// An entry that is past its TTL by `age`, in place of a load that failed.
+    Stale { age: Duration },
 }
 
 /// What a flight brings to those who joined it.

@@ -2,7 +2,7 @@
 //!
 //! Keeps these promises: a load starts only after its lease was granted; a value is stored only by the fill of the lease
 //! that it was loaded under; a lease ends with its load, whatever becomes of it; every wait has a deadline, after which
-//! the load goes around the cache.
+//! the load goes around the cache; a stale entry is served only if it is still there after its load has failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tracing::Instrument;
 use crate::backend::{Filled, Token};
 use crate::cache::{Core, OnOutage};
 use crate::cacheable::Cacheable;
-use crate::entry::Reading;
+use crate::entry::{Found, Reading};
 use crate::error::Error;
 use crate::flight::{Landing, Origin, Stamp};
 use crate::key::Key;
@@ -31,10 +31,11 @@ pub(crate) struct ReadThrough<T: Cacheable> {
     pub(crate) loader: Loader<T>,
 }
 
-/// A loaded value, with the entry to store for it and its lifetime, if it is to be stored.
+/// A loaded value, with the entry to store for it, which has no fields if nothing is to be stored, and its lifetime.
 struct Loaded<T> {
     value: Option<Arc<T>>,
-    entry: Option<(Vec<StoredField>, Duration)>,
+    fields: Vec<StoredField>,
+    ttl: Duration,
 }
 
 impl<T: Cacheable> ReadThrough<T> {
@@ -55,10 +56,10 @@ impl<T: Cacheable> ReadThrough<T> {
                     return self.without_cache(error).await;
                 }
             };
-            let found = match acquired.entry.map(|entry| entry.read::<T>()) {
-                Some(Reading::Record(record)) => Some(Some(Arc::new(record))),
-                Some(Reading::NotFound) => Some(None),
-                Some(Reading::Unreadable(_)) | None => None,
+            let serves_stale = acquired.postponed && policy.stale_if_error.is_some();
+            let found = match acquired.found.map(Found::read::<T>) {
+                Some(Reading::Stale(..)) if !serves_stale => None,
+                found => found.and_then(|reading| served(reading, origin)),
             };
             let now = Instant::now();
             if let Some(began) = waiting
@@ -66,21 +67,27 @@ impl<T: Cacheable> ReadThrough<T> {
             {
                 self.core.meter.waited_for_lease(began);
             }
-            if let Some(value) = found {
+            if let Some((value, origin)) = found {
                 if acquired.granted {
                     abandon(&self.core, &self.key, &token).await;
                 }
                 return Landing { result: Ok(value), origin, justified: looked };
             }
             if acquired.granted {
-                return self.load_and_fill(token).await;
+                return self.under_lease(token).await;
             }
             if now >= deadline {
                 tracing::warn!(
                     keys = self.key.prefix(),
                     "another process' load takes too long: loading around the cache"
                 );
-                return self.around_cache().await;
+                let (core, key) = (self.core.clone(), self.key.clone());
+                let landing = self.around_cache().await;
+                return if landing.result.is_err() { after_failure(&core, &key, landing).await } else { landing };
+            }
+            if acquired.postponed {
+                // There is nothing to serve instead: the mark is only in the way.
+                abandon(&self.core, &self.key, &Token::failed_load()).await;
             }
             origin = Origin::OtherLoad;
             waiting.get_or_insert_with(Began::now);
@@ -117,27 +124,38 @@ impl<T: Cacheable> ReadThrough<T> {
         Landing { result: loaded.map(|record| record.map(Arc::new)), origin: Origin::Bypass, justified }
     }
 
-    async fn load_and_fill(self, token: Token) -> Landing<T> {
+    /// Loads and fills; if that fails, lands with the stale entry, which then is not loaded again for a while.
+    async fn under_lease(self, token: Token) -> Landing<T> {
+        let (core, key) = (self.core.clone(), self.key.clone());
+        let landing = self.load_and_fill(&token).await;
+        if landing.result.is_ok() {
+            return landing;
+        }
+        let landing = after_failure(&core, &key, landing).await;
+        if let Origin::Stale { age } = landing.origin {
+            tracing::warn!(keys = key.prefix(), ?age, "a load failed: its stale entry is served");
+            postpone(&core, &key, token).await;
+        } else {
+            abandon(&core, &key, &token).await;
+        }
+        landing
+    }
+
+    /// Loads under a lease, which the fill then uses up. If the load failed, the lease is still there.
+    async fn load_and_fill(self, token: &Token) -> Landing<T> {
         let (core, key) = (self.core.clone(), self.key.clone());
         let load_began = Stamp::of_step();
         let loaded = tokio::select! {
             loaded = self.load() => loaded,
-            never = keep_renewing(&core, &key, &token) => match never {},
+            never = keep_renewing(&core, &key, token) => match never {},
         };
         let landing = |result, justified| Landing { result, origin: Origin::Load, justified };
-        let Loaded { value, entry } = match loaded {
+        let Loaded { value, fields, ttl } = match loaded {
             Ok(loaded) => loaded,
-            Err(error) => {
-                abandon(&core, &key, &token).await;
-                return landing(Err(error), load_began);
-            }
-        };
-        let Some((fields, ttl)) = entry else {
-            abandon(&core, &key, &token).await;
-            return landing(Ok(value), load_began);
+            Err(error) => return landing(Err(error), load_began),
         };
         let fill_sent = Stamp::of_step();
-        match core.backend.fill(&key, &token, fields, ttl).await {
+        match core.backend.fill(&key, token, fields, ttl).await {
             Ok(Filled::Accepted) => return landing(Ok(value), fill_sent),
             Ok(Filled::Fenced) => {
                 core.stats.fenced_fills.add();
@@ -145,7 +163,7 @@ impl<T: Cacheable> ReadThrough<T> {
             }
             Err(error) => {
                 tracing::debug!(%key, %error, "a loaded record may not have been stored");
-                abandon_in_background(core, key, token);
+                abandon_in_background(core, key, token.clone());
             }
         }
         landing(Ok(value), load_began)
@@ -159,12 +177,40 @@ impl<T: Cacheable> ReadThrough<T> {
             async move {
                 let record = loader(id).await?;
                 let entry = core.policy.entry(&key, record.as_ref());
-                Ok(Loaded { value: record.map(Arc::new), entry })
+                let (fields, ttl) = entry.unwrap_or_default();
+                Ok(Loaded { value: record.map(Arc::new), fields, ttl })
             }
         };
         let load = load::run(&key, core.policy.load_timeout, work.instrument(spans::load::<T>(&key)));
         counted(&core, load).await
     }
+}
+
+/// What an entry is to those who get it, if it can be served.
+fn served<T>(reading: Reading<T>, origin: Origin) -> Option<(Option<Arc<T>>, Origin)> {
+    match reading {
+        Reading::Record(record) => Some((Some(Arc::new(record)), origin)),
+        Reading::Stale(record, age) => Some((Some(Arc::new(record)), Origin::Stale { age })),
+        Reading::NotFound => Some((None, origin)),
+        Reading::Unreadable(_) => None,
+    }
+}
+
+/// Where a failed load lands: with the entry that is still there after the failure, else with its error.
+async fn after_failure<T: Cacheable>(core: &Core<T>, key: &Key, failed: Landing<T>) -> Landing<T> {
+    if core.policy.stale_if_error.is_none() || core.backend.is_pending(key) {
+        return failed;
+    }
+    let looked = Stamp::of_step();
+    let found = match core.backend.read_with_ttl(key).await {
+        Ok(found) => found.and_then(|found| served(found.read(), Origin::OtherLoad)),
+        Err(_told_by_the_backend) => None,
+    };
+    let Some((value, origin)) = found else {
+        return failed;
+    };
+    tracing::debug!(%key, error = failed.result.err().map(tracing::field::display), "a failed load is made up for by an entry");
+    Landing { result: Ok(value), origin, justified: looked }
 }
 
 async fn counted<T: Cacheable, R>(core: &Core<T>, load: impl Future<Output = Result<R, Error>>) -> Result<R, Error> {
@@ -186,6 +232,13 @@ fn abandon_in_background<T: Cacheable>(core: Arc<Core<T>>, key: Key, token: Toke
 async fn abandon<T: Cacheable>(core: &Core<T>, key: &Key, token: &Token) {
     if let Err(error) = core.backend.abandon(key, token).await {
         tracing::debug!(%key, %error, "a lease could not be given back and will run out");
+    }
+}
+
+async fn postpone<T: Cacheable>(core: &Arc<Core<T>>, key: &Key, token: Token) {
+    if let Err(error) = core.backend.postpone(key, &token, core.policy.stale_retry).await {
+        tracing::debug!(%key, %error, "a failed load could not be postponed");
+        abandon_in_background(core.clone(), key.clone(), token);
     }
 }
 

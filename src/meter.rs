@@ -3,6 +3,7 @@
 //! Labels name entities, never ids. Every event asks for the recorder that is installed at that moment, by keys that are
 //! made once. Without the feature `metrics`, `meter/off.rs` stands in for this room, and all of it is nothing.
 
+use std::mem::discriminant;
 use std::time::Instant;
 
 use metrics::{Key, Label, Level, Metadata, Unit};
@@ -47,7 +48,7 @@ pub(crate) enum Write {
 
 /// The meter of one cache and its clones.
 pub(crate) struct CacheMeter {
-    gets: [Get; 6],
+    gets: [Get; Outcome::ALL.len()],
     /// Of updates and invalidations: applied, nothing to do, failed.
     writes: [[Key; 3]; 2],
     loaded: Key,
@@ -97,7 +98,7 @@ impl CacheMeter {
     }
 
     pub(crate) fn got(&self, outcome: Outcome, began: Began) {
-        if let Some(get) = self.gets.iter().find(|get| get.outcome == outcome) {
+        if let Some(get) = self.gets.iter().find(|get| discriminant(&get.outcome) == discriminant(&outcome)) {
             count(&get.count);
             record(&get.seconds, began);
         }

@@ -10,7 +10,7 @@ use self::harness::{Flavor, Server};
 use self::least_access::Access;
 use super::{Backend, Decision, Filled, Token};
 use crate::cacheable::Schema;
-use crate::entry::Entry;
+use crate::entry::{Entry, Found};
 use crate::error::Error;
 use crate::key::{Key, KeySpace};
 use crate::record::StoredField;
@@ -65,14 +65,22 @@ fn fields(pairs: &[(&'static str, &str)]) -> Vec<StoredField> {
 
 /// The stored hash in the order of its names.
 async fn stored(backend: &Backend, key: &Key) -> Option<Vec<StoredField>> {
-    backend.read(key).await.unwrap().map(hash)
+    backend.read(key).await.unwrap().map(sorted)
 }
 
-fn hash(entry: Entry) -> Vec<StoredField> {
+fn hash(found: Found) -> Vec<StoredField> {
+    sorted(found.entry)
+}
+
+fn sorted(entry: Entry) -> Vec<StoredField> {
     let Entry::Hash(fields) = entry else { panic!("not a hash") };
     let mut fields = Arc::unwrap_or_clone(fields);
     fields.sort();
     fields
+}
+
+fn left(found: Option<Found>) -> Duration {
+    found.unwrap().left.unwrap()
 }
 
 async fn granted(backend: &Backend, key: &Key, lease: Duration) -> Token {
@@ -97,7 +105,7 @@ async fn grants_one_lease_at_a_time() {
     on_every_backend(async |backend, key| {
         let first = granted(&backend, &key, LEASE).await;
         let second = backend.acquire(&key, &Token::new(), LEASE).await.unwrap();
-        assert!(!second.granted && second.entry.is_none());
+        assert!(!second.granted && second.found.is_none());
         let busy_for = second.busy_for.unwrap();
         assert!(busy_for <= LEASE && busy_for > LEASE / 2, "{busy_for:?}");
         backend.abandon(&key, &Token::new()).await.unwrap();
@@ -114,10 +122,10 @@ async fn shows_the_entry_to_whoever_acquires() {
         fill(&backend, &key, &[("v", "1")]).await;
         let acquired = backend.acquire(&key, &Token::new(), LEASE).await.unwrap();
         assert!(acquired.granted);
-        assert_eq!(acquired.entry.map(hash), Some(fields(&[("v", "1")])));
+        assert_eq!(acquired.found.map(hash), Some(fields(&[("v", "1")])));
         let refused = backend.acquire(&key, &Token::new(), LEASE).await.unwrap();
         assert!(!refused.granted);
-        assert_eq!(refused.entry.map(hash), Some(fields(&[("v", "1")])));
+        assert_eq!(refused.found.map(hash), Some(fields(&[("v", "1")])));
     })
     .await;
 }
@@ -130,10 +138,88 @@ async fn fills_whole_with_a_lifetime_and_uses_up_the_lease() {
         let filled = backend.fill(&key, &token, fields(&[("v", "2"), ("empty", "")]), TTL).await.unwrap();
         assert_eq!(filled, Filled::Accepted);
         let look = backend.look(&key).await.unwrap();
-        assert_eq!(look.entry.map(hash), Some(fields(&[("empty", ""), ("v", "2")])));
-        assert!(look.ttl.unwrap() <= TTL && look.ttl.unwrap() > TTL / 2);
+        let found = look.found.unwrap();
+        assert!(found.left.unwrap() <= TTL && found.left.unwrap() > TTL / 2);
+        assert_eq!(hash(found), fields(&[("empty", ""), ("v", "2")]));
         assert_eq!(look.lease_ttl, None);
         assert!(is_fenced(&backend, &key, &token).await, "a lease fills once");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn fills_with_nothing_and_uses_up_the_lease() {
+    on_every_backend(async |backend, key| {
+        fill(&backend, &key, &[("v", "1")]).await;
+        let token = granted(&backend, &key, LEASE).await;
+        assert_eq!(backend.fill(&key, &Token::new(), Vec::new(), TTL).await.unwrap(), Filled::Fenced);
+        assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "1")])));
+        assert_eq!(backend.fill(&key, &token, Vec::new(), TTL).await.unwrap(), Filled::Accepted);
+        let look = backend.look(&key).await.unwrap();
+        assert!(look.found.is_none() && look.lease_ttl.is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tells_how_long_an_entry_will_be_there_in_every_look_at_it() {
+    on_every_backend(async |backend, key| {
+        assert!(backend.read_with_ttl(&key).await.unwrap().is_none());
+        fill(&backend, &key, &[("v", "1")]).await;
+        let mut shown = Vec::new();
+        let mut decide = |found| {
+            shown.push(left(found));
+            Ok(Decision::Apply { changes: Vec::new(), ttl: None })
+        };
+        assert!(backend.update(&key, LEASE, &mut decide).await.unwrap());
+        for _ in ["granted", "refused"] {
+            shown.push(left(backend.acquire(&key, &Token::new(), LEASE).await.unwrap().found));
+        }
+        shown.push(left(backend.look(&key).await.unwrap().found));
+        let read = backend.read_with_ttl(&key).await.unwrap();
+        shown.push(left(read.clone()));
+        assert_eq!(read.map(hash), Some(fields(&[("v", "1")])));
+        assert!(shown[0] <= TTL && shown.is_sorted_by(|one, next| one >= next), "{shown:?}");
+        assert!(*shown.last().unwrap() > TTL / 2, "{shown:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn postpones_a_load_only_for_the_holder_and_for_no_longer_than_told() {
+    const PAUSE: Duration = Duration::from_millis(300);
+    on_every_backend(async |backend, key| {
+        fill(&backend, &key, &[("v", "1")]).await;
+        let token = granted(&backend, &key, LEASE).await;
+        backend.postpone(&key, &Token::new(), PAUSE).await.unwrap();
+        let held = backend.acquire(&key, &Token::new(), LEASE).await.unwrap();
+        assert!(!held.granted && !held.postponed, "postponed by a stranger");
+
+        backend.postpone(&key, &token, PAUSE).await.unwrap();
+        assert!(backend.look(&key).await.unwrap().lease_ttl.unwrap() <= PAUSE);
+        let marked = backend.acquire(&key, &Token::new(), LEASE).await.unwrap();
+        assert!(!marked.granted && marked.postponed && marked.busy_for.is_none());
+        assert_eq!(marked.found.map(hash), Some(fields(&[("v", "1")])));
+        assert!(is_fenced(&backend, &key, &token).await);
+        assert!(!backend.renew(&key, &token, LEASE).await.unwrap());
+        backend.abandon(&key, &token).await.unwrap();
+        assert!(backend.acquire(&key, &Token::new(), LEASE).await.unwrap().postponed, "no longer the holder's");
+        tokio::time::sleep(PAUSE * 2).await;
+        let token = granted(&backend, &key, LEASE).await;
+
+        backend.abandon(&key, &Token::failed_load()).await.unwrap();
+        assert!(!backend.acquire(&key, &Token::new(), LEASE).await.unwrap().granted, "there was no mark to remove");
+        backend.postpone(&key, &token, LEASE).await.unwrap();
+        backend.abandon(&key, &Token::failed_load()).await.unwrap();
+        let token = granted(&backend, &key, LEASE).await;
+        backend.invalidate(&key).await.unwrap();
+        backend.postpone(&key, &token, LEASE).await.unwrap();
+        assert_eq!(backend.look(&key).await.unwrap().lease_ttl, None, "a mark never takes the place of a lost lease");
+
+        let token = granted(&backend, &key, LEASE).await;
+        backend.postpone(&key, &token, LEASE).await.unwrap();
+        backend.invalidate(&key).await.unwrap();
+        granted(&backend, &key, LEASE).await;
     })
     .await;
 }
@@ -189,7 +275,7 @@ async fn invalidates_the_entry_and_the_lease() {
         granted(&backend, &key, LEASE).await;
         assert!(backend.invalidate(&key).await.unwrap());
         let look = backend.look(&key).await.unwrap();
-        assert!(look.entry.is_none() && look.ttl.is_none() && look.lease_ttl.is_none());
+        assert!(look.found.is_none() && look.lease_ttl.is_none());
         assert!(!backend.invalidate(&key).await.unwrap());
     })
     .await;
@@ -212,20 +298,20 @@ async fn updates_what_was_decided_and_leaves_the_lifetime() {
     on_every_backend(async |backend, key| {
         fill(&backend, &key, &[("a", "1"), ("b", "1"), ("c", "1")]).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
-        let before = backend.look(&key).await.unwrap().ttl.unwrap();
+        let before = left(backend.look(&key).await.unwrap().found);
         let changes = vec![("a", Some(b"2".to_vec())), ("b", None), ("d", Some(b"2".to_vec()))];
-        let mut decide = |shown: Option<Entry>| {
+        let mut decide = |shown: Option<Found>| {
             assert_eq!(shown.map(hash), Some(fields(&[("a", "1"), ("b", "1"), ("c", "1")])));
             Ok(Decision::Apply { changes: changes.clone(), ttl: None })
         };
         assert!(backend.update(&key, LEASE, &mut decide).await.unwrap());
         let look = backend.look(&key).await.unwrap();
-        assert_eq!(look.entry.map(hash), Some(fields(&[("a", "2"), ("c", "1"), ("d", "2")])));
-        assert!(look.ttl.unwrap() <= before);
+        assert_eq!(look.found.clone().map(hash), Some(fields(&[("a", "2"), ("c", "1"), ("d", "2")])));
+        assert!(left(look.found) <= before);
 
         let mut renewing = |_| Ok(Decision::Apply { changes: Vec::new(), ttl: Some(TTL * 2) });
         assert!(backend.update(&key, LEASE, &mut renewing).await.unwrap());
-        assert!(backend.look(&key).await.unwrap().ttl.unwrap() > TTL);
+        assert!(left(backend.look(&key).await.unwrap().found) > TTL);
     })
     .await;
 }
@@ -275,7 +361,7 @@ async fn loses_no_update_of_many() {
                 let (backend, key, decisions) = (backend.clone(), key.clone(), decisions.clone());
                 tokio::spawn(async move {
                     for _ in 0..EACH {
-                        let mut increment = |shown: Option<Entry>| {
+                        let mut increment = |shown: Option<Found>| {
                             decisions.fetch_add(1, Ordering::Relaxed);
                             let [(_, value)] = &hash(shown.unwrap())[..] else { panic!("one field") };
                             let next = std::str::from_utf8(value).unwrap().parse::<u32>().unwrap() + 1;
@@ -305,8 +391,8 @@ async fn decides_again_when_the_entry_changes_under_an_update() {
         // Another client's write, between the look and the transaction.
         let mut interloper = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
         let mut shown = Vec::new();
-        let mut decide = |entry: Option<Entry>| {
-            shown.push(hash(entry.unwrap()));
+        let mut decide = |found: Option<Found>| {
+            shown.push(hash(found.unwrap()));
             if shown.len() == 1 {
                 redis::cmd("HSET").arg(key.as_str()).arg("w").arg("2").exec(&mut interloper).unwrap();
             }
@@ -343,16 +429,16 @@ async fn replaces_an_entry_of_another_type() {
         let (backend, key, mut client) = (connect(&server.url()).await, key("bad-entry"), server.client().await);
         redis::cmd("RPUSH").arg(key.as_str()).arg("a list").exec_async(&mut client).await.unwrap();
         assert!(matches!(backend.read(&key).await.unwrap(), Some(Entry::WrongType)));
-        assert!(matches!(backend.look(&key).await.unwrap().entry, Some(Entry::WrongType)));
+        assert!(matches!(backend.look(&key).await.unwrap().found, Some(Found { entry: Entry::WrongType, .. })));
         let token = Token::new();
         let acquired = backend.acquire(&key, &token, LEASE).await.unwrap();
-        assert!(acquired.granted && matches!(acquired.entry, Some(Entry::WrongType)));
+        assert!(acquired.granted && matches!(acquired.found, Some(Found { entry: Entry::WrongType, .. })));
         backend.fill(&key, &token, fields(&[("v", "1")]), TTL).await.unwrap();
         assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "1")])));
 
         redis::cmd("SET").arg(key.as_str()).arg("a string").exec_async(&mut client).await.unwrap();
         let mut drop_it = |shown| {
-            assert!(matches!(shown, Some(Entry::WrongType)));
+            assert!(matches!(shown, Some(Found { entry: Entry::WrongType, .. })));
             Ok(Decision::Drop)
         };
         assert!(!backend.update(&key, LEASE, &mut drop_it).await.unwrap());

@@ -14,7 +14,7 @@ use lru::LruCache;
 use tokio::time::Instant;
 
 use super::{Acquired, Cursor, Decide, Decision, Filled, Look, StepError, Steps, Swept, Token};
-use crate::entry::{self, Entry};
+use crate::entry::{self, Entry, Found};
 use crate::key::Key;
 use crate::record::StoredField;
 
@@ -39,6 +39,12 @@ struct Shard {
 struct Stored {
     fields: Arc<Vec<StoredField>>,
     expires: Instant,
+}
+
+impl Stored {
+    fn found(&self) -> Found {
+        Found { entry: Entry::Hash(self.fields.clone()), left: Some(self.expires - Instant::now()) }
+    }
 }
 
 struct Lease {
@@ -85,6 +91,10 @@ impl Shard {
 
     fn hash(&mut self, key: &Key) -> Option<Arc<Vec<StoredField>>> {
         self.entry(key).map(|stored| stored.fields.clone())
+    }
+
+    fn found(&mut self, key: &Key) -> Option<Found> {
+        self.entry(key).map(|stored| stored.found())
     }
 
     fn put(&mut self, key: &Key, fields: Vec<StoredField>, ttl: Duration) {
@@ -143,13 +153,19 @@ impl Steps for Memory {
         Ok(self.shard(key).hash(key).map(Entry::Hash))
     }
 
+    async fn read_with_ttl(&self, key: &Key) -> Result<Option<Found>, StepError> {
+        Ok(self.shard(key).found(key))
+    }
+
     async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, StepError> {
         let mut shard = self.shard(key);
-        let busy_for = shard.lease(key).map(|held| held.expires - Instant::now());
-        if busy_for.is_none() {
+        let held = shard.lease(key).map(|held| (held.expires - Instant::now(), held.token.is_failed_load()));
+        if held.is_none() {
             shard.grant(key, Lease { token: token.clone(), expires: Instant::now() + lease });
         }
-        Ok(Acquired { granted: busy_for.is_none(), entry: shard.hash(key).map(Entry::Hash), busy_for })
+        let postponed = held.is_some_and(|(_, failed)| failed);
+        let busy_for = held.map(|(left, _)| left).filter(|_| !postponed);
+        Ok(Acquired { granted: held.is_none(), found: shard.found(key), busy_for, postponed })
     }
 
     async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, StepError> {
@@ -170,7 +186,11 @@ impl Steps for Memory {
             return Ok(Filled::Fenced);
         }
         shard.leases.remove(key);
-        shard.put(key, fields, ttl);
+        if fields.is_empty() {
+            shard.entries.pop(key);
+        } else {
+            shard.put(key, fields, ttl);
+        }
         Ok(Filled::Accepted)
     }
 
@@ -178,6 +198,14 @@ impl Steps for Memory {
         let mut shard = self.shard(key);
         if shard.lease_of(key, token).is_some() {
             shard.leases.remove(key);
+        }
+        Ok(())
+    }
+
+    async fn postpone(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), StepError> {
+        let mut shard = self.shard(key);
+        if let Some(held) = shard.lease_of(key, token) {
+            *held = Lease { token: Token::failed_load(), expires: Instant::now() + pause };
         }
         Ok(())
     }
@@ -192,8 +220,11 @@ impl Steps for Memory {
 
     async fn update(&self, key: &Key, decide: &mut Decide<'_>) -> Result<bool, StepError> {
         loop {
-            let seen = self.shard(key).hash(key);
-            let decision = decide(seen.clone().map(Entry::Hash)).map_err(StepError::Refused)?;
+            let (seen, found) = {
+                let mut shard = self.shard(key);
+                (shard.hash(key), shard.found(key))
+            };
+            let decision = decide(found).map_err(StepError::Refused)?;
             let carried_out = self.shard(key).carry_out(key, seen.as_ref(), decision);
             if let Some(applied) = carried_out {
                 return Ok(applied);
@@ -205,8 +236,7 @@ impl Steps for Memory {
     async fn look(&self, key: &Key) -> Result<Look, StepError> {
         let mut shard = self.shard(key);
         let lease_ttl = shard.lease(key).map(|lease| lease.expires - Instant::now());
-        let ttl = shard.entry(key).map(|stored| stored.expires - Instant::now());
-        Ok(Look { entry: shard.hash(key).map(Entry::Hash), ttl, lease_ttl })
+        Ok(Look { found: shard.found(key), lease_ttl })
     }
 
     async fn sweep(&self, prefix: &str, swept: Swept, _cursor: Cursor) -> Result<Cursor, StepError> {

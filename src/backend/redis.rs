@@ -16,7 +16,7 @@ mod update;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::time::Instant;
 
 #[cfg(feature = "cluster")]
@@ -24,13 +24,13 @@ use self::cluster::Cluster;
 pub(super) use self::connect::Address;
 pub(super) use self::node::Limits;
 use self::node::Node;
-use self::script::{ABANDON, CLEAR_LEASE, FILL, INVALIDATE, RENEW, Script};
+use self::script::{ABANDON, CLEAR_LEASE, FILL, INVALIDATE, POSTPONE, RENEW, Script};
 use self::servers::Servers;
 pub(super) use self::tls::Tls;
 use self::update::Updates;
 use super::breaker::Breaker;
 use super::{Acquired, Cursor, Decide, Filled, Look, Position, StepError, Steps, Swept, Token};
-use crate::entry::Entry;
+use crate::entry::{Entry, Found};
 use crate::key::Key;
 use crate::record::StoredField;
 
@@ -121,20 +121,29 @@ impl Steps for Redis {
         Ok(entry(self.run_idempotent(key, &hgetall(key)).await)?)
     }
 
+    async fn read_with_ttl(&self, key: &Key) -> Result<Option<Found>, StepError> {
+        let mut commands = redis::pipe();
+        look(&mut commands, key);
+        let [left, entry] = replies(self.servers.run_all(key, commands).await?)?;
+        Ok(found(left, entry)?)
+    }
+
     async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, StepError> {
         let lock = key.lock();
         loop {
             let mut commands = redis::pipe();
             commands.cmd("SET").arg(&lock).arg(&token.0).arg("NX").arg("GET").arg("PX").arg(millis(lease));
-            commands.add_command(hgetall(key));
-            commands.cmd("PTTL").arg(&lock);
-            let [held, found, lease_left] = replies(self.servers.run_all(key, commands).await?)?;
+            look(&mut commands, key).cmd("PTTL").arg(&lock);
+            let [held, left, entry, lease_left] = replies(self.servers.run_all(key, commands).await?)?;
             let lease_left = lease_left?;
-            let (granted, is_lease) = match held {
-                Ok(Value::Nil) => (true, true),
-                Ok(Value::BulkString(holder)) => (holder == token.0.as_bytes(), lease_left != Value::Int(NO_LIFETIME)),
+            let (granted, postponed, is_lease) = match held {
+                Ok(Value::Nil) => (true, false, true),
+                Ok(Value::BulkString(holder)) => {
+                    let is = |token: &Token| holder == token.0.as_bytes();
+                    (is(token), is(&Token::failed_load()), lease_left != Value::Int(NO_LIFETIME))
+                }
                 Ok(_) => return Err(unexpected_reply().into()),
-                Err(error) if is_wrong_type(&error) => (false, false),
+                Err(error) if is_wrong_type(&error) => (false, false, false),
                 Err(error) => return Err(error.into()),
             };
             if !is_lease {
@@ -142,8 +151,8 @@ impl Steps for Redis {
                 self.run_script(&CLEAR_LEASE, key, &[&lock], &[]).await?;
                 continue;
             }
-            let busy_for = if granted { None } else { remaining(&lease_left) };
-            return Ok(Acquired { granted, entry: entry(found)?, busy_for });
+            let busy_for = if granted || postponed { None } else { remaining(&lease_left) };
+            return Ok(Acquired { granted, found: found(left, entry)?, busy_for, postponed });
         }
     }
 
@@ -180,6 +189,13 @@ impl Steps for Redis {
         Ok(self.run_idempotent(key, &command).await?)
     }
 
+    async fn postpone(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), StepError> {
+        let (mark, pause) = (Token::failed_load(), millis(pause));
+        let args = [token.0.as_bytes(), mark.0.as_bytes(), pause.as_bytes()];
+        self.run_script(&POSTPONE, key, &[&key.lock()], &args).await?;
+        Ok(())
+    }
+
     async fn invalidate(&self, key: &Key) -> Result<bool, StepError> {
         match self.run_script(&INVALIDATE, key, &[key.as_str(), &key.lock()], &[]).await {
             Err(error) if is_on_the_move(&error) => {
@@ -201,10 +217,9 @@ impl Steps for Redis {
 
     async fn look(&self, key: &Key) -> Result<Look, StepError> {
         let mut commands = redis::pipe();
-        commands.add_command(hgetall(key));
-        commands.cmd("PTTL").arg(key.as_str()).cmd("PTTL").arg(key.lock());
-        let [found, ttl, lease_ttl] = replies(self.servers.run_all(key, commands).await?)?;
-        Ok(Look { entry: entry(found)?, ttl: remaining(&ttl?), lease_ttl: remaining(&lease_ttl?) })
+        look(&mut commands, key).cmd("PTTL").arg(key.lock());
+        let [left, entry, lease_ttl] = replies(self.servers.run_all(key, commands).await?)?;
+        Ok(Look { found: found(left, entry)?, lease_ttl: remaining(&lease_ttl?) })
     }
 
     async fn sweep(&self, prefix: &str, swept: Swept, cursor: Cursor) -> Result<Cursor, StepError> {
@@ -262,6 +277,17 @@ fn hgetall(key: &Key) -> Cmd {
     let mut command = redis::cmd("HGETALL");
     command.arg(key.as_str());
     command
+}
+
+/// Adds the two commands whose replies [`found`] takes. PTTL comes first: an entry that is filled between the two is taken
+/// to be as old as the one before, and never the other way round.
+fn look<'a>(commands: &'a mut Pipeline, key: &Key) -> &'a mut Pipeline {
+    commands.cmd("PTTL").arg(key.as_str()).add_command(hgetall(key))
+}
+
+fn found(left: RedisResult<Value>, reply: RedisResult<Value>) -> RedisResult<Option<Found>> {
+    let left = remaining(&left?);
+    Ok(entry(reply)?.map(|entry| Found { entry, left }))
 }
 
 fn millis(duration: Duration) -> String {

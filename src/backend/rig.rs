@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::{Acquired, Backend, Cursor, Decide, Filled, Look, Shared, StepError, Steps, Store, Swept, Token};
-use crate::entry::Entry;
+use crate::entry::{Entry, Found};
 use crate::key::Key;
 use crate::proof::Guard;
 use crate::record::StoredField;
@@ -38,7 +38,7 @@ pub struct Point {
 /// A step of the backend's contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Reads the entry.
+    /// Reads the entry, with its lifetime or without.
     Read,
     /// Tries to get the lease, and looks at the entry.
     Acquire,
@@ -48,6 +48,8 @@ pub enum Step {
     Fill,
     /// Gives the lease back.
     Abandon,
+    /// Puts the mark of a failed load in the place of the lease.
+    Postpone,
     /// Removes the entry and the lease.
     Invalidate,
     /// Changes the entry in place.
@@ -170,12 +172,12 @@ impl Rigged<'_> {
     }
 
     async fn update_with_hook(&self, key: &Key, decide: &mut Decide<'_>) -> Result<bool, StepError> {
-        let mut decide = |entry| {
+        let mut decide = |found| {
             if self.rig.hook.is_some() && Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread {
                 let reached = self.rig.reach(Step::Update, Moment::Within, key);
                 tokio::task::block_in_place(|| Handle::current().block_on(reached));
             }
-            decide(entry)
+            decide(found)
         };
         on!(self.store, store => store.update(key, &mut decide))
     }
@@ -191,12 +193,17 @@ impl Steps for Rigged<'_> {
         self.rig.around(Step::Read, key, run).await
     }
 
+    async fn read_with_ttl(&self, key: &Key) -> Result<Option<Found>, StepError> {
+        let run = async { on!(self.store, store => store.read_with_ttl(key)) };
+        self.rig.around(Step::Read, key, run).await
+    }
+
     async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, StepError> {
         let token = self.rig.token(token);
         let run = async { on!(self.store, store => store.acquire(key, token, lease)) };
         let mut acquired = self.rig.around(Step::Acquire, key, run).await?;
         if acquired.granted && !self.rig.holds(Guard::Recheck) {
-            acquired.entry = None;
+            acquired.found = None;
         }
         Ok(acquired)
     }
@@ -230,6 +237,12 @@ impl Steps for Rigged<'_> {
         let token = self.rig.token(token);
         let run = async { on!(self.store, store => store.abandon(key, token)) };
         self.rig.around(Step::Abandon, key, run).await
+    }
+
+    async fn postpone(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), StepError> {
+        let token = self.rig.token(token);
+        let run = async { on!(self.store, store => store.postpone(key, token, pause)) };
+        self.rig.around(Step::Postpone, key, run).await
     }
 
     async fn invalidate(&self, key: &Key) -> Result<bool, StepError> {

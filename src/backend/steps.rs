@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::entry::Entry;
+use crate::entry::{Entry, Found};
 use crate::error::{BoxError, Error};
 use crate::key::Key;
 use crate::record::{Changes, StoredField};
@@ -18,6 +18,15 @@ impl Token {
     pub(crate) fn new() -> Self {
         Self(format!("{:032x}", rand::random::<u128>()))
     }
+
+    /// The mark of a load that failed a moment ago, and is not to be tried again yet: it stands at L in place of a token.
+    pub(crate) fn failed_load() -> Self {
+        Self("failed".to_owned())
+    }
+
+    pub(super) fn is_failed_load(&self) -> bool {
+        *self == Self::failed_load()
+    }
 }
 
 /// The outcome of an attempt to acquire a lease.
@@ -26,9 +35,11 @@ pub(crate) struct Acquired {
     /// Whether the lease is the caller's now.
     pub(crate) granted: bool,
     /// What was stored, looked at after the lease was granted or refused.
-    pub(crate) entry: Option<Entry>,
+    pub(crate) found: Option<Found>,
     /// How long another holder's lease will last, if it isn't renewed.
     pub(crate) busy_for: Option<Duration>,
+    /// Whether there is no holder, but the mark of a failed load.
+    pub(crate) postponed: bool,
 }
 
 /// What happened to a fill.
@@ -50,13 +61,12 @@ pub(crate) enum Decision {
 }
 
 /// Looks at an entry and decides; may be called again when the entry has changed in between. An error ends the update.
-pub(crate) type Decide<'a> = dyn FnMut(Option<Entry>) -> Result<Decision, Error> + Send + 'a;
+pub(crate) type Decide<'a> = dyn FnMut(Option<Found>) -> Result<Decision, Error> + Send + 'a;
 
-/// An entry with its lifetime and its lease.
+/// An entry and its lease.
 #[derive(Debug)]
 pub(crate) struct Look {
-    pub(crate) entry: Option<Entry>,
-    pub(crate) ttl: Option<Duration>,
+    pub(crate) found: Option<Found>,
     pub(crate) lease_ttl: Option<Duration>,
 }
 
@@ -99,13 +109,16 @@ pub(crate) trait Steps {
     /// Reads K.
     async fn read(&self, key: &Key) -> Result<Option<Entry>, StepError>;
 
+    /// Reads K and how long it will be there.
+    async fn read_with_ttl(&self, key: &Key) -> Result<Option<Found>, StepError>;
+
     /// Sets L to `token` for `lease`, if L is free or is no proper lease; then looks at K.
     async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, StepError>;
 
     /// Prolongs L, if it still is `token`; returns whether it was.
     async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, StepError>;
 
-    /// If L still is `token`: replaces K whole, with its lifetime, and deletes L.
+    /// If L still is `token`: replaces K whole, with its lifetime, and deletes L. Without fields there is no K then.
     async fn fill(
         &self,
         key: &Key,
@@ -117,6 +130,9 @@ pub(crate) trait Steps {
     /// Deletes L, if it still is `token`.
     async fn abandon(&self, key: &Key, token: &Token) -> Result<(), StepError>;
 
+    /// Sets L to the mark of a failed load for `pause`, if it still is `token`.
+    async fn postpone(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), StepError>;
+
     /// Deletes K and L; returns whether K was there.
     async fn invalidate(&self, key: &Key) -> Result<bool, StepError>;
 
@@ -124,7 +140,7 @@ pub(crate) trait Steps {
     /// whether changes were applied. Starts again, up to `limit`, when K has changed in between.
     async fn update(&self, key: &Key, decide: &mut Decide<'_>) -> Result<bool, StepError>;
 
-    /// Reads K, its lifetime and that of L.
+    /// Reads K, how long it will be there, and the same of L.
     async fn look(&self, key: &Key) -> Result<Look, StepError>;
 
     /// Deletes some of the leases or of the entries whose data key begins with `prefix`, and returns where to go on. Once

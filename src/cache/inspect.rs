@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::backend::Look;
 use crate::cacheable::Cacheable;
-use crate::entry::{Entry, Reading};
+use crate::entry::{Entry, Found, Reading};
 use crate::key::Key;
 
 /// What is stored for one record, as [`Cache::inspect`](crate::Cache::inspect) found it. Its `Display` is a short text
@@ -19,9 +19,13 @@ pub struct Inspection {
     pub state: EntryState,
     /// The names and values of the stored fields, as they are; empty when there is no hash.
     pub fields: Vec<(String, Vec<u8>)>,
-    /// How long the entry will live; `None` when there is none, or it has no end.
+    /// How long the entry will live; `None` when there is none, or it has no end, or it is stale.
     pub ttl: Option<Duration>,
-    /// How long the lease of a load that is under way will last, if it isn't renewed; `None` when there is none.
+    /// How long the record will be kept past its TTL, for when its load fails: what is left of that when it is stale
+    /// already. `None` when it won't be kept.
+    pub stale_ttl: Option<Duration>,
+    /// How long the lease of a load that is under way will last, if it isn't renewed, or after a load that failed, how
+    /// long it won't be tried again; `None` when there is neither.
     pub lock_ttl: Option<Duration>,
 }
 
@@ -33,6 +37,8 @@ pub enum EntryState {
     Missing,
     /// A record.
     Record,
+    /// A record past its TTL, kept for when its load fails: a miss, which the next load replaces.
+    Stale,
     /// A note that the primary has no such record.
     NotFound,
     /// Something that is not an entry of this struct: a miss, which the next load replaces.
@@ -41,19 +47,22 @@ pub enum EntryState {
 
 impl Inspection {
     pub(super) fn new<T: Cacheable>(key: &Key, look: Look) -> Self {
-        let fields = match &look.entry {
+        let ttl = look.found.as_ref().and_then(Found::ttl).filter(|ttl| !ttl.is_zero());
+        let stale_ttl = look.found.as_ref().and_then(|found| found.entry.meta().stale.min(found.left));
+        let fields = match look.found.as_ref().map(|found| &found.entry) {
             Some(Entry::Hash(fields)) => {
                 fields.iter().map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), value.clone())).collect()
             }
             Some(Entry::WrongType) | None => Vec::new(),
         };
-        let state = match look.entry.map(Entry::read::<T>) {
+        let state = match look.found.map(Found::read::<T>) {
             None => EntryState::Missing,
             Some(Reading::Record(_)) => EntryState::Record,
+            Some(Reading::Stale(..)) => EntryState::Stale,
             Some(Reading::NotFound) => EntryState::NotFound,
             Some(Reading::Unreadable(_)) => EntryState::Unreadable,
         };
-        Self { key: key.to_string(), state, fields, ttl: look.ttl, lock_ttl: look.lease_ttl }
+        Self { key: key.to_string(), state, fields, ttl, stale_ttl, lock_ttl: look.lease_ttl }
     }
 }
 
@@ -62,6 +71,7 @@ impl fmt::Display for Inspection {
         let state = match self.state {
             EntryState::Missing => "nothing stored",
             EntryState::Record => "a record",
+            EntryState::Stale => "a stale record",
             EntryState::NotFound => "noted as not found",
             EntryState::Unreadable => "unreadable",
         };
@@ -69,8 +79,11 @@ impl fmt::Display for Inspection {
         if let Some(ttl) = self.ttl {
             write!(f, ", {:.1} s to live", ttl.as_secs_f64())?;
         }
+        if let Some(stale_ttl) = self.stale_ttl {
+            write!(f, ", {:.1} s to be kept stale", stale_ttl.as_secs_f64())?;
+        }
         if let Some(lock_ttl) = self.lock_ttl {
-            write!(f, ", a load holds the lease for {:.1} s", lock_ttl.as_secs_f64())?;
+            write!(f, ", its lease is taken for {:.1} s", lock_ttl.as_secs_f64())?;
         }
         let width = self.fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, value) in &self.fields {

@@ -10,7 +10,7 @@ use tracing::Instrument;
 use crate::backend::check_runtime;
 use crate::cache::Core;
 use crate::cacheable::Cacheable;
-use crate::entry::{Entry, Reading};
+use crate::entry::{Found, Reading};
 use crate::error::{BoxError, Error};
 use crate::flight::{Boarding, Ended, Landing, Origin, Stamp, Ticket};
 use crate::id::CacheKey;
@@ -55,12 +55,25 @@ pub enum Outcome {
     Waited,
     /// From a loader, around the cache: it was out of reach, disabled, or another process' load took too long.
     Bypassed,
+    /// From a cached record past its TTL, because its load failed: see
+    /// [`stale_if_error`](crate::CacheBuilder::stale_if_error).
+    Stale {
+        /// How long it was past its TTL.
+        age: Duration,
+    },
 }
 
 impl Outcome {
     #[cfg(feature = "metrics")]
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Hit, Self::NotFoundHit, Self::Loaded, Self::Coalesced, Self::Waited, Self::Bypassed];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Hit,
+        Self::NotFoundHit,
+        Self::Loaded,
+        Self::Coalesced,
+        Self::Waited,
+        Self::Bypassed,
+        Self::Stale { age: Duration::ZERO },
+    ];
 
     /// As metrics and spans call it.
     pub(crate) fn name(self) -> &'static str {
@@ -71,6 +84,7 @@ impl Outcome {
             Self::Coalesced => "coalesced",
             Self::Waited => "waited",
             Self::Bypassed => "bypassed",
+            Self::Stale { .. } => "stale",
         }
     }
 }
@@ -132,29 +146,43 @@ impl<T: Cacheable> Core<T> {
         self.landed(landing, part, miss.cache_latency, began)
     }
 
-    /// Reads an entry and what it means.
-    pub(super) async fn read(&self, key: &Key) -> Result<Option<Reading<T>>, Error> {
-        let reading = self.backend.read(key).await?.map(Entry::read);
-        if let Some(Reading::Unreadable(cause)) = &reading {
+    /// Reads an entry, together with its lifetime where that matters: to this cache, or because the entry may be stale.
+    pub(super) async fn found(&self, key: &Key) -> Result<Option<Found>, Error> {
+        if !self.policy.reads_lifetimes() {
+            match self.backend.read(key).await? {
+                Some(entry) if entry.meta().stale.is_some() => {}
+                entry => return Ok(entry.map(|entry| Found { entry, left: None })),
+            }
+        }
+        self.backend.read_with_ttl(key).await
+    }
+
+    /// What an entry means that a caller has found.
+    pub(super) fn read(&self, key: &Key, found: Found) -> Reading<T> {
+        let reading = found.read();
+        if let Reading::Unreadable(cause) = &reading {
             self.stats.decode_errors.add();
             self.meter.decode_error();
             tracing::warn!(keys = key.prefix(), cause, "an entry is unreadable: it counts as a miss");
         }
-        Ok(reading)
+        reading
     }
 
     /// Reads the cache, in the caller's own future: a hit needs nothing else.
     async fn look_first(&self, key: &Key, began: Began) -> ControlFlow<Lookup<T>, Miss> {
         let looked = Instant::now();
-        let reading = self.read(key).await;
+        let found = self.found(key).await;
         let cache_latency = looked.elapsed();
+        let reading = match found {
+            Ok(found) => found.map(|found| self.read(key, found)),
+            Err(error) => return ControlFlow::Continue(Miss { cache_latency, out_of_reach: Some(error) }),
+        };
         let (value, outcome) = match reading {
-            Ok(Some(Reading::Record(record))) => (Some(Arc::new(record)), Outcome::Hit),
-            Ok(Some(Reading::NotFound)) => (None, Outcome::NotFoundHit),
-            Ok(Some(Reading::Unreadable(_)) | None) => {
+            Some(Reading::Record(record)) => (Some(Arc::new(record)), Outcome::Hit),
+            Some(Reading::NotFound) => (None, Outcome::NotFoundHit),
+            Some(Reading::Stale(..) | Reading::Unreadable(_)) | None => {
                 return ControlFlow::Continue(Miss { cache_latency, out_of_reach: None });
             }
-            Err(error) => return ControlFlow::Continue(Miss { cache_latency, out_of_reach: Some(error) }),
         };
         self.count(outcome, began);
         ControlFlow::Break(Lookup { value, outcome, cache_latency })
@@ -203,7 +231,7 @@ impl<T: Cacheable> Core<T> {
 
     /// How long a flight takes at most, if its runtime is driven.
     fn longest_flight(&self) -> Duration {
-        const STEPS_BESIDE_WAITING_AND_LOADING: u32 = 4;
+        const STEPS_BESIDE_WAITING_AND_LOADING: u32 = 6;
         let steps = self.backend.operation_timeout() * STEPS_BESIDE_WAITING_AND_LOADING;
         // It may wait for another process, and then for its turn.
         self.policy.wait_timeout * 2 + self.policy.load_timeout + steps
@@ -223,6 +251,7 @@ impl<T: Cacheable> Core<T> {
             (Origin::Load, Part::Started) => Outcome::Loaded,
             (Origin::Load, Part::Joined) => Outcome::Coalesced,
             (Origin::Bypass, _) => Outcome::Bypassed,
+            (Origin::Stale { age }, _) => Outcome::Stale { age },
         };
         self.count(outcome, began);
         Ok(Lookup { value: landing.result?, outcome, cache_latency })
@@ -240,6 +269,10 @@ impl<T: Cacheable> Core<T> {
                 stats.stampedes_suppressed.add();
             }
             Outcome::Bypassed => stats.bypasses.add(),
+            Outcome::Stale { .. } => {
+                stats.misses.add();
+                stats.stale_served.add();
+            }
         }
     }
 }

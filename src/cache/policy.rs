@@ -10,7 +10,7 @@ use super::Cache;
 use crate::backend::Backend;
 use crate::cacheable::Cacheable;
 use crate::defaults::{self, check_duration};
-use crate::entry;
+use crate::entry::{self, Meta};
 use crate::error::Error;
 use crate::key::{Key, KeySpace};
 use crate::meter::CacheMeter;
@@ -47,6 +47,8 @@ pub(crate) struct Policy<T> {
     ttl_by: Option<TtlBy<T>>,
     not_found_ttl: Option<Duration>,
     jitter: f64,
+    pub(crate) stale_if_error: Option<Duration>,
+    pub(crate) stale_retry: Duration,
     pub(crate) update_ttl: UpdateTtl,
     pub(crate) lock_ttl: Duration,
     pub(crate) load_timeout: Duration,
@@ -67,6 +69,8 @@ impl<T: Cacheable> Policy<T> {
             ttl_by: None,
             not_found_ttl: Some(default_not_found_ttl::<T>(ttl)),
             jitter: defaults::JITTER,
+            stale_if_error: T::SCHEMA.stale_if_error,
+            stale_retry: T::SCHEMA.stale_retry.unwrap_or(defaults::STALE_RETRY),
             update_ttl: defaults::UPDATE_TTL,
             lock_ttl: defaults::LOCK_TTL,
             load_timeout: defaults::LOAD_TIMEOUT,
@@ -80,13 +84,19 @@ impl<T: Cacheable> Policy<T> {
         }
     }
 
-    /// The entry to store for what a loader returned, and its lifetime; `None` when nothing is to be stored.
+    /// Whether this cache needs to know how long an entry will live whenever it reads one.
+    pub(crate) fn reads_lifetimes(&self) -> bool {
+        self.stale_if_error.is_some()
+    }
+
+    /// The entry to store for what a loader returned, and how long it is to be there; `None` when nothing is
+    /// to be stored.
     pub(crate) fn entry(&self, key: &Key, record: Option<&T>) -> Option<(Vec<StoredField>, Duration)> {
         let Some(record) = record else {
             return self.not_found_ttl.map(|ttl| (entry::not_found(), self.jittered(ttl)));
         };
         let ttl = self.lifetime(record)?;
-        let fields = match entry::encode(record) {
+        let mut fields = match entry::encode(record) {
             Ok(fields) => fields,
             Err(mistake) => {
                 let cause = std::error::Error::source(&mistake).map(ToString::to_string);
@@ -94,7 +104,9 @@ impl<T: Cacheable> Policy<T> {
                 return None;
             }
         };
-        self.fits(key, entry::size(&fields)).then_some((fields, ttl))
+        let meta = Meta { stale: self.stale_if_error, load: None };
+        fields.extend(meta.field());
+        self.fits(key, entry::size(&fields)).then_some((fields, ttl + meta.stale.unwrap_or_default()))
     }
 
     /// Whether an entry of this size may be stored.
@@ -185,6 +197,24 @@ impl<T: Cacheable> CacheBuilder<T> {
     /// were filled together don't end together. Default: [`defaults::JITTER`].
     pub fn jitter(mut self, jitter: f64) -> Self {
         self.policy.jitter = jitter;
+        self
+    }
+
+    /// How long a record is kept past its TTL, to be served when its load fails, panics or exceeds `load_timeout`: as
+    /// [`Outcome::Stale`](crate::Outcome::Stale), and never after an invalidation. `None` for not at all. Every cache of
+    /// these keys takes such a record for a miss; only those with this setting serve it. Default: the struct's
+    /// `stale_if_error`, else not at all.
+    ///
+    /// Redis: reads are `PTTL` and `HGETALL`, in one round trip; a load that failed costs one more read.
+    pub fn stale_if_error(mut self, stale_if_error: impl Into<Option<Duration>>) -> Self {
+        self.policy.stale_if_error = stale_if_error.into();
+        self
+    }
+
+    /// How long a load that failed is not tried again, by any process, while its stale record is served. An invalidation
+    /// ends the pause. Default: the struct's `stale_retry`, else [`defaults::STALE_RETRY`].
+    pub fn stale_retry(mut self, stale_retry: Duration) -> Self {
+        self.policy.stale_retry = stale_retry;
         self
     }
 
@@ -315,6 +345,8 @@ impl<T: Cacheable> CacheBuilder<T> {
         let policy = &self.policy;
         check_duration("ttl", policy.ttl)?;
         policy.not_found_ttl.map_or(Ok(()), |ttl| check_duration("not_found_ttl", ttl))?;
+        policy.stale_if_error.map_or(Ok(()), |tail| check_duration("stale_if_error", tail))?;
+        check_duration("stale_retry", policy.stale_retry)?;
         check_duration("lock_ttl", policy.lock_ttl)?;
         check_duration("load_timeout", policy.load_timeout)?;
         check_duration("wait_poll", policy.wait_poll)?;

@@ -17,7 +17,7 @@ use crate::backend::Decision;
 use crate::cache::{Core, UpdateTtl};
 use crate::cacheable::{Cacheable, Change};
 use crate::codec::FieldError;
-use crate::entry::{self, Entry, Reading};
+use crate::entry::{self, Entry, Found, Reading};
 use crate::error::Error;
 use crate::key::Key;
 use crate::meter::Write;
@@ -52,7 +52,7 @@ impl<T: Cacheable> Core<T> {
             let may_change = match shown.read::<T>() {
                 Reading::Record(_) => true,
                 Reading::NotFound => !self.backend.holds(Guard::WholeNotFound),
-                Reading::Unreadable(_) => false,
+                Reading::Stale(..) | Reading::Unreadable(_) => false,
             };
             Ok(changes.clone().ok().filter(|_| may_change))
         })
@@ -87,18 +87,18 @@ impl<T: Cacheable> Core<T> {
     async fn update(
         &self,
         key: &Key,
-        mut decide: impl FnMut(Entry) -> Result<Option<Changes>, Error> + Send,
+        mut decide: impl FnMut(Found) -> Result<Option<Changes>, Error> + Send,
     ) -> Result<bool, Error> {
         if self.backend.is_pending(key) {
             // What is stored may be older than the primary in any field.
             return self.invalidate(key).await.map(|_was_there| false);
         }
-        let mut decide = |shown: Option<Entry>| {
+        let mut decide = |shown: Option<Found>| {
             let Some(shown) = shown else {
                 return Ok(Decision::Drop);
             };
             let changes = decide(shown.clone())?;
-            Ok(changes.and_then(|changes| self.decision(key, &shown, changes)).unwrap_or(Decision::Drop))
+            Ok(changes.and_then(|changes| self.decision(key, &shown.entry, changes)).unwrap_or(Decision::Drop))
         };
         let update = self.backend.update(key, self.policy.update_timeout, &mut decide);
         let update = join(update, self.invalidate_other_versions(key));
@@ -128,9 +128,11 @@ impl<T: Cacheable> Core<T> {
         }
         let ttl = match self.policy.update_ttl {
             UpdateTtl::Keep => None,
-            UpdateTtl::Refresh => match Entry::Hash(Arc::new(becomes)).read() {
-                Reading::Record(record) => Some(self.policy.lifetime(&record)?),
-                Reading::NotFound | Reading::Unreadable(_) => return None,
+            UpdateTtl::Refresh => match (Found { entry: Entry::Hash(Arc::new(becomes)), left: None }).read() {
+                Reading::Record(record) => {
+                    Some(self.policy.lifetime(&record)? + shown.meta().stale.unwrap_or_default())
+                }
+                Reading::Stale(..) | Reading::NotFound | Reading::Unreadable(_) => return None,
             },
         };
         Some(Decision::Apply { changes, ttl })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 pub use crate::backend::{Moment, Point, Rig, Step};
 use crate::cache::Cache;
 use crate::cacheable::Cacheable;
-use crate::entry::{self, Entry, Reading};
+use crate::entry::{self, Entry, Found, Reading};
 use crate::error::{BoxError, Error};
 use crate::id::CacheKey;
 use crate::key::KeySpace;
@@ -20,8 +20,8 @@ pub type StoredHash = Vec<(Vec<u8>, Vec<u8>)>;
 /// Whatever makes an entry a miss.
 pub fn decode<T: Cacheable>(fields: StoredHash) -> Result<Option<T>, BoxError> {
     let fields = fields.into_iter().map(|(name, value)| (name.into(), value)).collect();
-    match Entry::Hash(Arc::new(fields)).read() {
-        Reading::Record(record) => Ok(Some(record)),
+    match (Found { entry: Entry::Hash(Arc::new(fields)), left: None }).read() {
+        Reading::Record(record) | Reading::Stale(record, _) => Ok(Some(record)),
         Reading::NotFound => Ok(None),
         Reading::Unreadable(cause) => Err(cause),
     }

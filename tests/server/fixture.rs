@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -65,11 +65,12 @@ pub(crate) fn builder(backend: &Backend) -> CacheBuilder<Product> {
 
 pub(crate) type Found = Pin<Box<dyn Future<Output = Result<Option<Product>, BoxError>> + Send>>;
 
-/// A primary database: rows, a latency, and a count of its reads.
+/// A primary database: rows, a latency, whether it is down, and a count of its reads.
 #[derive(Clone, Default)]
 pub(crate) struct Primary {
     rows: Arc<Mutex<HashMap<String, Product>>>,
     loads: Arc<AtomicU64>,
+    down: Arc<AtomicBool>,
     latency: Duration,
 }
 
@@ -92,6 +93,11 @@ impl Primary {
         self.rows.lock().unwrap().remove(id);
     }
 
+    /// Lets each read fail from now on, or no longer.
+    pub(crate) fn down(&self, down: bool) {
+        self.down.store(down, Ordering::SeqCst);
+    }
+
     pub(crate) fn loads(&self) -> u64 {
         self.loads.load(Ordering::SeqCst)
     }
@@ -105,6 +111,9 @@ impl Primary {
                 primary.loads.fetch_add(1, Ordering::SeqCst);
                 let row = primary.rows.lock().unwrap().get(&id).cloned();
                 tokio::time::sleep(primary.latency).await;
+                if primary.down.load(Ordering::SeqCst) {
+                    return Err("the primary is down".into());
+                }
                 Ok(row)
             })
         }

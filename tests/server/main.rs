@@ -21,6 +21,7 @@ mod races;
 mod schedules;
 mod schema;
 mod secrets;
+mod stale;
 mod stampede;
 mod tls;
 mod traffic;

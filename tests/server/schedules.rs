@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use cache_aside::proof::{Guard, Moment, Point, Rig, Step};
-use cache_aside::{Backend, Cache, EntryState, Error, Outcome};
+use cache_aside::{Backend, Cache, CacheBuilder, EntryState, Error, Outcome};
 use tokio::task::JoinHandle;
 
 use crate::fixture::{Found, Gate, Primary, Product, builder, get, load_at_gate, loaf, lookup, on_every_backend};
@@ -20,13 +20,21 @@ struct Stage {
 }
 
 /// A cache whose steps can be held.
-struct Process {
-    cache: Cache<Product>,
+pub(crate) struct Process {
+    pub(crate) cache: Cache<Product>,
     gates: Arc<Mutex<HashMap<(Step, Moment), Gate>>>,
 }
 
 impl Process {
     fn new(backend: &Backend, without: Option<Guard>) -> Self {
+        Self::of(backend, without, |cache| cache.lock_ttl(Duration::from_secs(3)).ttl(Duration::from_secs(60)))
+    }
+
+    pub(crate) fn of(
+        backend: &Backend,
+        without: Option<Guard>,
+        set: impl FnOnce(CacheBuilder<Product>) -> CacheBuilder<Product>,
+    ) -> Self {
         let gates = Arc::<Mutex<HashMap<_, Gate>>>::default();
         let rig = Rig::new().hook({
             let gates = gates.clone();
@@ -40,12 +48,11 @@ impl Process {
             }
         });
         let backend = backend.rigged(without.into_iter().fold(rig, Rig::without));
-        let cache = builder(&backend).lock_ttl(Duration::from_secs(3)).ttl(Duration::from_secs(60)).build().unwrap();
-        Self { cache, gates }
+        Self { cache: set(builder(&backend)).build().unwrap(), gates }
     }
 
     /// Holds the next one who gets to this point.
-    fn hold(&self, step: Step, moment: Moment) -> Gate {
+    pub(crate) fn hold(&self, step: Step, moment: Moment) -> Gate {
         let gate = Gate::closed();
         self.gates.lock().unwrap().insert((step, moment), gate.clone());
         gate

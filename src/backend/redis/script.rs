@@ -9,6 +9,8 @@ use redis::Cmd;
 pub(super) static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/fill.lua"), false));
 pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/renew.lua"), true));
 pub(super) static ABANDON: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/abandon.lua"), true));
+pub(super) static POSTPONE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("scripts/postpone.lua"), true));
 pub(super) static INVALIDATE: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("scripts/invalidate.lua"), true));
 pub(super) static CLEAR_LEASE: LazyLock<Script> =

@@ -18,9 +18,7 @@ use tokio::sync::Mutex;
 use super::connect::Generation;
 use super::node::{Destination, Node};
 use super::servers::Servers;
-use super::{
-    entry, hgetall, is_elsewhere, is_on_the_move, millis, replies, revoke, unexpected_reply, without_arguments,
-};
+use super::{found, is_elsewhere, is_on_the_move, look, millis, replies, revoke, unexpected_reply, without_arguments};
 use crate::backend::{Decide, Decision, StepError};
 use crate::key::Key;
 
@@ -107,24 +105,23 @@ impl Updates {
     ) -> Result<Attempt, StepError> {
         let mut connection = connection(node).await?;
         connection.clean = false;
-        let mut look = redis::pipe();
-        for command in [redis::cmd("WATCH").arg(key.as_str()), &mut hgetall(key)] {
-            if *asking {
-                look.cmd("ASKING").ignore();
-            }
-            look.add_command(command.to_owned());
+        let mut commands = redis::pipe();
+        look(commands.cmd("WATCH").arg(key.as_str()), key);
+        if *asking {
+            commands = each_asking(&commands);
         }
-        let looked = self.send::<Vec<RedisResult<Value>>>(&mut connection, look.ignore_errors()).await?;
-        let [watched, found] = match looked {
-            Ok(looked) => replies(looked)?,
+        let looked = self.send::<Vec<RedisResult<Value>>>(&mut connection, commands.ignore_errors()).await?;
+        let looked = match looked {
+            Ok(looked) => looked,
             Err(error) if error.is_connection_dropped() => return Ok(Attempt::Again),
             Err(error) => return Err(error.into()),
         };
-        let found = match watched.and(found) {
-            Err(error) if is_elsewhere(&error) => return Ok(Attempt::Elsewhere(error)),
-            found => entry(found)?,
-        };
-        let decision = decide(found).map_err(StepError::Refused)?;
+        if let Some(error) = looked.iter().filter_map(|reply| reply.as_ref().err()).find(|error| is_elsewhere(error)) {
+            return Ok(Attempt::Elsewhere(error.clone()));
+        }
+        let [watched, left, entry] = replies(looked)?;
+        watched?;
+        let decision = decide(found(left, entry)?).map_err(StepError::Refused)?;
         let applies = matches!(decision, Decision::Apply { .. });
         let commands = transaction(key, decision, written, *asking);
         let replies = self.send::<Vec<RedisResult<Value>>>(&mut connection, &commands).await??;
@@ -162,6 +159,15 @@ async fn connection(node: &Node) -> Result<Object<Connector>, StepError> {
         PoolError::Backend(error) => error.into(),
         error => StepError::Failed { advice: "see the cause", cause: error.to_string().into(), answered: false },
     })
+}
+
+/// The same commands at a server that a key is on its way to.
+fn each_asking(commands: &Pipeline) -> Pipeline {
+    let mut asking = redis::pipe();
+    for command in commands.cmd_iter() {
+        asking.cmd("ASKING").ignore().add_command(command.clone());
+    }
+    asking
 }
 
 /// MULTI .. EXEC. Not the driver's own: of that, it reports no redirection.

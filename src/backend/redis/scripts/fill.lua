@@ -1,6 +1,6 @@
 -- Stores a loaded entry, if the lease is still the loader's.
 -- KEYS  1 entry, 2 lease
--- ARGV  1 token, 2 lifetime in milliseconds, 3.. field, value, field, value ..
+-- ARGV  1 token, 2 lifetime in milliseconds, 3.. field, value, field, value .., or none to store nothing
 -- Reply 1 stored, and the lease used up; 0 fenced, and nothing written
 local entry, lease = KEYS[1], KEYS[2]
 local token, ttl = ARGV[1], ARGV[2]
@@ -9,7 +9,9 @@ if redis.pcall('GET', lease) ~= token then
     return 0
 end
 redis.call('DEL', entry)
-redis.call('HSET', entry, unpack(ARGV, 3))
-redis.call('PEXPIRE', entry, ttl)
+if #ARGV > 2 then
+    redis.call('HSET', entry, unpack(ARGV, 3))
+    redis.call('PEXPIRE', entry, ttl)
+end
 redis.call('DEL', lease)
 return 1
