@@ -28,6 +28,7 @@ use crate::flight::Flights;
 use crate::id::CacheKey;
 use crate::key::{Key, KeySpace};
 use crate::meter::CacheMeter;
+use crate::refresh::Refreshes;
 use crate::stats::{Counters, Stats};
 
 /// A typed cache of `T` records over a [`Backend`].
@@ -89,6 +90,7 @@ pub(crate) struct Core<T: Cacheable> {
     /// Flights through the cache, and around it.
     flights: Flights<T>,
     bypasses: Flights<T>,
+    pub(crate) refreshes: Refreshes,
     /// The turns of loads around the cache.
     pub(crate) bypass_loads: Semaphore,
 }
@@ -110,6 +112,7 @@ impl<T: Cacheable> Cache<T> {
             keys,
             flights: Flights::new(),
             bypasses: Flights::new(),
+            refreshes: Refreshes::default(),
             bypass_loads: Semaphore::new(policy.max_bypass_loads),
             policy,
             stats: Counters::default(),
@@ -156,8 +159,9 @@ impl<T: Cacheable> Cache<T> {
     ///
     /// The future owns what it needs, but for a borrowed id: `tokio::spawn(products.get("p-001", loader))` works.
     ///
-    /// Redis: `HGETALL` on a hit, one round trip. On a miss `SET NX GET PX`, `HGETALL`, `PTTL` in one more, and a script
-    /// for the fill.
+    /// Redis: `HGETALL` on a hit, one round trip. On a miss `SET NX GET PX`, `PTTL`, `HGETALL`, `PTTL` in one more, and a
+    /// script for the fill. Where another process has [`stale_if_error`](CacheBuilder::stale_if_error) and this one hasn't,
+    /// a hit on its entries takes one round trip more.
     ///
     /// # Errors
     ///
@@ -236,10 +240,10 @@ impl<T: Cacheable> Cache<T> {
         }
     }
 
-    /// Reads the cache alone. `Ok(None)` when there is no entry, or a not-found entry, or an unreadable one, or one whose
-    /// invalidation is [pending](Self::pending). It counts neither as a hit nor as a miss.
+    /// Reads the cache alone. `Ok(None)` when there is no entry, or a not-found entry, or an unreadable or stale one, or one
+    /// whose invalidation is [pending](Self::pending). It counts neither as a hit nor as a miss, and refreshes nothing.
     ///
-    /// Redis: `HGETALL`, one round trip.
+    /// Redis: as a hit of [`get`](Self::get).
     ///
     /// # Errors
     ///
@@ -262,12 +266,12 @@ impl<T: Cacheable> Cache<T> {
     /// The last call wins, so the [promise](Self#the-promise) holds only while the writers of one record are serialised
     /// from their commit to the end of this call; otherwise use [`invalidate`](Self::invalidate). A record that the
     /// update would make too large, a value that can't be encoded, and a server out of memory: the entry is removed, and
-    /// the answer is `false`. So they are for a record that is stored under an `alias`.
+    /// the answer is `false`. So they are for a record that is stored under an `alias`, and for a stale one.
     ///
     /// The versions that the struct's `also_invalidates` lists are invalidated at the same time, whatever becomes of the
     /// update; the answer is about this version's entry alone.
     ///
-    /// Redis: `WATCH`, `HGETALL`, then `MULTI`, `HSET` or `HDEL`, `DEL` of the lease, `EXEC`, on a connection of its
+    /// Redis: `WATCH`, `PTTL`, `HGETALL`, then `MULTI`, `HSET` or `HDEL`, `DEL` of the lease, `EXEC`, on a connection of its
     /// own: two round trips.
     ///
     /// # Errors
@@ -391,7 +395,7 @@ impl<T: Cacheable> Cache<T> {
         futures_util::stream::iter(invalidations).buffered(AT_A_TIME).collect().await
     }
 
-    /// How long the entry will live, a not-found one included; `None` when there is none.
+    /// How long the entry will live, a not-found one included; `None` when there is none, or it is stale.
     ///
     /// Redis: as [`inspect`](Self::inspect).
     ///
@@ -405,7 +409,7 @@ impl<T: Cacheable> Cache<T> {
 
     /// Shows what is stored for a record: for debugging, and for the curious.
     ///
-    /// Redis: `HGETALL` and two `PTTL`, one round trip.
+    /// Redis: two `PTTL` and `HGETALL`, one round trip.
     ///
     /// # Errors
     ///

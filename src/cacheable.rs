@@ -19,6 +19,9 @@ use crate::record::{RecordReader, RecordWriter};
 /// | `entity = "product"` | the struct's name in `snake_case` | third part of every key |
 /// | `ttl = "30s"` | [`defaults::TTL`](crate::defaults::TTL) | how long a record lives in the cache |
 /// | `not_found_ttl = "2s"` | [`defaults::NOT_FOUND_TTL`](crate::defaults::NOT_FOUND_TTL); half of a shorter `ttl` | how long it is remembered that a record doesn't exist |
+/// | `stale_if_error = "5m"` | none | how long a record is kept past its TTL, to be served when its load fails: see [`CacheBuilder::stale_if_error`](crate::CacheBuilder::stale_if_error) |
+/// | `stale_retry = "1s"` | [`defaults::STALE_RETRY`](crate::defaults::STALE_RETRY) | how long such a load is not tried again |
+/// | `refresh_ahead`, `refresh_ahead = 2.0` | none; [`defaults::REFRESH_AHEAD`](crate::defaults::REFRESH_AHEAD) without a value | hits load a record anew before it ends, the earlier the larger the number: see [`CacheBuilder::refresh_ahead`](crate::CacheBuilder::refresh_ahead) |
 /// | `version = 3` | none | becomes part of the key: structs of different versions never meet |
 /// | `also_invalidates = [2, none]` | none | other versions, older or newer, whose keys are invalidated in the same call; `none` is the keys without a version |
 /// | `crate = path` | `::cache_aside` | where this crate is, for those who re-export it |
@@ -111,7 +114,7 @@ pub trait Cacheable: Sized + Send + Sync + 'static {
 }
 
 /// Names and lifetimes of a [`Cacheable`], as its attributes give them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Schema {
     /// The second part of every key.
@@ -128,6 +131,8 @@ pub struct Schema {
     pub stale_if_error: Option<Duration>,
     /// How long a load that failed is not tried again.
     pub stale_retry: Option<Duration>,
+    /// Beta of the rule that says when a hit loads its record anew before it ends.
+    pub refresh_ahead: Option<f64>,
     /// The names of the stored fields, in declaration order.
     pub fields: &'static [&'static str],
     /// The names that fields are also read from.
@@ -147,6 +152,7 @@ impl Schema {
             not_found_ttl: None,
             stale_if_error: None,
             stale_retry: None,
+            refresh_ahead: None,
             fields: &[],
             aliases: &[],
             also_invalidates: &[],
@@ -180,6 +186,11 @@ impl Schema {
 
     pub const fn stale_retry_millis(mut self, millis: u64) -> Self {
         self.stale_retry = Some(Duration::from_millis(millis));
+        self
+    }
+
+    pub const fn refresh_ahead(mut self, beta: f64) -> Self {
+        self.refresh_ahead = Some(beta);
         self
     }
 

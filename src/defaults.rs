@@ -14,8 +14,12 @@ pub const NOT_FOUND_TTL: Duration = Duration::from_secs(5);
 /// The part by which a fill's lifetime is shortened at random, at most.
 pub const JITTER: f64 = 0.1;
 
-/// How long a load that failed is not tried again, where a stale record is served instead.
+/// How long a load that failed is not tried again, where a stale record is served instead, or the load was a refresh
+/// ahead.
 pub const STALE_RETRY: Duration = Duration::from_secs(1);
+
+/// Beta of the attribute `refresh_ahead` without a value.
+pub const REFRESH_AHEAD: f64 = 1.0;
 
 /// Length of a lease. It is renewed at a third of it for as long as the loader runs.
 pub const LOCK_TTL: Duration = Duration::from_secs(5);

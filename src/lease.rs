@@ -142,7 +142,7 @@ impl<T: Cacheable> ReadThrough<T> {
     }
 
     /// Loads under a lease, which the fill then uses up. If the load failed, the lease is still there.
-    async fn load_and_fill(self, token: &Token) -> Landing<T> {
+    pub(crate) async fn load_and_fill(self, token: &Token) -> Landing<T> {
         let (core, key) = (self.core.clone(), self.key.clone());
         let load_began = Stamp::of_step();
         let loaded = tokio::select! {
@@ -175,8 +175,9 @@ impl<T: Cacheable> ReadThrough<T> {
         let work = {
             let (core, key) = (core.clone(), key.clone());
             async move {
+                let began = Instant::now();
                 let record = loader(id).await?;
-                let entry = core.policy.entry(&key, record.as_ref());
+                let entry = core.policy.entry(&key, record.as_ref(), began.elapsed());
                 let (fields, ttl) = entry.unwrap_or_default();
                 Ok(Loaded { value: record.map(Arc::new), fields, ttl })
             }
@@ -225,11 +226,11 @@ async fn counted<T: Cacheable, R>(core: &Core<T>, load: impl Future<Output = Res
 }
 
 /// After a step whose outcome is unknown: the lease may be the token's. Nobody waits for a backend that doesn't answer.
-fn abandon_in_background<T: Cacheable>(core: Arc<Core<T>>, key: Key, token: Token) {
+pub(crate) fn abandon_in_background<T: Cacheable>(core: Arc<Core<T>>, key: Key, token: Token) {
     tokio::spawn(async move { abandon(&core, &key, &token).await });
 }
 
-async fn abandon<T: Cacheable>(core: &Core<T>, key: &Key, token: &Token) {
+pub(crate) async fn abandon<T: Cacheable>(core: &Core<T>, key: &Key, token: &Token) {
     if let Err(error) = core.backend.abandon(key, token).await {
         tracing::debug!(%key, %error, "a lease could not be given back and will run out");
     }

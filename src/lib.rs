@@ -20,6 +20,7 @@ mod meter;
 #[doc(hidden)]
 pub mod proof;
 mod record;
+mod refresh;
 mod spans;
 mod stats;
 mod value;

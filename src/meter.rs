@@ -17,6 +17,8 @@ const GET_SECONDS: &str = "cache_aside_get_seconds";
 const LOAD_SECONDS: &str = "cache_aside_load_seconds";
 const LOCK_WAIT_SECONDS: &str = "cache_aside_lock_wait_seconds";
 const BYPASSES: &str = "cache_aside_bypasses_total";
+const STALE_SERVED: &str = "cache_aside_stale_served_total";
+const REFRESHES_AHEAD: &str = "cache_aside_refreshes_ahead_total";
 const FENCED_FILLS: &str = "cache_aside_fenced_fills_total";
 const LEASES_LOST: &str = "cache_aside_leases_lost_total";
 const DECODE_ERRORS: &str = "cache_aside_decode_errors_total";
@@ -55,6 +57,8 @@ pub(crate) struct CacheMeter {
     load_failed: Key,
     lock_wait: Key,
     bypasses: Key,
+    stale_served: Key,
+    refreshes_ahead: Key,
     fenced_fills: Key,
     leases_lost: Key,
     decode_errors: Key,
@@ -91,6 +95,8 @@ impl CacheMeter {
             load_failed: Key::from_parts(LOAD_SECONDS, labels(&[("result", "error")])),
             lock_wait: Key::from_parts(LOCK_WAIT_SECONDS, labels(&[])),
             bypasses: Key::from_parts(BYPASSES, labels(&[])),
+            stale_served: Key::from_parts(STALE_SERVED, labels(&[])),
+            refreshes_ahead: Key::from_parts(REFRESHES_AHEAD, labels(&[])),
             fenced_fills: Key::from_parts(FENCED_FILLS, labels(&[])),
             leases_lost: Key::from_parts(LEASES_LOST, labels(&[])),
             decode_errors: Key::from_parts(DECODE_ERRORS, labels(&[])),
@@ -102,8 +108,10 @@ impl CacheMeter {
             count(&get.count);
             record(&get.seconds, began);
         }
-        if outcome == Outcome::Bypassed {
-            count(&self.bypasses);
+        match outcome {
+            Outcome::Bypassed => count(&self.bypasses),
+            Outcome::Stale { .. } => count(&self.stale_served),
+            _ => {}
         }
     }
 
@@ -131,6 +139,10 @@ impl CacheMeter {
 
     pub(crate) fn lease_lost(&self) {
         count(&self.leases_lost);
+    }
+
+    pub(crate) fn refresh_ahead(&self) {
+        count(&self.refreshes_ahead);
     }
 
     pub(crate) fn decode_error(&self) {
@@ -206,6 +218,8 @@ fn describe() {
     let counters = [
         (OPERATIONS, "gets, updates and invalidations by outcome"),
         (BYPASSES, "gets that went around the cache"),
+        (STALE_SERVED, "gets that a record past its TTL answered, because its load failed"),
+        (REFRESHES_AHEAD, "hits that began to load their record anew before it ended"),
         (FENCED_FILLS, "loads that were not stored, because an invalidation overtook them or their lease ran out"),
         (LEASES_LOST, "leases that were found lost while their load was under way"),
         (DECODE_ERRORS, "entries that were found unreadable"),

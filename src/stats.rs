@@ -28,6 +28,8 @@ pub struct Stats {
     pub bypasses: u64,
     /// Gets answered by a record past its TTL, because its load failed; they are misses too.
     pub stale_served: u64,
+    /// Hits that began to load their record anew before it ended.
+    pub refreshes_ahead: u64,
     /// Entries that were found unreadable: a miss, which the next load replaces.
     pub decode_errors: u64,
     /// Calls of `update_field`, `update_fields` and `modify` that changed a cached record.
@@ -77,6 +79,6 @@ macro_rules! counters {
 }
 
 counters! {
-    hits not_found_hits misses loads load_errors stampedes_suppressed fenced_fills bypasses stale_served decode_errors
-    updates invalidations
+    hits not_found_hits misses loads load_errors stampedes_suppressed fenced_fills bypasses stale_served
+    refreshes_ahead decode_errors updates invalidations
 }

@@ -10,7 +10,18 @@ use crate::mistakes::Mistakes;
 use crate::nearest::nearest;
 use crate::value::{self, Version};
 
-const OF_STRUCTS: &[&str] = &["namespace", "entity", "ttl", "not_found_ttl", "version", "also_invalidates", "crate"];
+const OF_STRUCTS: &[&str] = &[
+    "namespace",
+    "entity",
+    "ttl",
+    "not_found_ttl",
+    "stale_if_error",
+    "stale_retry",
+    "refresh_ahead",
+    "version",
+    "also_invalidates",
+    "crate",
+];
 const OF_FIELDS: &[&str] = &["id", "rename", "alias", "default", "skip", "json", "with"];
 
 const SYNTAX: &str = "attributes are written `#[cacheable(word, name = value)]`";
@@ -24,6 +35,10 @@ pub(crate) struct StructAttributes {
     pub(crate) entity: Option<Given<String>>,
     pub(crate) ttl: Option<Given<u64>>,
     pub(crate) not_found_ttl: Option<Given<u64>>,
+    pub(crate) stale_if_error: Option<Given<u64>>,
+    pub(crate) stale_retry: Option<Given<u64>>,
+    /// Nothing where the library's default stands for the number.
+    pub(crate) refresh_ahead: Option<Given<Option<f64>>>,
     pub(crate) version: Option<Given<u32>>,
     pub(crate) also_invalidates: Option<Given<Vec<Version>>>,
     pub(crate) krate: Option<Given<Path>>,
@@ -91,6 +106,9 @@ impl StructAttributes {
                 "entity" => set(&mut read.entity, item, value::key_part),
                 "ttl" => set(&mut read.ttl, item, value::millis),
                 "not_found_ttl" => set(&mut read.not_found_ttl, item, value::millis),
+                "stale_if_error" => set(&mut read.stale_if_error, item, value::millis),
+                "stale_retry" => set(&mut read.stale_retry, item, value::millis),
+                "refresh_ahead" => set(&mut read.refresh_ahead, item, value::beta),
                 "version" => set(&mut read.version, item, value::version),
                 "also_invalidates" => set(&mut read.also_invalidates, item, value::versions),
                 "crate" => set(&mut read.krate, item, value::crate_path),

@@ -161,6 +161,12 @@ fn schema(record: &Record) -> TokenStream {
     let version = value(&attributes.version).map(|version| quote!(.version(#version)));
     let ttl = value(&attributes.ttl).map(|millis| quote!(.ttl_millis(#millis)));
     let not_found_ttl = value(&attributes.not_found_ttl).map(|millis| quote!(.not_found_ttl_millis(#millis)));
+    let stale_if_error = value(&attributes.stale_if_error).map(|millis| quote!(.stale_if_error_millis(#millis)));
+    let stale_retry = value(&attributes.stale_retry).map(|millis| quote!(.stale_retry_millis(#millis)));
+    let refresh_ahead = value(&attributes.refresh_ahead).map(|beta| match beta {
+        Some(beta) => quote!(.refresh_ahead(#beta)),
+        None => quote!(.refresh_ahead(#library::defaults::REFRESH_AHEAD)),
+    });
     let also_invalidates = value(&attributes.also_invalidates).map(|versions| {
         let versions = versions.iter().map(|version| match version.number {
             Some(number) => quote!(::core::option::Option::Some(#number)),
@@ -172,7 +178,8 @@ fn schema(record: &Record) -> TokenStream {
     let aliases = aliases(record.aliases());
     quote! {
         #library::Schema::new(#entity)
-            #namespace #version #also_invalidates #ttl #not_found_ttl .fields(&[#(#names),*]) #aliases
+            #namespace #version #also_invalidates #ttl #not_found_ttl #stale_if_error #stale_retry #refresh_ahead
+            .fields(&[#(#names),*]) #aliases
     }
 }
 

@@ -83,6 +83,23 @@ pub(crate) fn versions(meta: &Meta) -> Result<Vec<Version>> {
     mistakes.into_error().map_or(Ok(versions), Err)
 }
 
+/// A number above zero, or no value.
+pub(crate) fn beta(meta: &Meta) -> Result<Option<f64>> {
+    if let Meta::Path(_) = meta {
+        return Ok(None);
+    }
+    let mistake =
+        "`refresh_ahead` takes a number above 0: write `refresh_ahead`, which is 1.0, or `refresh_ahead = 2.0`";
+    let value = expression(meta, mistake)?;
+    let beta = match value {
+        Expr::Lit(ExprLit { lit: Lit::Float(number), .. }) => number.base10_parse::<f64>().ok(),
+        Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) => number.base10_parse::<f64>().ok(),
+        _ => None,
+    };
+    let beta = beta.filter(|beta| beta.is_finite() && *beta > 0.0);
+    beta.map(Some).ok_or_else(|| Error::new_spanned(value, mistake))
+}
+
 pub(crate) fn version(meta: &Meta) -> Result<u32> {
     let mistake = "`version` takes a number from 0 to 4294967295: write `version = 1`";
     match expression(meta, mistake)? {

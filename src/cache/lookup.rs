@@ -19,6 +19,7 @@ use crate::lease::ReadThrough;
 use crate::load;
 use crate::meter::Began;
 use crate::proof::Guard;
+use crate::refresh::Due;
 use crate::spans;
 
 /// A record, and how a [`lookup`](crate::Cache::lookup) came by it.
@@ -136,7 +137,12 @@ impl<T: Cacheable> Core<T> {
             match under_way {
                 Some(_) => Miss::default(),
                 None => match self.look_first(&key, began).await {
-                    ControlFlow::Break(found) => return Ok(found),
+                    ControlFlow::Break((found, due)) => {
+                        if let Some(due) = due {
+                            read_through(key).refresh_ahead(due);
+                        }
+                        return Ok(found);
+                    }
                     ControlFlow::Continue(miss) => miss,
                 },
             }
@@ -168,16 +174,17 @@ impl<T: Cacheable> Core<T> {
         reading
     }
 
-    /// Reads the cache, in the caller's own future: a hit needs nothing else.
-    async fn look_first(&self, key: &Key, began: Began) -> ControlFlow<Lookup<T>, Miss> {
+    /// Reads the cache, in the caller's own future: a hit needs nothing else, unless its record is due to be refreshed.
+    async fn look_first(&self, key: &Key, began: Began) -> ControlFlow<(Lookup<T>, Option<Due>), Miss> {
         let looked = Instant::now();
         let found = self.found(key).await;
         let cache_latency = looked.elapsed();
-        let reading = match found {
-            Ok(found) => found.map(|found| self.read(key, found)),
+        let found = match found {
+            Ok(found) => found,
             Err(error) => return ControlFlow::Continue(Miss { cache_latency, out_of_reach: Some(error) }),
         };
-        let (value, outcome) = match reading {
+        let due = self.policy.refresh_ahead.and_then(|beta| Due::draw(found.as_ref()?, beta));
+        let (value, outcome) = match found.map(|found| self.read(key, found)) {
             Some(Reading::Record(record)) => (Some(Arc::new(record)), Outcome::Hit),
             Some(Reading::NotFound) => (None, Outcome::NotFoundHit),
             Some(Reading::Stale(..) | Reading::Unreadable(_)) | None => {
@@ -185,7 +192,7 @@ impl<T: Cacheable> Core<T> {
             }
         };
         self.count(outcome, began);
-        ControlFlow::Break(Lookup { value, outcome, cache_latency })
+        ControlFlow::Break((Lookup { value, outcome, cache_latency }, due))
     }
 
     /// Joins flights, or starts one, until one brings a result that is this call's too.

@@ -49,6 +49,8 @@ pub(crate) struct Policy<T> {
     jitter: f64,
     pub(crate) stale_if_error: Option<Duration>,
     pub(crate) stale_retry: Duration,
+    /// Beta of the rule.
+    pub(crate) refresh_ahead: Option<f64>,
     pub(crate) update_ttl: UpdateTtl,
     pub(crate) lock_ttl: Duration,
     pub(crate) load_timeout: Duration,
@@ -71,6 +73,7 @@ impl<T: Cacheable> Policy<T> {
             jitter: defaults::JITTER,
             stale_if_error: T::SCHEMA.stale_if_error,
             stale_retry: T::SCHEMA.stale_retry.unwrap_or(defaults::STALE_RETRY),
+            refresh_ahead: T::SCHEMA.refresh_ahead,
             update_ttl: defaults::UPDATE_TTL,
             lock_ttl: defaults::LOCK_TTL,
             load_timeout: defaults::LOAD_TIMEOUT,
@@ -86,12 +89,12 @@ impl<T: Cacheable> Policy<T> {
 
     /// Whether this cache needs to know how long an entry will live whenever it reads one.
     pub(crate) fn reads_lifetimes(&self) -> bool {
-        self.stale_if_error.is_some()
+        self.stale_if_error.is_some() || self.refresh_ahead.is_some()
     }
 
-    /// The entry to store for what a loader returned, and how long it is to be there; `None` when nothing is
+    /// The entry to store for what a loader returned after `took`, and how long it is to be there; `None` when nothing is
     /// to be stored.
-    pub(crate) fn entry(&self, key: &Key, record: Option<&T>) -> Option<(Vec<StoredField>, Duration)> {
+    pub(crate) fn entry(&self, key: &Key, record: Option<&T>, took: Duration) -> Option<(Vec<StoredField>, Duration)> {
         let Some(record) = record else {
             return self.not_found_ttl.map(|ttl| (entry::not_found(), self.jittered(ttl)));
         };
@@ -104,7 +107,8 @@ impl<T: Cacheable> Policy<T> {
                 return None;
             }
         };
-        let meta = Meta { stale: self.stale_if_error, load: None };
+        let load = self.refresh_ahead.map(|_| took.max(defaults::SHORTEST));
+        let meta = Meta { stale: self.stale_if_error, load };
         fields.extend(meta.field());
         self.fits(key, entry::size(&fields)).then_some((fields, ttl + meta.stale.unwrap_or_default()))
     }
@@ -211,10 +215,24 @@ impl<T: Cacheable> CacheBuilder<T> {
         self
     }
 
-    /// How long a load that failed is not tried again, by any process, while its stale record is served. An invalidation
-    /// ends the pause. Default: the struct's `stale_retry`, else [`defaults::STALE_RETRY`].
+    /// How long a load that failed is not tried again, by any process, while its stale record is served: an invalidation
+    /// ends the pause. And how long this process lets a record alone that it could not refresh ahead. Default: the struct's
+    /// `stale_retry`, else [`defaults::STALE_RETRY`].
     pub fn stale_retry(mut self, stale_retry: Duration) -> Self {
         self.policy.stale_retry = stale_retry;
+        self
+    }
+
+    /// Lets a hit load its record anew in the background before it ends, with its own loader: so records that are read often
+    /// don't end, and no read waits for them. The number is beta of the rule of Vattani and others ("Optimal Probabilistic
+    /// Cache Stampede Prevention", VLDB 2015): at each hit the chance is `exp(-ttl / (beta * load))`, where `ttl` is what the
+    /// record has left and `load` how long its last load took. 1.0, [`defaults::REFRESH_AHEAD`], is right for most; more
+    /// refreshes earlier. Of all processes one refreshes; invalidations overtake a refresh as every load. `None` for not at
+    /// all. It must be finite and more than 0. Default: the struct's `refresh_ahead`, else not at all.
+    ///
+    /// Redis: reads are `PTTL` and `HGETALL`, in one round trip; a refresh is what a miss is.
+    pub fn refresh_ahead(mut self, beta: impl Into<Option<f64>>) -> Self {
+        self.policy.refresh_ahead = beta.into();
         self
     }
 
@@ -300,6 +318,11 @@ impl<T: Cacheable> CacheBuilder<T> {
                 "jitter is {}: it must be at least 0.0 and less than 1.0",
                 policy.jitter
             )));
+        }
+        if let Some(beta) = policy.refresh_ahead
+            && !(beta.is_finite() && beta > 0.0)
+        {
+            return Err(Error::config(format!("refresh_ahead is {beta}: it must be finite and more than 0.0")));
         }
         if policy.wait_poll > policy.wait_timeout {
             let (poll, timeout) = (policy.wait_poll, policy.wait_timeout);

@@ -30,6 +30,7 @@ impl CacheMeter {
     pub(crate) fn waited_for_lease(&self, _began: Began) {}
     pub(crate) fn fenced_fill(&self) {}
     pub(crate) fn lease_lost(&self) {}
+    pub(crate) fn refresh_ahead(&self) {}
     pub(crate) fn decode_error(&self) {}
 }
 

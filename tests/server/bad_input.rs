@@ -75,6 +75,7 @@ async fn an_entry_that_somebody_has_overwritten_is_loaded_anew() {
             ("HSET", vec![b"unknown", b"1"]),
             ("HSET", vec![b"~meta", b"something new"]),
             ("HSET", vec![b"~meta", b"absent", b"stock", b"1"]),
+            ("HSET", [whole, &[b"~meta", b"stale=60000 newer=1"]].concat()),
         ];
         for malformed in [&b"many"[..], b"", b"-1", b"4294967296", b"1.0", b"\xFF\xFE"] {
             overwrites.push(("HSET", [&whole[..7], &[malformed]].concat()));

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod access;
+mod ahead;
 mod bad_input;
 mod cancellation;
 mod cluster;

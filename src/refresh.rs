@@ -1,0 +1,152 @@
+//! Refresh ahead: a hit on a record that is about to end loads it anew in the background, so that nobody has to wait for it
+//! when it has ended.
+//!
+//! Owns the rule that says when, and the set of keys that this process refreshes: one task for each. Over processes the
+//! lease sees to it that only one loads. What comes of it reaches readers through the cache alone, so nobody waits for it,
+//! and an invalidation fences it as it does every load.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashSet;
+use tracing::Instrument;
+
+use crate::backend::Token;
+use crate::cacheable::Cacheable;
+use crate::entry::Found;
+use crate::key::Key;
+use crate::lease::{ReadThrough, abandon, abandon_in_background};
+
+/// A record that is to be refreshed, as a hit has seen it.
+#[derive(Clone, Copy)]
+pub(crate) struct Due {
+    ttl: Duration,
+}
+
+impl Due {
+    /// Draws whether it is now that this entry is to be refreshed.
+    pub(crate) fn draw(found: &Found, beta: f64) -> Option<Self> {
+        let (ttl, load) = (found.ttl()?, found.entry.meta().load?);
+        is_due(ttl, load, beta, 1.0 - rand::random::<f64>()).then_some(Self { ttl })
+    }
+
+    /// Whether this is the entry that the hit has seen: one that lives longer was filled since.
+    fn is_of(self, found: &Found) -> bool {
+        found.ttl().is_some_and(|ttl| ttl <= self.ttl)
+    }
+}
+
+/// The rule of Vattani, Chierichetti and Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015: `drawn`
+/// is uniform in (0, 1]. So the chance is `exp(-ttl / (load * beta))` at each hit.
+fn is_due(ttl: Duration, load: Duration, beta: f64, drawn: f64) -> bool {
+    load.as_secs_f64() * beta * -drawn.ln() >= ttl.as_secs_f64()
+}
+
+/// The keys that a cache refreshes in this process, or has failed to refresh a moment ago.
+#[derive(Default)]
+pub(crate) struct Refreshes {
+    keys: Arc<DashSet<Key>>,
+}
+
+impl Refreshes {
+    fn begin(&self, key: &Key) -> Option<Turn> {
+        self.keys.insert(key.clone()).then(|| Turn { keys: self.keys.clone(), key: key.clone() })
+    }
+}
+
+/// A key's place in the set, given back however its task ends.
+struct Turn {
+    keys: Arc<DashSet<Key>>,
+    key: Key,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.keys.remove(&self.key);
+    }
+}
+
+impl<T: Cacheable> ReadThrough<T> {
+    /// Loads and fills in the background, unless the key has its turn already.
+    pub(crate) fn refresh_ahead(self, due: Due) {
+        let Some(turn) = self.core.refreshes.begin(&self.key) else {
+            return;
+        };
+        let pause = self.core.policy.stale_retry;
+        let refresh = async move {
+            if !self.refresh(due).await {
+                tokio::time::sleep(pause).await;
+            }
+            drop(turn);
+        };
+        tokio::spawn(refresh.in_current_span());
+    }
+
+    /// Returns whether there is nothing left to do: `false` when the load failed, or is somebody else's.
+    async fn refresh(self, due: Due) -> bool {
+        let (core, key, token) = (self.core.clone(), self.key.clone(), Token::new());
+        let acquired = match core.backend.acquire(&key, &token, core.policy.lock_ttl).await {
+            Ok(acquired) => acquired,
+            Err(_told_by_the_backend) => {
+                abandon_in_background(core, key, token);
+                return false;
+            }
+        };
+        if !acquired.granted {
+            return false;
+        }
+        if !acquired.found.is_some_and(|found| due.is_of(&found)) {
+            abandon(&core, &key, &token).await;
+            return true;
+        }
+        core.stats.refreshes_ahead.add();
+        core.meter.refresh_ahead();
+        let Err(error) = self.load_and_fill(&token).await.result else {
+            return true;
+        };
+        tracing::warn!(keys = key.prefix(), "a record could not be refreshed ahead of its end");
+        tracing::debug!(%key, %error, "the refresh that failed");
+        abandon(&core, &key, &token).await;
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOAD: Duration = Duration::from_millis(100);
+
+    fn share(ttl: Duration, beta: f64) -> f64 {
+        const DRAWS: u32 = 100_000;
+        let due = (0..DRAWS).filter(|_| is_due(ttl, LOAD, beta, 1.0 - rand::random::<f64>())).count();
+        f64::from(u32::try_from(due).unwrap()) / f64::from(DRAWS)
+    }
+
+    #[test]
+    fn the_chance_falls_off_exponentially_with_the_time_that_is_left() {
+        for (loads_left, beta) in [(0.1, 1.0), (1.0, 1.0), (3.0, 1.0), (1.0, 0.5), (1.0, 4.0), (20.0, 1.0)] {
+            let (share, expected) = (share(LOAD.mul_f64(loads_left), beta), (-loads_left / beta).exp());
+            assert!((share - expected).abs() < 0.01, "{loads_left} loads left, beta {beta}: {share} is not {expected}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_has_ended_is_always_due() {
+        assert!(is_due(Duration::ZERO, LOAD, 1.0, 1.0));
+        assert!(!is_due(Duration::from_nanos(1), LOAD, 1.0, 1.0));
+        assert!(is_due(Duration::from_secs(3), LOAD, 1.0, f64::EPSILON / 2.0), "the smallest number that is drawn");
+    }
+
+    #[test]
+    fn a_key_has_one_turn_at_a_time() {
+        let (refreshes, key) = (
+            Refreshes::default(),
+            crate::key::KeySpace::new(None, &crate::cacheable::Schema::new("thing")).key::<u64>(&1).unwrap(),
+        );
+        let turn = refreshes.begin(&key).unwrap();
+        assert!(refreshes.begin(&key).is_none());
+        drop(turn);
+        assert!(refreshes.begin(&key).is_some() && refreshes.keys.is_empty());
+    }
+}
