@@ -52,6 +52,8 @@ use crate::record::StoredField;
 /// | `rediss://[user][:password@]host[:port][/db]` | the same, over TLS, with the feature `tls` |
 /// | `redis+cluster://[user][:password@]host[:port],host[:port]..` | on the cluster that these servers belong to, with the feature `cluster`; `rediss+cluster://` over TLS |
 /// | `unix:///path/to/redis.sock[?db=1&user=..&pass=..]` | the same, over a Unix socket |
+/// | `redis+sentinel://[user][:password@]host[:port],host[:port]/name[/db][?sentinel_user=..&sentinel_password=..]` | on the master of this name by the sentinels at these hosts, port 26379 without one; a failover is followed. User, password and database are the master's. With the feature `sentinel` |
+/// | `rediss+sentinel://..` | the same, over TLS to the sentinels and to the master, with the feature `tls` too |
 ///
 /// # Examples
 ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::memory::Memory;
-use super::redis::{Address, Limits, Redis, Tls};
+use super::redis::{Address, Limits, Redis, Sentinels, Tls};
 use super::{Backend, Settings, Store, check_runtime};
 use crate::defaults;
 use crate::error::Error;
@@ -188,6 +188,14 @@ impl BackendBuilder {
                 (Store::Memory(Arc::new(Memory::new(max_entries))), "memory://".to_owned())
             }
             "redis+cluster" | "rediss+cluster" => self.cluster(limits)?,
+            "redis+sentinel" | "rediss+sentinel" => {
+                Sentinels::check_feature(scheme).map_err(Error::config)?;
+                let sentinels = Sentinels::parse(&self.url).map_err(|mistake| self.bad_url(&mistake))?;
+                let sentinels = sentinels.secure(&self.tls).map_err(Error::config)?;
+                let shown = sentinels.to_string();
+                let redis = Redis::following(sentinels, limits).map_err(|mistake| self.bad_url(&mistake))?;
+                (Store::Redis(Arc::new(redis)), shown)
+            }
             _ => {
                 let address = Address::parse(&self.url).map_err(|mistake| self.bad_url(&mistake))?;
                 let address = self.tls.secure(address).map_err(Error::config)?;
@@ -219,7 +227,8 @@ impl BackendBuilder {
     fn bad_url(&self, mistake: &str) -> Error {
         let shown = without_secrets(&self.url);
         Error::config(format!(
-            "the cache URL `{shown}` makes no sense: {mistake}; write redis[s]://host:6379/0, redis[s]+cluster://host:6379,host:6379 or unix:///path"
+            "the cache URL `{shown}` makes no sense: {mistake}; write redis[s]://host:6379/0, unix:///path, \
+             redis[s]+cluster://host:6379,host:6379 or redis[s]+sentinel://host:26379,host:26379/name"
         ))
     }
 }
@@ -242,14 +251,13 @@ fn at_least_one(setting: &str, count: usize) -> Result<NonZeroUsize, Error> {
 }
 
 fn scheme(url: &str) -> Result<&str, Error> {
-    const KNOWN: &str = "write memory://, redis://host:6379, redis+cluster://host:6379,host:6379, or unix:///path/to/redis.sock; \
-         rediss:// and rediss+cluster:// for TLS";
+    const KNOWN: &str = "write memory://, redis[s]://host:6379, unix:///path/to/redis.sock, \
+                         redis[s]+cluster://host:6379,host:6379 or redis[s]+sentinel://host:26379,host:26379/name";
+    const SCHEMES: [&str; 8] =
+        ["memory", "unix", "redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel"];
     let shown = without_secrets(url);
     match url.split_once("://") {
-        Some((scheme @ ("memory" | "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "unix"), _)) => Ok(scheme),
-        Some((scheme @ ("redis+sentinel" | "rediss+sentinel"), _)) => {
-            Err(Error::config(format!("{scheme}:// is not supported by this release: {KNOWN}")))
-        }
+        Some((scheme, _)) if SCHEMES.contains(&scheme) => Ok(scheme),
         Some(_) => Err(Error::config(format!("the cache URL `{shown}` has an unknown scheme: {KNOWN}"))),
         None => Err(Error::config(format!("the cache URL `{shown}` has no scheme: {KNOWN}"))),
     }
@@ -300,10 +308,14 @@ mod tests {
             "redis://:secret/1",
             "user:secret",
             "redis+cluster://user:secret,host:6379",
+            "redis+sentinel://user:secret,host:26379/mymaster",
+            "redis+sentinel://host/mymaster?sentinel_password=secret",
         ] {
             let shown = without_secrets(url);
             assert!(!shown.contains("secret") && !shown.contains("cret"), "{shown}");
         }
-        assert_eq!(without_secrets("redis://host:99999"), "redis://host:99999");
+        for url in ["redis://host:99999", "redis+sentinel://host:1,host:2/mymaster"] {
+            assert_eq!(without_secrets(url), url);
+        }
     }
 }

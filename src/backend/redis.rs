@@ -8,6 +8,8 @@ mod cluster;
 mod connect;
 mod node;
 mod script;
+#[cfg_attr(not(feature = "sentinel"), path = "redis/without_sentinel.rs")]
+mod sentinel;
 mod servers;
 #[cfg_attr(not(feature = "tls"), path = "redis/without_tls.rs")]
 mod tls;
@@ -25,6 +27,7 @@ pub(super) use self::connect::Address;
 pub(super) use self::node::Limits;
 use self::node::Node;
 use self::script::{ABANDON, CLEAR_LEASE, FILL, INVALIDATE, POSTPONE, RENEW, Script};
+pub(super) use self::sentinel::Sentinels;
 use self::servers::Servers;
 pub(super) use self::tls::Tls;
 use self::update::Updates;
@@ -49,6 +52,11 @@ impl Redis {
     /// Prepares the connections to one server; none is made yet.
     pub(super) fn new(address: Address, limits: Limits) -> Result<Self, String> {
         Ok(Self::on(Servers::One(Arc::new(Node::new(address, limits)?)), limits))
+    }
+
+    /// The same for the master that the sentinels name; must be called within a tokio runtime.
+    pub(super) fn following(sentinels: Sentinels, limits: Limits) -> Result<Self, String> {
+        Ok(Self::on(Servers::One(Arc::new(Node::following(sentinels, limits)?)), limits))
     }
 
     /// The same for the cluster that these servers belong to.
@@ -406,28 +414,32 @@ impl From<RedisError> for StepError {
         // A server that is loading, or has no primary, answers nothing else.
         let answered = !matches!(error.kind(), ErrorKind::Io | ErrorKind::AuthenticationFailed)
             && !matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN"));
-        let advice = match (error.kind(), error.code()) {
-            (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
-                "put the right user and password into the URL, redis://user:password@host"
-            }
-            _ if is_forbidden(&error) => "allow the user these commands and keys in the server's ACL",
-            (_, Some("READONLY")) => "connect to the primary, this is a replica",
-            (_, Some("OOM")) => "raise the server's maxmemory, or set an eviction policy such as allkeys-lru",
-            (_, Some("TRYAGAIN")) => "wait until the cluster has moved the key's hash slot",
-            (_, Some("CLUSTERDOWN")) => "see `CLUSTER INFO`: the cluster has lost a primary, or hash slots",
-            (_, Some("MOVED" | "ASK" | "CROSSSLOT")) => {
-                "this is a server of a cluster: write redis+cluster://, with the feature `cluster`"
-            }
-            _ if is_no_cluster(&error) => "this is a single server: write redis://",
-            (_, Some("LOADING")) => "wait until the server has loaded its data",
-            _ if knows_no_hello(&error) => "add ?protocol=resp2 to the URL",
-            _ if is_cut_off(&error) => {
-                "check that the server is up and the URL right, rediss:// for TLS and redis:// without"
-            }
-            (ErrorKind::Io, _) => "check that a server runs there and can be reached",
-            _ => "see the cause",
-        };
-        let advice = tls::advice(&error).unwrap_or(advice);
+        let advice = tls::advice(&error).or_else(|| sentinel::advice(&error)).unwrap_or_else(|| advice_on(&error));
         Self::Failed { advice, cause: without_arguments(&error).into(), answered }
+    }
+}
+
+/// What to do about an error of a server.
+fn advice_on(error: &RedisError) -> &'static str {
+    match (error.kind(), error.code()) {
+        (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
+            "put the right user and password into the URL, redis://user:password@host"
+        }
+        _ if is_forbidden(error) => "allow the user these commands and keys in the server's ACL",
+        (_, Some("READONLY")) => "connect to the primary, or to the sentinels that know it: this is a replica",
+        (_, Some("OOM")) => "raise the server's maxmemory, or set an eviction policy such as allkeys-lru",
+        (_, Some("TRYAGAIN")) => "wait until the cluster has moved the key's hash slot",
+        (_, Some("CLUSTERDOWN")) => "see `CLUSTER INFO`: the cluster has lost a primary, or hash slots",
+        (_, Some("MOVED" | "ASK" | "CROSSSLOT")) => {
+            "this is a server of a cluster: write redis+cluster://, with the feature `cluster`"
+        }
+        _ if is_no_cluster(error) => "this is a single server: write redis://",
+        (_, Some("LOADING")) => "wait until the server has loaded its data",
+        _ if knows_no_hello(error) => "add ?protocol=resp2 to the URL",
+        _ if is_cut_off(error) => {
+            "check that the server is up and the URL right, rediss:// for TLS and redis:// without"
+        }
+        (ErrorKind::Io, _) => "check that a server runs there and can be reached",
+        _ => "see the cause",
     }
 }

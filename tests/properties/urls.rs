@@ -37,6 +37,7 @@ enum Scheme {
     Rediss,
     Unix,
     Cluster,
+    Sentinel,
     Http,
     Missing,
     Other(String),
@@ -70,6 +71,7 @@ enum Path {
     Missing,
     Database(i64),
     Socket,
+    Master,
     Other(String),
 }
 
@@ -98,6 +100,7 @@ impl Url {
             Scheme::Rediss => "rediss://".to_owned(),
             Scheme::Unix => "unix://".to_owned(),
             Scheme::Cluster => "redis+cluster://".to_owned(),
+            Scheme::Sentinel => "redis+sentinel://".to_owned(),
             Scheme::Http => "http://".to_owned(),
             Scheme::Missing => String::new(),
             Scheme::Other(scheme) => without_slash(scheme),
@@ -121,6 +124,7 @@ impl Url {
         match &self.path {
             Path::Missing => {}
             Path::Database(database) => _ = write!(url, "/{database}"),
+            Path::Master => url.push_str("/mymaster"),
             Path::Socket => url.push_str("/run/redis.sock"),
             Path::Other(path) => _ = write!(url, "/{}", clean(path)),
         }
@@ -133,7 +137,8 @@ impl Url {
                 let _ = write!(url, "&db={database}");
             }
             if query.has_password {
-                let _ = write!(url, "&user=me&pass={PASSWORD}");
+                let name = if let Scheme::Sentinel = self.scheme { "sentinel_password" } else { "user=me&pass" };
+                let _ = write!(url, "&{name}={PASSWORD}");
             }
             let _ = write!(url, "{}", clean(&query.after));
         }

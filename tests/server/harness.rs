@@ -43,7 +43,7 @@ impl Flavor {
     /// Those that the suite forms clusters of.
     pub(crate) const OF_CLUSTERS: [Flavor; 2] = [Flavor::Redis70, Flavor::Valkey91];
 
-    fn binary(self) -> PathBuf {
+    pub(crate) fn binary(self) -> PathBuf {
         let servers = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers");
         match self {
             Flavor::Redis70 => PathBuf::from("redis-server"),

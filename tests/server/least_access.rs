@@ -42,7 +42,7 @@ impl Access {
     pub(crate) fn url(&self, url: &str) -> String {
         let Self { user, password, .. } = self;
         match url.split_once("://") {
-            Some((scheme @ ("redis" | "rediss" | "redis+cluster"), rest)) => {
+            Some((scheme @ ("redis" | "rediss" | "redis+cluster" | "redis+sentinel"), rest)) => {
                 format!("{scheme}://{user}:{password}@{rest}")
             }
             Some(("unix", path)) => format!("unix://{path}?user={user}&pass={password}"),
@@ -53,6 +53,10 @@ impl Access {
     /// What the user may do: the commands and the keys.
     pub(crate) fn permissions(&self) -> impl Iterator<Item = &str> {
         self.rules.iter().map(String::as_str).filter(|rule| rule.starts_with(['+', '~']))
+    }
+
+    pub(crate) fn with(&self, permission: &str) -> Self {
+        Self { rules: [&self.rules[..], &[permission.to_owned()]].concat(), ..self.clone() }
     }
 
     pub(crate) fn without(&self, permission: &str) -> Self {

@@ -52,7 +52,7 @@ fn named(name: &str, hosts: &[&str]) -> CertificateParams {
 /// A server that speaks nothing but TLS on its port.
 pub(crate) struct TlsServer {
     server: Server,
-    _files: TempDir,
+    files: TempDir,
 }
 
 impl TlsServer {
@@ -74,11 +74,24 @@ impl TlsServer {
             let mut args = vec!["--port", "0", "--tls-port", &tls_port, "--tls-auth-clients", auth_clients];
             args.extend(["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &authority]);
             match Server::try_start(Flavor::Redis70, port, &args).await {
-                Ok(server) => return Self { server, _files: files },
+                Ok(server) => return Self { server, files },
                 Err(Mistake::PortTaken(_)) => {}
                 Err(mistake) => panic!("{mistake}"),
             }
         }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.server.port()
+    }
+
+    /// The lines of a configuration that let another process show the same certificate.
+    pub(crate) fn config(&self) -> String {
+        let dir = self.files.path().display();
+        format!(
+            "tls-cert-file {dir}/certificate.pem\ntls-key-file {dir}/key.pem\ntls-ca-cert-file {dir}/authority.pem\n\
+             tls-auth-clients yes"
+        )
     }
 
     pub(crate) fn url(&self) -> String {
@@ -231,7 +244,7 @@ async fn certificates_that_cannot_be_used_are_refused_at_once() {
 async fn certificates_are_for_urls_that_encrypt() {
     let authority = Authority::new("own");
     let identity = authority.certify("app", &[]);
-    for url in ["redis://localhost", "unix:///run/redis.sock", "memory://"] {
+    for url in ["redis://localhost", "redis+sentinel://localhost/mymaster", "unix:///run/redis.sock", "memory://"] {
         let builder = Backend::builder(url).tls_root_certificates(&*authority.certificate);
         is_no_setting(builder, "tls_root_certificates is set").await;
         let builder = Backend::builder(url).tls_client_certificate(&*identity.certificate, &*identity.key);

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use self::topology::{Place, Topology, shards, slot};
 use super::connect::Address;
 use super::node::{Destination, Limits, Node};
+use super::replies;
 use crate::backend::breaker::Breaker;
 use crate::key::Key;
 
@@ -162,7 +163,7 @@ impl Cluster {
     ) -> Option<Destination> {
         self.failed(error);
         let (place, _slot) = error.redirect_node()?;
-        let node = self.node(&Place::parse(place, from.node.address().place().0)?)?;
+        let node = self.node(&Place::parse(place, from.node.place().0)?)?;
         let asking = error.kind() == ErrorKind::Server(ServerErrorKind::Ask);
         self.change(|topology| {
             if asking { topology.remember(node.clone()) } else { topology.moved(slot(key.as_str()), node.clone()) }
@@ -194,7 +195,7 @@ impl Cluster {
         // Nobody else connects to replicas.
         let primaries = self.primaries();
         known.sort_by_key(|node| !primaries.iter().any(|primary| Arc::ptr_eq(primary, node)));
-        let seeds = self.seeds.iter().filter(|seed| !known.iter().any(|node| node.address().place() == seed.place()));
+        let seeds = self.seeds.iter().filter(|seed| !known.iter().any(|node| node.place() == seed.place()));
         let seeds: Vec<_> = seeds.filter_map(|seed| Node::new(seed.clone(), self.limits).ok().map(Arc::new)).collect();
         let mut answers = futures_util::stream::iter(known.into_iter().chain(seeds))
             .map(|node| async move { self.ask(&node).await })
@@ -213,9 +214,9 @@ impl Cluster {
         let slots = redis::cmd("CLUSTER").arg("SLOTS").to_owned();
         let reply = tokio::time::timeout(self.limits.connect_timeout, asked.run(&slots)).await;
         let reply = reply.map_err(|_elapsed| (ErrorKind::Io, "a server of the cluster did not answer in time"))??;
-        let shards = shards(reply, asked.address().place().0)?;
+        let shards = shards(reply, asked.place().0)?;
         let topology = Topology::new(&shards, |place| {
-            if asked.address().place() == (&*place.host, place.port) { Some(asked.clone()) } else { self.node(place) }
+            if asked.place() == (&*place.host, place.port) { Some(asked.clone()) } else { self.node(place) }
         });
         if topology.is_known() {
             return Ok(topology);
@@ -241,6 +242,18 @@ impl Cluster {
         if change(&mut topology) {
             self.changes.fetch_add(1, Ordering::Release);
         }
+    }
+}
+
+impl Destination {
+    async fn run(&self, command: &Cmd) -> RedisResult<Value> {
+        if !self.asking {
+            return self.node.run(command).await;
+        }
+        let mut commands = redis::pipe();
+        commands.cmd("ASKING").add_command(command.clone());
+        let [asked, reply] = replies(self.node.run_all(commands).await?)?;
+        asked.and(reply)
     }
 }
 

@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
 use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{
-    Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind,
-    RedisError, RedisResult,
+    Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo,
+    PushKind, RedisError, RedisFuture, RedisResult, Value,
 };
+
+use super::sentinel::Master;
 
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -36,6 +38,14 @@ impl Address {
         let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
         info = info.set_redis_settings(settings).set_tcp_settings(tcp);
         Ok(Self(info))
+    }
+
+    /// The host and the port; nothing for a Unix socket.
+    pub(super) fn place(&self) -> (&str, u16) {
+        match self.0.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => (host, *port),
+            _ => ("", 0),
+        }
     }
 }
 
@@ -78,23 +88,20 @@ impl Address {
         };
         Self(self.0.clone().set_addr(place))
     }
-
-    pub(super) fn place(&self) -> (&str, u16) {
-        match self.0.addr() {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => (host, *port),
-            _ => ("", 0),
-        }
-    }
 }
 
 /// What stands before a `/`, `?` or `#` in a password would be taken for the host, and be shown.
-fn check_userinfo(url: &str) -> Result<(), String> {
-    let Some(rest) = url.strip_prefix("redis://").or_else(|| url.strip_prefix("rediss://")) else {
+pub(super) fn check_userinfo(url: &str) -> Result<(), String> {
+    let Some((scheme, rest)) = url.split_once("://") else {
         return Ok(());
     };
+    if scheme == "unix" {
+        return Ok(());
+    }
     match rest.split_once(['/', '?', '#']) {
         Some((_, after_host)) if after_host.contains('@') => {
-            Err("an `@` comes after the host; in users and passwords write `/`, `?`, `#` as %2F, %3F, %23".to_owned())
+            Err("an `@` comes after the host; in users and passwords write `/`, `?`, `#`, `@` as %2F, %3F, %23, %40"
+                .to_owned())
         }
         _ => Ok(()),
     }
@@ -126,11 +133,106 @@ impl fmt::Display for Address {
 }
 
 /// The one connection that all steps but updates share.
+pub(super) enum Shared {
+    /// To the server that the URL names.
+    Server(Box<Reconnecting>),
+    /// To the master that the sentinels name.
+    Master(Arc<Master>),
+}
+
+impl Shared {
+    pub(super) async fn connection(&self) -> RedisResult<Connection> {
+        match self {
+            Self::Server(server) => Ok(server.connection()),
+            Self::Master(master) => {
+                let (connection, number) = master.connection().await?;
+                Ok(Connection { link: Link::Plain(connection), number })
+            }
+        }
+    }
+
+    /// Looks at how a step over `connection` ended, and replaces that after an error that a new one may not have.
+    pub(super) fn check(&self, connection: &Connection, error: Option<&RedisError>) {
+        match self {
+            Self::Server(server) => server.check(connection, error),
+            Self::Master(master) => master.check(connection.number, error),
+        }
+    }
+
+    /// After a step that went over another connection and failed.
+    pub(super) fn look_again(&self) {
+        if let Self::Master(master) = self {
+            master.look_again();
+        }
+    }
+
+    /// Counts how often the connection was lost.
+    pub(super) fn generation(&self) -> u64 {
+        let generation = match self {
+            Self::Server(server) => server.generation(),
+            Self::Master(master) => master.generation(),
+        };
+        generation.load(Ordering::Relaxed)
+    }
+
+    /// Counts a step that got no answer within `limit`.
+    pub(super) fn timed_out(&self, limit: Duration) {
+        match self {
+            Self::Server(server) => server.timed_out(limit),
+            Self::Master(master) => master.timed_out(limit),
+        }
+    }
+}
+
+/// A connection to send a step over.
+#[derive(Clone)]
+pub(super) struct Connection {
+    pub(super) link: Link,
+    pub(super) number: u64,
+}
+
+#[derive(Clone)]
+pub(super) enum Link {
+    /// It connects again by itself.
+    Managed(ConnectionManager),
+    /// It doesn't: whether the same server is still the right one is to be found out first.
+    Plain(MultiplexedConnection),
+}
+
+impl ConnectionLike for Link {
+    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Self::Managed(manager) => manager.req_packed_command(command),
+            Self::Plain(connection) => connection.req_packed_command(command),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        commands: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::Managed(manager) => manager.req_packed_commands(commands, offset, count),
+            Self::Plain(connection) => connection.req_packed_commands(commands, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::Managed(manager) => manager.get_db(),
+            Self::Plain(connection) => connection.get_db(),
+        }
+    }
+}
+
+/// A connection to one server, whatever becomes of it.
 ///
 /// The driver's manager connects again after I/O errors. But when a server answers and refuses the connection (a wrong
 /// password, too many clients), it keeps that answer for ever; a primary that has become a replica goes on answering; and
 /// a connection that was lost without a trace never fails. So whatever may mean this replaces the manager.
-pub(super) struct Shared {
+pub(super) struct Reconnecting {
     client: Client,
     connect_timeout: Duration,
     current: RwLock<Current>,
@@ -141,19 +243,12 @@ pub(super) struct Shared {
     generation: Generation,
 }
 
-/// Counts the connections that [`Shared`] has lost: what was connected before may be connected to another server.
+/// Counts the shared connections that were lost: what was connected before may be connected to another server.
 pub(super) type Generation = Arc<AtomicU64>;
 
 struct Current {
     connection: Connection,
     since: Instant,
-}
-
-/// A connection to send a step over.
-#[derive(Clone)]
-pub(super) struct Connection {
-    pub(super) manager: ConnectionManager,
-    number: u64,
 }
 
 /// Why a connection is given up.
@@ -167,11 +262,14 @@ enum Lost {
 
 const NO_CONNECTION: u64 = 0;
 
-impl Shared {
+/// From so many steps in a row without an answer on, a connection is silent.
+pub(super) const TOO_MANY_UNANSWERED: u32 = 8;
+
+impl Reconnecting {
     pub(super) fn new(client: Client, connect_timeout: Duration) -> RedisResult<Self> {
         let generation = Generation::default();
         let manager = manager(&client, connect_timeout, &generation)?;
-        let connection = Connection { manager, number: NO_CONNECTION + 1 };
+        let connection = Connection { link: Link::Managed(manager), number: NO_CONNECTION + 1 };
         Ok(Self {
             client,
             connect_timeout,
@@ -183,20 +281,15 @@ impl Shared {
     }
 
     /// To be asked how often the connection was lost.
-    pub(super) fn generations(&self) -> Generation {
+    pub(super) fn generation(&self) -> Generation {
         self.generation.clone()
     }
 
-    pub(super) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn connection(&self) -> Connection {
+    fn connection(&self) -> Connection {
         self.current.read().unwrap_or_else(PoisonError::into_inner).connection.clone()
     }
 
-    /// Looks at how a step over `connection` ended, and replaces that after an error that a new one may not have.
-    pub(super) fn check(&self, connection: &Connection, error: Option<&RedisError>) {
+    fn check(&self, connection: &Connection, error: Option<&RedisError>) {
         self.unanswered.store(0, Ordering::Relaxed);
         match error {
             None => self.answered.store(connection.number, Ordering::Relaxed),
@@ -209,9 +302,7 @@ impl Shared {
         }
     }
 
-    /// Counts a step that got no answer within `limit`.
-    pub(super) fn timed_out(&self, limit: Duration) {
-        const TOO_MANY: u32 = 8;
+    fn timed_out(&self, limit: Duration) {
         let number = {
             let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
             // What began before this connection was made went over another.
@@ -220,7 +311,7 @@ impl Shared {
             }
             current.connection.number
         };
-        if self.unanswered.fetch_add(1, Ordering::Relaxed) >= TOO_MANY {
+        if self.unanswered.fetch_add(1, Ordering::Relaxed) >= TOO_MANY_UNANSWERED {
             self.replace(number, Lost::Silent);
         }
     }
@@ -236,7 +327,8 @@ impl Shared {
             return;
         }
         if let Ok(manager) = manager(&self.client, self.connect_timeout, &self.generation) {
-            *current = Current { connection: Connection { manager, number: number + 1 }, since: Instant::now() };
+            let connection = Connection { link: Link::Managed(manager), number: number + 1 };
+            *current = Current { connection, since: Instant::now() };
             self.unanswered.store(0, Ordering::Relaxed);
             self.generation.fetch_add(1, Ordering::Relaxed);
         }

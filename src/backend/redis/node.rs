@@ -7,15 +7,18 @@ use std::time::Duration;
 use deadpool::managed::Pool;
 use redis::{Client, Cmd, Pipeline, RedisResult, Value};
 
-use super::connect::{Address, Shared, without_detail};
-use super::replies;
-use super::update::Connector;
+use super::connect::{Address, Reconnecting, Shared, without_detail};
+use super::sentinel::{Master, Sentinels};
+use super::update::{Connector, Peer};
 use crate::backend::breaker::Breaker;
 
 pub(super) struct Node {
-    address: Address,
+    #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "it tells the servers of a cluster apart"))]
+    /// Its host and port; nothing for a Unix socket, and for a master, which may be anywhere.
+    place: (String, u16),
     pub(super) shared: Shared,
     pub(super) updates: Pool<Connector>,
+    #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "one server has that of the backend"))]
     /// Used where there are several servers.
     pub(super) breaker: Arc<Breaker>,
 }
@@ -33,30 +36,53 @@ pub(in crate::backend) struct Limits {
 impl Node {
     /// Prepares the connections; none is made yet.
     pub(super) fn new(address: Address, limits: Limits) -> Result<Self, String> {
-        let client = Client::open(address.0.clone()).map_err(|error| without_detail(&error))?;
-        let shared = Shared::new(client.clone(), limits.connect_timeout).map_err(|error| without_detail(&error))?;
-        let connector = Connector::new(client, limits.connect_timeout, shared.generations());
-        let updates = Pool::builder(connector).max_size(limits.update_connections.get()).build();
-        let breaker = Breaker::new(address.to_string(), limits.breaker_threshold, limits.breaker_pause);
-        let updates = updates.map_err(|error| error.to_string())?;
-        Ok(Self { address, shared, updates, breaker: Arc::new(breaker) })
+        let (host, port) = address.place();
+        let (place, shown) = ((host.to_owned(), port), address.to_string());
+        let client = Client::open(address.0).map_err(|error| without_detail(&error))?;
+        let shared = Reconnecting::new(client.clone(), limits.connect_timeout);
+        let shared = shared.map_err(|error| without_detail(&error))?;
+        let peer = Peer::Server(Box::new(client));
+        let connector = Connector::new(peer, limits.connect_timeout, shared.generation());
+        Self::with(place, shown, Shared::Server(Box::new(shared)), connector, limits)
     }
 
-    pub(super) fn address(&self) -> &Address {
-        &self.address
+    /// Begins to look for the master that the sentinels name; must be called within a tokio runtime.
+    pub(super) fn following(sentinels: Sentinels, limits: Limits) -> Result<Self, String> {
+        let shown = sentinels.to_string();
+        let master = Master::follow(sentinels, limits.connect_timeout);
+        let connector = Connector::new(Peer::Master(master.clone()), limits.connect_timeout, master.generation());
+        Self::with((String::new(), 0), shown, Shared::Master(master), connector, limits)
+    }
+
+    fn with(
+        place: (String, u16),
+        shown: String,
+        shared: Shared,
+        connector: Connector,
+        limits: Limits,
+    ) -> Result<Self, String> {
+        let updates = Pool::builder(connector).max_size(limits.update_connections.get()).build();
+        let updates = updates.map_err(|error| error.to_string())?;
+        let breaker = Breaker::new(shown, limits.breaker_threshold, limits.breaker_pause);
+        Ok(Self { place, shared, updates, breaker: Arc::new(breaker) })
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(super) fn place(&self) -> (&str, u16) {
+        (&self.place.0, self.place.1)
     }
 
     pub(super) async fn run(&self, command: &Cmd) -> RedisResult<Value> {
-        let mut connection = self.shared.connection();
-        let reply = command.query_async(&mut connection.manager).await;
+        let mut connection = self.shared.connection().await?;
+        let reply = command.query_async(&mut connection.link).await;
         self.shared.check(&connection, reply.as_ref().err());
         reply
     }
 
     /// Runs the commands in one round trip, each with a result of its own.
     pub(super) async fn run_all(&self, mut commands: Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
-        let mut connection = self.shared.connection();
-        let replies = commands.ignore_errors().query_async(&mut connection.manager).await;
+        let mut connection = self.shared.connection().await?;
+        let replies = commands.ignore_errors().query_async(&mut connection.link).await;
         let replies: Vec<RedisResult<Value>> =
             replies.inspect_err(|error| self.shared.check(&connection, Some(error)))?;
         self.shared.check(&connection, replies.iter().find_map(|reply| reply.as_ref().err()));
@@ -71,16 +97,4 @@ pub(super) struct Destination {
     /// Whether another server sent the command there, with a key whose slot is on its way: without ASKING it would be sent
     /// back.
     pub(super) asking: bool,
-}
-
-impl Destination {
-    pub(super) async fn run(&self, command: &Cmd) -> RedisResult<Value> {
-        if !self.asking {
-            return self.node.run(command).await;
-        }
-        let mut commands = redis::pipe();
-        commands.cmd("ASKING").add_command(command.clone());
-        let [asked, reply] = replies(self.node.run_all(commands).await?)?;
-        asked.and(reply)
-    }
 }

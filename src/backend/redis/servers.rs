@@ -17,6 +17,7 @@ pub(super) enum Servers {
     Cluster(Arc<Cluster>),
 }
 
+#[cfg_attr(not(feature = "cluster"), expect(unused_variables, reason = "one server has all keys"))]
 impl Servers {
     /// Fails unless the server, or one of the cluster's, answers.
     pub(super) async fn ping(&self) -> RedisResult<()> {
@@ -64,9 +65,10 @@ impl Servers {
 
     /// Says that a command failed that went around [`run`](Self::run).
     pub(super) fn failed(&self) {
-        #[cfg(feature = "cluster")]
-        if let Self::Cluster(cluster) = self {
-            cluster.refresh();
+        match self {
+            Self::One(node) => node.shared.look_again(),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.refresh(),
         }
     }
 

@@ -49,7 +49,10 @@ impl Tls {
             Self { client_certificate: Some(_), .. } => CLIENT_CERTIFICATE,
             _ => return Ok(()),
         };
-        Err(format!("{setting} is set, but {scheme}:// does not encrypt: write rediss://, or leave the setting out"))
+        let encrypted = format!("rediss{}", scheme.strip_prefix("redis").unwrap_or_default());
+        Err(format!(
+            "{setting} is set, but {scheme}:// does not encrypt: write {encrypted}://, or leave the setting out"
+        ))
     }
 
     /// Adds the certificates to an address.
@@ -57,7 +60,11 @@ impl Tls {
         let ConnectionAddr::TcpTls { host, .. } = address.0.addr() else {
             return Ok(address);
         };
-        ServerName::try_from(host.as_str()).map_err(|_| format!("`{host}` can't be the name in a certificate"))?;
+        ServerName::try_from(host.as_str()).map_err(|_| {
+            format!(
+                "`{host}` can't be the name in a certificate: write one that can, as in rediss://cache.internal:6379"
+            )
+        })?;
         // Where no provider was chosen and several are compiled in, `rustls` would panic.
         if CryptoProvider::get_default().is_none() {
             // It fails when another thread has just chosen one, which is as good.

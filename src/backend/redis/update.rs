@@ -5,6 +5,7 @@
 //! connections never reconnect by themselves, so a guard can't be lost between WATCH and EXEC unnoticed.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::sync::Mutex;
 
 use super::connect::Generation;
 use super::node::{Destination, Node};
+use super::sentinel::Master;
 use super::servers::Servers;
 use super::{found, is_elsewhere, is_on_the_move, look, millis, replies, revoke, unexpected_reply, without_arguments};
 use crate::backend::{Decide, Decision, StepError};
@@ -224,16 +226,23 @@ pub(super) struct Exclusive {
 
 /// Opens connections, and says which of them may be used again.
 pub(super) struct Connector {
-    client: Client,
+    peer: Peer,
     config: AsyncConnectionConfig,
     generation: Generation,
 }
 
+/// Where the connections of updates go.
+pub(super) enum Peer {
+    Server(Box<Client>),
+    /// The master that the sentinels name.
+    Master(Arc<Master>),
+}
+
 impl Connector {
-    pub(super) fn new(client: Client, connect_timeout: Duration, generation: Generation) -> Self {
+    pub(super) fn new(peer: Peer, connect_timeout: Duration, generation: Generation) -> Self {
         let config =
             AsyncConnectionConfig::new().set_connection_timeout(Some(connect_timeout)).set_response_timeout(None);
-        Self { client, config, generation }
+        Self { peer, config, generation }
     }
 }
 
@@ -243,7 +252,10 @@ impl Manager for Connector {
 
     async fn create(&self) -> RedisResult<Exclusive> {
         let generation = self.generation.load(Ordering::Relaxed);
-        let connection = self.client.get_multiplexed_async_connection_with_config(&self.config).await?;
+        let connection = match &self.peer {
+            Peer::Server(client) => client.get_multiplexed_async_connection_with_config(&self.config).await?,
+            Peer::Master(master) => master.connect_beside().await?,
+        };
         Ok(Exclusive { connection, clean: true, generation })
     }
 

@@ -138,7 +138,7 @@ impl Topology {
     }
 
     pub(super) fn node(&self, place: &Place) -> Option<Arc<Node>> {
-        self.nodes.iter().find(|node| node.address().place() == (&*place.host, place.port)).cloned()
+        self.nodes.iter().find(|node| node.place() == (&*place.host, place.port)).cloned()
     }
 
     /// Notes that `node` has the slot; returns whether that is new.
@@ -165,7 +165,7 @@ impl Topology {
         let has_slots = |index: usize| self.owners.iter().any(|owner| usize::from(*owner) == index);
         let with_slots = self.nodes.iter().enumerate().filter(|(index, _)| has_slots(*index));
         let mut primaries: Vec<_> = with_slots.map(|(_, node)| node.clone()).collect();
-        primaries.sort_by(|a, b| a.address().place().cmp(&b.address().place()));
+        primaries.sort_by(|a, b| a.place().cmp(&b.place()));
         primaries
     }
 

@@ -1,0 +1,190 @@
+//! A master, two replicas and the three sentinels that watch them, all of them real.
+
+use std::fs::{self, File};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, RedisResult, Value};
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+use crate::harness::{Flavor, Server, free_port};
+
+/// Longer than anything here takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(5);
+pub(crate) const NAME: &str = "mymaster";
+
+pub(crate) struct Group {
+    pub(crate) servers: Vec<Server>,
+    pub(crate) sentinels: Vec<Sentinel>,
+}
+
+/// A sentinel; dropping it ends it.
+pub(crate) struct Sentinel {
+    port: u16,
+    password: Option<String>,
+    process: Child,
+    _dir: TempDir,
+}
+
+impl Group {
+    pub(crate) async fn start(flavor: Flavor) -> Self {
+        Self::start_with(flavor, &[], "").await
+    }
+
+    /// The same, with more settings for the servers and lines for the sentinels.
+    pub(crate) async fn start_with(flavor: Flavor, args: &[&str], lines: &str) -> Self {
+        // Else a replica waits for others that want to be copied to.
+        let args = [args, &["--repl-diskless-sync-delay", "0"]].concat();
+        let mut servers = vec![Server::start_with(flavor, &args).await];
+        let master = format!("127.0.0.1 {}", servers[0].port());
+        for _ in 0..2 {
+            let replica = ["--replicaof", "127.0.0.1", &servers[0].port().to_string()];
+            servers.push(Server::start_with(flavor, &[&args[..], &replica].concat()).await);
+        }
+        let sentinels = (0..3).map(|_| Sentinel::start(flavor, free_port(), &master, lines)).collect();
+        let group = Self { servers, sentinels };
+        for sentinel in &group.sentinels {
+            sentinel.knows_all().await;
+        }
+        group
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.url_as("")
+    }
+
+    /// The URL with a user, as in `app:secret@`.
+    pub(crate) fn url_as(&self, user: &str) -> String {
+        let places: Vec<_> = self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port)).collect();
+        format!("redis+sentinel://{user}{}/{NAME}", places.join(","))
+    }
+
+    /// Starts one more sentinel, on this port.
+    pub(crate) async fn sentinel_at(&self, flavor: Flavor, port: u16) -> Sentinel {
+        let sentinel = Sentinel::start(flavor, port, &format!("127.0.0.1 {}", self.servers[0].port()), "");
+        until("the sentinel answers", async || sentinel.client().await.is_ok()).await;
+        sentinel
+    }
+
+    /// Has the sentinels promote a replica while the master is well.
+    pub(crate) async fn fail_over(&self) {
+        let mut sentinel = self.sentinels[0].client().await.unwrap();
+        until("the sentinels can fail over", async || {
+            redis::cmd("SENTINEL").arg("FAILOVER").arg(NAME).exec_async(&mut sentinel).await.is_ok()
+        })
+        .await;
+    }
+
+    /// Waits until another server than this one is a master; which one, and since when.
+    pub(crate) async fn promotion_besides(&self, old: usize) -> (usize, Instant) {
+        let others = (0..self.servers.len()).filter(|number| *number != old);
+        let mut clients: Vec<_> = others.map(|number| (number, None)).collect();
+        let began = Instant::now();
+        loop {
+            for (number, kept) in &mut clients {
+                let Some(connected) = kept else {
+                    *kept = client(&self.servers[*number].url()).await.ok();
+                    continue;
+                };
+                match is_master(connected).await {
+                    Ok(true) => return (*number, Instant::now()),
+                    Ok(false) => {}
+                    // The sentinels cut all connections to whom they promote.
+                    Err(_) => *kept = None,
+                }
+            }
+            assert!(began.elapsed() < LIMIT, "nobody was promoted");
+            sleep(POLL).await;
+        }
+    }
+
+    /// Waits until a server is a replica.
+    pub(crate) async fn demotion_of(&self, number: usize) {
+        until("it is demoted", async || {
+            let Ok(mut client) = client(&self.servers[number].url()).await else { return false };
+            is_master(&mut client).await == Ok(false)
+        })
+        .await;
+    }
+}
+
+impl Sentinel {
+    pub(crate) fn start(flavor: Flavor, port: u16, master: &str, lines: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("sentinel.conf");
+        let text = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nprotected-mode no\n\
+             {lines}\n\
+             sentinel monitor {NAME} {master} 2\n\
+             sentinel down-after-milliseconds {NAME} 500\n\
+             sentinel failover-timeout {NAME} 3000\n",
+            dir.path().display()
+        );
+        fs::write(&config, text).unwrap();
+        let log = File::create(dir.path().join("sentinel.log")).unwrap();
+        let process = Command::new(flavor.binary())
+            .arg(&config)
+            .arg("--sentinel")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{:?} does not start: {error}", flavor.binary()));
+        let password = lines.lines().find_map(|line| line.strip_prefix("requirepass ")).map(String::from);
+        Self { port, password, process, _dir: dir }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A bare client, as one who may do everything.
+    pub(crate) async fn client(&self) -> RedisResult<MultiplexedConnection> {
+        let password = self.password.as_ref().map(|password| format!(":{password}@")).unwrap_or_default();
+        client(&format!("redis://{password}127.0.0.1:{}", self.port)).await
+    }
+
+    /// Waits until it knows both replicas and both other sentinels.
+    async fn knows_all(&self) {
+        until("the sentinels know each other", async || {
+            let Ok(mut client) = self.client().await else { return false };
+            let master = redis::cmd("SENTINEL").arg("MASTER").arg(NAME).query_async(&mut client).await;
+            let master: std::collections::HashMap<String, String> = master.unwrap();
+            master["num-slaves"] == "2" && master["num-other-sentinels"] == "2"
+        })
+        .await;
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+async fn client(url: &str) -> RedisResult<MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(LIMIT));
+    redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&config).await
+}
+
+async fn is_master(client: &mut MultiplexedConnection) -> RedisResult<bool> {
+    let role: Vec<Value> = redis::cmd("ROLE").query_async(client).await?;
+    Ok(role.first() == Some(&Value::BulkString(b"master".to_vec())))
+}
+
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so().await {
+        assert!(began.elapsed() < LIMIT, "not within {LIMIT:?}: {what}");
+        sleep(POLL).await;
+    }
+}
