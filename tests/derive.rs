@@ -80,6 +80,38 @@ mod schema {
         id: String,
     }
 
+    #[derive(Cacheable)]
+    #[cacheable(stale_if_error = "5m", stale_retry = "250ms", refresh_ahead)]
+    struct Tolerant {
+        #[cacheable(id)]
+        id: u64,
+    }
+
+    #[derive(Cacheable)]
+    #[cacheable(refresh_ahead = 2)]
+    struct Eager {
+        #[cacheable(id)]
+        id: u64,
+    }
+
+    #[derive(Cacheable)]
+    #[cacheable(refresh_ahead = 0.5)]
+    struct LessEager {
+        #[cacheable(id)]
+        id: u64,
+    }
+
+    #[test]
+    fn holds_what_becomes_of_records_around_their_end() {
+        let schema = Tolerant::SCHEMA;
+        assert_eq!(schema.stale_if_error, Some(Duration::from_secs(300)));
+        assert_eq!(schema.stale_retry, Some(Duration::from_millis(250)));
+        assert_eq!(schema.refresh_ahead, Some(cache_aside::defaults::REFRESH_AHEAD));
+        assert_eq!((Eager::SCHEMA.refresh_ahead, LessEager::SCHEMA.refresh_ahead), (Some(2.0), Some(0.5)));
+        let plain = OrderLine::SCHEMA;
+        assert_eq!((plain.stale_if_error, plain.stale_retry, plain.refresh_ahead), (None, None, None));
+    }
+
     #[test]
     fn gathers_all_attributes() {
         let schema = HTTPRoute::SCHEMA;

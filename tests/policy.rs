@@ -47,6 +47,12 @@ async fn settings_that_make_no_sense_are_refused() {
     refused("not_found_ttl", |cache| cache.not_found_ttl(zero)).await;
     refused("not_found_ttl", |cache| cache.not_found_ttl(Duration::from_secs(30))).await;
     refused("not_found_ttl", |cache| cache.ttl(ms * 10).not_found_ttl(ms * 10)).await;
+    refused("stale_if_error", |cache| cache.stale_if_error(zero)).await;
+    refused("stale_if_error", |cache| cache.stale_if_error(Duration::MAX)).await;
+    refused("stale_retry", |cache| cache.stale_retry(zero)).await;
+    for beta in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        refused("refresh_ahead", |cache| cache.refresh_ahead(beta)).await;
+    }
     refused("lock_ttl", |cache| cache.lock_ttl(Duration::from_nanos(1))).await;
     refused("load_timeout", |cache| cache.load_timeout(zero)).await;
     refused("wait_poll", |cache| cache.wait_poll(zero)).await;
@@ -76,6 +82,9 @@ async fn every_setting_at_its_default_is_right() {
         .ttl(defaults::TTL)
         .not_found_ttl(defaults::NOT_FOUND_TTL)
         .jitter(defaults::JITTER)
+        .stale_if_error(None)
+        .stale_retry(defaults::STALE_RETRY)
+        .refresh_ahead(defaults::REFRESH_AHEAD)
         .lock_ttl(defaults::LOCK_TTL)
         .load_timeout(defaults::LOAD_TIMEOUT)
         .wait_poll(defaults::WAIT_POLL)
@@ -109,6 +118,40 @@ async fn entries_end_with_the_paused_clock() {
     assert_eq!(cache.lookup(1, item).await.unwrap().outcome, Outcome::Hit);
     tokio::time::advance(Duration::from_millis(1)).await;
     assert_eq!(cache.lookup(1, item).await.unwrap().outcome, Outcome::Loaded);
+}
+
+#[derive(Debug, Clone, PartialEq, Cacheable)]
+#[cacheable(ttl = "30s", stale_if_error = "10s", stale_retry = "2s", refresh_ahead = 1e-9)]
+struct Tolerant {
+    #[cacheable(id)]
+    id: u64,
+}
+
+async fn no_primary(_id: u64) -> Result<Option<Tolerant>, BoxError> {
+    Err("the primary is down".into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn stale_records_grow_old_with_the_paused_clock() {
+    let backend = backend().await;
+    let cache: Cache<Tolerant> = Cache::builder(backend.clone()).jitter(0.0).build().unwrap();
+    let ms = Duration::from_millis;
+    cache.get(1, |id| async move { Ok::<_, BoxError>(Some(Tolerant { id })) }).await.unwrap();
+    tokio::time::advance(ms(29_999)).await;
+    assert_eq!(cache.lookup(1, no_primary).await.unwrap().outcome, Outcome::Hit);
+    for (later, age, loads) in [(1, 0, 2), (1999, 1999, 2), (1, 2000, 3)] {
+        tokio::time::advance(ms(later)).await;
+        assert_eq!(cache.lookup(1, no_primary).await.unwrap().outcome, Outcome::Stale { age: ms(age) });
+        assert_eq!(cache.stats().loads, loads);
+    }
+    tokio::time::advance(ms(7999)).await;
+    assert_eq!(cache.lookup(1, no_primary).await.unwrap().outcome, Outcome::Stale { age: ms(9999) });
+    tokio::time::advance(ms(1)).await;
+    assert!(matches!(cache.lookup(1, no_primary).await, Err(Error::Load { .. })));
+
+    let strict: Cache<Tolerant> = Cache::builder(backend).stale_if_error(None).refresh_ahead(None).build().unwrap();
+    strict.get(1, |id| async move { Ok::<_, BoxError>(Some(Tolerant { id })) }).await.unwrap();
+    assert_eq!(strict.inspect(1).await.unwrap().fields.len(), 1, "nothing is noted beside the id");
 }
 
 #[tokio::test(start_paused = true)]

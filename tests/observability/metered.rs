@@ -34,7 +34,7 @@ async fn live() {
     let connect =
         || Backend::builder(&server.url()).breaker_threshold(2).operation_timeout(Duration::from_secs(5)).connect();
     let (here, there) = (connect().await.unwrap(), connect().await.unwrap());
-    let cache: Cache<Product> = Cache::builder(here).lock_ttl(Duration::from_millis(900)).build().unwrap();
+    let cache: Cache<Product> = Cache::builder(here.clone()).lock_ttl(Duration::from_millis(900)).build().unwrap();
     let other: Cache<Product> = Cache::new(there);
     for id in ["p-1", "p-1", "none", "none"] {
         cache.get(id, found).await.unwrap();
@@ -49,6 +49,20 @@ async fn live() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     other.invalidate("p-3").await.unwrap();
     overtaken.await.unwrap().unwrap();
+    // One is refreshed ahead of its end, then ends, and is served stale.
+    let around_the_end = Cache::<Product>::builder(here)
+        .ttl(Duration::from_secs(1))
+        .jitter(0.0)
+        .stale_if_error(Duration::from_secs(60))
+        .refresh_ahead(1e18)
+        .build()
+        .unwrap();
+    for _ in ["loaded", "hit"] {
+        around_the_end.get("p-6", found).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let failing = |_| async { Err::<Option<Product>, _>("it failed") };
+    assert!(around_the_end.get("p-6", failing).await.unwrap().is_some());
     cache.get("p-4", |_| async { Err::<Option<Product>, _>("it failed") }).await.unwrap_err();
     assert!(cache.update_field("p-1", Product::FIELDS.stock, 41).await.unwrap());
     assert!(!cache.update_field("p-9", Product::FIELDS.stock, 41).await.unwrap());
@@ -98,9 +112,15 @@ fn everything_that_happens_is_counted() {
     let recorded = recorded();
     println!("{recorded:#?}");
     let get = |outcome| format!("cache_aside_operations_total{{entity=product,operation=get,outcome={outcome}}}");
-    for (outcome, count) in
-        [("hit", 1.0), ("not_found_hit", 1.0), ("loaded", 6.0), ("coalesced", 1.0), ("waited", 1.0), ("bypassed", 3.0)]
-    {
+    for (outcome, count) in [
+        ("hit", 2.0),
+        ("not_found_hit", 1.0),
+        ("loaded", 7.0),
+        ("coalesced", 1.0),
+        ("waited", 1.0),
+        ("bypassed", 3.0),
+        ("stale", 1.0),
+    ] {
         assert_eq!(recorded[&get(outcome)], count, "{outcome}");
         let seconds = format!("cache_aside_get_seconds{{entity=product,outcome={outcome}}}");
         assert_eq!(recorded[&seconds], count, "{outcome}");
@@ -117,7 +137,8 @@ fn everything_that_happens_is_counted() {
     assert_eq!(of_product("decode_errors_total"), 1.0);
     assert_eq!(of_product("bypasses_total"), 3.0);
     assert_eq!(of_product("lock_wait_seconds"), 1.0);
-    assert_eq!(recorded["cache_aside_load_seconds{entity=product,result=error}"], 1.0);
+    assert_eq!((of_product("stale_served_total"), of_product("refreshes_ahead_total")), (1.0, 1.0));
+    assert_eq!(recorded["cache_aside_load_seconds{entity=product,result=error}"], 2.0);
     assert_eq!(recorded["cache_aside_breaker_open{}"], 1.0);
     assert_eq!(recorded["cache_aside_pending_invalidations{}"], 2.0);
     assert!(recorded["cache_aside_step_failures_total{kind=unanswered}"] >= 2.0);
