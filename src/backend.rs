@@ -79,7 +79,7 @@ struct Shared {
     /// Of all servers, or of those that have none of their own.
     breaker: Breaker,
     pending: Arc<Pending>,
-    meter: Arc<BackendMeter>,
+    meter: BackendMeter,
     #[cfg(feature = "testing")]
     outage: AtomicBool,
     #[cfg(feature = "__proof")]
@@ -104,14 +104,14 @@ enum Store {
 
 impl Shared {
     fn new(store: Store, address: String, settings: Settings) -> Self {
-        let meter = Arc::new(BackendMeter::new(&address));
+        let meter = BackendMeter::new(&address);
         let breaker = Breaker::new(address.clone(), settings.breaker_threshold, settings.breaker_pause);
         Self {
             store,
             address,
             settings,
             breaker,
-            pending: Arc::new(Pending::new(settings.max_pending_invalidations, meter.clone())),
+            pending: Arc::new(Pending::new(settings.max_pending_invalidations)),
             meter,
             #[cfg(feature = "testing")]
             outage: AtomicBool::new(false),
@@ -197,7 +197,7 @@ impl Backend {
     /// Asks for an answer: of the server that has the key, if one is given.
     async fn ping(&self, key: Option<&Key>, limit: Duration) -> Result<(), Error> {
         let advice = "check that the server is up and the URL right, rediss:// for TLS and redis:// without, or raise connect_timeout";
-        let call = Call { key, limit, advice, while_open: WhileOpen::Passes, one_trip: true };
+        let call = Call { key, limit, advice, while_open: WhileOpen::Passes, one_trip: true, quiet: false };
         step!(self, call, "connect", "to the cache", store => store.ping(key))
     }
 
@@ -235,16 +235,19 @@ impl Backend {
         step!(self, self.read_call(key), "postpone the load of", key, store => store.postpone(key, token, pause))
     }
 
-    /// Removes an entry and its lease. Until that is done, the key is [pending](Self::is_pending).
-    pub(crate) async fn invalidate(&self, key: &Key) -> Result<bool, Error> {
+    /// Removes an entry and its lease. Until that is done the key is [pending](Self::is_pending), from this call on: also
+    /// when the future is dropped before it was polled.
+    pub(crate) fn invalidate(&self, key: Key) -> impl Future<Output = Result<bool, Error>> + '_ {
         let write = Write::new(self, key);
-        let was_there = self.remove(key).await?;
-        write.invalidated();
-        Ok(was_there)
+        async move {
+            let was_there = self.remove(&write.key, self.write_call(&write.key)).await?;
+            write.invalidated();
+            Ok(was_there)
+        }
     }
 
-    async fn remove(&self, key: &Key) -> Result<bool, Error> {
-        step!(self, self.write_call(key), "invalidate", key, store => store.invalidate(key))
+    async fn remove(&self, key: &Key, call: Call<'_>) -> Result<bool, Error> {
+        step!(self, call, "invalidate", key, store => store.invalidate(key))
     }
 
     /// Removes all entries with this prefix, and revokes the loads that are under way.
@@ -275,9 +278,9 @@ impl Backend {
         decide: &'a mut Decide<'_>,
     ) -> BoxFuture<'a, Result<bool, Error>> {
         let advice = "it will be invalidated: others keep changing the entry, or the server is slow";
-        let call = Call { key: Some(key), limit, advice, while_open: WhileOpen::Probes, one_trip: false };
+        let call = Call { limit, advice, one_trip: false, ..self.write_call(key) };
         async move {
-            let write = Write::new(self, key);
+            let write = Write::new(self, key.clone());
             let mut decide = |found| {
                 self.measure_connections();
                 decide(found)

@@ -11,7 +11,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, TryFutureExt};
 use tokio::sync::Semaphore;
 
 pub use self::inspect::{EntryState, Inspection};
@@ -184,8 +185,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        let lookup = self.lookup(id, loader);
-        async move { Ok(lookup.await?.value) }
+        self.lookup(id, loader).map_ok(|lookup| lookup.value)
     }
 
     /// Is [`get`](Self::get), and tells how the record was come by.
@@ -235,7 +235,7 @@ impl<T: Cacheable> Cache<T> {
         let (core, key) = (self.core.clone(), self.key(&id));
         async move {
             let key = key?;
-            core.invalidate(&key).await?;
+            core.invalidate(key.clone()).await?;
             Ok(core.lookup(key, id, loader).await?.value)
         }
     }
@@ -374,25 +374,33 @@ impl<T: Cacheable> Cache<T> {
     /// # Cancel safety
     ///
     /// When the future is dropped, the entry is removed or not; if not, it is tried again as after an error. With several
-    /// versions, each on its own.
+    /// versions, each on its own. One that was never polled has done nothing.
     pub async fn invalidate(&self, id: impl CacheKey<T::Id>) -> Result<bool, Error> {
-        self.core.invalidate(&self.key(&id)?).await
+        self.core.invalidate(self.key(&id)?).await
     }
 
     /// Invalidates many records; the results have the order and the number of the ids.
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, some entries are removed and some are not.
+    /// When the future is dropped, some entries are removed; the others are tried again as after an error. One that was
+    /// never polled has done nothing.
     pub async fn invalidate_many<K: CacheKey<T::Id>>(
         &self,
         ids: impl IntoIterator<Item = K>,
     ) -> Vec<Result<bool, Error>> {
         /// Enough to keep the connection busy, few enough to keep each call's deadline.
         const AT_A_TIME: usize = 128;
-        let keys: Vec<_> = ids.into_iter().map(|id| self.key(&id)).collect();
-        let invalidations = keys.into_iter().map(|key| async move { self.core.invalidate(&key?).await });
+        // All are begun before the first is sent, so that none is forgotten when this is dropped.
+        let invalidations: Vec<_> = ids.into_iter().map(|id| self.begin_invalidation(self.key(&id))).collect();
         futures_util::stream::iter(invalidations).buffered(AT_A_TIME).collect().await
+    }
+
+    fn begin_invalidation(&self, key: Result<Key, Error>) -> BoxFuture<'_, Result<bool, Error>> {
+        match key {
+            Ok(key) => self.core.invalidate(key).boxed(),
+            Err(error) => std::future::ready(Err(error)).boxed(),
+        }
     }
 
     /// How long the entry will live, a not-found one included; `None` when there is none, or it is stale.

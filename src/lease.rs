@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use rand::RngExt;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -105,7 +106,7 @@ impl<T: Cacheable> ReadThrough<T> {
             return failed(error);
         }
         match tokio::time::timeout(limit, core.bypass_loads.acquire()).await {
-            Ok(_turn) => self.around_cache().await,
+            Ok(_turn) => self.around_cache().boxed().await,
             Err(_elapsed) => {
                 let action = format!("waiting for the turn to load {} around the cache", self.key);
                 let advice = "make the loader faster, or raise max_bypass_loads";

@@ -4,6 +4,7 @@
 //! made once. Without the feature `metrics`, `meter/off.rs` stands in for this room, and all of it is nothing.
 
 use std::mem::discriminant;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use metrics::{Key, Label, Level, Metadata, Unit};
@@ -50,7 +51,7 @@ pub(crate) enum Write {
 
 /// The meter of one cache and its clones.
 pub(crate) struct CacheMeter {
-    gets: [Get; Outcome::ALL.len()],
+    gets: Vec<Get>,
     /// Of updates and invalidations: applied, nothing to do, failed.
     writes: [[Key; 3]; 2],
     loaded: Key,
@@ -64,9 +65,9 @@ pub(crate) struct CacheMeter {
     decode_errors: Key,
 }
 
-/// All gets with one outcome.
+/// All gets with one outcome; those without one failed.
 struct Get {
-    outcome: Outcome,
+    outcome: Option<Outcome>,
     count: Key,
     seconds: Key,
 }
@@ -79,17 +80,20 @@ impl CacheMeter {
             let more = more.iter().map(|(name, value)| Label::from_static_parts(name, value));
             own.into_iter().chain(more).collect::<Vec<_>>()
         };
-        let get = |outcome: Outcome| Get {
-            outcome,
-            count: Key::from_parts(OPERATIONS, labels(&[("operation", "get"), ("outcome", outcome.name())])),
-            seconds: Key::from_parts(GET_SECONDS, labels(&[("outcome", outcome.name())])),
+        let get = |outcome: Option<Outcome>| {
+            let name = outcome.map_or("error", Outcome::name);
+            Get {
+                outcome,
+                count: Key::from_parts(OPERATIONS, labels(&[("operation", "get"), ("outcome", name)])),
+                seconds: Key::from_parts(GET_SECONDS, labels(&[("outcome", name)])),
+            }
         };
         let write = |operation| {
             let by = |outcome| Key::from_parts(OPERATIONS, labels(&[("operation", operation), ("outcome", outcome)]));
             ["applied", "nothing", "failed"].map(by)
         };
         Self {
-            gets: Outcome::ALL.map(get),
+            gets: Outcome::ALL.into_iter().map(Some).chain([None]).map(get).collect(),
             writes: ["update", "invalidate"].map(write),
             loaded: Key::from_parts(LOAD_SECONDS, labels(&[("result", "ok")])),
             load_failed: Key::from_parts(LOAD_SECONDS, labels(&[("result", "error")])),
@@ -103,14 +107,16 @@ impl CacheMeter {
         }
     }
 
-    pub(crate) fn got(&self, outcome: Outcome, began: Began) {
-        if let Some(get) = self.gets.iter().find(|get| discriminant(&get.outcome) == discriminant(&outcome)) {
+    /// `None`: the get failed.
+    pub(crate) fn got(&self, outcome: Option<Outcome>, began: Began) {
+        let is_same = |get: &&Get| get.outcome.as_ref().map(discriminant) == outcome.as_ref().map(discriminant);
+        if let Some(get) = self.gets.iter().find(is_same) {
             count(&get.count);
             record(&get.seconds, began);
         }
         match outcome {
-            Outcome::Bypassed => count(&self.bypasses),
-            Outcome::Stale { .. } => count(&self.stale_served),
+            Some(Outcome::Bypassed) => count(&self.bypasses),
+            Some(Outcome::Stale { .. }) => count(&self.stale_served),
             _ => {}
         }
     }
@@ -150,54 +156,89 @@ impl CacheMeter {
     }
 }
 
-/// The meter of one backend and its clones.
+/// The meter of one backend and its clones. Its gauges add up with those of others that have the same labels, and take
+/// back what they have added when it is dropped.
 pub(crate) struct BackendMeter {
-    breaker_open: Key,
     unanswered: Key,
     refused: Key,
-    pending: Key,
     connections_in_use: Key,
     connections_idle: Key,
+    /// What the gauges of connections have of this backend.
+    connections: Mutex<(usize, usize)>,
 }
 
 impl BackendMeter {
     /// `address` is without user and password.
     pub(crate) fn new(address: &str) -> Self {
         describe();
-        let key = |name: &'static str, more: Option<(&'static str, &'static str)>| {
-            let more = more.map(|(name, value)| Label::from_static_parts(name, value));
-            let labels: Vec<_> = [Label::new("backend", address.to_owned())].into_iter().chain(more).collect();
-            Key::from_parts(name, labels)
+        let key = |name: &'static str, label: (&'static str, &'static str)| {
+            Key::from_parts(name, vec![backend(address), Label::from_static_parts(label.0, label.1)])
         };
-        let meter = Self {
-            breaker_open: key(BREAKER_OPEN, None),
-            unanswered: key(STEP_FAILURES, Some(("kind", "unanswered"))),
-            refused: key(STEP_FAILURES, Some(("kind", "refused"))),
-            pending: key(PENDING, None),
-            connections_in_use: key(UPDATE_CONNECTIONS, Some(("state", "in_use"))),
-            connections_idle: key(UPDATE_CONNECTIONS, Some(("state", "idle"))),
-        };
-        meter.breaker(false);
-        meter.pending(0);
-        meter
-    }
-
-    pub(crate) fn breaker(&self, open: bool) {
-        set(&self.breaker_open, usize::from(open));
+        Self {
+            unanswered: key(STEP_FAILURES, ("kind", "unanswered")),
+            refused: key(STEP_FAILURES, ("kind", "refused")),
+            connections_in_use: key(UPDATE_CONNECTIONS, ("state", "in_use")),
+            connections_idle: key(UPDATE_CONNECTIONS, ("state", "idle")),
+            connections: Mutex::default(),
+        }
     }
 
     pub(crate) fn step_failed(&self, answered: bool) {
         count(if answered { &self.refused } else { &self.unanswered });
     }
 
-    pub(crate) fn pending(&self, waiting: usize) {
-        set(&self.pending, waiting);
+    pub(crate) fn update_connections(&self, in_use: usize, idle: usize) {
+        let mut shown = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *shown, (in_use, idle));
+        add(&self.connections_in_use, difference(in_use, before.0));
+        add(&self.connections_idle, difference(idle, before.1));
+    }
+}
+
+impl Drop for BackendMeter {
+    fn drop(&mut self) {
+        self.update_connections(0, 0);
+    }
+}
+
+/// The meter of one breaker.
+pub(crate) struct BreakerMeter {
+    open: Key,
+}
+
+impl BreakerMeter {
+    /// `address` is without user and password.
+    pub(crate) fn new(address: &str) -> Self {
+        let meter = Self { open: Key::from_parts(BREAKER_OPEN, vec![backend(address)]) };
+        add(&meter.open, 0.0);
+        meter
     }
 
-    pub(crate) fn update_connections(&self, in_use: usize, idle: usize) {
-        set(&self.connections_in_use, in_use);
-        set(&self.connections_idle, idle);
+    pub(crate) fn opened(&self) {
+        add(&self.open, 1.0);
     }
+
+    pub(crate) fn closed(&self) {
+        add(&self.open, -1.0);
+    }
+}
+
+/// Notes that of the keys with this prefix so many wait to be invalidated no longer, and so many more do.
+pub(crate) fn pending(prefix: &str, gone: usize, come: usize) {
+    let names = prefix.strip_prefix("cache:").unwrap_or(prefix).trim_end_matches(':');
+    let (namespace, entity) = names.split_once(':').unwrap_or(("", names));
+    let entity = entity.split_once('@').map_or(entity, |(entity, _version)| entity);
+    let labels = [("namespace", namespace), ("entity", entity)].map(|(name, value)| Label::new(name, value.to_owned()));
+    add(&Key::from_parts(PENDING, labels.to_vec()), difference(come, gone));
+}
+
+fn backend(address: &str) -> Label {
+    Label::new("backend", address.to_owned())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "small counts")]
+fn difference(now: usize, before: usize) -> f64 {
+    now as f64 - before as f64
 }
 
 fn count(key: &Key) {
@@ -208,9 +249,8 @@ fn record(key: &Key, began: Began) {
     metrics::with_recorder(|recorder| recorder.register_histogram(key, &METADATA).record(began.seconds()));
 }
 
-#[allow(clippy::cast_precision_loss, reason = "a gauge of small counts")]
-fn set(key: &Key, value: usize) {
-    metrics::with_recorder(|recorder| recorder.register_gauge(key, &METADATA).set(value as f64));
+fn add(key: &Key, more: f64) {
+    metrics::with_recorder(|recorder| recorder.register_gauge(key, &METADATA).increment(more));
 }
 
 /// Says what the names mean, to the recorder that is installed now.

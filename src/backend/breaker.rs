@@ -14,6 +14,7 @@ use rand::RngExt;
 use tokio::time::Instant;
 
 use crate::error::{Cause, Error};
+use crate::meter::BreakerMeter;
 
 /// In place of the time of the next probe, while all steps pass.
 const CLOSED: u64 = 0;
@@ -27,8 +28,11 @@ pub(super) struct Breaker {
     unanswered: AtomicU32,
     /// When the next probe is due, in nanoseconds since `start`; or [`CLOSED`].
     probe_due: AtomicU64,
+    /// When a ping may be sent on behalf of a step that was given up, in nanoseconds since `start`.
+    ask_due: AtomicU64,
     start: Instant,
     last_error: Mutex<Option<Error>>,
+    meter: BreakerMeter,
 }
 
 /// What the breaker says to a step.
@@ -44,14 +48,17 @@ pub(super) enum Admission {
 
 impl Breaker {
     pub(super) fn new(address: String, threshold: u32, pause: Duration) -> Self {
+        let meter = BreakerMeter::new(&address);
         Self {
             address,
             threshold,
             pause,
             unanswered: AtomicU32::new(0),
             probe_due: AtomicU64::new(CLOSED),
+            ask_due: AtomicU64::new(0),
             start: Instant::now(),
             last_error: Mutex::new(None),
+            meter,
         }
     }
 
@@ -67,6 +74,17 @@ impl Breaker {
         if claimed.is_ok() { Admission::Probe } else { Admission::Refused }
     }
 
+    /// Whether to send a ping on behalf of a step that was given up: not while the breaker is open, nor for each of many.
+    pub(super) fn may_ask(&self) -> bool {
+        const PART_OF_PAUSE: u32 = 10;
+        if self.probe_due.load(Ordering::Acquire) != CLOSED {
+            return false;
+        }
+        let (due, now) = (self.ask_due.load(Ordering::Relaxed), self.now());
+        let next = now.saturating_add(nanos(self.pause / PART_OF_PAUSE));
+        now >= due && self.ask_due.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
     /// Notes an answer; returns whether it has closed the breaker.
     pub(super) fn answered(&self) -> bool {
         // Both, since a step without an answer notes it in two steps.
@@ -74,14 +92,22 @@ impl Breaker {
             return false;
         }
         self.unanswered.store(0, Ordering::Relaxed);
-        self.probe_due.swap(CLOSED, Ordering::AcqRel) != CLOSED
+        let closed = self.probe_due.swap(CLOSED, Ordering::AcqRel) != CLOSED;
+        if closed {
+            self.meter.closed();
+        }
+        closed
     }
 
     /// Notes a step without an answer; returns whether it has opened the breaker.
     pub(super) fn not_answered(&self, error: &Error) -> bool {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
         let unanswered = self.unanswered.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        unanswered >= self.threshold && self.probe_due.swap(self.next_probe(), Ordering::AcqRel) == CLOSED
+        let opened = unanswered >= self.threshold && self.probe_due.swap(self.next_probe(), Ordering::AcqRel) == CLOSED;
+        if opened {
+            self.meter.opened();
+        }
+        opened
     }
 
     /// Why steps are refused.
@@ -102,6 +128,14 @@ impl Breaker {
     fn next_probe(&self) -> u64 {
         let pause = self.pause.mul_f64(rand::rng().random_range(0.5..=1.0));
         self.now().saturating_add(nanos(pause)).max(CLOSED + 1)
+    }
+}
+
+impl Drop for Breaker {
+    fn drop(&mut self) {
+        if *self.probe_due.get_mut() != CLOSED {
+            self.meter.closed();
+        }
     }
 }
 

@@ -212,13 +212,13 @@ async fn postpones_a_load_only_for_the_holder_and_for_no_longer_than_told() {
         backend.postpone(&key, &token, LEASE).await.unwrap();
         backend.abandon(&key, &Token::failed_load()).await.unwrap();
         let token = granted(&backend, &key, LEASE).await;
-        backend.invalidate(&key).await.unwrap();
+        backend.invalidate(key.clone()).await.unwrap();
         backend.postpone(&key, &token, LEASE).await.unwrap();
         assert_eq!(backend.look(&key).await.unwrap().lease_ttl, None, "a mark never takes the place of a lost lease");
 
         let token = granted(&backend, &key, LEASE).await;
         backend.postpone(&key, &token, LEASE).await.unwrap();
-        backend.invalidate(&key).await.unwrap();
+        backend.invalidate(key.clone()).await.unwrap();
         granted(&backend, &key, LEASE).await;
     })
     .await;
@@ -240,7 +240,7 @@ async fn keeps_any_bytes() {
 async fn fences_a_fill_whose_lease_was_revoked_or_ran_out_or_was_given_to_another() {
     on_every_backend(async |backend, key| {
         let token = granted(&backend, &key, LEASE).await;
-        assert!(!backend.invalidate(&key).await.unwrap());
+        assert!(!backend.invalidate(key.clone()).await.unwrap());
         assert!(is_fenced(&backend, &key, &token).await, "revoked");
 
         let token = granted(&backend, &key, Duration::from_millis(20)).await;
@@ -261,7 +261,7 @@ async fn renews_only_the_holders_lease() {
         assert!(backend.renew(&key, &token, LEASE).await.unwrap());
         assert!(!backend.renew(&key, &Token::new(), Duration::from_millis(1)).await.unwrap());
         assert!(backend.look(&key).await.unwrap().lease_ttl.unwrap() > LEASE / 2);
-        backend.invalidate(&key).await.unwrap();
+        backend.invalidate(key.clone()).await.unwrap();
         assert!(!backend.renew(&key, &token, LEASE).await.unwrap());
         assert_eq!(backend.look(&key).await.unwrap().lease_ttl, None, "a renewal never brings a lease back");
     })
@@ -273,10 +273,10 @@ async fn invalidates_the_entry_and_the_lease() {
     on_every_backend(async |backend, key| {
         fill(&backend, &key, &[("v", "1")]).await;
         granted(&backend, &key, LEASE).await;
-        assert!(backend.invalidate(&key).await.unwrap());
+        assert!(backend.invalidate(key.clone()).await.unwrap());
         let look = backend.look(&key).await.unwrap();
         assert!(look.found.is_none() && look.lease_ttl.is_none());
-        assert!(!backend.invalidate(&key).await.unwrap());
+        assert!(!backend.invalidate(key.clone()).await.unwrap());
     })
     .await;
 }
@@ -288,7 +288,7 @@ async fn forgets_an_entry_when_its_time_is_over() {
         backend.fill(&key, &token, fields(&[("v", "1")]), Duration::from_millis(30)).await.unwrap();
         tokio::time::sleep(Duration::from_millis(80)).await;
         assert_eq!(stored(&backend, &key).await, None);
-        assert!(!backend.invalidate(&key).await.unwrap());
+        assert!(!backend.invalidate(key.clone()).await.unwrap());
     })
     .await;
 }
@@ -418,7 +418,7 @@ async fn takes_over_what_is_no_proper_lease() {
         redis::cmd("EXPIRE").arg(key.lock()).arg(600).exec_async(&mut client).await.unwrap();
         fill(&backend, &key, &[("v", "1")]).await;
         redis::cmd("SADD").arg(key.lock()).arg("a set").exec_async(&mut client).await.unwrap();
-        assert!(backend.invalidate(&key).await.unwrap());
+        assert!(backend.invalidate(key.clone()).await.unwrap());
     }
 }
 
@@ -456,7 +456,7 @@ async fn still_invalidates_when_the_server_is_out_of_memory() {
         let mut apply = |_| Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None });
         assert!(!backend.update(&key, LEASE, &mut apply).await.unwrap());
         assert_eq!(stored(&backend, &key).await, None);
-        assert!(!backend.invalidate(&key).await.unwrap());
+        assert!(!backend.invalidate(key.clone()).await.unwrap());
         let refused = backend.acquire(&key, &Token::new(), LEASE).await.unwrap_err();
         assert!(refused.to_string().contains("maxmemory"), "{refused}");
     }
@@ -475,7 +475,7 @@ async fn survives_the_loss_of_its_scripts_and_connections() {
             tokio::time::sleep(Duration::from_millis(50)).await;
             assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "2")])));
             assert!(backend.update(&key, LEASE, &mut apply).await.unwrap());
-            assert!(backend.invalidate(&key).await.unwrap());
+            assert!(backend.invalidate(key.clone()).await.unwrap());
         }
     }
 }

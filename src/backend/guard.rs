@@ -23,6 +23,8 @@ pub(super) struct Call<'a> {
     pub(super) while_open: WhileOpen,
     /// Whether it is one round trip: if it takes too long, nothing answers.
     pub(super) one_trip: bool,
+    /// Whether somebody else tells of its failures, many at a time.
+    pub(super) quiet: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,7 +56,9 @@ impl Backend {
             let advice = "it has not answered lately, and is left alone until it does";
             return Err(self.failed(action(), advice, breaker.cause()));
         }
+        let mut patience = Patience { backend: self, call, breaker, kept: false };
         let ended = tokio::time::timeout(call.limit, step).await;
+        patience.kept = true;
         if ended.is_err()
             && let Store::Redis(redis) = &self.shared.store
         {
@@ -75,8 +79,10 @@ impl Backend {
             Ok(Err(StepError::TimedOut)) => (self.timed_out(&action(), self.read_call(call.key)), Some(false)),
             Err(_elapsed) => (self.timed_out(&action(), call), call.one_trip.then_some(false)),
         };
-        let (address, cause) = (&breaker.address, std::error::Error::source(&error).map(ToString::to_string));
-        tracing::warn!(address, cause, "a step on the cache failed");
+        if !call.quiet {
+            let (address, cause) = (&breaker.address, std::error::Error::source(&error).map(ToString::to_string));
+            tracing::warn!(address, cause, "a step on the cache failed");
+        }
         tracing::debug!(%error, "the step that failed");
         self.shared.meter.step_failed(answered == Some(true));
         match answered {
@@ -114,7 +120,6 @@ impl Backend {
         if breaker.answered() {
             let address = &breaker.address;
             tracing::info!(address, "the cache answers again");
-            self.shared.meter.breaker(false);
             self.shared.pending.try_now.notify_one();
         }
     }
@@ -123,14 +128,18 @@ impl Backend {
         if breaker.not_answered(error) {
             let address = &breaker.address;
             tracing::warn!(address, "the cache does not answer: reads go around it");
-            self.shared.meter.breaker(true);
         }
     }
 
     pub(super) fn read_call<'a>(&self, key: impl Into<Option<&'a Key>>) -> Call<'a> {
         let advice = "check that the server is up and not overloaded, or raise operation_timeout";
         let (key, limit) = (key.into(), self.operation_timeout());
-        Call { key, limit, advice, while_open: WhileOpen::Fails, one_trip: true }
+        Call { key, limit, advice, while_open: WhileOpen::Fails, one_trip: true, quiet: false }
+    }
+
+    /// Of a write that is tried again.
+    pub(super) fn background_call<'a>(&self, key: &'a Key) -> Call<'a> {
+        Call { quiet: true, ..self.write_call(key) }
     }
 
     pub(super) fn write_call<'a>(&self, key: impl Into<Option<&'a Key>>) -> Call<'a> {
@@ -143,6 +152,27 @@ impl Backend {
 
     pub(super) fn failed(&self, action: String, advice: &'static str, source: Cause) -> Error {
         Error::Backend { action, address: self.shared.address.clone(), advice, source }
+    }
+}
+
+/// Of a step's caller. Who loses it before the step ends doesn't learn whether the server answers; so a ping finds out, or
+/// hurried callers would try a dead server for ever.
+struct Patience<'a> {
+    backend: &'a Backend,
+    call: Call<'a>,
+    breaker: &'a Breaker,
+    kept: bool,
+}
+
+impl Drop for Patience<'_> {
+    fn drop(&mut self) {
+        if self.kept || self.call.while_open == WhileOpen::Passes || !self.breaker.may_ask() {
+            return;
+        }
+        if let Ok(runtime) = Handle::try_current() {
+            let (backend, key) = (self.backend.clone(), self.call.key.cloned());
+            runtime.spawn(async move { backend.ping(key.as_ref(), backend.operation_timeout()).await });
+        }
     }
 }
 

@@ -20,7 +20,10 @@ use tokio::sync::Notify;
 use super::{Backend, Shared};
 use crate::error::Error;
 use crate::key::Key;
-use crate::meter::BackendMeter;
+use crate::meter;
+
+/// Between one attempt to apply what waits and the next.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) struct Pending {
     limit: usize,
@@ -31,8 +34,6 @@ pub(super) struct Pending {
     state: Mutex<State>,
     /// Ends the pause before the next attempt.
     pub(super) try_now: Notify,
-    emptied: Notify,
-    meter: Arc<BackendMeter>,
 }
 
 /// What waits, each with the number of its last failure.
@@ -46,15 +47,13 @@ struct State {
 }
 
 impl Pending {
-    pub(super) fn new(limit: usize, meter: Arc<BackendMeter>) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self {
             limit,
             waiting: AtomicUsize::new(0),
             failures: AtomicU64::new(0),
             state: Mutex::default(),
             try_now: Notify::new(),
-            emptied: Notify::new(),
-            meter,
         }
     }
 
@@ -64,9 +63,6 @@ impl Pending {
     }
 
     fn holds(&self, key: &Key) -> bool {
-        if self.waiting() == 0 {
-            return false;
-        }
         let state = self.state();
         state.keys.contains_key(key) || state.types.contains_key(key.prefix())
     }
@@ -77,14 +73,17 @@ impl Pending {
         if let Some(last) = state.types.get_mut(key.prefix()) {
             *last = number;
         } else if state.keys.len() < self.limit || state.keys.contains_key(key) {
-            state.keys.insert(key.clone(), number);
+            let is_new = state.keys.insert(key.clone(), number).is_none();
+            self.count(&state, key.prefix(), 0, usize::from(is_new));
         } else {
-            let prefix = key.prefix();
-            tracing::warn!(prefix, "too many invalidations wait: all keys of the type are read around the cache");
+            let (prefix, before) = (key.prefix(), state.keys.len());
             state.keys.retain(|other, _| other.prefix() != prefix);
+            let fewer = before - state.keys.len();
             state.types.insert(prefix.to_owned(), number);
+            self.count(&state, prefix, fewer, 1);
+            drop(state);
+            tracing::warn!(prefix, "too many invalidations wait: all keys of the type are read around the cache");
         }
-        self.count(&state);
     }
 
     /// The number of the last failure: what is sent from now on makes up for all until then.
@@ -99,7 +98,7 @@ impl Pending {
         let mut state = self.state();
         if state.keys.get(key).is_some_and(|number| *number <= sent_after) {
             state.keys.remove(key);
-            self.count(&state);
+            self.count(&state, key.prefix(), 1, 0);
         }
     }
 
@@ -107,27 +106,14 @@ impl Pending {
         let mut state = self.state();
         if state.types.get(prefix).is_some_and(|number| *number <= sent_after) {
             state.types.remove(prefix);
-            self.count(&state);
+            self.count(&state, prefix, 1, 0);
         }
     }
 
-    fn count(&self, state: &State) {
-        let waiting = state.keys.len() + state.types.len();
-        self.waiting.store(waiting, Ordering::Release);
-        self.meter.pending(waiting);
-        if waiting == 0 {
-            self.emptied.notify_waiters();
-        }
-    }
-
-    async fn emptied(&self) {
-        loop {
-            let emptied = self.emptied.notified();
-            if self.waiting() == 0 {
-                return;
-            }
-            emptied.await;
-        }
+    /// Counts anew after a change: of one type, so many have gone and so many have come.
+    fn count(&self, state: &State, prefix: &str, gone: usize, come: usize) {
+        self.waiting.store(state.keys.len() + state.types.len(), Ordering::Release);
+        meter::pending(prefix, gone, come);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -135,16 +121,24 @@ impl Pending {
     }
 }
 
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let prefixes = state.keys.keys().map(Key::prefix).chain(state.types.keys().map(String::as_str));
+        prefixes.for_each(|prefix| meter::pending(prefix, 1, 0));
+    }
+}
+
 /// A write on its way: unless it ends well, it is remembered.
 pub(super) struct Write<'a> {
     backend: &'a Backend,
-    key: &'a Key,
+    pub(super) key: Key,
     sent_after: u64,
     failed: bool,
 }
 
 impl<'a> Write<'a> {
-    pub(super) fn new(backend: &'a Backend, key: &'a Key) -> Self {
+    pub(super) fn new(backend: &'a Backend, key: Key) -> Self {
         Self { backend, key, sent_after: backend.shared.pending.last_failure(), failed: true }
     }
 
@@ -155,7 +149,7 @@ impl<'a> Write<'a> {
 
     /// The entry and its lease are gone, so that earlier failures are made up for.
     pub(super) fn invalidated(self) {
-        self.backend.shared.pending.applied(self.key, self.sent_after);
+        self.backend.shared.pending.applied(&self.key, self.sent_after);
         self.done();
     }
 }
@@ -163,7 +157,7 @@ impl<'a> Write<'a> {
 impl Drop for Write<'_> {
     fn drop(&mut self) {
         if self.failed {
-            self.backend.shared.pending.remember(self.key);
+            self.backend.shared.pending.remember(&self.key);
             self.backend.retry_in_background();
         }
     }
@@ -172,12 +166,13 @@ impl Drop for Write<'_> {
 impl Backend {
     /// Whether a write of this key has not been applied yet.
     pub(crate) fn is_pending(&self, key: &Key) -> bool {
-        let pending = self.shared.pending.holds(key);
-        if pending {
-            // The runtime of the task may have shut down.
-            self.retry_in_background();
+        let pending = &self.shared.pending;
+        if pending.waiting() == 0 {
+            return false;
         }
-        pending
+        // The runtime of the task may have shut down.
+        self.retry_in_background();
+        pending.holds(key)
     }
 
     /// The keys with this prefix that wait, and whether all of them do.
@@ -200,9 +195,12 @@ impl Backend {
     /// Dropping the future loses nothing.
     pub async fn close(&self) -> Result<(), Error> {
         let (pending, limit) = (&self.shared.pending, self.shared.settings.close_timeout);
-        self.retry_in_background();
-        pending.try_now.notify_one();
-        tokio::time::timeout(limit, pending.emptied()).await.map_err(|_elapsed| {
+        let apply = async {
+            while pending.waiting() > 0 && !self.apply_pending().await {
+                tokio::time::sleep(SHORTEST_PAUSE).await;
+            }
+        };
+        tokio::time::timeout(limit, apply).await.map_err(|_elapsed| {
             let action = format!("applying {} pending invalidations at {}", pending.waiting(), self.shared.address);
             let advice = "the old entries live until their TTL ends, or until they are invalidated again";
             Error::Timeout { action, limit, advice }
@@ -215,15 +213,15 @@ impl Backend {
             return;
         };
         let pending = &self.shared.pending;
-        let mut state = pending.state();
-        if !state.retried && pending.waiting() > 0 {
-            state.retried = true;
+        let is_begun = std::mem::replace(&mut pending.state().retried, true);
+        if !is_begun {
+            // A runtime that is shutting down drops the task at once, and with it the turn, which takes the lock.
             let turn = Turn { pending: pending.clone(), given_back: false };
             runtime.spawn(retry(Arc::downgrade(&self.shared), turn));
         }
     }
 
-    /// Tries once to apply all that waits; returns whether all of it was.
+    /// Tries once to apply all that waits; returns whether nothing waits any more.
     async fn apply_pending(&self) -> bool {
         const AT_A_TIME: usize = 32;
         let pending = &self.shared.pending;
@@ -233,20 +231,26 @@ impl Backend {
             (state.keys.keys().cloned().collect(), state.types.keys().cloned().collect())
         };
         let invalidations = futures_util::stream::iter(keys).map(|key| async move {
-            let removed = self.remove(&key).await.is_ok();
-            if removed {
-                pending.applied(&key, sent_after);
-            }
-            removed
+            let removed = self.remove(&key, self.background_call(&key)).await;
+            removed.map(|_was_there| pending.applied(&key, sent_after)).err()
         });
-        let mut all = invalidations.buffer_unordered(AT_A_TIME).fold(true, async |all, removed| all && removed).await;
+        let mut last_error = None;
+        let mut errors = invalidations.buffer_unordered(AT_A_TIME);
+        while let Some(error) = errors.next().await {
+            last_error = error.or(last_error);
+        }
         for prefix in types {
             match self.sweep(&prefix).await {
                 Ok(()) => pending.swept(&prefix, sent_after),
-                Err(_tried_again_later) => all = false,
+                Err(error) => last_error = Some(error),
             }
         }
-        all
+        let waiting = pending.waiting();
+        if let Some(error) = last_error {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(waiting, cause, "failed writes could not be made up for yet: their records are not cached");
+        }
+        waiting == 0
     }
 }
 
@@ -276,17 +280,12 @@ impl Drop for Turn {
 
 /// Tries until nothing waits, or the backend is gone.
 async fn retry(shared: Weak<Shared>, mut turn: Turn) {
-    const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
     const LONGEST_PAUSE: Duration = Duration::from_secs(1);
     let mut pause = SHORTEST_PAUSE;
     while let Some(shared) = shared.upgrade() {
-        if (Backend { shared }).apply_pending().await {
-            if turn.end() {
-                tracing::info!("all pending invalidations have been applied");
-                return;
-            }
-            pause = SHORTEST_PAUSE;
-            continue;
+        if (Backend { shared }).apply_pending().await && turn.end() {
+            tracing::info!("all pending invalidations have been applied");
+            return;
         }
         let jittered = pause.mul_f64(rand::rng().random_range(0.5..=1.0));
         tokio::select! {
@@ -307,13 +306,9 @@ mod tests {
         KeySpace::new(None, &Schema::new(entity)).key(&id).unwrap()
     }
 
-    fn pending(limit: usize) -> Pending {
-        Pending::new(limit, Arc::new(BackendMeter::new("memory://")))
-    }
-
     #[test]
     fn only_what_was_sent_after_a_failure_makes_up_for_it() {
-        let (pending, key) = (pending(10), key("thing", 1));
+        let (pending, key) = (Pending::new(10), key("thing", 1));
         pending.remember(&key);
         let sent_after = pending.last_failure();
         pending.remember(&key);
@@ -325,7 +320,7 @@ mod tests {
 
     #[test]
     fn beyond_its_bound_a_type_waits_as_a_whole() {
-        let pending = pending(2);
+        let pending = Pending::new(2);
         [key("thing", 1), key("thing", 2), key("other", 3)].iter().for_each(|key| pending.remember(key));
         assert!(pending.holds(&key("other", 4)) && !pending.holds(&key("thing", 4)));
         assert!(pending.holds(&key("thing", 1)), "the keys of the others stay");

@@ -191,7 +191,8 @@ impl<T: Cacheable> Core<T> {
                 return ControlFlow::Continue(Miss { cache_latency, out_of_reach: None });
             }
         };
-        self.count(outcome, began);
+        self.meter.got(Some(outcome), began);
+        self.count(outcome);
         ControlFlow::Break((Lookup { value, outcome, cache_latency }, due))
     }
 
@@ -215,10 +216,11 @@ impl<T: Cacheable> Core<T> {
                 Boarding::Joined(ticket) => ticket,
                 Boarding::Reserved(reservation) => {
                     let read_through = read_through(key.clone());
+                    // Boxed each by itself, so that what waits for its turn to go around the cache takes little memory.
                     let mut ticket = reservation.start(async move {
                         match out_of_reach {
-                            None => read_through.through_cache().await,
-                            Some(error) => read_through.without_cache(error).await,
+                            None => read_through.through_cache().boxed().await,
+                            Some(error) => read_through.without_cache(error).boxed().await,
                         }
                     });
                     return match ticket.ended(called).await {
@@ -260,12 +262,12 @@ impl<T: Cacheable> Core<T> {
             (Origin::Bypass, _) => Outcome::Bypassed,
             (Origin::Stale { age }, _) => Outcome::Stale { age },
         };
-        self.count(outcome, began);
+        self.meter.got(landing.result.is_ok().then_some(outcome), began);
+        self.count(outcome);
         Ok(Lookup { value: landing.result?, outcome, cache_latency })
     }
 
-    fn count(&self, outcome: Outcome, began: Began) {
-        self.meter.got(outcome, began);
+    fn count(&self, outcome: Outcome) {
         let stats = &self.stats;
         match outcome {
             Outcome::Hit => stats.hits.add(),

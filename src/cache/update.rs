@@ -26,24 +26,25 @@ use crate::record::Changes;
 use crate::spans;
 
 impl<T: Cacheable> Core<T> {
-    /// Invalidates the record in every version; returns whether it was there in any.
-    pub(super) async fn invalidate(&self, key: &Key) -> Result<bool, Error> {
-        let invalidate = join(self.backend.invalidate(key), self.invalidate_other_versions(key));
-        let (own, others) = invalidate.instrument(spans::invalidate::<T>(key)).await;
-        // After a failure too, which is made up for in the background.
-        self.flights.expel(key);
-        let invalidated = own.and_then(|was_there| Ok(was_there | others?));
-        self.meter.wrote(Write::Invalidate, invalidated.as_ref().ok().copied());
-        let was_there = invalidated?;
-        self.stats.invalidations.add();
-        Ok(was_there)
+    /// Invalidates the record in every version; returns whether it was there in any. What is dropped before it is done is
+    /// made up for, also before it was polled.
+    pub(super) fn invalidate(&self, key: Key) -> impl Future<Output = Result<bool, Error>> + '_ {
+        let (own, others) = (self.backend.invalidate(key.clone()), self.invalidate_other_versions(&key));
+        async move {
+            let (own, others) = join(own, others).instrument(spans::invalidate::<T>(&key)).await;
+            // After a failure too, which is made up for in the background.
+            self.flights.expel(&key);
+            let invalidated = own.and_then(|was_there| Ok(was_there | others?));
+            self.meter.wrote(Write::Invalidate, invalidated.as_ref().ok().copied());
+            let was_there = invalidated?;
+            self.stats.invalidations.add();
+            Ok(was_there)
+        }
     }
 
-    async fn invalidate_other_versions(&self, key: &Key) -> Result<bool, Error> {
-        let keys = self.keys.in_other_versions(key);
-        let invalidations = keys.map(|key| async move { self.backend.invalidate(&key).await });
-        let results = join_all(invalidations).await;
-        results.into_iter().try_fold(false, |was_there, result| Ok(was_there | result?))
+    fn invalidate_other_versions<'a>(&'a self, key: &Key) -> impl Future<Output = Result<bool, Error>> + use<'a, T> {
+        let invalidations = join_all(self.keys.in_other_versions(key).map(|key| self.backend.invalidate(key)));
+        async move { invalidations.await.into_iter().try_fold(false, |was_there, result| Ok(was_there | result?)) }
     }
 
     pub(super) async fn update_fields(&self, key: &Key, changes: Vec<Change<T>>) -> Result<bool, Error> {
@@ -91,7 +92,7 @@ impl<T: Cacheable> Core<T> {
     ) -> Result<bool, Error> {
         if self.backend.is_pending(key) {
             // What is stored may be older than the primary in any field.
-            return self.invalidate(key).await.map(|_was_there| false);
+            return self.invalidate(key.clone()).await.map(|_was_there| false);
         }
         let mut decide = |shown: Option<Found>| {
             let Some(shown) = shown else {

@@ -24,7 +24,7 @@ impl CacheMeter {
         Self
     }
 
-    pub(crate) fn got(&self, _outcome: Outcome, _began: Began) {}
+    pub(crate) fn got(&self, _outcome: Option<Outcome>, _began: Began) {}
     pub(crate) fn wrote(&self, _write: Write, _done: Option<bool>) {}
     pub(crate) fn loaded(&self, _ok: bool, _began: Began) {}
     pub(crate) fn waited_for_lease(&self, _began: Began) {}
@@ -41,8 +41,19 @@ impl BackendMeter {
         Self
     }
 
-    pub(crate) fn breaker(&self, _open: bool) {}
     pub(crate) fn step_failed(&self, _answered: bool) {}
-    pub(crate) fn pending(&self, _waiting: usize) {}
     pub(crate) fn update_connections(&self, _in_use: usize, _idle: usize) {}
 }
+
+pub(crate) struct BreakerMeter;
+
+impl BreakerMeter {
+    pub(crate) fn new(_address: &str) -> Self {
+        Self
+    }
+
+    pub(crate) fn opened(&self) {}
+    pub(crate) fn closed(&self) {}
+}
+
+pub(crate) fn pending(_prefix: &str, _gone: usize, _come: usize) {}

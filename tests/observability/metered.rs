@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cache_aside::{Backend, BoxError, Cache, Cacheable};
-use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
 use crate::harness::{Flavor, Server};
 
@@ -28,12 +28,13 @@ async fn slow(id: String) -> Result<Option<Product>, BoxError> {
     found(id).await
 }
 
-/// Makes everything happen at least once.
-async fn live() {
+/// Makes everything happen at least once; while what is returned lives, the gauges show it.
+async fn live() -> impl Sized {
     let mut server = Server::start(Flavor::Redis70).await;
     let connect =
         || Backend::builder(&server.url()).breaker_threshold(2).operation_timeout(Duration::from_secs(5)).connect();
     let (here, there) = (connect().await.unwrap(), connect().await.unwrap());
+    let kept = (here.clone(), there.clone());
     let cache: Cache<Product> = Cache::builder(here.clone()).lock_ttl(Duration::from_millis(900)).build().unwrap();
     let other: Cache<Product> = Cache::new(there);
     for id in ["p-1", "p-1", "none", "none"] {
@@ -80,15 +81,29 @@ async fn live() {
         cache.invalidate("p-1").await.unwrap_err();
         cache.update_field("p-2", Product::FIELDS.stock, 41).await.unwrap_err();
     }
+    cache.get("p-1", |_| async { Err::<Option<Product>, _>("it failed") }).await.unwrap_err();
+    kept
 }
 
-/// Runs it with a recorder of its own.
-pub(crate) fn recorded() -> Recorded {
+/// Runs it with a recorder of its own; what is recorded in the end, and then while all of it is dropped.
+fn recorded_twice() -> [Recorded; 2] {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(live());
-    });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let kept = runtime.block_on(live());
+        let in_the_end = read(&snapshotter);
+        drop((runtime, kept));
+        [in_the_end, read(&snapshotter)]
+    })
+}
+
+pub(crate) fn recorded() -> Recorded {
+    let [in_the_end, _] = recorded_twice();
+    in_the_end
+}
+
+fn read(snapshotter: &Snapshotter) -> Recorded {
     let value = |value| match value {
         DebugValue::Counter(count) => f64::from(u32::try_from(count).unwrap()),
         DebugValue::Gauge(gauge) => gauge.into_inner(),
@@ -109,17 +124,18 @@ pub(crate) fn names(recorded: &Recorded) -> BTreeSet<String> {
 
 #[test]
 fn everything_that_happens_is_counted() {
-    let recorded = recorded();
+    let [recorded, dropped] = recorded_twice();
     println!("{recorded:#?}");
     let get = |outcome| format!("cache_aside_operations_total{{entity=product,operation=get,outcome={outcome}}}");
     for (outcome, count) in [
         ("hit", 2.0),
         ("not_found_hit", 1.0),
-        ("loaded", 7.0),
+        ("loaded", 6.0),
         ("coalesced", 1.0),
         ("waited", 1.0),
         ("bypassed", 3.0),
         ("stale", 1.0),
+        ("error", 2.0),
     ] {
         assert_eq!(recorded[&get(outcome)], count, "{outcome}");
         let seconds = format!("cache_aside_get_seconds{{entity=product,outcome={outcome}}}");
@@ -138,10 +154,15 @@ fn everything_that_happens_is_counted() {
     assert_eq!(of_product("bypasses_total"), 3.0);
     assert_eq!(of_product("lock_wait_seconds"), 1.0);
     assert_eq!((of_product("stale_served_total"), of_product("refreshes_ahead_total")), (1.0, 1.0));
-    assert_eq!(recorded["cache_aside_load_seconds{entity=product,result=error}"], 2.0);
+    assert_eq!(recorded["cache_aside_load_seconds{entity=product,result=error}"], 3.0);
     assert_eq!(recorded["cache_aside_breaker_open{}"], 1.0);
-    assert_eq!(recorded["cache_aside_pending_invalidations{}"], 2.0);
+    assert_eq!(of_product("pending_invalidations"), 2.0);
     assert!(recorded["cache_aside_step_failures_total{kind=unanswered}"] >= 2.0);
     assert!(recorded.contains_key("cache_aside_update_connections{state=in_use}"));
+    for gauge in ["breaker_open{}", "pending_invalidations{entity=product}", "update_connections{state=idle}"] {
+        // Each look at a gauge sets it back to zero.
+        let gauge = format!("cache_aside_{gauge}");
+        assert_eq!(recorded[&gauge] + dropped[&gauge], 0.0, "{gauge} without any backend");
+    }
     assert!(recorded.keys().all(|series| !series.contains("p-")), "no id in a label");
 }

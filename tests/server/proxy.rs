@@ -33,6 +33,8 @@ pub(crate) enum Lost {
 struct Plan {
     target: AtomicU16,
     delay_micros: AtomicU64,
+    /// Whether new connections carry nothing either.
+    swallow: AtomicBool,
     /// What is lost of the next request that holds these bytes.
     loss: Mutex<Option<(Vec<u8>, Lost)>>,
     lines: Mutex<Vec<Arc<Line>>>,
@@ -53,6 +55,7 @@ impl Proxy {
         let plan = Arc::new(Plan {
             target: AtomicU16::new(port),
             delay_micros: AtomicU64::new(0),
+            swallow: AtomicBool::new(false),
             loss: Mutex::default(),
             lines: Mutex::default(),
             accepted: AtomicUsize::new(0),
@@ -81,6 +84,13 @@ impl Proxy {
     /// Closes the connections that exist.
     pub(crate) fn cut(&self) {
         self.plan.lines.lock().unwrap().drain(..).for_each(|line| line.cut.store(true, Ordering::SeqCst));
+    }
+
+    /// Becomes a black hole: carries nothing any more, over the connections that exist and over new ones, and leaves them
+    /// open. Afterwards only new ones are carried.
+    pub(crate) fn black_hole(&self, on: bool) {
+        self.plan.swallow.store(on, Ordering::SeqCst);
+        self.swallow();
     }
 
     /// Carries nothing any more over the connections that exist, and leaves them open.
@@ -116,6 +126,7 @@ async fn accept(listener: TcpListener, plan: Arc<Plan>) {
         };
         plan.accepted.fetch_add(1, Ordering::SeqCst);
         let line = Arc::<Line>::default();
+        line.swallow.store(plan.swallow.load(Ordering::SeqCst), Ordering::SeqCst);
         plan.lines.lock().unwrap().push(line.clone());
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
 use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
@@ -145,7 +146,7 @@ impl Shared {
         match self {
             Self::Server(server) => Ok(server.connection()),
             Self::Master(master) => {
-                let (connection, number) = master.connection().await?;
+                let (connection, number) = master.connection().boxed().await?;
                 Ok(Connection { link: Link::Plain(connection), number })
             }
         }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "cluster")]
+use futures_util::FutureExt;
 use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
 
 #[cfg(feature = "cluster")]
@@ -11,6 +13,7 @@ use super::node::{Destination, Node};
 use crate::backend::breaker::Breaker;
 use crate::key::Key;
 
+/// The cluster's futures are boxed, so that those of a single server stay small.
 pub(super) enum Servers {
     One(Arc<Node>),
     #[cfg(feature = "cluster")]
@@ -24,7 +27,7 @@ impl Servers {
         match self {
             Self::One(node) => node.run(&redis::cmd("PING")).await.map(drop),
             #[cfg(feature = "cluster")]
-            Self::Cluster(cluster) => cluster.ping().await,
+            Self::Cluster(cluster) => cluster.ping().boxed().await,
         }
     }
 
@@ -33,7 +36,7 @@ impl Servers {
         match self {
             Self::One(node) => node.run(command).await,
             #[cfg(feature = "cluster")]
-            Self::Cluster(cluster) => cluster.run(key, command).await,
+            Self::Cluster(cluster) => cluster.run(key, command).boxed().await,
         }
     }
 
@@ -42,7 +45,7 @@ impl Servers {
         match self {
             Self::One(node) => node.run_all(commands).await,
             #[cfg(feature = "cluster")]
-            Self::Cluster(cluster) => cluster.run_all(key, commands).await,
+            Self::Cluster(cluster) => cluster.run_all(key, commands).boxed().await,
         }
     }
 
@@ -50,7 +53,7 @@ impl Servers {
         match self {
             Self::One(node) => Ok(Destination { node: node.clone(), asking: false }),
             #[cfg(feature = "cluster")]
-            Self::Cluster(cluster) => cluster.destination(key).await,
+            Self::Cluster(cluster) => cluster.destination(key).boxed().await,
         }
     }
 
