@@ -196,7 +196,7 @@ impl Backend {
 
     /// Asks for an answer: of the server that has the key, if one is given.
     async fn ping(&self, key: Option<&Key>, limit: Duration) -> Result<(), Error> {
-        let advice = "check that the server is up and the URL right, rediss:// for TLS and redis:// without, or raise connect_timeout";
+        let advice = "check that the server is up and the URL right, rediss:// for TLS and redis:// without, or allow it more time";
         let call = Call { key, limit, advice, while_open: WhileOpen::Passes, one_trip: true, quiet: false };
         step!(self, call, "connect", "to the cache", store => store.ping(key))
     }

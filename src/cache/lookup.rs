@@ -54,7 +54,8 @@ pub enum Outcome {
     Coalesced,
     /// From the load of another process.
     Waited,
-    /// From a loader, around the cache: it was out of reach, disabled, or another process' load took too long.
+    /// From a loader, around the cache: it was out of reach, disabled, or could not be told of a write to this record yet;
+    /// or another process' load took too long.
     Bypassed,
     /// From a cached record past its TTL, because its load failed: see
     /// [`stale_if_error`](crate::CacheBuilder::stale_if_error).

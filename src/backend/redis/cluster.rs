@@ -135,7 +135,8 @@ impl Cluster {
         destination.run(command).await
     }
 
-    /// Runs the commands in one round trip, each with a result of its own; those that are sent elsewhere in more of them.
+    /// Runs the commands in one round trip, each with a result of its own. If one is sent elsewhere, it and those after it
+    /// are run one by one, so that they keep their order; they must be such that may be run twice.
     pub(super) async fn run_all(
         self: &Arc<Self>,
         key: &Key,
@@ -144,10 +145,11 @@ impl Cluster {
         let destination = self.destination(key).await?;
         let replies = destination.node.run_all(commands.clone()).await;
         let mut replies = replies.inspect_err(|error| self.failed(error))?;
-        for (command, reply) in commands.cmd_iter().zip(&mut replies) {
-            if let Err(error) = reply
-                && self.redirected(key, &destination, error).is_some()
-            {
+        let is_sent_elsewhere = |reply: &RedisResult<Value>| {
+            reply.as_ref().is_err_and(|error| self.redirected(key, &destination, error).is_some())
+        };
+        if let Some(first) = replies.iter().position(is_sent_elsewhere) {
+            for (command, reply) in commands.cmd_iter().zip(&mut replies).skip(first) {
                 *reply = self.run(key, command).await;
             }
         }

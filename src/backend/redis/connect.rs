@@ -263,8 +263,9 @@ enum Lost {
 
 const NO_CONNECTION: u64 = 0;
 
-/// From so many steps in a row without an answer on, a connection is silent.
-pub(super) const TOO_MANY_UNANSWERED: u32 = 8;
+/// From so many steps in a row without an answer on, a connection is silent: as many as open the breaker, which then lets
+/// few steps through to find that out.
+pub(super) const TOO_MANY_UNANSWERED: u32 = crate::defaults::BREAKER_THRESHOLD;
 
 impl Reconnecting {
     pub(super) fn new(client: Client, connect_timeout: Duration) -> RedisResult<Self> {
@@ -312,7 +313,7 @@ impl Reconnecting {
             }
             current.connection.number
         };
-        if self.unanswered.fetch_add(1, Ordering::Relaxed) >= TOO_MANY_UNANSWERED {
+        if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= TOO_MANY_UNANSWERED {
             self.replace(number, Lost::Silent);
         }
     }

@@ -129,7 +129,7 @@ impl Master {
             _ => return,
         };
         self.look_again();
-        if self.unanswered.fetch_add(1, Ordering::Relaxed) >= TOO_MANY_UNANSWERED {
+        if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= TOO_MANY_UNANSWERED {
             self.lost(number);
         }
     }
