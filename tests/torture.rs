@@ -43,6 +43,22 @@ fn finds_each_guard_that_is_taken_out() {
 }
 
 #[test]
+fn finds_nothing_while_servers_of_a_cluster_or_of_sentinels_fail() {
+    for topology in ["cluster", "sentinel"] {
+        let output = torture(&["--topology", topology, "--faults", "--seconds", "25"]);
+        let text = text(&output);
+        assert_eq!(output.status.code(), Some(ALL_IS_WELL), "{topology}: {text}");
+        assert!(text.contains("failovers"), "{text}");
+    }
+}
+
+#[test]
+fn finds_a_guard_that_is_taken_out_while_servers_fail() {
+    let output = torture(&["--topology", "cluster", "--faults", "--without", "token-check", "--seconds", "60"]);
+    assert_eq!(output.status.code(), Some(VIOLATION), "{}", text(&output));
+}
+
+#[test]
 fn finds_nothing_in_one_process_with_all_guards_in() {
     let output = torture(&["--url", "memory://", "--processes", "1", "--seconds", "5"]);
     assert_eq!(output.status.code(), Some(ALL_IS_WELL), "{}", text(&output));

@@ -1,22 +1,25 @@
 //! The parent process: makes sure that the run makes sense, starts the server, and says at the end how it went.
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use cache_aside::Backend;
 
-use crate::harness::{Server, free_port};
+use crate::faults::Servers;
 use crate::options::Options;
 use crate::run::{Ended, Run};
 use crate::wire::Job;
 
 /// As a shell says it of a command that Ctrl-C has ended.
 const INTERRUPTED: u8 = 130;
+/// A run with faults that is shorter may miss one of them.
+const LONG_ENOUGH_FOR_ALL_FAULTS: Duration = Duration::from_secs(60);
 
 pub(crate) async fn conduct(options: &Options) -> Result<ExitCode> {
     refuse_what_makes_no_sense(options)?;
-    let (server, url) = server_and_url(options).await?;
+    let servers = Servers::start(options).await?;
+    let url = servers.url().or_else(|| options.url.clone()).context("there is no server")?;
     Backend::connect(&url).await?;
     let seed = options.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let job = Job {
@@ -29,13 +32,28 @@ pub(crate) async fn conduct(options: &Options) -> Result<ExitCode> {
         writers: options.writers,
         without: options.without.clone(),
         delays: options.delays,
-        own_server: server.as_ref().map(Server::unix_url),
+        own_servers: servers.each_url(),
     };
+    let namespace = job.namespace.clone();
     let Options { processes, readers, writers, .. } = options;
     eprintln!("seed {seed}, {processes} processes with {readers} readers and {writers} writers each");
     let (began, mut run) = (Instant::now(), Run::start(options, job).await?);
-    let ended = run.rounds().await;
+    let (may_happen, faults) = (servers.faults(), run.faults.clone());
+    let ended = if options.faults {
+        tokio::select! {
+            ended = run.rounds() => ended,
+            broken = servers.torment(seed, namespace, faults) => broken.map(|()| Ended::Interrupted),
+        }
+    } else {
+        let ended = run.rounds().await;
+        drop(servers);
+        ended
+    };
     run.end();
+    let happened = run.faults.happened();
+    if options.faults {
+        run.summary.faults = Some(happened.clone());
+    }
     println!("{}", run.summary);
     if run.summary.has_violations() {
         if let Err(error) = &ended {
@@ -47,7 +65,11 @@ pub(crate) async fn conduct(options: &Options) -> Result<ExitCode> {
         eprintln!("torture: stopped early: the round that was under way is not checked");
         return Ok(ExitCode::from(INTERRUPTED));
     }
-    let never = run.summary.missing(began.elapsed());
+    let mut never = run.summary.missing(began.elapsed());
+    if options.faults && began.elapsed() >= LONG_ENOUGH_FOR_ALL_FAULTS {
+        let missing = may_happen.iter().filter(|fault| !happened.faults.contains_key(fault));
+        never.extend(missing.map(|fault| format!("a fault that {fault}")));
+    }
     if !never.is_empty() {
         eprintln!("torture: too little happened to prove anything: there was never {}", never.join(", never "));
         return Ok(ExitCode::FAILURE);
@@ -65,13 +87,4 @@ fn refuse_what_makes_no_sense(options: &Options) -> Result<()> {
         bail!("memory:// is the memory of one process: add --processes 1");
     }
     Ok(())
-}
-
-async fn server_and_url(options: &Options) -> Result<(Option<Server>, String)> {
-    if let Some(url) = &options.url {
-        return Ok((None, url.clone()));
-    }
-    let server = Server::try_start(options.server.flavor(), options.port.unwrap_or_else(free_port), &[]).await?;
-    let url = server.url();
-    Ok((Some(server), url))
 }

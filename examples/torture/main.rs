@@ -7,6 +7,7 @@
 //! cargo run --release --example torture -- --seconds 60                              # starts a redis-server itself
 //! cargo run --release --example torture -- --server valkey-9.1 --seconds 60          # or redis-8.2
 //! cargo run --release --example torture -- --url redis://127.0.0.1:6379 --seconds 600 --processes 3 --writers 2
+//! cargo run --release --features cluster,sentinel --example torture -- --topology cluster --faults   # or sentinel
 //! cargo run --release --example torture -- --url memory:// --processes 1
 //! cargo run --release --features __proof --example torture -- --without recheck      # has to find something
 //! ```
@@ -17,7 +18,11 @@
 mod cached;
 mod check;
 mod clock;
+#[path = "../../tests/server/clusters.rs"]
+#[allow(dead_code, reason = "the tool needs only a part of it")]
+mod clusters;
 mod conductor;
+mod faults;
 mod guards;
 #[path = "../../tests/server/harness.rs"]
 #[allow(dead_code, reason = "the tool starts and ends a server, and does nothing else with it")]
@@ -32,6 +37,9 @@ mod primary;
 mod progress;
 mod row;
 mod run;
+#[path = "../../tests/server/sentinels.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "the tool needs only a part of it")]
+mod sentinels;
 mod story;
 mod summary;
 mod unreadable;

@@ -241,7 +241,8 @@ impl Actor {
 
     /// What became of an update is unknown: the row stays locked until an invalidation was carried out.
     async fn invalidate_in_any_case(&self, cache: &Cache<Record>, key: u32) -> Result<()> {
-        const TRIES: u32 = 10;
+        /// Enough for a failover.
+        const TRIES: u32 = 100;
         for _ in 0..TRIES {
             if self.invalidate(cache, key, None).await {
                 return Ok(());

@@ -18,6 +18,13 @@ pub(crate) struct Options {
     /// The server to start for the run, when there is no --url
     #[arg(long, value_enum, default_value_t = ServerName::RedisServer)]
     pub(crate) server: ServerName,
+    /// What to start: one server, a cluster of three primaries with a replica each, or a master with two replicas and three
+    /// sentinels; the latter two need --features cluster,sentinel
+    #[arg(long, value_enum, default_value_t = Topology::Single, conflicts_with_all = ["url", "port"])]
+    pub(crate) topology: Topology,
+    /// Lets servers fail meanwhile: cuts connections, freezes and kills them, moves slots
+    #[arg(long, conflicts_with = "url")]
+    pub(crate) faults: bool,
     /// The port of that server; a free one if it is left out
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: Option<u16>,
@@ -58,6 +65,13 @@ pub(crate) enum Part {
     /// One of the processes of a run
     #[command(hide = true)]
     Worker { socket: PathBuf, process: u16 },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Topology {
+    Single,
+    Cluster,
+    Sentinel,
 }
 
 /// The servers that the tests run on.

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -17,21 +18,26 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Interval, interval_at, timeout};
 
+use crate::faults;
 use crate::history::Call;
 use crate::judge::{Judgement, Played, judge};
 use crate::link::Sender;
-use crate::options::Options;
+use crate::options::{Options, Topology};
 use crate::primary::{Asker, Primary};
 use crate::progress::Progress;
 use crate::summary::Summary;
 use crate::wire::{self, Counts, Job, Round, ToParent, ToWorker};
 
 const ROUND: Duration = Duration::from_secs(3);
+/// With faults: entries have to be there before a failover and after it.
+const ROUND_WITH_FAULTS: Duration = Duration::from_secs(8);
 /// How long workers may take to start, or to end a round: longer than all their own deadlines together.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Run {
     pub(crate) summary: Summary,
+    pub(crate) faults: Arc<faults::Shared>,
+    round: Duration,
     seconds: u64,
     keys: u32,
     only_round: Option<u64>,
@@ -99,6 +105,8 @@ impl Run {
         let first_tick = tokio::time::Instant::now() + progress.pace();
         let mut run = Self {
             summary: Summary::default(),
+            faults: Arc::default(),
+            round: if options.faults { ROUND_WITH_FAULTS } else { ROUND },
             seconds: options.seconds,
             keys: options.keys,
             only_round: options.round,
@@ -122,7 +130,7 @@ impl Run {
         let (began, limit) = (Instant::now(), Duration::from_secs(self.seconds));
         for number in self.only_round.unwrap_or(1).. {
             let left = limit.saturating_sub(began.elapsed());
-            let millis = u64::try_from(left.min(ROUND).as_millis()).unwrap_or(u64::MAX);
+            let millis = u64::try_from(left.min(self.round).as_millis()).unwrap_or(u64::MAX);
             if millis == 0 || self.summary.violations > 0 {
                 break;
             }
@@ -171,6 +179,7 @@ impl Run {
     /// Plays a round to its end, and sends it to be checked; leaves it as soon as the round before was wrong.
     async fn play(&mut self, round: Round) -> Result<Ended> {
         self.primary.open(round.number, self.keys);
+        self.faults.round.store(round.number, Ordering::Relaxed);
         for worker in &self.workers {
             worker.send(&ToWorker::Round(round));
         }
@@ -194,7 +203,8 @@ impl Run {
         if self.until_judged().await? == Ended::Interrupted {
             return Ok(Ended::Interrupted);
         }
-        let played = Played { round, logs: self.primary.close(round.number), calls: played };
+        let (logs, failovers) = (self.primary.close(round.number), self.faults.happened().failovers);
+        let played = Played { round, logs, calls: played, failovers };
         self.check = Some(tokio::task::spawn_blocking(move || judge(played)));
         Ok(Ended::Done)
     }
@@ -226,7 +236,10 @@ impl Run {
     }
 
     fn conclude(&mut self, judgement: &Judgement) {
-        let Judgement { round, reads, commits, worst_staleness, violations, stories } = judgement;
+        let Judgement { round, reads, commits, worst_staleness, violations, explained, last_explained, stories } =
+            judgement;
+        self.summary.explained += explained;
+        self.summary.last_explained = self.summary.last_explained.max(*last_explained);
         self.summary.rounds += 1;
         self.summary.reads_checked += reads;
         self.summary.commits += commits;
@@ -295,8 +308,12 @@ fn without_secrets(url: &str) -> String {
 fn again(options: &Options, seed: u64) -> String {
     let Options { processes, writers, readers, keys, seconds, .. } = options;
     let mut command = "cargo run --release".to_owned();
-    if options.without.is_some() || options.delays {
-        command.push_str(" --features __proof");
+    let has_hooks = options.without.is_some() || options.delays;
+    match (has_hooks, options.topology == Topology::Single) {
+        (false, true) => {}
+        (true, true) => command.push_str(" --features __proof"),
+        (false, false) => command.push_str(" --features cluster,sentinel"),
+        (true, false) => command.push_str(" --features cluster,sentinel,__proof"),
     }
     command.push_str(" --example torture --");
     let server = options.server.to_possible_value();
@@ -309,6 +326,12 @@ fn again(options: &Options, seed: u64) -> String {
         command,
         " --seconds {seconds} --processes {processes} --writers {writers} --readers {readers} --keys {keys} --seed {seed}"
     );
+    if let Some(topology) = options.topology.to_possible_value().filter(|_| options.topology != Topology::Single) {
+        let _ = write!(command, " --topology {}", topology.get_name());
+    }
+    if options.faults {
+        command.push_str(" --faults");
+    }
     if options.delays {
         command.push_str(" --delays");
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use crate::faults::Happened;
 use crate::history::{Call, Ended, Kind, Source};
 use crate::wire::Counts;
 
@@ -20,6 +21,10 @@ pub(crate) struct Summary {
     pub(crate) reads_checked: u64,
     pub(crate) violations: u64,
     pub(crate) worst_staleness: u64,
+    /// Too old, since a failover has lost a write; and how long after the promotion the last of them was.
+    pub(crate) explained: u64,
+    pub(crate) last_explained: u64,
+    pub(crate) faults: Option<Happened>,
 }
 
 impl Summary {
@@ -59,7 +64,7 @@ impl Summary {
     }
 
     /// What should have happened in a run of this length, and never did.
-    pub(crate) fn missing(&self, ran: Duration) -> Vec<&'static str> {
+    pub(crate) fn missing(&self, ran: Duration) -> Vec<String> {
         let updates = self.ended(&[Kind::UpdateField, Kind::UpdateFields, Kind::Modify], Ended::Done);
         let happened = [
             ("a hit", self.source(Source::Hit)),
@@ -70,9 +75,9 @@ impl Summary {
             ("a fenced fill", self.counts.fenced_fills),
             ("an update of a live record", updates),
         ];
-        let never = happened.into_iter().filter(|(_, times)| *times == 0).map(|(what, _)| what);
+        let never = happened.into_iter().filter(|(_, times)| *times == 0).map(|(what, _)| what.to_owned());
         match self.rounds {
-            0 => vec!["round that was checked"],
+            0 => vec!["round that was checked".to_owned()],
             _ if ran < LONG_ENOUGH => Vec::new(),
             _ => never.collect(),
         }
@@ -100,11 +105,27 @@ impl fmt::Display for Summary {
         writeln!(f, "\nloads                {loads}, {load_errors} failed, {fenced_fills} fenced")?;
         writeln!(f, "unreadable entries   {decode_errors}")?;
         writeln!(f, "commits              {} in {} rounds", self.commits, self.rounds)?;
-        writeln!(f, "worst staleness      {:.3} ms", Duration::from_nanos(self.worst_staleness).as_secs_f64() * 1e3)?;
+        writeln!(f, "worst staleness      {:.3} ms", millis(self.worst_staleness))?;
+        if let Some(Happened { faults, failovers }) = &self.faults {
+            let faults: Vec<_> = faults.iter().map(|(fault, times)| format!("{fault} {times} times")).collect();
+            writeln!(f, "faults               {}", faults.join(", "))?;
+            let longest = failovers.iter().map(|failover| failover.promoted - failover.killed).max().unwrap_or(0);
+            writeln!(f, "failovers            {}, the longest took {:.0} ms", failovers.len(), millis(longest))?;
+            writeln!(
+                f,
+                "lost by failovers    {} reads were too old, the last {:.0} ms after the promotion",
+                self.explained,
+                millis(self.last_explained)
+            )?;
+        }
         write!(f, "reads checked        {}\nviolations           {}", self.reads_checked, self.violations)?;
         if self.violations == 0 && decode_errors > 0 {
             write!(f, ", but an entry was unreadable, and nobody else writes here")?;
         }
         Ok(())
     }
+}
+
+fn millis(nanos: u64) -> f64 {
+    Duration::from_nanos(nanos).as_secs_f64() * 1e3
 }

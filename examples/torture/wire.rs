@@ -77,8 +77,8 @@ pub(crate) struct Job {
     pub(crate) writers: u16,
     pub(crate) without: Option<String>,
     pub(crate) delays: bool,
-    /// The socket of the server that was started for this run, and has to end with it.
-    pub(crate) own_server: Option<String>,
+    /// Where the servers are that were started for this run, and have to end with it.
+    pub(crate) own_servers: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]

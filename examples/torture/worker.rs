@@ -20,6 +20,9 @@ use crate::operations::{Actor, Stage};
 use crate::unreadable::Unreadable;
 use crate::wire::{Counts, Job, Round, ToParent};
 
+/// In milliseconds.
+pub(crate) const LONGEST_TTL: u64 = 200;
+pub(crate) const LONGEST_LOAD: u64 = 250;
 /// The number of no task: its random sequence decides the policies of a round.
 const NO_TASK: u16 = u16::MAX;
 
@@ -46,7 +49,7 @@ pub(crate) async fn run(socket: &Path, process: u16) -> Result<()> {
             });
         });
     }
-    if let Some(server) = &worker.job.own_server {
+    for server in &worker.job.own_servers {
         stop(server).await;
     }
     Ok(())
@@ -138,7 +141,7 @@ impl Worker {
 
     fn cache(&self, backend: &Backend, rng: &mut StdRng) -> Result<Cache<Record>> {
         let mut millis = |least, most| Duration::from_millis(rng.random_range(least..=most));
-        let (lock_ttl, ttl, not_found_ttl) = (millis(5, 50), millis(20, 200), millis(10, 100));
+        let (lock_ttl, ttl, not_found_ttl) = (millis(5, 50), millis(20, LONGEST_TTL), millis(10, 100));
         let update_ttl = if rng.random_bool(0.25) { UpdateTtl::Refresh } else { UpdateTtl::Keep };
         let cache = Cache::builder(backend.clone())
             .namespace(&*self.job.namespace)
@@ -146,7 +149,7 @@ impl Worker {
             .ttl(ttl)
             .not_found_ttl(not_found_ttl.min(ttl / 2))
             .update_ttl(update_ttl)
-            .load_timeout(Duration::from_millis(250))
+            .load_timeout(Duration::from_millis(LONGEST_LOAD))
             .wait_poll(Duration::from_millis(4))
             .wait_timeout(Duration::from_millis(100))
             .build();

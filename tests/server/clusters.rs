@@ -53,7 +53,7 @@ impl Cluster {
         }
         for server in &self.servers[1..] {
             let bus: String =
-                ask(server, "CONFIG GET cluster-port").await.split_whitespace().nth(1).unwrap().to_owned();
+                ask(server, "CONFIG GET cluster-port").await.split_whitespace().nth(1).expect("a value").to_owned();
             tell(&self.servers[0], &format!("CLUSTER MEET 127.0.0.1 {} {bus}", server.port())).await;
         }
         self.agree("all know each other", async |server| {
@@ -64,12 +64,20 @@ impl Cluster {
         for (index, server) in self.servers.iter().enumerate().skip(PRIMARIES) {
             tell(server, &format!("CLUSTER REPLICATE {}", self.ids[index - PRIMARIES])).await;
         }
+        self.well().await;
+    }
+
+    async fn well(&self) {
         self.agree("replicas follow, and all slots are served", async |server| {
             let replication = ask(server, "INFO replication").await;
             let follows = replication.contains("role:master") || replication.contains("master_link_status:up");
             let nodes = ask(server, "CLUSTER NODES").await;
             let replicas = nodes.lines().filter(|line| line.contains("slave")).count();
-            follows && replicas == PRIMARIES && ask(server, "CLUSTER INFO").await.contains("cluster_state:ok")
+            let all_are_up = !nodes.contains("fail");
+            follows
+                && replicas == PRIMARIES
+                && all_are_up
+                && ask(server, "CLUSTER INFO").await.contains("cluster_state:ok")
         })
         .await;
     }
@@ -115,7 +123,9 @@ impl Cluster {
     /// Begins to move the key's slot to another primary: from now on either may have its keys. Returns both.
     pub(crate) async fn open(&self, key: &str) -> (usize, usize) {
         let source = self.owner(key).await;
-        let target = (source + 1) % PRIMARIES;
+        // Of each pair one is a primary.
+        let next = (source + 1) % PRIMARIES;
+        let target = if self.is_primary(next).await { next } else { next + PRIMARIES };
         let slot = self.slot(key).await;
         tell(&self.servers[target], &format!("CLUSTER SETSLOT {slot} IMPORTING {}", self.ids[source])).await;
         tell(&self.servers[source], &format!("CLUSTER SETSLOT {slot} MIGRATING {}", self.ids[target])).await;
@@ -151,16 +161,26 @@ impl Cluster {
         self.close(key, way).await;
     }
 
-    /// Kills the primary that has the key, and waits until its replica has taken over.
-    pub(crate) async fn fail_over(&mut self, key: &str) {
+    async fn is_primary(&self, index: usize) -> bool {
+        ask(&self.servers[index], "INFO replication").await.contains("role:master")
+    }
+
+    /// Kills the primary that has the key, and waits until its replica has taken over. Returns who was killed.
+    pub(crate) async fn fail_over(&mut self, key: &str) -> usize {
         let owner = self.owner(key).await;
         self.servers[owner].kill().await;
         let begun = Instant::now();
-        let replica = &self.servers[(owner + PRIMARIES) % (2 * PRIMARIES)];
-        while !ask(replica, "INFO replication").await.contains("role:master") {
+        while !self.is_primary((owner + PRIMARIES) % (2 * PRIMARIES)).await {
             assert!(begun.elapsed() < AGREE_LIMIT, "no replica took over");
             sleep(POLL).await;
         }
+        owner
+    }
+
+    /// Starts a server again that was killed, and waits until it follows the one that has taken over.
+    pub(crate) async fn bring_back(&mut self, index: usize) {
+        self.servers[index].restart().await;
+        self.well().await;
     }
 }
 

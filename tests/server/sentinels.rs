@@ -9,7 +9,7 @@ use redis::{AsyncConnectionConfig, RedisResult, Value};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::harness::{Flavor, Server, free_port};
+use super::harness::{Flavor, Server, free_port};
 
 /// Longer than anything here takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -98,6 +98,33 @@ impl Group {
             }
             assert!(began.elapsed() < LIMIT, "nobody was promoted");
             sleep(POLL).await;
+        }
+    }
+
+    /// Has the sentinels give up a master only after so many milliseconds of silence.
+    pub(crate) async fn be_patient(&self, millis: u32) {
+        for sentinel in &self.sentinels {
+            let mut client = sentinel.client().await.unwrap();
+            let set = redis::cmd("SENTINEL").arg(&["SET", NAME, "down-after-milliseconds"]).arg(millis).to_owned();
+            set.exec_async(&mut client).await.unwrap();
+        }
+    }
+
+    /// The server that the sentinels name.
+    pub(crate) async fn master(&self) -> usize {
+        let mut sentinel = self.sentinels[0].client().await.unwrap();
+        let mut ask = redis::cmd("SENTINEL");
+        let (_host, port): (String, u16) =
+            ask.arg("GET-MASTER-ADDR-BY-NAME").arg(NAME).query_async(&mut sentinel).await.unwrap();
+        self.servers.iter().position(|server| server.port() == port).expect("it is one of the group")
+    }
+
+    /// Starts a server again that was killed, and waits until it follows the new master and the sentinels have taken notice.
+    pub(crate) async fn bring_back(&mut self, number: usize) {
+        self.servers[number].restart().await;
+        self.demotion_of(number).await;
+        for sentinel in &self.sentinels {
+            sentinel.knows_all().await;
         }
     }
 

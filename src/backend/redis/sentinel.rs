@@ -189,10 +189,10 @@ impl Master {
                 _ => None,
             };
             match (survey(sentinels, self.sentinels.name(), self.limit).await, known) {
-                (Ok(places), known) => tokio::select! {
-                    found = self.choose(&places, known.as_ref()) => break found,
+                (Ok(place), known) => tokio::select! {
+                    found = self.stay_or_go(&place, known.as_ref()) => break found,
                     // A master that is gone may take long to show it.
-                    () = self.others_are_named(sentinels, &places) => {}
+                    () = self.another_is_named(sentinels, &place) => {}
                 },
                 // Without sentinels there is no failover either: the master stays what it is, as long as it is one.
                 (Err(_), Some(known)) => break self.is_still_master(&known).await.map(|()| Looked::Same),
@@ -205,32 +205,25 @@ impl Master {
         })
     }
 
-    async fn others_are_named(&self, sentinels: &mut [Sentinel], places: &[Place]) {
+    async fn another_is_named(&self, sentinels: &mut [Sentinel], place: &Place) {
         loop {
             tokio::time::sleep(jittered(LONGEST_PAUSE)).await;
             let named = survey(sentinels, self.sentinels.name(), self.limit).await;
-            if named.is_ok_and(|named| named.first() != places.first()) {
+            if named.is_ok_and(|named| named != *place) {
                 return;
             }
         }
     }
 
-    /// Stays at, or goes to, the first of these places where a master is.
-    async fn choose(self: &Arc<Self>, places: &[Place], known: Option<&Known>) -> Result<Looked, NoMaster> {
-        let mut no_master = None;
-        for place in places {
-            if let Some(known) = known
-                && known.place == *place
-                && self.is_still_master(known).await.is_ok()
-            {
-                return Ok(Looked::Same);
-            }
-            match self.go_to(place).await {
-                Ok(()) => return Ok(Looked::Moved),
-                Err(error) => no_master = no_master.or(Some(error)),
-            }
+    /// Stays at this place, or goes there, if a master is there.
+    async fn stay_or_go(self: &Arc<Self>, place: &Place, known: Option<&Known>) -> Result<Looked, NoMaster> {
+        if let Some(known) = known
+            && known.place == *place
+            && self.is_still_master(known).await.is_ok()
+        {
+            return Ok(Looked::Same);
         }
-        Err(no_master.unwrap_or_else(|| NoMaster::unnamed(self.sentinels.name())))
+        self.go_to(place).await.map(|()| Looked::Moved)
     }
 
     async fn is_still_master(&self, known: &Known) -> Result<(), NoMaster> {

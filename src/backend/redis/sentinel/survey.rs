@@ -80,9 +80,10 @@ async fn master_of(connection: &mut MultiplexedConnection, name: &str) -> RedisR
     Ok(answer.map(|(host, port)| Place { host, port }))
 }
 
-/// Asks all sentinels at a time, each within `limit`: where the master is, the place that most of them name first. What
-/// more than half of them say is taken at once.
-pub(super) async fn survey(sentinels: &mut [Sentinel], name: &str, limit: Duration) -> Result<Vec<Place>, NoMaster> {
+/// Asks all sentinels at a time, each within `limit`: the place of the master that most of them name. What more than half
+/// of all say is taken at once. A place that fewer name is never taken: it may be that of an old master which has come
+/// back, named by a sentinel that doesn't know of the failover yet.
+pub(super) async fn survey(sentinels: &mut [Sentinel], name: &str, limit: Duration) -> Result<Place, NoMaster> {
     let all = sentinels.len();
     let mut asked: FuturesUnordered<_> =
         sentinels.iter_mut().map(|sentinel| sentinel.ask_within(name, limit)).collect();
@@ -101,9 +102,10 @@ pub(super) async fn survey(sentinels: &mut [Sentinel], name: &str, limit: Durati
         }
     }
     votes.sort_by_key(|(_, count)| Reverse(*count));
-    match no_master {
-        Some(no_master) if votes.is_empty() => Err(no_master),
-        _ => Ok(votes.into_iter().map(|(place, _)| place).collect()),
+    match votes.as_slice() {
+        [] => Err(no_master.unwrap_or_else(|| NoMaster::unnamed(name))),
+        [(_, first), (_, second), ..] if first == second => Err(NoMaster::disputed(name)),
+        [(place, _), ..] => Ok(place.clone()),
     }
 }
 
@@ -130,6 +132,10 @@ impl NoMaster {
             problem: format!("the sentinels know no master `{name}`"),
             advice: "write the name of the master into the URL as SENTINEL MASTERS shows it",
         }
+    }
+
+    fn disputed(name: &str) -> Self {
+        Self { problem: format!("the sentinels disagree about the master `{name}`"), advice: ADVICE_QUORUM }
     }
 
     pub(super) fn silent(place: &Place) -> Self {

@@ -1,0 +1,227 @@
+//! The servers of a run, and what happens to them while it goes on.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::time::sleep;
+
+use crate::clock;
+use crate::clusters::Cluster;
+use crate::harness::{Server, free_port};
+use crate::options::{Options, Topology};
+use crate::sentinels::Group;
+
+/// Between one fault and the next.
+const MOST_PEACE: Duration = Duration::from_millis(1500);
+/// Shorter than what makes a primary be given up.
+const FROZEN: Duration = Duration::from_millis(300);
+/// In milliseconds: how long a master may be silent.
+const PATIENCE_OF_SENTINELS: u32 = 2000;
+/// How long a slot is on its way.
+const MOST_OPEN: Duration = Duration::from_millis(500);
+
+/// The servers that were started for a run.
+pub(crate) enum Servers {
+    /// None: there is an --url.
+    Foreign,
+    One(Server),
+    Cluster(Cluster),
+    Sentinels(Group),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    /// All clients of a server are cut off.
+    CutOff,
+    /// A server stands still for a while.
+    Freeze,
+    /// A server forgets its scripts.
+    ForgetScripts,
+    /// The slot of a key that is in use moves to another server.
+    MoveSlot,
+    /// A primary is killed; a replica takes over, if there is one.
+    Kill,
+}
+
+/// A primary was killed, and a replica has taken over that may lack what was written last.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Failover {
+    pub(crate) killed: u64,
+    pub(crate) promoted: u64,
+}
+
+/// What has happened so far.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Happened {
+    pub(crate) failovers: Vec<Failover>,
+    pub(crate) faults: BTreeMap<Fault, u64>,
+}
+
+/// What the injector of faults and the run share.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    happened: Mutex<Happened>,
+    /// The round that is played, for its keys.
+    pub(crate) round: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn happened(&self) -> Happened {
+        self.happened.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, fault: Fault, failover: Option<Failover>) {
+        let mut happened = self.happened.lock().unwrap_or_else(PoisonError::into_inner);
+        *happened.faults.entry(fault).or_default() += 1;
+        happened.failovers.extend(failover);
+    }
+}
+
+impl Servers {
+    pub(crate) async fn start(options: &Options) -> Result<Self> {
+        let flavor = options.server.flavor();
+        if options.url.is_some() {
+            return Ok(Self::Foreign);
+        }
+        if options.topology != Topology::Single && !cfg!(all(feature = "cluster", feature = "sentinel")) {
+            bail!("--topology needs a build with the features: cargo run --release --features cluster,sentinel ..");
+        }
+        Ok(match options.topology {
+            Topology::Single => {
+                Self::One(Server::try_start(flavor, options.port.unwrap_or_else(free_port), &[]).await?)
+            }
+            Topology::Cluster => Self::Cluster(Cluster::start(flavor).await),
+            Topology::Sentinel => {
+                // A master that only stands still for a while, on a busy machine, is not to be given up.
+                let group = Group::start(flavor).await;
+                group.be_patient(PATIENCE_OF_SENTINELS).await;
+                Self::Sentinels(group)
+            }
+        })
+    }
+
+    pub(crate) fn url(&self) -> Option<String> {
+        match self {
+            Self::Foreign => None,
+            Self::One(server) => Some(server.url()),
+            Self::Cluster(cluster) => Some(cluster.url()),
+            Self::Sentinels(group) => Some(group.url()),
+        }
+    }
+
+    /// Where each of them can be told to end.
+    pub(crate) fn each_url(&self) -> Vec<String> {
+        match self {
+            Self::Foreign => Vec::new(),
+            Self::One(server) => vec![server.unix_url()],
+            Self::Cluster(cluster) => cluster.servers.iter().map(Server::unix_url).collect(),
+            Self::Sentinels(group) => {
+                let sentinels = group.sentinels.iter().map(|sentinel| format!("redis://127.0.0.1:{}", sentinel.port()));
+                group.servers.iter().map(Server::unix_url).chain(sentinels).collect()
+            }
+        }
+    }
+
+    fn each(&self) -> &[Server] {
+        match self {
+            Self::Foreign => &[],
+            Self::One(server) => std::slice::from_ref(server),
+            Self::Cluster(cluster) => &cluster.servers,
+            Self::Sentinels(group) => &group.servers,
+        }
+    }
+
+    /// What can happen to these servers.
+    pub(crate) fn faults(&self) -> &'static [Fault] {
+        const ANYWHERE: [Fault; 4] = [Fault::CutOff, Fault::Freeze, Fault::ForgetScripts, Fault::Kill];
+        const IN_A_CLUSTER: [Fault; 5] =
+            [Fault::CutOff, Fault::Freeze, Fault::ForgetScripts, Fault::MoveSlot, Fault::Kill];
+        match self {
+            Self::Foreign => &[],
+            Self::One(_) | Self::Sentinels(_) => &ANYWHERE,
+            Self::Cluster(_) => &IN_A_CLUSTER,
+        }
+    }
+
+    /// Does harm, one fault after the other, until it is dropped.
+    pub(crate) async fn torment(mut self, seed: u64, namespace: String, shared: Arc<Shared>) -> Result<()> {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let faults = self.faults();
+        loop {
+            sleep(MOST_PEACE.mul_f64(rng.random())).await;
+            let fault = faults[rng.random_range(0..faults.len())];
+            let hot = rng.random_range(0..5);
+            let key = format!("cache:{namespace}:row:{}.{hot}", shared.round.load(Ordering::Relaxed));
+            let failover = self.carry_out(fault, &key, &mut rng).await?;
+            shared.note(fault, failover);
+        }
+    }
+
+    async fn carry_out(&mut self, fault: Fault, key: &str, rng: &mut StdRng) -> Result<Option<Failover>> {
+        let any = rng.random_range(0..self.each().len());
+        match (fault, &mut *self) {
+            (Fault::CutOff, _) => {
+                let mut client = self.each()[any].client().await;
+                redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"]).exec_async(&mut client).await?;
+            }
+            (Fault::ForgetScripts, _) => {
+                let mut client = self.each()[any].client().await;
+                redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut client).await?;
+            }
+            (Fault::Freeze, _) => {
+                let server = &self.each()[any];
+                server.freeze();
+                sleep(FROZEN).await;
+                server.thaw();
+            }
+            (Fault::MoveSlot, Self::Cluster(cluster)) => {
+                let way = cluster.open(key).await;
+                sleep(MOST_OPEN.mul_f64(rng.random())).await;
+                cluster.close(key, way).await;
+            }
+            (Fault::Kill, Self::Cluster(cluster)) => {
+                let killed = clock::now();
+                let index = cluster.fail_over(key).await;
+                let failover = Failover { killed, promoted: clock::now() };
+                sleep(MOST_PEACE).await;
+                cluster.bring_back(index).await;
+                return Ok(Some(failover));
+            }
+            (Fault::Kill, Self::Sentinels(group)) => {
+                let master = group.master().await;
+                let killed = clock::now();
+                group.servers[master].kill().await;
+                group.promotion_besides(master).await;
+                let failover = Failover { killed, promoted: clock::now() };
+                sleep(MOST_PEACE).await;
+                group.bring_back(master).await;
+                return Ok(Some(failover));
+            }
+            (Fault::Kill, Self::One(server)) => {
+                server.kill().await;
+                sleep(FROZEN).await;
+                server.restart().await;
+            }
+            (Fault::MoveSlot | Fault::Kill, _) => {}
+        }
+        Ok(None)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CutOff => "cut off all clients",
+            Self::Freeze => "froze a server",
+            Self::ForgetScripts => "flushed a server's scripts",
+            Self::MoveSlot => "moved a slot in use",
+            Self::Kill => "killed a primary",
+        })
+    }
+}
