@@ -10,6 +10,7 @@ use crate::clusters::Cluster;
 use crate::fixture::{Primary, Product, connect, get, loaf, lookup, products};
 use crate::harness::{Flavor, Server};
 use crate::least_access::Access;
+use crate::stampede::stampede_of_processes;
 
 const KEY: &str = "cache:billing:product:p-001";
 
@@ -94,6 +95,14 @@ async fn the_races_end_as_they_should_while_slots_move_and_after_a_failover() {
         cluster.while_moving(KEY, cluster.run_tests(&RACES)).await;
         cluster.fail_over(KEY).await;
         cluster.run_tests(&RACES).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_readers_in_each_of_four_processes_share_one_load() {
+    for flavor in Flavor::OF_CLUSTERS {
+        let (cluster, meeting_place) = (Cluster::start(flavor).await, Server::start(flavor).await);
+        stampede_of_processes(&cluster.url(), &meeting_place).await;
     }
 }
 
