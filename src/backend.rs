@@ -34,7 +34,7 @@ use self::redis::Redis;
 #[cfg(feature = "__proof")]
 pub use self::rig::{Moment, Point, Rig, Step};
 pub(crate) use self::steps::{
-    Acquired, Cursor, Decide, Decision, Filled, Look, Position, StepError, Steps, Swept, Token,
+    ALL, Acquired, Cursor, Decide, Decision, Filled, Look, Position, Selection, StepError, Steps, Swept, Token,
 };
 use crate::entry::{Entry, Found};
 use crate::error::{Cause, Error};
@@ -50,8 +50,8 @@ use crate::record::StoredField;
 /// | `memory://` | in this process: for tests, examples and single processes. Each `connect` makes a store of its own |
 /// | `redis://[user][:password@]host[:port][/db]` | on one Redis (7.0 or later) or Valkey (7.2 or later) server |
 /// | `rediss://[user][:password@]host[:port][/db]` | the same, over TLS, with the feature `tls` |
-/// | `redis+cluster://[user][:password@]host[:port],host[:port]..` | on the cluster that these servers belong to, with the feature `cluster`; `rediss+cluster://` over TLS |
 /// | `unix:///path/to/redis.sock[?db=1&user=..&pass=..]` | the same, over a Unix socket |
+/// | `redis+cluster://[user][:password@]host[:port],host[:port]..` | on the cluster that these servers belong to, with the feature `cluster`; `rediss+cluster://` over TLS |
 /// | `redis+sentinel://[user][:password@]host[:port],host[:port]/name[/db][?sentinel_user=..&sentinel_password=..]` | on the master of this name by the sentinels at these hosts, port 26379 without one; a failover is followed. User, password and database are the master's. With the feature `sentinel` |
 /// | `rediss+sentinel://..` | the same, over TLS to the sentinels and to the master, with the feature `tls` too |
 ///
@@ -85,6 +85,9 @@ struct Shared {
     #[cfg(feature = "__proof")]
     rig: Option<Rig>,
 }
+
+/// How long one step of a sweep may take, as a multiple of `operation_timeout`.
+const TRIPS_OF_SWEEP: u32 = 8;
 
 /// The settings that all stores have.
 #[derive(Debug, Clone, Copy)]
@@ -201,12 +204,12 @@ impl Backend {
         step!(self, call, "connect", "to the cache", store => store.ping(key))
     }
 
-    pub(crate) async fn read(&self, key: &Key) -> Result<Option<Entry>, Error> {
-        step!(self, self.read_call(key), "read", key, store => store.read(key))
+    pub(crate) async fn read(&self, key: &Key, selection: &Selection) -> Result<Option<Entry>, Error> {
+        step!(self, self.read_call(key), "read", key, store => store.read(key, selection))
     }
 
-    pub(crate) async fn read_with_ttl(&self, key: &Key) -> Result<Option<Found>, Error> {
-        step!(self, self.read_call(key), "read", key, store => store.read_with_ttl(key))
+    pub(crate) async fn read_with_ttl(&self, key: &Key, selection: &Selection) -> Result<Option<Found>, Error> {
+        step!(self, self.read_call(key), "read", key, store => store.read_with_ttl(key, selection))
     }
 
     pub(crate) async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, Error> {
@@ -235,8 +238,8 @@ impl Backend {
         step!(self, self.read_call(key), "postpone the load of", key, store => store.postpone(key, token, pause))
     }
 
-    /// Removes an entry and its lease. Until that is done the key is [pending](Self::is_pending), from this call on: also
-    /// when the future is dropped before it was polled.
+    /// Removes an entry and its lease. Unless it ends well the key is [pending](Self::is_pending): also when the future is
+    /// dropped before it was polled.
     pub(crate) fn invalidate(&self, key: Key) -> impl Future<Output = Result<bool, Error>> + '_ {
         let write = Write::new(self, key);
         async move {
@@ -253,11 +256,12 @@ impl Backend {
     /// Removes all entries with this prefix, and revokes the loads that are under way.
     async fn sweep(&self, prefix: &str) -> Result<(), Error> {
         // First the leases: else a load that is under way could fill behind the sweep's back.
+        // The last one asks all servers.
+        let call = Call { limit: self.operation_timeout() * TRIPS_OF_SWEEP, one_trip: false, ..self.write_call(None) };
         for swept in [Swept::Leases, Swept::Entries] {
             let mut cursor = None;
             loop {
-                let next =
-                    step!(self, self.write_call(None), "sweep", prefix, store => store.sweep(prefix, swept, cursor));
+                let next = step!(self, call, "sweep", prefix, store => store.sweep(prefix, swept, cursor));
                 cursor = next?;
                 if cursor.is_none() {
                     break;
@@ -297,8 +301,7 @@ impl Backend {
 
     fn measure_connections(&self) {
         if let Store::Redis(redis) = &self.shared.store {
-            let (in_use, idle) = redis.update_connections();
-            self.shared.meter.update_connections(in_use, idle);
+            self.shared.meter.update_connections(|| redis.update_connections());
         }
     }
 

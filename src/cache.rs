@@ -21,7 +21,7 @@ pub use self::lookup::{Lookup, Outcome};
 pub use self::pending::Pending;
 pub(crate) use self::policy::Policy;
 pub use self::policy::{CacheBuilder, OnOutage, UpdateTtl};
-use crate::backend::Backend;
+use crate::backend::{Backend, Selection};
 use crate::cacheable::{Cacheable, Change, Field};
 use crate::entry::Reading;
 use crate::error::{BoxError, Error};
@@ -88,6 +88,8 @@ pub(crate) struct Core<T: Cacheable> {
     pub(crate) stats: Counters,
     pub(crate) meter: CacheMeter,
     keys: KeySpace,
+    /// The fields that `T` is made of.
+    pub(crate) selection: Selection,
     /// Flights through the cache, and around it.
     flights: Flights<T>,
     bypasses: Flights<T>,
@@ -111,6 +113,7 @@ impl<T: Cacheable> Cache<T> {
         let core = Core {
             backend,
             keys,
+            selection: Selection::of(&T::SCHEMA),
             flights: Flights::new(),
             bypasses: Flights::new(),
             refreshes: Refreshes::default(),
@@ -160,7 +163,7 @@ impl<T: Cacheable> Cache<T> {
     ///
     /// The future owns what it needs, but for a borrowed id: `tokio::spawn(products.get("p-001", loader))` works.
     ///
-    /// Redis: `HGETALL` on a hit, one round trip. On a miss `SET NX GET PX`, `PTTL`, `HGETALL`, `PTTL` in one more, and a
+    /// Redis: `HMGET` or `HGETALL` on a hit, one round trip. On a miss `SET NX GET PX`, `PTTL`, `HGETALL`, `PTTL` in one more, and a
     /// script for the fill. Where another process has [`stale_if_error`](CacheBuilder::stale_if_error) and this one hasn't,
     /// a hit on its entries takes one round trip more.
     ///

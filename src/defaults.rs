@@ -69,7 +69,7 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Limit of connecting to a backend.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Connections that a Redis backend keeps for updates, at most.
+/// Connections that a Redis backend keeps to each server for updates, at most.
 pub const UPDATE_CONNECTIONS: usize = 8;
 
 /// Entries that a `memory://` backend keeps, at most.

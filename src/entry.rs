@@ -4,22 +4,21 @@
 //! unreadable, and so a miss: later releases may add to it.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cacheable::Cacheable;
 use crate::codec::FieldError;
 use crate::error::BoxError;
-use crate::record::{Changes, RecordReader, RecordWriter, StoredField};
+use crate::record::{Changes, Hash, RecordReader, RecordWriter, StoredField};
 
-const META: &[u8] = b"~meta";
+/// The name of the library's own field.
+pub(crate) const META: &[u8] = b"~meta";
 const ABSENT: &[u8] = b"absent";
 
 /// What a backend found at a data key.
 #[derive(Debug, Clone)]
 pub(crate) enum Entry {
-    /// A hash. Shared, so that the embedded backend hands it out without a copy.
-    Hash(Arc<Vec<StoredField>>),
+    Hash(Hash),
     /// A value of another Redis type, put there by somebody else.
     WrongType,
 }
@@ -45,7 +44,7 @@ impl Entry {
     /// What is noted beside the fields; nothing where that isn't understood.
     pub(crate) fn meta(&self) -> Meta {
         match self {
-            Self::Hash(fields) => meta_text(fields).and_then(Meta::parse).unwrap_or_default(),
+            Self::Hash(hash) => meta_text(hash).and_then(Meta::parse).unwrap_or_default(),
             Self::WrongType => Meta::default(),
         }
     }
@@ -53,21 +52,18 @@ impl Entry {
 
 impl Found {
     pub(crate) fn read<T: Cacheable>(self) -> Reading<T> {
-        let Entry::Hash(fields) = self.entry else {
+        let Entry::Hash(mut hash) = self.entry else {
             return Reading::Unreadable("it is not a hash".into());
         };
-        let meta = match meta_text(&fields) {
+        let meta = match meta_text(&hash) {
             None => Some(Meta::default()),
-            Some(ABSENT) if fields.len() == 1 => return Reading::NotFound,
+            Some(ABSENT) if has_no_field(&hash) => return Reading::NotFound,
             Some(text) => Meta::parse(text),
         };
         let Some(meta) = meta else {
             return Reading::Unreadable("its `~meta` is of another release".into());
         };
-        let record = match Arc::try_unwrap(fields) {
-            Ok(fields) => T::decode(&mut RecordReader::owned(fields)),
-            Err(shared) => T::decode(&mut RecordReader::borrowed(&shared)),
-        };
+        let record = T::decode(&mut RecordReader::new(&mut hash, T::SCHEMA.fields));
         match (record, meta.age(self.left)) {
             (Ok(record), None) => Reading::Record(record),
             (Ok(record), Some(age)) => Reading::Stale(record, age),
@@ -125,8 +121,21 @@ impl Meta {
     }
 }
 
-fn meta_text(fields: &[StoredField]) -> Option<&[u8]> {
-    fields.iter().find(|(name, _)| **name == *META).map(|(_, text)| text.as_slice())
+fn meta_text(hash: &Hash) -> Option<&[u8]> {
+    match hash {
+        Hash::Selected { meta, .. } => meta.as_deref(),
+        Hash::Sliced(fields) => fields.iter().find(|(name, _)| **name == *META).map(|(_, text)| &**text),
+        hash => hash.fields()?.iter().find(|(name, _)| **name == *META).map(|(_, text)| text.as_slice()),
+    }
+}
+
+/// Whether there is nothing beside `~meta`.
+fn has_no_field(hash: &Hash) -> bool {
+    match hash {
+        Hash::Selected { values, .. } => values.iter().all(Option::is_none),
+        Hash::Sliced(fields) => fields.len() == 1,
+        hash => hash.fields().is_some_and(|fields| fields.len() == 1),
+    }
 }
 
 /// The entry that notes that the primary has no such record.

@@ -58,7 +58,7 @@ impl<T: Cacheable> ReadThrough<T> {
                 }
             };
             let serves_stale = acquired.postponed && policy.stale_if_error.is_some();
-            let found = match acquired.found.map(Found::read::<T>) {
+            let found = match acquired.found.map(|found| self.reading(found)) {
                 Some(Reading::Stale(..)) if !serves_stale => None,
                 found => found.and_then(|reading| served(reading, origin)),
             };
@@ -95,6 +95,11 @@ impl<T: Cacheable> ReadThrough<T> {
             let pause = poll.next().min(acquired.busy_for.unwrap_or(Duration::MAX)).max(Poll::SHORTEST);
             tokio::time::sleep_until(deadline.min(now + pause)).await;
         }
+    }
+
+    fn reading(&self, found: Found) -> Reading<T> {
+        // Otherwise those who looked first have told of what is unreadable.
+        if self.core.selection.overlooks(&found.entry) { self.core.read(&self.key, found) } else { found.read() }
     }
 
     /// Loads around a cache that can't be used, when it is this load's turn.
@@ -204,7 +209,7 @@ async fn after_failure<T: Cacheable>(core: &Core<T>, key: &Key, failed: Landing<
         return failed;
     }
     let looked = Stamp::of_step();
-    let found = match core.backend.read_with_ttl(key).await {
+    let found = match core.backend.read_with_ttl(key, &core.selection).await {
         Ok(found) => found.and_then(|found| served(found.read(), Origin::OtherLoad)),
         Err(_told_by_the_backend) => None,
     };

@@ -187,7 +187,8 @@ impl BackendMeter {
         count(if answered { &self.refused } else { &self.unanswered });
     }
 
-    pub(crate) fn update_connections(&self, in_use: usize, idle: usize) {
+    pub(crate) fn update_connections(&self, in_use_and_idle: impl FnOnce() -> (usize, usize)) {
+        let (in_use, idle) = in_use_and_idle();
         let mut shown = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *shown, (in_use, idle));
         add(&self.connections_in_use, difference(in_use, before.0));
@@ -197,7 +198,7 @@ impl BackendMeter {
 
 impl Drop for BackendMeter {
     fn drop(&mut self) {
-        self.update_connections(0, 0);
+        self.update_connections(|| (0, 0));
     }
 }
 

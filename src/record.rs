@@ -3,11 +3,40 @@
 //! Knows nothing of keys, backends and the library's own `~meta` field.
 
 use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::codec::{Codec, FieldError};
 
 /// One field of a stored hash: its name and its value.
 pub(crate) type StoredField = (Cow<'static, [u8]>, Vec<u8>);
+
+/// What was found of a stored hash.
+#[derive(Debug, Clone)]
+pub(crate) enum Hash {
+    Owned(Vec<StoredField>),
+    /// The embedded backend hands it out without a copy.
+    Shared(Arc<Vec<StoredField>>),
+    /// The same, as slices of what was received.
+    Sliced(Vec<(Bytes, Bytes)>),
+    /// Without names: the values of those that were asked for, in that order, and the library's own field.
+    Selected {
+        values: Vec<Option<Bytes>>,
+        meta: Option<Bytes>,
+    },
+}
+
+impl Hash {
+    /// The fields, if they are there to stay.
+    pub(crate) fn fields(&self) -> Option<&[StoredField]> {
+        match self {
+            Self::Owned(fields) => Some(fields),
+            Self::Shared(fields) => Some(fields),
+            Self::Sliced(_) | Self::Selected { .. } => None,
+        }
+    }
+}
 
 /// New values of fields by name; `None` for one that is not to be in the hash.
 pub(crate) type Changes = Vec<(&'static str, Option<Vec<u8>>)>;
@@ -52,15 +81,20 @@ pub struct RecordReader<'a> {
 enum Fields<'a> {
     Owned(Vec<StoredField>),
     Borrowed(&'a [StoredField]),
+    Sliced(&'a [(Bytes, Bytes)]),
+    Selected { names: &'a [&'static str], values: &'a [Option<Bytes>] },
 }
 
 impl<'a> RecordReader<'a> {
-    pub(crate) fn owned(fields: Vec<StoredField>) -> Self {
-        Self { fields: Fields::Owned(fields), next: 0 }
-    }
-
-    pub(crate) fn borrowed(fields: &'a [StoredField]) -> Self {
-        Self { fields: Fields::Borrowed(fields), next: 0 }
+    /// `selected` are the names that the hash was asked for, if it wasn't asked for all.
+    pub(crate) fn new(hash: &'a mut Hash, selected: &'a [&'static str]) -> Self {
+        let fields = match hash {
+            Hash::Owned(fields) => Fields::Owned(std::mem::take(fields)),
+            Hash::Shared(fields) => Fields::Borrowed(fields),
+            Hash::Sliced(fields) => Fields::Sliced(fields),
+            Hash::Selected { values, .. } => Fields::Selected { names: selected, values },
+        };
+        Self { fields, next: 0 }
     }
 
     /// Reads a field that must be there, unless its type has a value for an absent one.
@@ -93,16 +127,24 @@ impl<'a> RecordReader<'a> {
     }
 
     fn take(&mut self, field: &str) -> Option<Cow<'a, [u8]>> {
-        let stored = match &self.fields {
-            Fields::Owned(fields) => fields.as_slice(),
-            Fields::Borrowed(fields) => fields,
+        let found = match &self.fields {
+            Fields::Owned(fields) => find(fields, self.next, |(name, _)| **name == *field.as_bytes()),
+            Fields::Borrowed(fields) => find(fields, self.next, |(name, _)| **name == *field.as_bytes()),
+            Fields::Sliced(fields) => find(fields, self.next, |(name, _)| **name == *field.as_bytes()),
+            Fields::Selected { names, .. } => find(names, self.next, |name| *name == field),
         };
-        let is_it = |at: &usize| *stored[*at].0 == *field.as_bytes();
-        let at = (self.next..stored.len()).chain(0..self.next).find(is_it)?;
+        let at = found?;
         self.next = at + 1;
-        Some(match &mut self.fields {
-            Fields::Owned(fields) => Cow::Owned(std::mem::take(&mut fields[at].1)),
-            Fields::Borrowed(fields) => Cow::Borrowed(&fields[at].1),
-        })
+        match &mut self.fields {
+            Fields::Owned(fields) => Some(Cow::Owned(std::mem::take(&mut fields[at].1))),
+            Fields::Borrowed(fields) => Some(Cow::Borrowed(&fields[at].1)),
+            Fields::Sliced(fields) => Some(Cow::Borrowed(&fields[at].1)),
+            Fields::Selected { values, .. } => Some(Cow::Borrowed(values.get(at)?.as_ref()?)),
+        }
     }
+}
+
+/// The place of the one that `is_it`, looked for from `from` on, and then from the beginning.
+fn find<I>(items: &[I], from: usize, mut is_it: impl FnMut(&I) -> bool) -> Option<usize> {
+    (from..items.len()).chain(0..from).find(|at| is_it(&items[*at]))
 }

@@ -31,7 +31,7 @@ pub(super) struct Breaker {
     /// When a ping may be sent on behalf of a step that was given up, in nanoseconds since `start`.
     ask_due: AtomicU64,
     start: Instant,
-    last_error: Mutex<Option<Error>>,
+    last_cause: Mutex<Option<Cause>>,
     meter: BreakerMeter,
 }
 
@@ -57,7 +57,7 @@ impl Breaker {
             probe_due: AtomicU64::new(CLOSED),
             ask_due: AtomicU64::new(0),
             start: Instant::now(),
-            last_error: Mutex::new(None),
+            last_cause: Mutex::new(None),
             meter,
         }
     }
@@ -85,6 +85,12 @@ impl Breaker {
         now >= due && self.ask_due.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
+    /// Closes it for good: nobody will ask its server again.
+    #[cfg(feature = "cluster")]
+    pub(super) fn close(&self) {
+        self.answered();
+    }
+
     /// Notes an answer; returns whether it has closed the breaker.
     pub(super) fn answered(&self) -> bool {
         // Both, since a step without an answer notes it in two steps.
@@ -101,7 +107,7 @@ impl Breaker {
 
     /// Notes a step without an answer; returns whether it has opened the breaker.
     pub(super) fn not_answered(&self, error: &Error) -> bool {
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+        *self.last_cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause_for_others(error));
         let unanswered = self.unanswered.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let opened = unanswered >= self.threshold && self.probe_due.swap(self.next_probe(), Ordering::AcqRel) == CLOSED;
         if opened {
@@ -112,12 +118,8 @@ impl Breaker {
 
     /// Why steps are refused.
     pub(super) fn cause(&self) -> Cause {
-        let last_error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*last_error {
-            Some(Error::Backend { source, .. }) => source.clone(),
-            Some(error) => Cause::new(error.clone()),
-            None => Cause::new("it did not answer"),
-        }
+        let last_cause = self.last_cause.lock().unwrap_or_else(PoisonError::into_inner);
+        last_cause.clone().unwrap_or_else(|| Cause::new("it did not answer"))
     }
 
     fn now(&self) -> u64 {
@@ -136,6 +138,15 @@ impl Drop for Breaker {
         if *self.probe_due.get_mut() != CLOSED {
             self.meter.closed();
         }
+    }
+}
+
+/// What a step's error says to steps of other keys: nothing about its own.
+fn cause_for_others(error: &Error) -> Cause {
+    match error {
+        Error::Backend { source, .. } => source.clone(),
+        Error::Timeout { limit, .. } => Cause::new(format!("a step did not end within {limit:?}")),
+        _ => Cause::new("it did not answer"),
     }
 }
 

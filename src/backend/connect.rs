@@ -70,7 +70,8 @@ impl BackendBuilder {
         self
     }
 
-    /// The most connections that updates may open beside the shared one; each update in flight needs one of its own.
+    /// The most connections to each server that updates may open beside those of the other steps; each update in flight needs
+    /// one of its own.
     /// Redis only. Default: [`defaults::UPDATE_CONNECTIONS`](crate::defaults::UPDATE_CONNECTIONS).
     pub fn update_connections(mut self, update_connections: usize) -> Self {
         self.update_connections = update_connections;

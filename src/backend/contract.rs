@@ -8,12 +8,12 @@ use std::time::Duration;
 use self::clusters::Cluster;
 use self::harness::{Flavor, Server};
 use self::least_access::Access;
-use super::{Backend, Decision, Filled, Token};
+use super::{ALL, Backend, Decision, Filled, Selection, Token};
 use crate::cacheable::Schema;
 use crate::entry::{Entry, Found};
 use crate::error::Error;
 use crate::key::{Key, KeySpace};
-use crate::record::StoredField;
+use crate::record::{Hash, StoredField};
 
 #[path = "../../tests/server/clusters.rs"]
 #[allow(dead_code, reason = "this suite needs only a part of it")]
@@ -65,7 +65,7 @@ fn fields(pairs: &[(&'static str, &str)]) -> Vec<StoredField> {
 
 /// The stored hash in the order of its names.
 async fn stored(backend: &Backend, key: &Key) -> Option<Vec<StoredField>> {
-    backend.read(key).await.unwrap().map(sorted)
+    backend.read(key, &ALL).await.unwrap().map(sorted)
 }
 
 fn hash(found: Found) -> Vec<StoredField> {
@@ -73,8 +73,13 @@ fn hash(found: Found) -> Vec<StoredField> {
 }
 
 fn sorted(entry: Entry) -> Vec<StoredField> {
-    let Entry::Hash(fields) = entry else { panic!("not a hash") };
-    let mut fields = Arc::unwrap_or_clone(fields);
+    let mut fields: Vec<StoredField> = match entry {
+        Entry::Hash(Hash::Sliced(fields)) => {
+            fields.into_iter().map(|(name, value)| (name.to_vec().into(), value.to_vec())).collect()
+        }
+        Entry::Hash(hash) => hash.fields().expect("they were read with their names").to_vec(),
+        Entry::WrongType => panic!("not a hash"),
+    };
     fields.sort();
     fields
 }
@@ -164,7 +169,7 @@ async fn fills_with_nothing_and_uses_up_the_lease() {
 #[tokio::test]
 async fn tells_how_long_an_entry_will_be_there_in_every_look_at_it() {
     on_every_backend(async |backend, key| {
-        assert!(backend.read_with_ttl(&key).await.unwrap().is_none());
+        assert!(backend.read_with_ttl(&key, &ALL).await.unwrap().is_none());
         fill(&backend, &key, &[("v", "1")]).await;
         let mut shown = Vec::new();
         let mut decide = |found| {
@@ -176,7 +181,7 @@ async fn tells_how_long_an_entry_will_be_there_in_every_look_at_it() {
             shown.push(left(backend.acquire(&key, &Token::new(), LEASE).await.unwrap().found));
         }
         shown.push(left(backend.look(&key).await.unwrap().found));
-        let read = backend.read_with_ttl(&key).await.unwrap();
+        let read = backend.read_with_ttl(&key, &ALL).await.unwrap();
         shown.push(left(read.clone()));
         assert_eq!(read.map(hash), Some(fields(&[("v", "1")])));
         assert!(shown[0] <= TTL && shown.is_sorted_by(|one, next| one >= next), "{shown:?}");
@@ -366,11 +371,47 @@ async fn revokes_the_lease_with_every_update() {
 }
 
 #[tokio::test]
+async fn reads_at_least_what_is_selected() {
+    on_every_backend(async |backend, key| {
+        let selection = Selection::of(&Schema::new("thing").fields(&["b", "none", "a"]));
+        let read = async || {
+            let entry = backend.read(&key, &selection).await.unwrap();
+            let found = backend.read_with_ttl(&key, &selection).await.unwrap();
+            assert_eq!(entry.is_some(), found.is_some());
+            assert!(found.is_none_or(|found| found.left.is_some_and(|left| left <= TTL)));
+            entry
+        };
+        let seen = |entry: Option<Entry>| match entry.unwrap() {
+            Entry::Hash(Hash::Selected { values, meta }) => {
+                let [b, none, a] = values.try_into().unwrap();
+                assert_eq!(none, None);
+                [a, b, meta].map(|value| value.map(|value| value.to_vec()))
+            }
+            entry => {
+                let fields = sorted(entry);
+                ["a", "b", "~meta"].map(|wanted| {
+                    let field = fields.iter().find(|(name, _)| **name == *wanted.as_bytes());
+                    field.map(|(_, value)| value.clone())
+                })
+            }
+        };
+        assert!(read().await.is_none());
+        fill(&backend, &key, &[("a", "1"), ("more", "2"), ("b", ""), ("~meta", "stale=1")]).await;
+        assert_eq!(seen(read().await), [Some(b"1".to_vec()), Some(Vec::new()), Some(b"stale=1".to_vec())]);
+        fill(&backend, &key, &[("~meta", "absent")]).await;
+        assert_eq!(seen(read().await), [None, None, Some(b"absent".to_vec())]);
+        fill(&backend, &key, &[("more", "2")]).await;
+        assert!(read().await.is_none_or(|entry| selection.overlooks(&entry)));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn writes_nothing_when_the_decision_is_refused() {
     on_every_backend(async |backend, key| {
         fill(&backend, &key, &[("v", "1")]).await;
-        let mut refuse = |_| Err(Error::config("no"));
-        assert!(matches!(backend.update(&key, LEASE, &mut refuse).await, Err(Error::Config { .. })));
+        let mut refuse = |_| Err(Error::invalid_id("p-001", "no"));
+        assert!(matches!(backend.update(&key, LEASE, &mut refuse).await, Err(Error::InvalidId { .. })));
         assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "1")])));
     })
     .await;
@@ -455,7 +496,7 @@ async fn replaces_an_entry_of_another_type() {
         let server = start(flavor).await;
         let (backend, key, mut client) = (connect(&server.url()).await, key("bad-entry"), server.client().await);
         redis::cmd("RPUSH").arg(key.as_str()).arg("a list").exec_async(&mut client).await.unwrap();
-        assert!(matches!(backend.read(&key).await.unwrap(), Some(Entry::WrongType)));
+        assert!(matches!(backend.read(&key, &ALL).await.unwrap(), Some(Entry::WrongType)));
         assert!(matches!(backend.look(&key).await.unwrap().found, Some(Found { entry: Entry::WrongType, .. })));
         let token = Token::new();
         let acquired = backend.acquire(&key, &token, LEASE).await.unwrap();

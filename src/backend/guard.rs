@@ -67,6 +67,10 @@ impl Backend {
         let (error, answered) = match ended {
             Ok(Ok(reply)) => {
                 self.answered(breaker);
+                if of_server.is_some() {
+                    // It may have been opened while nobody knew which server has the key.
+                    self.answered(&self.shared.breaker);
+                }
                 return Ok(reply);
             }
             Ok(Err(StepError::Refused(error))) => {

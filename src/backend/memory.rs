@@ -13,10 +13,10 @@ use std::time::Duration;
 use lru::LruCache;
 use tokio::time::Instant;
 
-use super::{Acquired, Cursor, Decide, Decision, Filled, Look, StepError, Steps, Swept, Token};
+use super::{Acquired, Cursor, Decide, Decision, Filled, Look, Selection, StepError, Steps, Swept, Token};
 use crate::entry::{self, Entry, Found};
 use crate::key::Key;
-use crate::record::StoredField;
+use crate::record::{Hash, StoredField};
 
 /// With fewer entries than this in a shard, the bound on all entries would be too uneven over the keys.
 const ENTRIES_PER_SHARD: usize = 1024;
@@ -43,7 +43,7 @@ struct Stored {
 
 impl Stored {
     fn found(&self) -> Found {
-        Found { entry: Entry::Hash(self.fields.clone()), left: Some(self.expires - Instant::now()) }
+        Found { entry: Entry::Hash(Hash::Shared(self.fields.clone())), left: Some(self.expires - Instant::now()) }
     }
 }
 
@@ -149,11 +149,11 @@ impl Steps for Memory {
         Ok(())
     }
 
-    async fn read(&self, key: &Key) -> Result<Option<Entry>, StepError> {
-        Ok(self.shard(key).hash(key).map(Entry::Hash))
+    async fn read(&self, key: &Key, _selection: &Selection) -> Result<Option<Entry>, StepError> {
+        Ok(self.shard(key).hash(key).map(|fields| Entry::Hash(Hash::Shared(fields))))
     }
 
-    async fn read_with_ttl(&self, key: &Key) -> Result<Option<Found>, StepError> {
+    async fn read_with_ttl(&self, key: &Key, _selection: &Selection) -> Result<Option<Found>, StepError> {
         Ok(self.shard(key).found(key))
     }
 

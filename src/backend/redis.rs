@@ -6,7 +6,11 @@
 #[cfg(feature = "cluster")]
 mod cluster;
 mod connect;
+mod errors;
+mod in_place;
 mod node;
+mod reads;
+mod replies;
 mod script;
 #[cfg_attr(not(feature = "sentinel"), path = "redis/without_sentinel.rs")]
 mod sentinel;
@@ -19,20 +23,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
+use resp_rs::resp2::Frame;
 use tokio::time::Instant;
 
 #[cfg(feature = "cluster")]
 use self::cluster::Cluster;
 pub(super) use self::connect::Address;
+use self::connect::Generation;
+use self::errors::{is_elsewhere, is_on_the_move, is_wrong_type, unexpected_reply};
 pub(super) use self::node::Limits;
 use self::node::Node;
+use self::replies::{entry, found, look, read_hash, remaining, replies};
 use self::script::{ABANDON, CLEAR_LEASE, FILL, INVALIDATE, POSTPONE, RENEW, Script};
 pub(super) use self::sentinel::Sentinels;
 use self::servers::Servers;
 pub(super) use self::tls::Tls;
 use self::update::Updates;
 use super::breaker::Breaker;
-use super::{Acquired, Cursor, Decide, Filled, Look, Position, StepError, Steps, Swept, Token};
+use super::{ALL, Acquired, Cursor, Decide, Filled, Look, Position, Selection, StepError, Steps, Swept, Token};
 use crate::entry::{Entry, Found};
 use crate::key::Key;
 use crate::record::StoredField;
@@ -51,7 +59,7 @@ pub(super) struct Redis {
 impl Redis {
     /// Prepares the connections to one server; none is made yet.
     pub(super) fn new(address: Address, limits: Limits) -> Result<Self, String> {
-        Ok(Self::on(Servers::One(Arc::new(Node::new(address, limits)?)), limits))
+        Ok(Self::on(Servers::One(Arc::new(Node::new(address, Generation::default(), limits)?)), limits))
     }
 
     /// The same for the master that the sentinels name; must be called within a tokio runtime.
@@ -101,6 +109,39 @@ impl Redis {
         }
     }
 
+    /// The same for several commands in one round trip.
+    async fn run_all_idempotent<const N: usize>(
+        &self,
+        key: &Key,
+        commands: Pipeline,
+    ) -> RedisResult<[RedisResult<Value>; N]> {
+        match self.servers.run_all(key, commands.clone()).await {
+            Err(error) if error.is_connection_dropped() => replies(self.servers.run_all(key, commands).await?),
+            answers => replies(answers?),
+        }
+    }
+
+    /// Runs commands over the connection of reads. Nothing comes back where the shared one has to be used, since this one
+    /// can't, or the key is elsewhere: then the shared one's ways lead there.
+    async fn read_in_place<const N: usize>(
+        &self,
+        key: &Key,
+        encode: impl Fn(&mut Vec<u8>),
+    ) -> RedisResult<Option<[RedisResult<Frame>; N]>> {
+        let mut replies = self.servers.read(key, &encode).await;
+        if let Some(Err(error)) = &replies
+            && error.is_connection_dropped()
+        {
+            // One that was cut while idle is noticed by its first use.
+            replies = self.servers.read(key, &encode).await;
+        }
+        let is_elsewhere = |reply: &RedisResult<Frame>| reply.as_ref().is_err_and(is_elsewhere);
+        match replies {
+            Some(Ok(replies)) if replies.iter().any(is_elsewhere) => Ok(None),
+            replies => replies.transpose(),
+        }
+    }
+
     async fn run_script(&self, script: &Script, key: &Key, keys: &[&str], args: &[&[u8]]) -> RedisResult<bool> {
         let reply = if script.is_idempotent {
             self.run_idempotent(key, &script.by_hash(keys, args)).await
@@ -125,15 +166,28 @@ impl Steps for Redis {
         Ok(())
     }
 
-    async fn read(&self, key: &Key) -> Result<Option<Entry>, StepError> {
-        Ok(entry(self.run_idempotent(key, &hgetall(key)).await)?)
+    async fn read(&self, key: &Key, selection: &Selection) -> Result<Option<Entry>, StepError> {
+        let command = |out: &mut Vec<u8>| in_place::encode_read(out, key, selection);
+        if let Some([reply]) = self.read_in_place(key, command).await? {
+            return Ok(in_place::entry(reply, selection)?);
+        }
+        let reply = self.run_idempotent(key, &read_hash(key, selection)).await;
+        Ok(entry(reply, selection)?)
     }
 
-    async fn read_with_ttl(&self, key: &Key) -> Result<Option<Found>, StepError> {
+    async fn read_with_ttl(&self, key: &Key, selection: &Selection) -> Result<Option<Found>, StepError> {
+        let commands = |out: &mut Vec<u8>| {
+            reads::encode(out, &[b"PTTL", key.as_str().as_bytes()]);
+            in_place::encode_read(out, key, selection);
+        };
+        if let Some([left, reply]) = self.read_in_place(key, commands).await? {
+            let left = in_place::remaining(&left?);
+            return Ok(in_place::entry(reply, selection)?.map(|entry| Found { entry, left }));
+        }
         let mut commands = redis::pipe();
-        look(&mut commands, key);
-        let [left, entry] = replies(self.servers.run_all(key, commands).await?)?;
-        Ok(found(left, entry)?)
+        look(&mut commands, key, selection);
+        let [left, reply] = self.run_all_idempotent(key, commands).await?;
+        Ok(found(left, reply, selection)?)
     }
 
     async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, StepError> {
@@ -141,7 +195,7 @@ impl Steps for Redis {
         loop {
             let mut commands = redis::pipe();
             commands.cmd("SET").arg(&lock).arg(&token.0).arg("NX").arg("GET").arg("PX").arg(millis(lease));
-            look(&mut commands, key).cmd("PTTL").arg(&lock);
+            look(&mut commands, key, &ALL).cmd("PTTL").arg(&lock);
             let [held, left, entry, lease_left] = replies(self.servers.run_all(key, commands).await?)?;
             let lease_left = lease_left?;
             let (granted, postponed, is_lease) = match held {
@@ -160,7 +214,7 @@ impl Steps for Redis {
                 continue;
             }
             let busy_for = if granted || postponed { None } else { remaining(&lease_left) };
-            return Ok(Acquired { granted, found: found(left, entry)?, busy_for, postponed });
+            return Ok(Acquired { granted, found: found(left, entry, &ALL)?, busy_for, postponed });
         }
     }
 
@@ -225,15 +279,15 @@ impl Steps for Redis {
 
     async fn look(&self, key: &Key) -> Result<Look, StepError> {
         let mut commands = redis::pipe();
-        look(&mut commands, key).cmd("PTTL").arg(key.lock());
-        let [left, entry, lease_ttl] = replies(self.servers.run_all(key, commands).await?)?;
-        Ok(Look { found: found(left, entry)?, lease_ttl: remaining(&lease_ttl?) })
+        look(&mut commands, key, &ALL).cmd("PTTL").arg(key.lock());
+        let [left, entry, lease_ttl] = self.run_all_idempotent(key, commands).await?;
+        Ok(Look { found: found(left, entry, &ALL)?, lease_ttl: remaining(&lease_ttl?) })
     }
 
     async fn sweep(&self, prefix: &str, swept: Swept, cursor: Cursor) -> Result<Cursor, StepError> {
         const KEYS_AT_A_TIME: u32 = 500;
-        let servers = self.servers.primaries().await?;
         let generation = self.servers.generation();
+        let servers = self.servers.primaries().await?;
         let Position { server, at, .. } = cursor.unwrap_or(Position { server: 0, at: 0, generation });
         let Some(node) = servers.get(server).filter(|_| cursor.is_none_or(|cursor| cursor.generation == generation))
         else {
@@ -281,23 +335,6 @@ impl super::rig::Bare for Redis {
     }
 }
 
-fn hgetall(key: &Key) -> Cmd {
-    let mut command = redis::cmd("HGETALL");
-    command.arg(key.as_str());
-    command
-}
-
-/// Adds the two commands whose replies [`found`] takes. PTTL comes first: an entry that is filled between the two is taken
-/// to be as old as the one before, and never the other way round.
-fn look<'a>(commands: &'a mut Pipeline, key: &Key) -> &'a mut Pipeline {
-    commands.cmd("PTTL").arg(key.as_str()).add_command(hgetall(key))
-}
-
-fn found(left: RedisResult<Value>, reply: RedisResult<Value>) -> RedisResult<Option<Found>> {
-    let left = remaining(&left?);
-    Ok(entry(reply)?.map(|entry| Found { entry, left }))
-}
-
 fn millis(duration: Duration) -> String {
     duration.as_millis().to_string()
 }
@@ -305,16 +342,6 @@ fn millis(duration: Duration) -> String {
 /// Deletes the lease alone.
 async fn revoke(servers: &Servers, key: &Key) -> RedisResult<()> {
     servers.run(key, redis::cmd("DEL").arg(key.lock())).await.map(drop)
-}
-
-/// Whether a server says that another has the key, or one of two keys.
-fn is_elsewhere(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::Moved) || is_on_the_move(error)
-}
-
-/// Whether a server says that the keys' slot is on its way to another, so that each may be at either.
-fn is_on_the_move(error: &RedisError) -> bool {
-    matches!(error.kind(), ErrorKind::Server(ServerErrorKind::Ask | ServerErrorKind::TryAgain))
 }
 
 /// What finds the keys of a type, and more. No part of a prefix means anything to a pattern.
@@ -337,109 +364,4 @@ fn is_of_type(key: &[u8], prefix: &str, swept: Swept) -> bool {
 fn changed_meanwhile() -> StepError {
     let cause = "another server has taken over, or hash slots are moving".into();
     StepError::Failed { advice: "it is tried again", cause, answered: true }
-}
-
-/// What HGETALL says is there: an empty hash is no entry, and an error about the type is an entry nobody can read.
-fn entry(reply: RedisResult<Value>) -> RedisResult<Option<Entry>> {
-    let fields = match reply {
-        Ok(reply) => fields(reply)?,
-        Err(error) if is_wrong_type(&error) => return Ok(Some(Entry::WrongType)),
-        Err(error) => return Err(error),
-    };
-    Ok((!fields.is_empty()).then(|| Entry::Hash(Arc::new(fields))))
-}
-
-fn fields(reply: Value) -> RedisResult<Vec<StoredField>> {
-    let pairs = reply.into_map_iter().map_err(|_| unexpected_reply())?;
-    let field = |pair| match pair {
-        (Value::BulkString(name), Value::BulkString(value)) => Ok((name.into(), value)),
-        _ => Err(unexpected_reply()),
-    };
-    pairs.map(field).collect()
-}
-
-fn replies<const N: usize>(replies: Vec<RedisResult<Value>>) -> RedisResult<[RedisResult<Value>; N]> {
-    replies.try_into().map_err(|_| unexpected_reply())
-}
-
-fn unexpected_reply() -> RedisError {
-    (ErrorKind::UnexpectedReturnType, "the server's reply has another shape than expected").into()
-}
-
-/// Whether the server's ACL is in the way. Of a command in a script it says so in words alone.
-fn is_forbidden(error: &RedisError) -> bool {
-    const IN_SCRIPT: [&str; 2] = ["ACL failure in script", "The user executing the script can't"];
-    error.code() == Some("NOPERM") || error.detail().is_some_and(|detail| IN_SCRIPT.iter().any(|s| detail.contains(s)))
-}
-
-/// Whether a server says that it belongs to no cluster.
-fn is_no_cluster(error: &RedisError) -> bool {
-    error.detail().is_some_and(|detail| detail.contains("cluster support disabled"))
-}
-
-/// Whether a server was there, and ended or garbled the conversation: so does one that expects TLS, or doesn't.
-fn is_cut_off(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Parse || (error.is_connection_dropped() && !error.is_connection_refusal())
-}
-
-/// Whether the server doesn't know the command that begins RESP3; the driver takes notice of what old ones say alone.
-fn knows_no_hello(error: &RedisError) -> bool {
-    const UNKNOWN: &str = "unknown command 'HELLO'";
-    error.kind() == ErrorKind::RESP3NotSupported || error.detail().is_some_and(|detail| detail.starts_with(UNKNOWN))
-}
-
-/// What the server says, without the arguments of a command that it doesn't know: HELLO's hold the password.
-fn without_arguments(error: &RedisError) -> String {
-    let mut text = error.to_string();
-    if let Some(end) = text.find(", with args beginning with") {
-        text.truncate(end);
-    }
-    text
-}
-
-fn is_wrong_type(error: &RedisError) -> bool {
-    error.code() == Some("WRONGTYPE")
-}
-
-/// The lifetime that PTTL reports; `None` for a key that isn't there or has none.
-fn remaining(pttl: &Value) -> Option<Duration> {
-    match pttl {
-        Value::Int(millis) => u64::try_from(*millis).ok().map(Duration::from_millis),
-        _ => None,
-    }
-}
-
-impl From<RedisError> for StepError {
-    fn from(error: RedisError) -> Self {
-        // A server that is loading, or has no primary, answers nothing else.
-        let answered = !matches!(error.kind(), ErrorKind::Io | ErrorKind::AuthenticationFailed)
-            && !matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN"));
-        let advice = tls::advice(&error).or_else(|| sentinel::advice(&error)).unwrap_or_else(|| advice_on(&error));
-        Self::Failed { advice, cause: without_arguments(&error).into(), answered }
-    }
-}
-
-/// What to do about an error of a server.
-fn advice_on(error: &RedisError) -> &'static str {
-    match (error.kind(), error.code()) {
-        (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
-            "put the right user and password into the URL, redis://user:password@host"
-        }
-        _ if is_forbidden(error) => "allow the user these commands and keys in the server's ACL",
-        (_, Some("READONLY")) => "connect to the primary, or to the sentinels that know it: this is a replica",
-        (_, Some("OOM")) => "raise the server's maxmemory, or set an eviction policy such as allkeys-lru",
-        (_, Some("TRYAGAIN")) => "wait until the cluster has moved the key's hash slot",
-        (_, Some("CLUSTERDOWN")) => "see `CLUSTER INFO`: the cluster has lost a primary, or hash slots",
-        (_, Some("MOVED" | "ASK" | "CROSSSLOT")) => {
-            "this is a server of a cluster: write redis+cluster://, with the feature `cluster`"
-        }
-        _ if is_no_cluster(error) => "this is a single server: write redis://",
-        (_, Some("LOADING")) => "wait until the server has loaded its data",
-        _ if knows_no_hello(error) => "add ?protocol=resp2 to the URL",
-        _ if is_cut_off(error) => {
-            "check that the server is up and the URL right, rediss:// for TLS and redis:// without"
-        }
-        (ErrorKind::Io, _) => "check that a server runs there and can be reached",
-        _ => "see the cause",
-    }
 }

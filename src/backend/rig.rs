@@ -7,7 +7,9 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use super::{Acquired, Backend, Cursor, Decide, Filled, Look, Shared, StepError, Steps, Store, Swept, Token};
+use super::{
+    ALL, Acquired, Backend, Cursor, Decide, Filled, Look, Selection, Shared, StepError, Steps, Store, Swept, Token,
+};
 use crate::entry::{Entry, Found};
 use crate::key::Key;
 use crate::proof::Guard;
@@ -163,7 +165,7 @@ impl Rig {
 impl Rigged<'_> {
     /// The absent entry is seen in one step, the lease revoked in another.
     async fn update_in_two_steps(&self, key: &Key, decide: &mut Decide<'_>) -> Result<bool, StepError> {
-        if on!(self.store, store => store.read(key))?.is_some() {
+        if on!(self.store, store => store.read(key, &ALL))?.is_some() {
             return on!(self.store, store => store.update(key, decide));
         }
         self.rig.reach(Step::Update, Moment::Within, key).await;
@@ -188,13 +190,13 @@ impl Steps for Rigged<'_> {
         on!(self.store, store => store.ping(key))
     }
 
-    async fn read(&self, key: &Key) -> Result<Option<Entry>, StepError> {
-        let run = async { on!(self.store, store => store.read(key)) };
+    async fn read(&self, key: &Key, selection: &Selection) -> Result<Option<Entry>, StepError> {
+        let run = async { on!(self.store, store => store.read(key, selection)) };
         self.rig.around(Step::Read, key, run).await
     }
 
-    async fn read_with_ttl(&self, key: &Key) -> Result<Option<Found>, StepError> {
-        let run = async { on!(self.store, store => store.read_with_ttl(key)) };
+    async fn read_with_ttl(&self, key: &Key, selection: &Selection) -> Result<Option<Found>, StepError> {
+        let run = async { on!(self.store, store => store.read_with_ttl(key, selection)) };
         self.rig.around(Step::Read, key, run).await
     }
 

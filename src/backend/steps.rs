@@ -1,14 +1,21 @@
 //! The contract of the protocol's steps, behind which a store may be anything.
 //!
-//! Each step is atomic for its key and is told here in full, so that `memory` and `redis` can be read as two ways of
-//! keeping the same promises.
+//! Each step is told here in full, so that `memory` and `redis` can be read as two ways of keeping the same promises. All
+//! but `acquire` and `sweep` are atomic for their key; while a cluster moves that to another server, `invalidate` and
+//! `update` revoke the lease first, and then write.
 
+use std::borrow::Cow;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::entry::{Entry, Found};
+use crate::cacheable::Schema;
+use crate::entry::{Entry, Found, META};
 use crate::error::{BoxError, Error};
 use crate::key::Key;
 use crate::record::{Changes, StoredField};
+
+/// The most fields that are read by their names: with more of them, the names cost more than they save.
+const MOST_SELECTED: usize = 12;
 
 /// The name of one lease: 128 random bits, drawn anew for every attempt to acquire one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +70,49 @@ pub(crate) enum Decision {
 /// Looks at an entry and decides; may be called again when the entry has changed in between. An error ends the update.
 pub(crate) type Decide<'a> = dyn FnMut(Option<Found>) -> Result<Decision, Error> + Send + 'a;
 
+/// Which fields of an entry are read.
+#[derive(Debug, Clone)]
+pub(crate) struct Selection {
+    /// Beside `~meta`; nothing for all.
+    names: Cow<'static, [&'static str]>,
+    encoded: OnceLock<Vec<u8>>,
+}
+
+/// All fields.
+pub(crate) static ALL: Selection = Selection::new(Cow::Borrowed(&[]));
+
+impl Selection {
+    const fn new(names: Cow<'static, [&'static str]>) -> Self {
+        Self { names, encoded: OnceLock::new() }
+    }
+
+    /// What a reader of a struct wants.
+    pub(crate) fn of(schema: &Schema) -> Self {
+        // Those that have aliases are looked for under several names.
+        let by_name = schema.aliases.is_empty() && schema.fields.len() <= MOST_SELECTED;
+        Self::new(Cow::Borrowed(if by_name { schema.fields } else { &[] }))
+    }
+
+    /// Whether a read of these fields sees nothing of an entry that is there.
+    pub(crate) fn overlooks(&self, entry: &Entry) -> bool {
+        let (Some(names), Entry::Hash(hash)) = (self.names(), entry) else {
+            return false;
+        };
+        let is_seen = |(name, _): &StoredField| **name == *META || names.iter().any(|seen| seen.as_bytes() == &**name);
+        hash.fields().is_some_and(|fields| !fields.iter().any(is_seen))
+    }
+
+    /// How a store writes the names, kept for the next read.
+    pub(super) fn encoded(&self, encode: impl FnOnce(&[&'static str]) -> Vec<u8>) -> &[u8] {
+        self.encoded.get_or_init(|| encode(&self.names))
+    }
+
+    /// The names, unless all fields are selected.
+    pub(super) fn names(&self) -> Option<&[&'static str]> {
+        Some(&*self.names).filter(|names| !names.is_empty())
+    }
+}
+
 /// An entry and its lease.
 #[derive(Debug)]
 pub(crate) struct Look {
@@ -106,11 +156,11 @@ pub(crate) trait Steps {
     /// Fails unless the backend answers: the server that has the key, if one is given.
     async fn ping(&self, key: Option<&Key>) -> Result<(), StepError>;
 
-    /// Reads K.
-    async fn read(&self, key: &Key) -> Result<Option<Entry>, StepError>;
+    /// Reads K, at least what is selected of it. Without any of the selected fields there may be no K.
+    async fn read(&self, key: &Key, selection: &Selection) -> Result<Option<Entry>, StepError>;
 
     /// Reads K and how long it will be there.
-    async fn read_with_ttl(&self, key: &Key) -> Result<Option<Found>, StepError>;
+    async fn read_with_ttl(&self, key: &Key, selection: &Selection) -> Result<Option<Found>, StepError>;
 
     /// Sets L to `token` for `lease`, if L is free or is no proper lease; then looks at K.
     async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, StepError>;

@@ -7,6 +7,7 @@ use crate::backend::Look;
 use crate::cacheable::Cacheable;
 use crate::entry::{Entry, Found, Reading};
 use crate::key::Key;
+use crate::record::StoredField;
 
 /// What is stored for one record, as [`Cache::inspect`](crate::Cache::inspect) found it. Its `Display` is a short text
 /// with one field a line.
@@ -50,11 +51,11 @@ impl Inspection {
         let ttl = look.found.as_ref().and_then(Found::ttl).filter(|ttl| !ttl.is_zero());
         let stale_ttl = look.found.as_ref().and_then(|found| found.entry.meta().stale.min(found.left));
         let fields = match look.found.as_ref().map(|found| &found.entry) {
-            Some(Entry::Hash(fields)) => {
-                fields.iter().map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), value.clone())).collect()
-            }
-            Some(Entry::WrongType) | None => Vec::new(),
+            Some(Entry::Hash(hash)) => hash.fields().unwrap_or_default(),
+            Some(Entry::WrongType) | None => &[],
         };
+        let text = |(name, value): &StoredField| (String::from_utf8_lossy(name).into_owned(), value.clone());
+        let fields = fields.iter().map(text).collect();
         let state = match look.found.map(Found::read::<T>) {
             None => EntryState::Missing,
             Some(Reading::Record(_)) => EntryState::Record,

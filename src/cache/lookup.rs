@@ -156,16 +156,16 @@ impl<T: Cacheable> Core<T> {
     /// Reads an entry, together with its lifetime where that matters: to this cache, or because the entry may be stale.
     pub(super) async fn found(&self, key: &Key) -> Result<Option<Found>, Error> {
         if !self.policy.reads_lifetimes() {
-            match self.backend.read(key).await? {
+            match self.backend.read(key, &self.selection).await? {
                 Some(entry) if entry.meta().stale.is_some() => {}
                 entry => return Ok(entry.map(|entry| Found { entry, left: None })),
             }
         }
-        self.backend.read_with_ttl(key).await
+        self.backend.read_with_ttl(key, &self.selection).await
     }
 
     /// What an entry means that a caller has found.
-    pub(super) fn read(&self, key: &Key, found: Found) -> Reading<T> {
+    pub(crate) fn read(&self, key: &Key, found: Found) -> Reading<T> {
         let reading = found.read();
         if let Reading::Unreadable(cause) = &reading {
             self.stats.decode_errors.add();

@@ -209,7 +209,7 @@ impl<T: Cacheable> CacheBuilder<T> {
     /// these keys takes such a record for a miss; only those with this setting serve it. Default: the struct's
     /// `stale_if_error`, else not at all.
     ///
-    /// Redis: reads are `PTTL` and `HGETALL`, in one round trip; a load that failed costs one more read.
+    /// Redis: reads have a `PTTL` more, in the same round trip; a load that failed costs one more read.
     pub fn stale_if_error(mut self, stale_if_error: impl Into<Option<Duration>>) -> Self {
         self.policy.stale_if_error = stale_if_error.into();
         self
@@ -230,7 +230,7 @@ impl<T: Cacheable> CacheBuilder<T> {
     /// refreshes earlier. Of all processes one refreshes; invalidations overtake a refresh as every load. `None` for not at
     /// all. It must be finite and more than 0. Default: the struct's `refresh_ahead`, else not at all.
     ///
-    /// Redis: reads are `PTTL` and `HGETALL`, in one round trip; a refresh is what a miss is.
+    /// Redis: reads have a `PTTL` more, in the same round trip; a refresh is what a miss is.
     pub fn refresh_ahead(mut self, beta: impl Into<Option<f64>>) -> Self {
         self.policy.refresh_ahead = beta.into();
         self

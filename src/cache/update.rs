@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::key::Key;
 use crate::meter::Write;
 use crate::proof::Guard;
-use crate::record::Changes;
+use crate::record::{Changes, Hash};
 use crate::spans;
 
 impl<T: Cacheable> Core<T> {
@@ -116,9 +116,10 @@ impl<T: Cacheable> Core<T> {
 
     /// Checks what the entry would become, and gives it a new lifetime if the policy says so.
     fn decision(&self, key: &Key, shown: &Entry, changes: Changes) -> Option<Decision> {
-        let Entry::Hash(fields) = shown else {
+        let Entry::Hash(hash) = shown else {
             return None;
         };
+        let fields = hash.fields()?;
         // Set by its own name beside it, the field would stay old for those who know only the other one.
         if fields.iter().any(|(name, _)| T::SCHEMA.aliases.iter().any(|alias| **name == *alias.as_bytes())) {
             return None;
@@ -129,7 +130,7 @@ impl<T: Cacheable> Core<T> {
         }
         let ttl = match self.policy.update_ttl {
             UpdateTtl::Keep => None,
-            UpdateTtl::Refresh => match (Found { entry: Entry::Hash(Arc::new(becomes)), left: None }).read() {
+            UpdateTtl::Refresh => match (Found { entry: Entry::Hash(Hash::Owned(becomes)), left: None }).read() {
                 Reading::Record(record) => {
                     Some(self.policy.lifetime(&record)? + shown.meta().stale.unwrap_or_default())
                 }

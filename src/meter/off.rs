@@ -42,7 +42,7 @@ impl BackendMeter {
     }
 
     pub(crate) fn step_failed(&self, _answered: bool) {}
-    pub(crate) fn update_connections(&self, _in_use: usize, _idle: usize) {}
+    pub(crate) fn update_connections(&self, _in_use_and_idle: impl FnOnce() -> (usize, usize)) {}
 }
 
 pub(crate) struct BreakerMeter;

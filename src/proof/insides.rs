@@ -1,7 +1,5 @@
 //! What is private elsewhere, for proofs to look at.
 
-use std::sync::Arc;
-
 pub use crate::backend::{Moment, Point, Rig, Step};
 use crate::cache::Cache;
 use crate::cacheable::Cacheable;
@@ -9,6 +7,7 @@ use crate::entry::{self, Entry, Found, Reading};
 use crate::error::{BoxError, Error};
 use crate::id::CacheKey;
 use crate::key::KeySpace;
+use crate::record::Hash;
 
 /// The names and values of a hash.
 pub type StoredHash = Vec<(Vec<u8>, Vec<u8>)>;
@@ -20,7 +19,7 @@ pub type StoredHash = Vec<(Vec<u8>, Vec<u8>)>;
 /// Whatever makes an entry a miss.
 pub fn decode<T: Cacheable>(fields: StoredHash) -> Result<Option<T>, BoxError> {
     let fields = fields.into_iter().map(|(name, value)| (name.into(), value)).collect();
-    match (Found { entry: Entry::Hash(Arc::new(fields)), left: None }).read() {
+    match (Found { entry: Entry::Hash(Hash::Owned(fields)), left: None }).read() {
         Reading::Record(record) | Reading::Stale(record, _) => Ok(Some(record)),
         Reading::NotFound => Ok(None),
         Reading::Unreadable(cause) => Err(cause),

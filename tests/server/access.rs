@@ -1,6 +1,7 @@
 //! Access control: the ACL that the documents give is enough, none of it can be left out, and it lets nothing else in.
 
 use cache_aside::{Backend, BoxError, Cache, Error, Outcome};
+use redis::aio::MultiplexedConnection;
 
 use crate::fixture::{Primary, Product, connect, get, loaf, lookup, products};
 use crate::harness::{Flavor, Server};
@@ -13,6 +14,7 @@ async fn work(server: &Server, access: &Access) -> Result<(), BoxError> {
     let mut operator = server.client().await;
     redis::cmd("FLUSHALL").exec_async(&mut operator).await?;
     redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut operator).await?;
+    redis::cmd("CONFIG").arg("RESETSTAT").exec_async(&mut operator).await?;
     access.grant(server).await;
     let backend = Backend::builder(&access.url(&server.url())).max_pending_invalidations(0).connect().await?;
     let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
@@ -36,7 +38,14 @@ async fn work(server: &Server, access: &Access) -> Result<(), BoxError> {
     ensure(cache.invalidate("p-001").await.is_err(), "simulate an outage")?;
     backend.outage(false);
     backend.close().await?;
-    ensure(cache.peek("p-001").await?.is_none(), "sweep")
+    ensure(cache.peek("p-001").await?.is_none(), "sweep")?;
+    ensure(operator_sees_role(&mut operator).await?, "read over a connection of its own")
+}
+
+/// Whether the server was asked for its role, and told it.
+async fn operator_sees_role(operator: &mut MultiplexedConnection) -> Result<bool, BoxError> {
+    let info: String = redis::cmd("INFO").arg("commandstats").query_async(operator).await?;
+    Ok(info.lines().any(|line| line.starts_with("cmdstat_role:") && !line.contains(":calls=0,")))
 }
 
 async fn loads_and_stores(cache: &Cache<Product>, primary: &Primary) -> Result<(), BoxError> {

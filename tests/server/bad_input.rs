@@ -81,14 +81,18 @@ async fn an_entry_that_somebody_has_overwritten_is_loaded_anew() {
             overwrites.push(("HSET", [&whole[..7], &[malformed]].concat()));
         }
         overwrites.push(("HSET", [&whole[..3], &[b"\xFF invalid UTF-8"], &whole[4..]].concat()));
-        for (round, (command, arguments)) in (1..).zip(overwrites) {
+        let mut seen = 0;
+        for (command, arguments) in overwrites {
+            let arguments_are_unknown = arguments.first() == Some(&&b"unknown"[..]);
             redis::cmd("DEL").arg(key).exec_async(&mut client).await.unwrap();
             redis::cmd(command).arg(key).arg(arguments).exec_async(&mut client).await.unwrap();
             assert_eq!(cache.inspect("p-001").await.unwrap().state, EntryState::Unreadable);
             assert_eq!(cache.peek("p-001").await.unwrap(), None);
             let lookup = cache.lookup("p-001", primary.loader()).await.unwrap();
             assert_eq!((lookup.outcome, lookup.value.as_deref()), (Outcome::Loaded, Some(&loaf(42))), "{command}");
-            assert_eq!(cache.stats().decode_errors, round * 2, "one by the peek, one by the get");
+            // A peek asks for the fields that it knows.
+            seen += if arguments_are_unknown { 1 } else { 2 };
+            assert_eq!(cache.stats().decode_errors, seen, "one by the peek, one by the get");
             assert_eq!(cache.inspect("p-001").await.unwrap().state, EntryState::Record);
             assert!(cache.ttl("p-001").await.unwrap().is_some());
         }

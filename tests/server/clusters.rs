@@ -1,6 +1,7 @@
 //! Real clusters for the tests: three primaries with a replica each, and slots that move; and tests that run once more on
 //! such a cluster, in a process of their own.
 
+use std::cell::Cell;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -84,7 +85,7 @@ impl Cluster {
 
     async fn agree(&self, what: &str, agrees: impl AsyncFn(&Server) -> bool) {
         let begun = Instant::now();
-        for server in &self.servers {
+        for server in self.servers.iter().filter(|server| server.is_running()) {
             while !agrees(server).await {
                 assert!(begun.elapsed() < AGREE_LIMIT, "not within {AGREE_LIMIT:?}: {what}");
                 sleep(POLL).await;
@@ -165,15 +166,18 @@ impl Cluster {
         ask(&self.servers[index], "INFO replication").await.contains("role:master")
     }
 
-    /// Kills the primary that has the key, and waits until its replica has taken over. Returns who was killed.
+    /// Kills the primary that has the key, and waits until all know that its replica has taken over. Returns who was
+    /// killed.
     pub(crate) async fn fail_over(&mut self, key: &str) -> usize {
         let owner = self.owner(key).await;
         self.servers[owner].kill().await;
-        let begun = Instant::now();
-        while !self.is_primary((owner + PRIMARIES) % (2 * PRIMARIES)).await {
-            assert!(begun.elapsed() < AGREE_LIMIT, "no replica took over");
-            sleep(POLL).await;
-        }
+        let successor = &self.ids[(owner + PRIMARIES) % (2 * PRIMARIES)];
+        self.agree("a replica has taken over", async |server| {
+            let nodes = ask(server, "CLUSTER NODES").await;
+            let line = nodes.lines().find(|line| line.starts_with(successor)).unwrap_or_default();
+            line.contains("master") && line.split(' ').nth(8).is_some()
+        })
+        .await;
         owner
     }
 
@@ -238,7 +242,12 @@ pub(crate) async fn once_more_on() -> Option<String> {
         url.trim_start_matches("redis+cluster://").split(',').map(|place| format!("redis://{place}")).collect();
     let flushed = tokio::task::spawn_blocking(move || {
         let client = redis::cluster::ClusterClient::builder(servers).connection_timeout(AGREE_LIMIT).build()?;
-        redis::cmd("FLUSHALL").exec(&mut client.get_connection()?)
+        let mut connection = client.get_connection()?;
+        // While slots move, a key may be in neither server when it is emptied.
+        for _ in 0..2 {
+            redis::cmd("FLUSHALL").exec(&mut connection)?;
+        }
+        Ok::<_, redis::RedisError>(())
     });
     flushed.await.expect("no panic").expect("the cluster can be emptied");
     Some(url)
@@ -261,17 +270,19 @@ impl Cluster {
         println!("{said}");
     }
 
-    /// Does something while the slot of a key moves from one primary to the next, again and again.
+    /// Does something while the slot of a key moves from one primary to the next, again and again. The last move is ended.
     pub(crate) async fn while_moving(&self, key: &str, work: impl Future<Output = ()>) {
+        let is_done = Cell::new(false);
+        let work = async {
+            work.await;
+            is_done.set(true);
+        };
         let mover = async {
-            loop {
+            while !is_done.get() {
                 self.move_slot(key).await;
                 sleep(POLL).await;
             }
         };
-        tokio::select! {
-            () = work => {}
-            never = mover => never,
-        }
+        tokio::join!(work, mover);
     }
 }

@@ -55,10 +55,6 @@ impl Access {
         self.rules.iter().map(String::as_str).filter(|rule| rule.starts_with(['+', '~']))
     }
 
-    pub(crate) fn with(&self, permission: &str) -> Self {
-        Self { rules: [&self.rules[..], &[permission.to_owned()]].concat(), ..self.clone() }
-    }
-
     pub(crate) fn without(&self, permission: &str) -> Self {
         let rules = self.rules.iter().filter(|rule| *rule != permission).cloned().collect();
         Self { rules, ..self.clone() }

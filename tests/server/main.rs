@@ -21,6 +21,7 @@ mod outages;
 mod proxy;
 mod quickstart;
 mod races;
+mod reads;
 mod schedules;
 mod schema;
 mod secrets;

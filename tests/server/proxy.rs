@@ -28,6 +28,8 @@ pub(crate) enum Lost {
     Reply,
     /// The reply, without a trace: its connection stays open, and brings nothing any more.
     ReplySilently,
+    /// The reply, until it is [released](Proxy::release).
+    ReplyForNow,
 }
 
 struct Plan {
@@ -47,6 +49,7 @@ struct Line {
     cut: AtomicBool,
     swallow: AtomicBool,
     lose_replies: AtomicBool,
+    hold_replies: AtomicBool,
 }
 
 impl Proxy {
@@ -98,6 +101,11 @@ impl Proxy {
         self.plan.lines.lock().unwrap().drain(..).for_each(|line| line.swallow.store(true, Ordering::SeqCst));
     }
 
+    /// Brings the replies that were held back.
+    pub(crate) fn release(&self) {
+        self.plan.lines.lock().unwrap().iter().for_each(|line| line.hold_replies.store(false, Ordering::SeqCst));
+    }
+
     /// Holds up whatever it carries, each way.
     pub(crate) fn delay(&self, delay: Duration) {
         self.plan.delay_micros.store(u64::try_from(delay.as_micros()).unwrap(), Ordering::SeqCst);
@@ -144,6 +152,7 @@ async fn accept(listener: TcpListener, plan: Arc<Plan>) {
 enum Piece {
     Passes,
     PassesAndCutsTheLine,
+    Waits,
     Vanishes,
     CutsTheLine,
 }
@@ -153,15 +162,20 @@ impl Line {
         let holds = |bytes: &[u8]| request.windows(bytes.len()).any(|window| window == bytes);
         let lost = plan.loss.lock().unwrap().take_if(|(bytes, _)| holds(bytes)).map(|(_, lost)| lost);
         self.lose_replies.fetch_or(matches!(lost, Some(Lost::Reply | Lost::ReplySilently)), Ordering::SeqCst);
+        self.hold_replies.fetch_or(lost == Some(Lost::ReplyForNow), Ordering::SeqCst);
         match lost {
             Some(Lost::Request) => Piece::CutsTheLine,
             Some(Lost::Reply) => Piece::PassesAndCutsTheLine,
-            Some(Lost::ReplySilently) | None => Piece::Passes,
+            Some(Lost::ReplySilently | Lost::ReplyForNow) | None => Piece::Passes,
         }
     }
 
     fn reply(&self) -> Piece {
-        if self.lose_replies.load(Ordering::SeqCst) { Piece::Vanishes } else { Piece::Passes }
+        match self.lose_replies.load(Ordering::SeqCst) {
+            true => Piece::Vanishes,
+            false if self.hold_replies.load(Ordering::SeqCst) => Piece::Waits,
+            false => Piece::Passes,
+        }
     }
 }
 
@@ -187,10 +201,14 @@ async fn carry(
         if line.swallow.load(Ordering::SeqCst) {
             continue;
         }
-        let piece = look(&buffer[..length]);
+        let mut piece = look(&buffer[..length]);
+        while matches!(piece, Piece::Waits) && !line.cut.load(Ordering::SeqCst) {
+            tokio::time::sleep(LOOK).await;
+            piece = look(&buffer[..length]);
+        }
         match piece {
             Piece::Vanishes => continue,
-            Piece::CutsTheLine => return,
+            Piece::CutsTheLine | Piece::Waits => return,
             Piece::Passes | Piece::PassesAndCutsTheLine => {}
         }
         if to.write_all(&buffer[..length]).await.is_err() {

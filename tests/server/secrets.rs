@@ -122,9 +122,11 @@ async fn a_server_that_does_not_know_the_greeting_has_no_password_repeated() {
     let (shown, _capturing) = Shown::capture();
     for flavor in Flavor::ALL {
         let server = Server::start_with(flavor, &["--rename-command", "HELLO", "GREET"]).await;
-        let url = format!("redis://app:{PASSWORD}@127.0.0.1:{}", server.port());
-        let error = shown.connect(Backend::builder(&url)).await.unwrap_err();
-        assert!(error.to_string().contains("?protocol=resp2"), "{error}");
+        for scheme in ["redis", "redis+cluster"] {
+            let url = format!("{scheme}://app:{PASSWORD}@127.0.0.1:{}", server.port());
+            let error = shown.connect(Backend::builder(&url)).await.unwrap_err();
+            assert!(error.to_string().contains("?protocol=resp2"), "{error}");
+        }
     }
     shown.hides(&[PASSWORD]);
 }

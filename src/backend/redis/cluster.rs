@@ -14,14 +14,16 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use rand::seq::SliceRandom;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::watch;
 
-use self::topology::{Place, Topology, shards, slot};
-use super::connect::Address;
+use self::topology::{Place, Topology, own_slots, shards, slot};
+use super::connect::{Address, Generation};
+use super::errors::without_arguments;
 use super::node::{Destination, Limits, Node};
-use super::replies;
+use super::replies::replies;
 use crate::backend::breaker::Breaker;
 use crate::key::Key;
 
@@ -35,8 +37,8 @@ pub(super) struct Cluster {
     seeds: Vec<Address>,
     limits: Limits,
     topology: RwLock<Topology>,
-    /// How often that has changed.
-    changes: AtomicU64,
+    /// How often that has changed, and how often a connection to one of its servers was lost.
+    changes: Arc<AtomicU64>,
     /// Whether the servers are being asked which of them has which slot.
     refreshing: AtomicBool,
     /// How the last time went.
@@ -45,21 +47,22 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub(super) fn new(seeds: Vec<Address>, limits: Limits) -> Result<Self, String> {
+        let changes = Arc::<AtomicU64>::default();
         for seed in &seeds {
-            Node::new(seed.clone(), limits)?;
+            Node::new(seed.clone(), Generation::of_server(changes.clone()), limits)?;
         }
         Ok(Self {
             seeds,
             limits,
             topology: RwLock::new(Topology::unknown()),
-            changes: AtomicU64::new(0),
+            changes,
             refreshing: AtomicBool::new(false),
             refreshed: watch::Sender::new(Ok(())),
         })
     }
 
-    /// Asks the servers which of them has which slot.
-    pub(super) async fn ping(self: &Arc<Self>) -> RedisResult<()> {
+    /// Asks the servers which of them has which slot, and waits for what they say.
+    pub(super) async fn learn_topology(self: &Arc<Self>) -> RedisResult<()> {
         let mut refreshed = self.refreshed.subscribe();
         loop {
             self.refresh();
@@ -71,7 +74,7 @@ impl Cluster {
     }
 
     pub(super) async fn know_topology(self: &Arc<Self>) -> RedisResult<()> {
-        if self.topology().is_known() { Ok(()) } else { self.ping().await }
+        if self.topology().is_known() { Ok(()) } else { self.learn_topology().await }
     }
 
     /// The server that has the key.
@@ -86,14 +89,19 @@ impl Cluster {
         Ok(Destination { node, asking: false })
     }
 
+    /// The server that has the key, if that is known.
+    pub(super) fn owner(&self, key: &Key) -> Option<Arc<Node>> {
+        self.topology().owner(slot(key.as_str())).cloned()
+    }
+
     /// The breaker of the server that has the key, if that is known.
     pub(super) fn breaker(&self, key: &Key) -> Option<Arc<Breaker>> {
-        self.topology().owner(slot(key.as_str())).map(|node| node.breaker.clone())
+        self.owner(key).map(|node| node.breaker.clone())
     }
 
     /// Says that a step of this key got no answer within its limit.
     pub(super) fn timed_out(self: &Arc<Self>, key: &Key, limit: Duration) {
-        if let Some(node) = self.topology().owner(slot(key.as_str())) {
+        if let Some(node) = self.owner(key) {
             node.shared.timed_out(limit);
         }
         self.refresh();
@@ -105,21 +113,26 @@ impl Cluster {
 
     /// Counts the changes of the topology, and those of the connections to its servers.
     pub(super) fn generation(&self) -> u64 {
-        let topology = self.topology();
-        let connections = topology.nodes().iter().map(|node| node.shared.generation());
-        connections.fold(self.changes.load(Ordering::Acquire), u64::wrapping_add)
+        self.changes.load(Ordering::Acquire)
     }
 
-    pub(super) async fn has_slots_on_the_move(&self) -> RedisResult<bool> {
-        for node in self.primaries() {
-            let nodes = node.run(redis::cmd("CLUSTER").arg("NODES")).await?;
-            let nodes: String = redis::from_redis_value(nodes)?;
-            // Of its own slots, a server lists those on the move in brackets.
-            if nodes.contains(" [") {
-                return Ok(true);
+    /// Whether all servers say of themselves that they have the slots that the topology gives them, and that none is on
+    /// the move.
+    pub(super) async fn is_settled(&self) -> RedisResult<bool> {
+        let primaries = self.primaries();
+        let mut answers: FuturesUnordered<_> = primaries.iter().map(|node| self.has_its_slots(node)).collect();
+        while let Some(has_them) = answers.next().await {
+            if !has_them? {
+                return Ok(false);
             }
         }
-        Ok(false)
+        Ok(true)
+    }
+
+    async fn has_its_slots(&self, node: &Arc<Node>) -> RedisResult<bool> {
+        let nodes = node.run(redis::cmd("CLUSTER").arg("NODES")).await?;
+        let nodes: String = redis::from_redis_value(nodes)?;
+        Ok(own_slots(&nodes).is_some_and(|slots| slots == self.topology().slots_of(node)))
     }
 
     /// Runs a command, at other servers if it is sent there.
@@ -191,17 +204,29 @@ impl Cluster {
     }
 
     async fn ask_servers(&self) -> RedisResult<Topology> {
-        const AT_A_TIME: usize = 3;
+        const AT_A_TIME: u32 = 3;
+        /// Until the next ones are asked too.
+        const PATIENCE: Duration = Duration::from_millis(100);
         let mut known = self.topology().nodes().to_vec();
         known.shuffle(&mut rand::rng());
         // Nobody else connects to replicas.
         let primaries = self.primaries();
         known.sort_by_key(|node| !primaries.iter().any(|primary| Arc::ptr_eq(primary, node)));
-        let seeds = self.seeds.iter().filter(|seed| !known.iter().any(|node| node.place() == seed.place()));
-        let seeds: Vec<_> = seeds.filter_map(|seed| Node::new(seed.clone(), self.limits).ok().map(Arc::new)).collect();
-        let mut answers = futures_util::stream::iter(known.into_iter().chain(seeds))
-            .map(|node| async move { self.ask(&node).await })
-            .buffer_unordered(AT_A_TIME);
+        let mut seeds = self.seeds.iter().collect::<Vec<_>>();
+        seeds.retain(|seed| !known.iter().any(|node| node.place() == seed.place()));
+        seeds.shuffle(&mut rand::rng());
+        let asked = known.into_iter().map(Asked::Known).chain(seeds.into_iter().map(Asked::Seed));
+        let mut answers: FuturesUnordered<_> = asked
+            .zip(0..)
+            .map(async |(asked, position): (Asked<'_>, u32)| {
+                tokio::time::sleep(PATIENCE * (position / AT_A_TIME)).await;
+                let node = match asked {
+                    Asked::Known(node) => node,
+                    Asked::Seed(seed) => self.new_node(seed.clone())?,
+                };
+                self.ask(&node).await
+            })
+            .collect();
         let mut failure = None;
         while let Some(answer) = answers.next().await {
             match answer {
@@ -230,8 +255,13 @@ impl Cluster {
     fn node(&self, place: &Place) -> Option<Arc<Node>> {
         self.topology().node(place).or_else(|| {
             let address = self.seeds.first()?.at(&place.host, place.port);
-            Node::new(address, self.limits).ok().map(Arc::new)
+            self.new_node(address).ok()
         })
+    }
+
+    fn new_node(&self, address: Address) -> RedisResult<Arc<Node>> {
+        let node = Node::new(address, Generation::of_server(self.changes.clone()), self.limits);
+        node.map(Arc::new).map_err(|mistake| (ErrorKind::InvalidClientConfig, "no such address", mistake).into())
     }
 
     fn topology(&self) -> std::sync::RwLockReadGuard<'_, Topology> {
@@ -259,6 +289,13 @@ impl Destination {
     }
 }
 
+/// A server to ask about the topology.
+enum Asked<'a> {
+    Known(Arc<Node>),
+    /// One that the URL names.
+    Seed(&'a Address),
+}
+
 /// The right to be the only task that asks, given back however it ends.
 struct Turn {
     cluster: Weak<Cluster>,
@@ -270,7 +307,8 @@ impl Turn {
         let answered = cluster.ask_servers().await;
         let answered = answered.map(|topology| cluster.change(|current| current.replace(topology)));
         if let Err(error) = &answered {
-            tracing::debug!(%error, "no server of the cluster tells which has which hash slot");
+            let error = without_arguments(error);
+            tracing::debug!(error, "no server of the cluster tells which has which hash slot");
         }
         let _how_before = cluster.refreshed.send_replace(answered);
         drop(cluster);

@@ -15,13 +15,19 @@ use redis::{
     PushKind, RedisError, RedisFuture, RedisResult, Value,
 };
 
+use super::node::Limits;
 use super::sentinel::Master;
+use super::tls::Connector;
 
-const KEEPALIVE: Duration = Duration::from_secs(10);
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// Where a server is, and as whom to talk to it. Its `Display` is the place alone.
 #[derive(Clone)]
-pub(in crate::backend) struct Address(pub(super) ConnectionInfo);
+pub(in crate::backend) struct Address {
+    pub(super) info: ConnectionInfo,
+    /// For the connections that the driver does not make.
+    pub(super) tls: Option<Connector>,
+}
 
 impl Address {
     pub(in crate::backend) fn parse(url: &str) -> Result<Self, String> {
@@ -38,12 +44,12 @@ impl Address {
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
         let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
         info = info.set_redis_settings(settings).set_tcp_settings(tcp);
-        Ok(Self(info))
+        Ok(Self { info, tls: None })
     }
 
     /// The host and the port; nothing for a Unix socket.
     pub(super) fn place(&self) -> (&str, u16) {
-        match self.0.addr() {
+        match self.info.addr() {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => (host, *port),
             _ => ("", 0),
         }
@@ -61,7 +67,7 @@ impl Address {
         let at = if servers.contains('@') { "@" } else { "" };
         let address = |host: &str| {
             let address = Self::parse(&format!("{scheme}://{user}{at}{host}{settings}"))?;
-            if address.0.redis_settings().db() != 0 {
+            if address.info.redis_settings().db() != 0 {
                 return Err("a cluster has the database 0 alone".to_owned());
             }
             Ok(address)
@@ -70,24 +76,24 @@ impl Address {
     }
 
     pub(in crate::backend) fn show_cluster(addresses: &[Self]) -> String {
-        let scheme = match addresses.first().map(|address| address.0.addr()) {
+        let scheme = match addresses.first().map(|address| address.info.addr()) {
             Some(ConnectionAddr::TcpTls { .. }) => "rediss",
             _ => "redis",
         };
-        let places: Vec<_> = addresses.iter().map(|address| address.0.addr().to_string()).collect();
+        let places: Vec<_> = addresses.iter().map(|address| address.info.addr().to_string()).collect();
         format!("{scheme}+cluster://{}", places.join(","))
     }
 
     /// The same at another place.
     pub(super) fn at(&self, host: &str, port: u16) -> Self {
         let host = host.to_owned();
-        let place = match self.0.addr().clone() {
+        let place = match self.info.addr().clone() {
             ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
                 ConnectionAddr::TcpTls { host, port, insecure, tls_params }
             }
             _ => ConnectionAddr::Tcp(host, port),
         };
-        Self(self.0.clone().set_addr(place))
+        Self { info: self.info.clone().set_addr(place), tls: self.tls.clone() }
     }
 }
 
@@ -125,7 +131,7 @@ pub(super) fn without_detail(error: &RedisError) -> String {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.addr() {
+        match self.info.addr() {
             ConnectionAddr::Unix(path) => write!(f, "unix://{}", path.display()),
             address @ ConnectionAddr::TcpTls { .. } => write!(f, "rediss://{address}"),
             address => write!(f, "redis://{address}"),
@@ -167,13 +173,40 @@ impl Shared {
         }
     }
 
+    /// Where the connection goes, for another one beside it.
+    pub(super) async fn whereabouts(&self) -> RedisResult<(Address, Beside)> {
+        match self {
+            Self::Server(server) => {
+                let beside = self.beside();
+                Ok((server.address.clone(), beside))
+            }
+            Self::Master(master) => master.whereabouts().boxed().await,
+        }
+    }
+
+    pub(super) fn beside(&self) -> Beside {
+        Beside::now(match self {
+            Self::Server(server) => server.generation(),
+            Self::Master(master) => master.generation(),
+        })
+    }
+
+    /// Says that a connection beside this one was lost.
+    pub(super) fn lost(&self, beside: &Beside) {
+        match self {
+            _ if !beside.is_current() => {}
+            Self::Server(server) => server.lost(),
+            Self::Master(master) => master.lost_beside(beside),
+        }
+    }
+
     /// Counts how often the connection was lost.
     pub(super) fn generation(&self) -> u64 {
         let generation = match self {
             Self::Server(server) => server.generation(),
             Self::Master(master) => master.generation(),
         };
-        generation.load(Ordering::Relaxed)
+        generation.now()
     }
 
     /// Counts a step that got no answer within `limit`.
@@ -234,8 +267,12 @@ impl ConnectionLike for Link {
 /// password, too many clients), it keeps that answer for ever; a primary that has become a replica goes on answering; and
 /// a connection that was lost without a trace never fails. So whatever may mean this replaces the manager.
 pub(super) struct Reconnecting {
+    address: Address,
     client: Client,
     connect_timeout: Duration,
+    /// From so many steps in a row without an answer on, a connection is silent: as many as open the breaker, which then
+    /// lets few steps through to find that out.
+    most_unanswered: u32,
     current: RwLock<Current>,
     /// Steps without an answer since the last one that had one.
     unanswered: AtomicU32,
@@ -245,7 +282,49 @@ pub(super) struct Reconnecting {
 }
 
 /// Counts the shared connections that were lost: what was connected before may be connected to another server.
-pub(super) type Generation = Arc<AtomicU64>;
+#[derive(Clone, Default)]
+pub(super) struct Generation {
+    lost: Arc<AtomicU64>,
+    /// In a cluster, those of all servers.
+    of_all: Option<Arc<AtomicU64>>,
+}
+
+impl Generation {
+    #[cfg(feature = "cluster")]
+    pub(super) fn of_server(of_all: Arc<AtomicU64>) -> Self {
+        Self { lost: Arc::default(), of_all: Some(of_all) }
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn advance(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        if let Some(of_all) = &self.of_all {
+            of_all.fetch_add(1, Ordering::Release);
+        }
+    }
+}
+
+/// The shared connection that another one was made beside.
+#[derive(Clone)]
+pub(super) struct Beside {
+    generation: Generation,
+    was: u64,
+}
+
+impl Beside {
+    pub(super) fn now(generation: Generation) -> Self {
+        let was = generation.now();
+        Self { generation, was }
+    }
+
+    /// Whether the shared connection is still the same.
+    pub(super) fn is_current(&self) -> bool {
+        self.generation.now() == self.was
+    }
+}
 
 struct Current {
     connection: Connection,
@@ -263,18 +342,17 @@ enum Lost {
 
 const NO_CONNECTION: u64 = 0;
 
-/// From so many steps in a row without an answer on, a connection is silent: as many as open the breaker, which then lets
-/// few steps through to find that out.
-pub(super) const TOO_MANY_UNANSWERED: u32 = crate::defaults::BREAKER_THRESHOLD;
-
 impl Reconnecting {
-    pub(super) fn new(client: Client, connect_timeout: Duration) -> RedisResult<Self> {
-        let generation = Generation::default();
+    pub(super) fn new(address: Address, generation: Generation, limits: Limits) -> RedisResult<Self> {
+        let connect_timeout = limits.connect_timeout;
+        let client = Client::open(address.info.clone())?;
         let manager = manager(&client, connect_timeout, &generation)?;
         let connection = Connection { link: Link::Managed(manager), number: NO_CONNECTION + 1 };
         Ok(Self {
+            address,
             client,
             connect_timeout,
+            most_unanswered: limits.breaker_threshold,
             current: RwLock::new(Current { connection, since: Instant::now() }),
             unanswered: AtomicU32::new(0),
             answered: AtomicU64::new(NO_CONNECTION),
@@ -287,6 +365,10 @@ impl Reconnecting {
         self.generation.clone()
     }
 
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
     fn connection(&self) -> Connection {
         self.current.read().unwrap_or_else(PoisonError::into_inner).connection.clone()
     }
@@ -297,7 +379,7 @@ impl Reconnecting {
             None => self.answered.store(connection.number, Ordering::Relaxed),
             Some(error) if error.is_io_error() => {
                 self.answered.store(NO_CONNECTION, Ordering::Relaxed);
-                self.generation.fetch_add(1, Ordering::Relaxed);
+                self.generation.advance();
             }
             Some(error) if may_be_about_the_connection(error) => self.replace(connection.number, Lost::Refused),
             Some(_) => {}
@@ -313,9 +395,16 @@ impl Reconnecting {
             }
             current.connection.number
         };
-        if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= TOO_MANY_UNANSWERED {
+        if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= self.most_unanswered {
             self.replace(number, Lost::Silent);
         }
+    }
+
+    /// After a connection beside this one was lost.
+    fn lost(&self) {
+        let number = self.connection().number;
+        self.generation.advance();
+        self.replace(number, Lost::Silent);
     }
 
     fn replace(&self, number: u64, lost: Lost) {
@@ -332,7 +421,7 @@ impl Reconnecting {
             let connection = Connection { link: Link::Managed(manager), number: number + 1 };
             *current = Current { connection, since: Instant::now() };
             self.unanswered.store(0, Ordering::Relaxed);
-            self.generation.fetch_add(1, Ordering::Relaxed);
+            self.generation.advance();
         }
     }
 }
@@ -349,7 +438,7 @@ fn manager(client: &Client, connect_timeout: Duration, generation: &Generation) 
         let generation = generation.clone();
         config = config.set_push_sender(move |push: PushInfo| {
             if push.kind == PushKind::Disconnection {
-                generation.fetch_add(1, Ordering::Relaxed);
+                generation.advance();
             }
             Ok::<_, Infallible>(())
         });

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool::managed::Pool;
-use redis::{Client, Cmd, Pipeline, RedisResult, Value};
+use redis::{Cmd, Pipeline, RedisResult, Value};
+use resp_rs::resp2::Frame;
 
-use super::connect::{Address, Reconnecting, Shared, without_detail};
+use super::connect::{Address, Generation, Reconnecting, Shared, without_detail};
+use super::reads::Reads;
 use super::sentinel::{Master, Sentinels};
 use super::update::{Connector, Peer};
 use crate::backend::breaker::Breaker;
@@ -16,7 +18,8 @@ pub(super) struct Node {
     #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "it tells the servers of a cluster apart"))]
     /// Its host and port; nothing for a Unix socket, and for a master, which may be anywhere.
     place: (String, u16),
-    pub(super) shared: Shared,
+    pub(super) shared: Arc<Shared>,
+    pub(super) reads: Reads,
     pub(super) updates: Pool<Connector>,
     #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "one server has that of the backend"))]
     /// Used where there are several servers.
@@ -35,13 +38,12 @@ pub(in crate::backend) struct Limits {
 
 impl Node {
     /// Prepares the connections; none is made yet.
-    pub(super) fn new(address: Address, limits: Limits) -> Result<Self, String> {
+    pub(super) fn new(address: Address, generation: Generation, limits: Limits) -> Result<Self, String> {
         let (host, port) = address.place();
         let (place, shown) = ((host.to_owned(), port), address.to_string());
-        let client = Client::open(address.0).map_err(|error| without_detail(&error))?;
-        let shared = Reconnecting::new(client.clone(), limits.connect_timeout);
+        let shared = Reconnecting::new(address, generation, limits);
         let shared = shared.map_err(|error| without_detail(&error))?;
-        let peer = Peer::Server(Box::new(client));
+        let peer = Peer::Server(Box::new(shared.client().clone()));
         let connector = Connector::new(peer, limits.connect_timeout, shared.generation());
         Self::with(place, shown, Shared::Server(Box::new(shared)), connector, limits)
     }
@@ -49,7 +51,7 @@ impl Node {
     /// Begins to look for the master that the sentinels name; must be called within a tokio runtime.
     pub(super) fn following(sentinels: Sentinels, limits: Limits) -> Result<Self, String> {
         let shown = sentinels.to_string();
-        let master = Master::follow(sentinels, limits.connect_timeout);
+        let master = Master::follow(sentinels, limits);
         let connector = Connector::new(Peer::Master(master.clone()), limits.connect_timeout, master.generation());
         Self::with((String::new(), 0), shown, Shared::Master(master), connector, limits)
     }
@@ -64,7 +66,9 @@ impl Node {
         let updates = Pool::builder(connector).max_size(limits.update_connections.get()).build();
         let updates = updates.map_err(|error| error.to_string())?;
         let breaker = Breaker::new(shown, limits.breaker_threshold, limits.breaker_pause);
-        Ok(Self { place, shared, updates, breaker: Arc::new(breaker) })
+        let shared = Arc::new(shared);
+        let reads = Reads::new(shared.clone(), limits.connect_timeout);
+        Ok(Self { place, shared, reads, updates, breaker: Arc::new(breaker) })
     }
 
     #[cfg(feature = "cluster")]
@@ -77,6 +81,19 @@ impl Node {
         let reply = command.query_async(&mut connection.link).await;
         self.shared.check(&connection, reply.as_ref().err());
         reply
+    }
+
+    /// Runs commands over the connection of reads; `None` where the shared one is to be used.
+    pub(super) async fn read<const N: usize>(
+        &self,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> Option<RedisResult<[RedisResult<Frame>; N]>> {
+        if self.reads.are_unfit() {
+            return None;
+        }
+        let replies = self.reads.run(encode).await;
+        // It is known by now why it failed.
+        if self.reads.are_unfit() { None } else { Some(replies) }
     }
 
     /// Runs the commands in one round trip, each with a result of its own.

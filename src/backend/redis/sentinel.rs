@@ -20,10 +20,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 pub(super) use self::survey::advice;
-use self::survey::{NoMaster, Place, Sentinel, survey};
+use self::survey::{Named, NoMaster, Place, Sentinel, survey};
 pub(in crate::backend) use self::url::Sentinels;
-use super::connect::{Generation, TOO_MANY_UNANSWERED};
-use super::unexpected_reply;
+use super::connect::{Address, Beside, Generation};
+use super::errors::unexpected_reply;
+use super::node::Limits;
 
 /// How often the sentinels are asked while all is well. Like the other pauses, from half of it on, at random.
 const POLL: Duration = Duration::from_millis(600);
@@ -35,6 +36,8 @@ pub(super) struct Master {
     sentinels: Sentinels,
     /// How long the sentinels may take to answer, and then their master: both is done within `connect_timeout`.
     limit: Duration,
+    /// From so many steps in a row without an answer on, the connection is silent.
+    most_unanswered: u32,
     state: watch::Sender<State>,
     generation: Generation,
     /// The number of the next connection.
@@ -71,10 +74,11 @@ enum Looked {
 
 impl Master {
     /// Begins to look for the master; must be called within a tokio runtime.
-    pub(super) fn follow(sentinels: Sentinels, connect_timeout: Duration) -> Arc<Self> {
+    pub(super) fn follow(sentinels: Sentinels, limits: Limits) -> Arc<Self> {
         let master = Arc::new(Self {
             sentinels,
-            limit: connect_timeout.mul_f64(0.4),
+            limit: limits.connect_timeout.mul_f64(0.4),
+            most_unanswered: limits.breaker_threshold,
             state: watch::Sender::new(State::Sought),
             generation: Generation::default(),
             numbers: AtomicU64::new(0),
@@ -111,6 +115,28 @@ impl Master {
         }
     }
 
+    /// Where the shared connection goes, as soon as there is one.
+    pub(super) async fn whereabouts(self: &Arc<Self>) -> RedisResult<(Address, Beside)> {
+        loop {
+            let place = self.known().await?.place;
+            let address = self.sentinels.address_at(&place)?;
+            let state = self.state.borrow();
+            if matches!(&*state, State::Known(known) if known.place == place) {
+                // Whoever changes the state changes the generation with it.
+                return Ok((address, Beside::now(self.generation())));
+            }
+        }
+    }
+
+    /// Says that a connection beside the shared one was lost.
+    pub(super) fn lost_beside(self: &Arc<Self>, beside: &Beside) {
+        let number = match &*self.state.borrow() {
+            State::Known(known) if beside.is_current() => known.number,
+            _ => return,
+        };
+        self.lost(number);
+    }
+
     /// Looks at how a step over the connection of this number ended.
     pub(super) fn check(self: &Arc<Self>, number: u64, error: Option<&RedisError>) {
         self.unanswered.store(0, Ordering::Relaxed);
@@ -129,7 +155,7 @@ impl Master {
             _ => return,
         };
         self.look_again();
-        if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= TOO_MANY_UNANSWERED {
+        if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= self.most_unanswered {
             self.lost(number);
         }
     }
@@ -146,11 +172,11 @@ impl Master {
             let is_current = matches!(state, State::Known(known) if known.number == number);
             if is_current {
                 *state = State::Sought;
+                self.generation.advance();
             }
             is_current
         });
         if was_current {
-            self.generation.fetch_add(1, Ordering::Relaxed);
             self.look_again();
         }
     }
@@ -189,7 +215,11 @@ impl Master {
                 _ => None,
             };
             match (survey(sentinels, self.sentinels.name(), self.limit).await, known) {
-                (Ok(place), known) => tokio::select! {
+                // It is not left on the word of a few.
+                (Ok(Named { by_majority: false, .. }), Some(known)) if self.is_still_master(&known).await.is_ok() => {
+                    break Ok(Looked::Same);
+                }
+                (Ok(Named { place, .. }), known) => tokio::select! {
                     found = self.stay_or_go(&place, known.as_ref()) => break found,
                     // A master that is gone may take long to show it.
                     () = self.another_is_named(sentinels, &place) => {}
@@ -209,7 +239,7 @@ impl Master {
         loop {
             tokio::time::sleep(jittered(LONGEST_PAUSE)).await;
             let named = survey(sentinels, self.sentinels.name(), self.limit).await;
-            if named.is_ok_and(|named| named != *place) {
+            if named.is_ok_and(|named| named.place != *place) {
                 return;
             }
         }
@@ -249,8 +279,10 @@ impl Master {
         let connection = self.connect(place, &config).await?;
         let known = Known { place: place.clone(), connection, number, since: Instant::now() };
         self.unanswered.store(0, Ordering::Relaxed);
-        self.state.send_replace(State::Known(known));
-        self.generation.fetch_add(1, Ordering::Relaxed);
+        self.state.send_modify(|state| {
+            *state = State::Known(known);
+            self.generation.advance();
+        });
         let address = self.sentinels.to_string();
         tracing::info!(address, master = %place, "connected to the master that the sentinels name");
         Ok(())
@@ -270,13 +302,15 @@ impl Master {
 
     fn in_vain(&self, no_master: &NoMaster) {
         let address = self.sentinels.to_string();
-        let before = self.state.send_replace(State::Unknown(no_master.clone()));
-        if let State::Known(_) = before {
-            self.generation.fetch_add(1, Ordering::Relaxed);
-        }
-        if !matches!(before, State::Unknown(_)) {
-            tracing::warn!(address, cause = %no_master, "no master is known");
-        }
+        self.state.send_modify(|state| {
+            if let State::Known(_) = state {
+                self.generation.advance();
+            }
+            if !matches!(state, State::Unknown(_)) {
+                tracing::warn!(address, cause = %no_master, "no master is known");
+            }
+            *state = State::Unknown(no_master.clone());
+        });
     }
 }
 

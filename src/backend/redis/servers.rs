@@ -6,6 +6,7 @@ use std::time::Duration;
 #[cfg(feature = "cluster")]
 use futures_util::FutureExt;
 use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
+use resp_rs::resp2::Frame;
 
 #[cfg(feature = "cluster")]
 use super::cluster::Cluster;
@@ -27,7 +28,7 @@ impl Servers {
         match self {
             Self::One(node) => node.run(&redis::cmd("PING")).await.map(drop),
             #[cfg(feature = "cluster")]
-            Self::Cluster(cluster) => cluster.ping().boxed().await,
+            Self::Cluster(cluster) => cluster.learn_topology().boxed().await,
         }
     }
 
@@ -46,6 +47,19 @@ impl Servers {
             Self::One(node) => node.run_all(commands).await,
             #[cfg(feature = "cluster")]
             Self::Cluster(cluster) => cluster.run_all(key, commands).boxed().await,
+        }
+    }
+
+    /// Runs commands on the key's server over the connection of reads; `None` where the shared one is to be used.
+    pub(super) async fn read<const N: usize>(
+        &self,
+        key: &Key,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> Option<RedisResult<[RedisResult<Frame>; N]>> {
+        match self {
+            Self::One(node) => node.read(encode).await,
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => cluster.owner(key)?.read(encode).await,
         }
     }
 
@@ -125,8 +139,8 @@ impl Servers {
     pub(super) async fn stood_still(&self, generation: u64) -> RedisResult<bool> {
         #[cfg(feature = "cluster")]
         if let Self::Cluster(cluster) = self {
-            cluster.ping().await?;
-            if cluster.has_slots_on_the_move().await? {
+            cluster.learn_topology().await?;
+            if !cluster.is_settled().await? {
                 return Ok(false);
             }
         }

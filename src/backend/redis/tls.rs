@@ -8,12 +8,16 @@ use std::sync::Arc;
 use std::{fmt, io};
 
 use redis::{Client, ClientTlsConfig, ConnectionAddr, RedisError, TlsCertificates};
+use rustls::client::WantsClientCert;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, ConfigBuilder, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::connect::Address;
+use super::reads::Duplex;
 
 const ROOT_CERTIFICATES: &str = "tls_root_certificates";
 const CLIENT_CERTIFICATE: &str = "tls_client_certificate";
@@ -57,7 +61,7 @@ impl Tls {
 
     /// Adds the certificates to an address.
     pub(in crate::backend) fn secure(&self, address: Address) -> Result<Address, String> {
-        let ConnectionAddr::TcpTls { host, .. } = address.0.addr() else {
+        let ConnectionAddr::TcpTls { host, .. } = address.info.addr() else {
             return Ok(address);
         };
         ServerName::try_from(host.as_str()).map_err(|_| {
@@ -70,40 +74,58 @@ impl Tls {
             // It fails when another thread has just chosen one, which is as good.
             let _ = ring::default_provider().install_default();
         }
-        if let Some(pem) = &self.root_certificates {
-            check_roots(pem)?;
-        }
-        if let Some(certificate) = &self.client_certificate {
-            certificate.check()?;
-        }
+        let connector = Some(self.connector()?);
         let certificates = TlsCertificates {
             client_tls: self.client_certificate.clone().map(ClientCertificate::into_driver),
             root_cert: self.root_certificates.clone(),
         };
-        let client = Client::build_with_tls(address.0, certificates);
+        let client = Client::build_with_tls(address.info, certificates);
         // Its reasons may quote the PEM text; all that it can object to was checked above.
         let client = client.map_err(|_| "the driver can't use these certificates".to_owned())?;
-        Ok(Address(client.get_connection_info().clone()))
+        Ok(Address { info: client.get_connection_info().clone(), tls: connector })
+    }
+
+    /// What makes a connection secure that the driver doesn't make, in the same way.
+    fn connector(&self) -> Result<Connector, String> {
+        let roots = match &self.root_certificates {
+            Some(pem) => own_roots(pem)?,
+            None => webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
+        };
+        let config = ClientConfig::builder().with_root_certificates(roots);
+        let config = match &self.client_certificate {
+            Some(certificate) => certificate.add_to(config)?,
+            None => config.with_no_client_auth(),
+        };
+        Ok(Connector(Arc::new(config).into()))
     }
 }
 
 impl ClientCertificate {
-    fn check(&self) -> Result<(), String> {
+    fn add_to(&self, config: ConfigBuilder<ClientConfig, WantsClientCert>) -> Result<ClientConfig, String> {
         let chain = certificates(CLIENT_CERTIFICATE, &self.chain)?;
         let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| match error {
             PemError::NoItemsFound => format!("{CLIENT_KEY} is no PEM text with an unencrypted private key in it"),
             error => unreadable(CLIENT_KEY, &error),
         })?;
-        let config = ClientConfig::builder().with_root_certificates(RootCertStore::empty());
-        match config.with_client_auth_cert(chain, key) {
-            Ok(_) => Ok(()),
-            Err(rustls::Error::InconsistentKeys(_)) => Err(format!("{CLIENT_KEY} belongs to another certificate")),
-            Err(error) => Err(format!("{CLIENT_CERTIFICATE} or its key can't be used: {error}")),
-        }
+        config.with_client_auth_cert(chain, key).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => format!("{CLIENT_KEY} belongs to another certificate"),
+            error => format!("{CLIENT_CERTIFICATE} or its key can't be used: {error}"),
+        })
     }
 
     fn into_driver(self) -> ClientTlsConfig {
         ClientTlsConfig { client_cert: self.chain, client_key: self.key }
+    }
+}
+
+/// Makes connections secure.
+#[derive(Clone)]
+pub(super) struct Connector(TlsConnector);
+
+impl Connector {
+    pub(super) async fn connect(&self, host: &str, stream: TcpStream) -> io::Result<impl Duplex + use<>> {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        self.0.connect(name, stream).await
     }
 }
 
@@ -126,13 +148,13 @@ pub(super) fn advice(error: &RedisError) -> Option<&'static str> {
     })
 }
 
-fn check_roots(pem: &[u8]) -> Result<(), String> {
+fn own_roots(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(ROOT_CERTIFICATES, pem)? {
         let added = roots.add(certificate);
         added.map_err(|_| format!("{ROOT_CERTIFICATES} holds a certificate that is damaged, or of an unknown kind"))?;
     }
-    Ok(())
+    Ok(roots)
 }
 
 fn certificates(setting: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -6,7 +6,6 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, Object, PoolError, RecycleError, RecycleResult};
@@ -17,11 +16,13 @@ use redis::{ServerErrorKind, Value};
 use tokio::sync::Mutex;
 
 use super::connect::Generation;
+use super::errors::{is_elsewhere, is_on_the_move, unexpected_reply, without_arguments};
 use super::node::{Destination, Node};
+use super::replies::{found, look, replies};
 use super::sentinel::Master;
 use super::servers::Servers;
-use super::{found, is_elsewhere, is_on_the_move, look, millis, replies, revoke, unexpected_reply, without_arguments};
-use crate::backend::{Decide, Decision, StepError};
+use super::{millis, revoke};
+use crate::backend::{ALL, Decide, Decision, StepError};
 use crate::key::Key;
 
 /// As many keys can be updated at a time in this process as there are connections; more queues make collisions rare.
@@ -84,7 +85,11 @@ impl Updates {
                 }
                 Attempt::Elsewhere(error) => match servers.redirected(key, &destination, &error) {
                     Some(next) => destination = next,
-                    None => destination = servers.destination(key).await?,
+                    None if is_on_the_move(&error) => destination = servers.destination(key).await?,
+                    None => {
+                        servers.failed();
+                        return Err(error.into());
+                    }
                 },
             }
             let jitter = rand::rng().random_range(0.5..1.0);
@@ -108,7 +113,7 @@ impl Updates {
         let mut connection = connection(node).await?;
         connection.clean = false;
         let mut commands = redis::pipe();
-        look(commands.cmd("WATCH").arg(key.as_str()), key);
+        look(commands.cmd("WATCH").arg(key.as_str()), key, &ALL);
         if *asking {
             commands = each_asking(&commands);
         }
@@ -123,7 +128,7 @@ impl Updates {
         }
         let [watched, left, entry] = replies(looked)?;
         watched?;
-        let decision = decide(found(left, entry)?).map_err(StepError::Refused)?;
+        let decision = decide(found(left, entry, &ALL)?).map_err(StepError::Refused)?;
         let applies = matches!(decision, Decision::Apply { .. });
         let commands = transaction(key, decision, written, *asking);
         let replies = self.send::<Vec<RedisResult<Value>>>(&mut connection, &commands).await??;
@@ -251,7 +256,7 @@ impl Manager for Connector {
     type Error = RedisError;
 
     async fn create(&self) -> RedisResult<Exclusive> {
-        let generation = self.generation.load(Ordering::Relaxed);
+        let generation = self.generation.now();
         let connection = match &self.peer {
             Peer::Server(client) => client.get_multiplexed_async_connection_with_config(&self.config).await?,
             Peer::Master(master) => master.connect_beside().await?,
@@ -263,7 +268,7 @@ impl Manager for Connector {
         if !exclusive.clean {
             return Err(RecycleError::message("its last transaction did not end"));
         }
-        if exclusive.generation != self.generation.load(Ordering::Relaxed) {
+        if exclusive.generation != self.generation.now() {
             return Err(RecycleError::message("the shared connection may be connected to another server by now"));
         }
         Ok(())

@@ -8,7 +8,8 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, RedisResult};
 
-use super::connect::Generation;
+use super::connect::{Address, Beside, Generation};
+use super::node::Limits;
 use super::tls::Tls;
 
 #[derive(Clone, Copy)]
@@ -37,7 +38,7 @@ impl fmt::Display for Sentinels {
 pub(super) struct Master(Infallible);
 
 impl Master {
-    pub(super) fn follow(sentinels: Sentinels, _connect_timeout: Duration) -> Arc<Self> {
+    pub(super) fn follow(sentinels: Sentinels, _limits: Limits) -> Arc<Self> {
         match sentinels.0 {}
     }
 
@@ -50,6 +51,14 @@ impl Master {
     }
 
     pub(super) async fn connect_beside(&self) -> RedisResult<MultiplexedConnection> {
+        match self.0 {}
+    }
+
+    pub(super) async fn whereabouts(&self) -> RedisResult<(Address, Beside)> {
+        match self.0 {}
+    }
+
+    pub(super) fn lost_beside(&self, _beside: &Beside) {
         match self.0 {}
     }
 

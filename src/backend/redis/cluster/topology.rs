@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use redis::{RedisResult, Value};
 
+use super::super::errors::unexpected_reply;
 use super::super::node::Node;
-use super::super::unexpected_reply;
 
 /// How many hash slots a cluster has.
 const SLOTS: u16 = 16_384;
@@ -70,6 +70,20 @@ pub(super) fn shards(reply: Value, said_by: &str) -> RedisResult<Vec<Shard>> {
         shards.push(Shard { first, last, places });
     }
     Ok(shards)
+}
+
+/// The slots that a server says it has in its reply to CLUSTER NODES, in order; nothing while one of them is on the move.
+pub(super) fn own_slots(nodes: &str) -> Option<Vec<u16>> {
+    const BEFORE_SLOTS: usize = 8;
+    let own = nodes.lines().find(|line| line.split(' ').nth(2).is_some_and(|flags| flags.contains("myself")))?;
+    let mut slots = Vec::new();
+    for range in own.split_whitespace().skip(BEFORE_SLOTS) {
+        // Those on the move stand in brackets.
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        slots.extend(first.parse::<u16>().ok()?..=last.parse().ok()?);
+    }
+    slots.sort_unstable();
+    Some(slots)
 }
 
 fn place(server: Value, said_by: &str) -> RedisResult<Option<Place>> {
@@ -150,6 +164,12 @@ impl Topology {
     /// Puts another in its place; returns whether slots have other owners by that.
     pub(super) fn replace(&mut self, other: Self) -> bool {
         let before = std::mem::replace(self, other);
+        let primaries = self.primaries();
+        for node in &before.nodes {
+            if !primaries.iter().any(|primary| Arc::ptr_eq(primary, node)) {
+                node.breaker.close();
+            }
+        }
         let address = |topology: &Self, slot| topology.owner(slot).map(Arc::as_ptr);
         (0..SLOTS).any(|slot| address(&before, slot) != address(self, slot))
     }
@@ -162,11 +182,21 @@ impl Topology {
 
     /// The servers that have slots, in an order of their own.
     pub(super) fn primaries(&self) -> Vec<Arc<Node>> {
-        let has_slots = |index: usize| self.owners.iter().any(|owner| usize::from(*owner) == index);
-        let with_slots = self.nodes.iter().enumerate().filter(|(index, _)| has_slots(*index));
-        let mut primaries: Vec<_> = with_slots.map(|(_, node)| node.clone()).collect();
+        let mut slots = vec![false; self.nodes.len()];
+        for owner in &self.owners {
+            if let Some(has_slots) = slots.get_mut(usize::from(*owner)) {
+                *has_slots = true;
+            }
+        }
+        let mut primaries: Vec<_> =
+            self.nodes.iter().zip(slots).filter(|(_, has_slots)| *has_slots).map(|(node, _)| node.clone()).collect();
         primaries.sort_by(|a, b| a.place().cmp(&b.place()));
         primaries
+    }
+
+    /// The slots of a server, in order.
+    pub(super) fn slots_of(&self, node: &Arc<Node>) -> Vec<u16> {
+        (0..SLOTS).filter(|slot| self.owner(*slot).is_some_and(|owner| Arc::ptr_eq(owner, node))).collect()
     }
 
     fn index(&mut self, node: Arc<Node>) -> Option<u16> {

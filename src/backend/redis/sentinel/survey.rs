@@ -13,7 +13,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, RedisError, RedisResult};
 use tokio::time::timeout;
 
-use super::super::{advice_on, is_cut_off, is_forbidden, tls, without_arguments};
+use super::super::errors::{advice_on, is_cut_off, is_forbidden, without_arguments};
+use super::super::tls;
 
 const ADVICE_SENTINELS: &str =
     "check that the sentinels are up and the URL right, rediss+sentinel:// for TLS and redis+sentinel:// without";
@@ -80,10 +81,17 @@ async fn master_of(connection: &mut MultiplexedConnection, name: &str) -> RedisR
     Ok(answer.map(|(host, port)| Place { host, port }))
 }
 
-/// Asks all sentinels at a time, each within `limit`: the place of the master that most of them name. What more than half
-/// of all say is taken at once. A place that fewer name is never taken: it may be that of an old master which has come
-/// back, named by a sentinel that doesn't know of the failover yet.
-pub(super) async fn survey(sentinels: &mut [Sentinel], name: &str, limit: Duration) -> Result<Place, NoMaster> {
+/// What the sentinels say.
+pub(super) struct Named {
+    pub(super) place: Place,
+    /// Whether more than half of them say so. If not, it may be the place of an old master which has come back, named by a
+    /// sentinel that doesn't know of the failover yet.
+    pub(super) by_majority: bool,
+}
+
+/// Asks all sentinels at a time, each within `limit`: the place of the master that most of those name that answer. What
+/// more than half of all say is taken at once. A place that is not the one named most is never taken.
+pub(super) async fn survey(sentinels: &mut [Sentinel], name: &str, limit: Duration) -> Result<Named, NoMaster> {
     let all = sentinels.len();
     let mut asked: FuturesUnordered<_> =
         sentinels.iter_mut().map(|sentinel| sentinel.ask_within(name, limit)).collect();
@@ -105,7 +113,7 @@ pub(super) async fn survey(sentinels: &mut [Sentinel], name: &str, limit: Durati
     match votes.as_slice() {
         [] => Err(no_master.unwrap_or_else(|| NoMaster::unnamed(name))),
         [(_, first), (_, second), ..] if first == second => Err(NoMaster::disputed(name)),
-        [(place, _), ..] => Ok(place.clone()),
+        [(place, count), ..] => Ok(Named { place: place.clone(), by_majority: count * 2 > all }),
     }
 }
 

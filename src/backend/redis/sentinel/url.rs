@@ -68,24 +68,28 @@ impl Sentinels {
     }
 
     pub(super) fn protocol(&self) -> ProtocolVersion {
-        self.master.0.redis_settings().protocol()
+        self.master.info.redis_settings().protocol()
     }
 
     /// The sentinels, not connected yet.
     pub(super) fn each(&self) -> Vec<Sentinel> {
-        self.sentinels.iter().map(|sentinel| Sentinel::new(place(sentinel), sentinel.0.clone())).collect()
+        self.sentinels.iter().map(|sentinel| Sentinel::new(place(sentinel), sentinel.info.clone())).collect()
     }
 
     /// How to talk to the master at this place.
     pub(super) fn master_at(&self, place: &Place) -> Result<Client, NoMaster> {
+        Client::open(self.address_at(place)?.info).map_err(|error| NoMaster::unusable(place, &error))
+    }
+
+    /// The address that the master has at this place.
+    pub(super) fn address_at(&self, place: &Place) -> Result<Address, NoMaster> {
         let Place { host, port } = place.clone();
-        let address = match self.master.0.addr() {
+        let address = match self.master.info.addr() {
             ConnectionAddr::TcpTls { .. } => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
             _ => ConnectionAddr::Tcp(host, port),
         };
-        let address = self.tls.secure(Address(self.master.0.clone().set_addr(address)));
-        let address = address.map_err(|mistake| NoMaster::impossible(place, &mistake))?;
-        Client::open(address.0).map_err(|error| NoMaster::unusable(place, &error))
+        let address = Address { info: self.master.info.clone().set_addr(address), tls: None };
+        self.tls.secure(address).map_err(|mistake| NoMaster::impossible(place, &mistake))
     }
 }
 
@@ -135,7 +139,7 @@ fn with_port(host: &str) -> Result<String, String> {
 }
 
 fn place(sentinel: &Address) -> Place {
-    match sentinel.0.addr() {
+    match sentinel.info.addr() {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
             Place { host: host.clone(), port: *port }
         }

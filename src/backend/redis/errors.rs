@@ -1,0 +1,92 @@
+//! What a server's errors mean: where a command goes on, and what the user is told.
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+use super::{sentinel, tls};
+use crate::backend::StepError;
+
+/// Whether a server says that another has the key, or one of two keys.
+pub(super) fn is_elsewhere(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::Moved) || is_on_the_move(error)
+}
+
+/// Whether a server says that the keys' slot is on its way to another, so that each may be at either.
+pub(super) fn is_on_the_move(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(ServerErrorKind::Ask | ServerErrorKind::TryAgain))
+}
+
+pub(super) fn unexpected_reply() -> RedisError {
+    (ErrorKind::UnexpectedReturnType, "the server's reply has another shape than expected").into()
+}
+
+pub(super) fn is_wrong_type(error: &RedisError) -> bool {
+    error.code() == Some("WRONGTYPE")
+}
+
+/// Whether the server's ACL is in the way. Of a command in a script it says so in words alone.
+pub(super) fn is_forbidden(error: &RedisError) -> bool {
+    const IN_SCRIPT: [&str; 2] = ["ACL failure in script", "The user executing the script can't"];
+    error.code() == Some("NOPERM") || error.detail().is_some_and(|detail| IN_SCRIPT.iter().any(|s| detail.contains(s)))
+}
+
+/// Whether a server says that it belongs to no cluster.
+fn is_no_cluster(error: &RedisError) -> bool {
+    error.detail().is_some_and(|detail| detail.contains("cluster support disabled"))
+}
+
+/// Whether a server was there, and ended or garbled the conversation: so does one that expects TLS, or doesn't.
+pub(super) fn is_cut_off(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Parse || (error.is_connection_dropped() && !error.is_connection_refusal())
+}
+
+/// Whether the server doesn't know the command that begins RESP3; the driver takes notice of what old ones say alone.
+fn knows_no_hello(error: &RedisError) -> bool {
+    const UNKNOWN: &str = "unknown command 'HELLO'";
+    error.kind() == ErrorKind::RESP3NotSupported || error.detail().is_some_and(|detail| detail.starts_with(UNKNOWN))
+}
+
+/// What the server says, without the arguments of a command that it doesn't know: HELLO's hold the password.
+pub(super) fn without_arguments(error: &RedisError) -> String {
+    let mut text = error.to_string();
+    if let Some(end) = text.find(", with args beginning with") {
+        text.truncate(end);
+    }
+    text
+}
+
+impl From<RedisError> for StepError {
+    fn from(error: RedisError) -> Self {
+        // A server that is loading, or has no primary, answers nothing else.
+        let answered = !matches!(error.kind(), ErrorKind::Io | ErrorKind::AuthenticationFailed)
+            && !matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN"));
+        let advice = tls::advice(&error).or_else(|| sentinel::advice(&error)).unwrap_or_else(|| advice_on(&error));
+        Self::Failed { advice, cause: without_arguments(&error).into(), answered }
+    }
+}
+
+/// What to do about an error of a server.
+pub(super) fn advice_on(error: &RedisError) -> &'static str {
+    match (error.kind(), error.code()) {
+        (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
+            "put the right user and password into the URL, redis://user:password@host"
+        }
+        _ if is_forbidden(error) => "allow the user these commands and keys in the server's ACL",
+        (_, Some("READONLY")) => {
+            "this is a replica: name the primary, or what knows it, with redis+sentinel:// or redis+cluster://"
+        }
+        (_, Some("OOM")) => "raise the server's maxmemory, or set an eviction policy such as allkeys-lru",
+        (_, Some("TRYAGAIN")) => "wait until the cluster has moved the key's hash slot",
+        (_, Some("CLUSTERDOWN")) => "see `CLUSTER INFO`: the cluster has lost a primary, or hash slots",
+        (_, Some("MOVED" | "ASK" | "CROSSSLOT")) => {
+            "this is a server of a cluster: write redis+cluster://, with the feature `cluster`"
+        }
+        _ if is_no_cluster(error) => "this is a single server: write redis://",
+        (_, Some("LOADING")) => "wait until the server has loaded its data",
+        _ if knows_no_hello(error) => "add ?protocol=resp2 to the URL",
+        _ if is_cut_off(error) => {
+            "check that the server is up and the URL right, rediss:// for TLS and redis:// without"
+        }
+        (ErrorKind::Io, _) => "check that a server runs there and can be reached",
+        _ => "see the cause",
+    }
+}

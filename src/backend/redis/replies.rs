@@ -1,0 +1,80 @@
+//! Reading over the driver's connections: the commands, and what their replies mean.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use redis::{Cmd, Pipeline, RedisResult, Value};
+
+use super::errors::{is_wrong_type, unexpected_reply};
+use crate::backend::Selection;
+use crate::entry::{Entry, Found, META};
+use crate::key::Key;
+use crate::record::{Hash, StoredField};
+
+pub(super) fn read_hash(key: &Key, selection: &Selection) -> Cmd {
+    match selection.names() {
+        None => redis::cmd("HGETALL").arg(key.as_str()).take(),
+        Some(names) => redis::cmd("HMGET").arg(key.as_str()).arg(names).arg(META).take(),
+    }
+}
+
+/// Adds the two commands whose replies [`found`] takes. PTTL comes first: an entry that is filled between the two is taken
+/// to be as old as the one before, and never the other way round.
+pub(super) fn look<'a>(commands: &'a mut Pipeline, key: &Key, selection: &Selection) -> &'a mut Pipeline {
+    commands.cmd("PTTL").arg(key.as_str()).add_command(read_hash(key, selection))
+}
+
+pub(super) fn found(
+    left: RedisResult<Value>,
+    reply: RedisResult<Value>,
+    selection: &Selection,
+) -> RedisResult<Option<Found>> {
+    let left = remaining(&left?);
+    Ok(entry(reply, selection)?.map(|entry| Found { entry, left }))
+}
+
+/// What the reply to [`read_hash`] says is there: without a field there is no entry, and an error about the type is an
+/// entry nobody can read.
+pub(super) fn entry(reply: RedisResult<Value>, selection: &Selection) -> RedisResult<Option<Entry>> {
+    let fields = match (reply, selection.names()) {
+        (Ok(reply), None) => fields(reply)?,
+        (Ok(reply), Some(names)) => selected(reply, names)?,
+        (Err(error), _) if is_wrong_type(&error) => return Ok(Some(Entry::WrongType)),
+        (Err(error), _) => return Err(error),
+    };
+    Ok((!fields.is_empty()).then_some(Entry::Hash(Hash::Owned(fields))))
+}
+
+fn selected(reply: Value, names: &[&'static str]) -> RedisResult<Vec<StoredField>> {
+    let Value::Array(values) = reply else {
+        return Err(unexpected_reply());
+    };
+    let names = names.iter().map(|name| name.as_bytes()).chain([META]);
+    let field = |(name, value)| match value {
+        Value::BulkString(value) => Some(Ok((Cow::Borrowed(name), value))),
+        Value::Nil => None,
+        _ => Some(Err(unexpected_reply())),
+    };
+    names.zip(values).filter_map(field).collect()
+}
+
+fn fields(reply: Value) -> RedisResult<Vec<StoredField>> {
+    let pairs = reply.into_map_iter().map_err(|_| unexpected_reply())?;
+    let field = |pair| match pair {
+        (Value::BulkString(name), Value::BulkString(value)) => Ok((name.into(), value)),
+        _ => Err(unexpected_reply()),
+    };
+    pairs.map(field).collect()
+}
+
+pub(super) fn replies<const N: usize>(replies: Vec<RedisResult<Value>>) -> RedisResult<[RedisResult<Value>; N]> {
+    replies.try_into().map_err(|_| unexpected_reply())
+}
+
+/// The lifetime that PTTL reports; `None` for a key that isn't there or has none.
+pub(super) fn remaining(pttl: &Value) -> Option<Duration> {
+    match pttl {
+        Value::Int(millis) => u64::try_from(*millis).ok().map(Duration::from_millis),
+        _ => None,
+    }
+}

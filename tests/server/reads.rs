@@ -1,0 +1,175 @@
+//! Reads have a connection of their own: what they owe to what was written over the other one, and what becomes of them
+//! when one of the two is lost.
+
+use std::time::{Duration, Instant};
+
+use cache_aside::{Backend, BoxError, Cache, Outcome};
+use redis::aio::MultiplexedConnection;
+
+use crate::fixture::{Primary, Product, connect, get, loaf, lookup, on_every_server, products};
+use crate::harness::{Flavor, Server};
+use crate::proxy::{Lost, Proxy};
+
+const KEY: &str = "cache:billing:product:p-001";
+const LIMIT: Duration = Duration::from_secs(10);
+
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so().await {
+        assert!(began.elapsed() < LIMIT, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The ids of the connections whose last command was one of these.
+async fn connections_of(operator: &mut MultiplexedConnection, commands: &[&str]) -> Vec<u64> {
+    let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(operator).await.unwrap();
+    let field = |client: &str, name: &str| {
+        client.split(' ').find_map(|field| field.strip_prefix(name)).unwrap_or_default().to_owned()
+    };
+    let of_commands = clients.lines().filter(|client| commands.contains(&field(client, "cmd=").as_str()));
+    of_commands.map(|client| field(client, "id=").parse().unwrap()).collect()
+}
+
+async fn exists(operator: &mut MultiplexedConnection) -> bool {
+    redis::cmd("EXISTS").arg(KEY).query_async(operator).await.unwrap()
+}
+
+/// The reply of an earlier get is still on its way when an invalidation returns.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_get_after_an_invalidation_takes_no_reply_from_before_it() {
+    for flavor in Flavor::ALL {
+        let server = Server::start(flavor).await;
+        let proxy = Proxy::to(server.port()).await;
+        let (cache, primary) = (products(&connect(&proxy.url()).await), Primary::of(loaf(1)));
+        cache.get("p-001", primary.loader()).await.unwrap();
+        let read = futures_util::future::lazy(|_| tokio::spawn(lookup(&cache, primary.loader())));
+        let ((), early) = tokio::join!(proxy.lose("HMGET", Lost::ReplyForNow), read);
+        primary.put(loaf(2));
+        assert!(cache.invalidate("p-001").await.unwrap());
+        let late = tokio::spawn(lookup(&cache, primary.loader()));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!late.is_finished(), "it waits for its own reply");
+        proxy.release();
+        let (early, late) = (early.await.unwrap().unwrap(), late.await.unwrap().unwrap());
+        assert_eq!((early.outcome, early.value.unwrap().stock), (Outcome::Hit, 1), "it was asked before");
+        assert_eq!((late.outcome, late.value.unwrap().stock), (Outcome::Loaded, 2));
+    }
+}
+
+/// The address moves to another server while the old one stays up, and one of the two connections is cut.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whichever_connection_is_lost_the_other_is_given_up_too() {
+    for lost in [&["hmget", "role"][..], &["hgetall", "evalsha", "eval", "pttl", "del"]] {
+        let (old, new) = (Server::start(Flavor::Redis70).await, Server::start(Flavor::Valkey91).await);
+        let proxy = Proxy::to(old.port()).await;
+        let (cache, primary) = (products(&connect(&proxy.url()).await), Primary::of(loaf(1)));
+        cache.get("p-001", primary.loader()).await.unwrap();
+        get(&cache, primary.loader()).await.unwrap();
+
+        proxy.move_to(new.port());
+        let (mut at_old, mut at_new) = (old.client().await, new.client().await);
+        let [id] = connections_of(&mut at_old, lost).await[..] else { panic!("not one connection of {lost:?}") };
+        redis::cmd("CLIENT").arg("KILL").arg("ID").arg(id).exec_async(&mut at_old).await.unwrap();
+        until("reads still go to the old server", async || {
+            get(&cache, primary.loader()).await.unwrap();
+            exists(&mut at_new).await
+        })
+        .await;
+
+        primary.put(loaf(2));
+        assert!(cache.invalidate("p-001").await.unwrap(), "{lost:?}: it was told to the new server");
+        assert!(exists(&mut at_old).await && !exists(&mut at_new).await);
+        assert_eq!(get(&cache, primary.loader()).await.unwrap().unwrap().stock, 2);
+    }
+}
+
+/// Nothing is written that would be refused, and no connection is cut.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_was_demoted_is_not_read_from() {
+    for flavor in Flavor::ALL {
+        let (server, other) = (Server::start(flavor).await, Server::start(flavor).await);
+        let (cache, primary) = (products(&connect(&server.url()).await), Primary::of(loaf(1)));
+        cache.get("p-001", primary.loader()).await.unwrap();
+        assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Hit);
+        let mut operator = server.client().await;
+        let replica_of = ["127.0.0.1".to_owned(), other.port().to_string()];
+        redis::cmd("CONFIG").arg(&["SET", "replica-serve-stale-data", "yes"]).exec_async(&mut operator).await.unwrap();
+        redis::cmd("REPLICAOF").arg(&replica_of).exec_async(&mut operator).await.unwrap();
+        until("a replica is read from", async || {
+            cache.peek("p-001").await.is_err_and(|error| error.to_string().contains("this is a replica"))
+        })
+        .await;
+        assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Bypassed);
+        redis::cmd("REPLICAOF").arg(&["NO", "ONE"]).exec_async(&mut operator).await.unwrap();
+        until("the primary is not used again", async || {
+            lookup(&cache, primary.loader()).await.unwrap().outcome == Outcome::Hit
+        })
+        .await;
+    }
+}
+
+/// What is written goes on to be answered, so that nothing but the silence of one connection tells.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_has_fallen_silent_is_replaced() {
+    let server = Server::start(Flavor::Redis70).await;
+    let proxy = Proxy::to(server.port()).await;
+    let backend = Backend::builder(&proxy.url()).operation_timeout(Duration::from_millis(100));
+    let (cache, primary) = (products(&backend.connect().await.unwrap()), Primary::of(loaf(1)));
+    cache.get("p-001", primary.loader()).await.unwrap();
+    let read = lookup(&cache, primary.loader());
+    let ((), read) = tokio::join!(proxy.lose("HMGET", Lost::ReplySilently), read);
+    assert_eq!(read.unwrap().outcome, Outcome::Bypassed);
+    until("reads are still lost", async || {
+        cache.ttl("p-001").await.unwrap();
+        lookup(&cache, primary.loader()).await.unwrap().outcome == Outcome::Hit
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gets_that_are_dropped_leave_the_others_their_own_replies() {
+    const IDS: usize = 50;
+    on_every_server(async |_server, backend| {
+        let cache = products(&backend);
+        let load = |id: String| async move { Ok::<_, BoxError>(Some(Product { id, ..loaf(1) })) };
+        for number in 0..IDS {
+            cache.get(number.to_string(), load).await.unwrap();
+        }
+        let readers: Vec<_> = (0..64)
+            .map(|reader| {
+                let cache: Cache<Product> = cache.clone();
+                tokio::spawn(async move {
+                    for round in 0..200 {
+                        let id = ((reader * 7 + round) % IDS).to_string();
+                        let get = cache.lookup(id.clone(), load);
+                        if round % 3 == 0 {
+                            let _ = tokio::time::timeout(Duration::from_micros(100), get).await;
+                            continue;
+                        }
+                        let found = get.await.unwrap();
+                        assert_eq!((found.outcome, &found.value.unwrap().id), (Outcome::Hit, &id));
+                    }
+                })
+            })
+            .collect();
+        for reader in readers {
+            reader.await.unwrap();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reply_without_end_is_refused_and_harms_nobody_else() {
+    const TOO_LARGE: usize = 65 * 1024 * 1024;
+    let server = Server::start(Flavor::Redis70).await;
+    let (cache, primary) = (products(&connect(&server.url()).await), Primary::of(loaf(1)));
+    let mut operator = server.client().await;
+    let other = "cache:billing:product:p-002";
+    redis::cmd("HSET").arg(other).arg("name").arg(vec![b'x'; TOO_LARGE]).exec_async(&mut operator).await.unwrap();
+    let error = cache.peek("p-002").await.unwrap_err();
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("64 MiB"), "{error:?}");
+    assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Loaded);
+    assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Hit);
+}
