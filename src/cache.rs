@@ -3,6 +3,7 @@
 mod inspect;
 mod loading;
 mod lookup;
+mod many;
 mod pending;
 mod policy;
 mod update;
@@ -18,17 +19,21 @@ use tokio::sync::Semaphore;
 pub use self::inspect::{EntryState, Inspection};
 pub use self::loading::LoadingCache;
 pub use self::lookup::{Lookup, Outcome};
+use self::lookup::{Selected, Whole};
+use self::many::Asked;
 pub use self::pending::Pending;
 pub(crate) use self::policy::Policy;
 pub use self::policy::{CacheBuilder, OnOutage, UpdateTtl};
 use crate::backend::{Backend, Selection};
+use crate::batch::Batch;
 use crate::cacheable::{Cacheable, Change, Field};
-use crate::entry::Reading;
+use crate::entry::{self, Reading};
 use crate::error::{BoxError, Error};
 use crate::flight::Flights;
 use crate::id::CacheKey;
 use crate::key::{Key, KeySpace};
 use crate::meter::CacheMeter;
+use crate::projection::Projection;
 use crate::refresh::Refreshes;
 use crate::stats::{Counters, Stats};
 
@@ -212,7 +217,146 @@ impl<T: Cacheable> Cache<T> {
         E: Into<BoxError> + 'static,
     {
         let (core, key) = (self.core.clone(), self.key(&id));
-        async move { core.lookup(key?, id, loader).await }
+        async move { core.get(Whole, key?, id, loader).await.map(Lookup::from) }
+    }
+
+    /// Reads some fields of a record through the cache: as [`get`](Self::get), but a hit reads only these. A loaded record
+    /// brings them too, and is stored whole. `None` when the primary has no such record.
+    ///
+    /// `fields` is a tuple of handles, or a single one; so is what comes of it. The record's other fields aren't looked
+    /// at: that one of them is missing or malformed, a whole read alone finds out.
+    ///
+    /// Redis: `HMGET` of these fields, one of the id, and `~meta`; on a miss as [`get`](Self::get).
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`get`](Self::get).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use cache_aside::{Backend, BoxError, Cache, Cacheable};
+    /// # #[derive(Debug, Cacheable)]
+    /// # struct Product { #[cacheable(id)] id: String, name: String, stock: u32 }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BoxError> {
+    /// # let products: Cache<Product> = Cache::new(Backend::connect("memory://").await?);
+    /// # let load = |id| async move { Ok::<_, BoxError>(Some(Product { id, name: "Sourdough Loaf".into(), stock: 42 })) };
+    /// let fields = Product::FIELDS;
+    /// let found = products.get_fields("p-001", (fields.name, fields.stock), load).await?;
+    /// assert_eq!(found, Some(("Sourdough Loaf".to_owned(), 42)));
+    /// assert_eq!(products.get_fields("p-001", fields.stock, load).await?, Some(42));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn get_fields<K, P, F, Fut, E>(
+        &self,
+        id: K,
+        fields: P,
+        loader: F,
+    ) -> impl Future<Output = Result<Option<P::Values>, Error>> + Send + use<T, K, P, F, Fut, E>
+    where
+        K: CacheKey<T::Id>,
+        P: Projection<T>,
+        F: FnOnce(T::Id) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        let (core, key) = (self.core.clone(), self.key(&id));
+        async move { Ok(core.get(Selected::new::<T>(fields), key?, id, loader).await?.value) }
+    }
+
+    /// Gets many records at once; the results have the order and the number of the ids, which may repeat.
+    ///
+    /// All are read in one round trip, in a cluster one to each server. `loader` is called once with the ids that are
+    /// missing and that this call is the one to load, and returns their records in any order: an id without a record is one
+    /// that the primary doesn't have. What others are loading, in this process or another, is waited for; should they fail
+    /// to, or have begun before this call, `loader` is called again for these. Each record is leased, stored, fenced and
+    /// counted for itself, and has [the promise](Self#the-promise) for itself.
+    ///
+    /// More than 1,024 different ids are read and loaded in parts of so many, one after the other.
+    ///
+    /// Redis: as so many [`get`](Self::get)s, sent together.
+    ///
+    /// # Errors
+    ///
+    /// Each id's as of [`get`](Self::get). When `loader` fails, all that it was to load have its error, the others none. So
+    /// it is when it returns a record that it wasn't asked for, for those it has returned none for.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`get`](Self::get).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// # use cache_aside::{Backend, BoxError, Cache, Cacheable};
+    /// # #[derive(Debug, Cacheable)]
+    /// # struct Product { #[cacheable(id)] id: u64, stock: u32 }
+    /// # #[derive(Clone)] struct Db;
+    /// # impl Db { async fn find_all(&self, ids: Vec<u64>) -> Result<Vec<Product>, BoxError> {
+    /// #     Ok(ids.into_iter().filter(|id| *id < 9).map(|id| Product { id, stock: 42 }).collect()) } }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BoxError> {
+    /// # let db = Db;
+    /// # let products: Cache<Product> = Cache::new(Backend::connect("memory://").await?);
+    /// let found = products.get_many([7, 8, 9, 7], move |ids| {
+    ///     let db = db.clone();
+    ///     async move { db.find_all(ids).await } // SELECT .. WHERE id = ANY($1)
+    /// });
+    /// let found: Vec<Option<Arc<Product>>> = found.await.into_iter().collect::<Result<_, _>>()?;
+    /// assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false, true]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn get_many<I, K, F, Fut, R, E>(
+        &self,
+        ids: I,
+        loader: F,
+    ) -> impl Future<Output = Vec<Result<Option<Arc<T>>, Error>>> + Send + use<T, I, K, F, Fut, R, E>
+    where
+        I: IntoIterator<Item = K>,
+        K: CacheKey<T::Id>,
+        F: Fn(Vec<T::Id>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, E>> + Send + 'static,
+        R: IntoIterator<Item = T>,
+        E: Into<BoxError> + 'static,
+    {
+        let value = |lookup: Result<Lookup<T>, Error>| lookup.map(|lookup| lookup.value);
+        self.lookup_many(ids, loader).map(move |lookups| lookups.into_iter().map(value).collect())
+    }
+
+    /// Is [`get_many`](Self::get_many), and tells how each record was come by.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_many`](Self::get_many).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`get`](Self::get).
+    pub fn lookup_many<I, K, F, Fut, R, E>(
+        &self,
+        ids: I,
+        loader: F,
+    ) -> impl Future<Output = Vec<Result<Lookup<T>, Error>>> + Send + use<T, I, K, F, Fut, R, E>
+    where
+        I: IntoIterator<Item = K>,
+        K: CacheKey<T::Id>,
+        F: Fn(Vec<T::Id>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, E>> + Send + 'static,
+        R: IntoIterator<Item = T>,
+        E: Into<BoxError> + 'static,
+    {
+        let asked: Asked<K> = ids.into_iter().map(|id| (self.key(&id), id)).collect();
+        let (core, batch) = (self.core.clone(), Batch::new(loader));
+        async move { core.get_many(asked, batch).await }
     }
 
     /// Invalidates a record and then gets it, which loads it anew.
@@ -239,7 +383,7 @@ impl<T: Cacheable> Cache<T> {
         async move {
             let key = key?;
             core.invalidate(key.clone()).await?;
-            Ok(core.lookup(key, id, loader).await?.value)
+            Ok(core.get(Whole, key, id, loader).await?.value)
         }
     }
 
@@ -256,8 +400,8 @@ impl<T: Cacheable> Cache<T> {
         if !self.core.policy.enabled || self.core.backend.is_pending(&key) {
             return Ok(None);
         }
-        let found = self.core.found(&key).await?;
-        Ok(match found.map(|found| self.core.read(&key, found)) {
+        let found = self.core.found(&key, &self.core.selection).await?;
+        Ok(match found.map(|found| self.core.read(&key, found, entry::decode)) {
             Some(Reading::Record(record)) => Some(Arc::new(record)),
             Some(Reading::Stale(..) | Reading::NotFound | Reading::Unreadable(_)) | None => None,
         })

@@ -135,6 +135,8 @@ pub struct Schema {
     pub refresh_ahead: Option<f64>,
     /// The names of the stored fields, in declaration order.
     pub fields: &'static [&'static str],
+    /// Those of them that are the id, or its parts.
+    pub ids: &'static [&'static str],
     /// The names that fields are also read from.
     pub aliases: &'static [&'static str],
     /// The other versions whose keys are invalidated together with this one's; `None` is the keys without a version.
@@ -154,6 +156,7 @@ impl Schema {
             stale_retry: None,
             refresh_ahead: None,
             fields: &[],
+            ids: &[],
             aliases: &[],
             also_invalidates: &[],
         }
@@ -199,6 +202,11 @@ impl Schema {
         self
     }
 
+    pub const fn ids(mut self, ids: &'static [&'static str]) -> Self {
+        self.ids = ids;
+        self
+    }
+
     pub const fn aliases(mut self, aliases: &'static [&'static str]) -> Self {
         self.aliases = aliases;
         self
@@ -213,13 +221,22 @@ impl Schema {
 /// The handle of one field of `T`, whose values are of type `V`: `Product::FIELDS.stock`.
 pub struct Field<T, V> {
     codec: Codec<V>,
-    of: PhantomData<fn() -> T>,
+    of: fn(&T) -> &V,
 }
 
 impl<T, V> Field<T, V> {
     #[doc(hidden)]
-    pub const fn new(codec: Codec<V>) -> Self {
-        Self { codec, of: PhantomData }
+    pub const fn new(codec: Codec<V>, of: fn(&T) -> &V) -> Self {
+        Self { codec, of }
+    }
+
+    pub(crate) const fn codec(&self) -> &Codec<V> {
+        &self.codec
+    }
+
+    /// The field's value in a record.
+    pub(crate) fn value_of<'a>(&self, record: &'a T) -> &'a V {
+        (self.of)(record)
     }
 
     /// The field's name in the hash.

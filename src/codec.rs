@@ -20,6 +20,8 @@ pub struct Codec<V> {
     encode: fn(&V) -> Result<Option<Vec<u8>>, BoxError>,
     decode: fn(Cow<'_, [u8]>) -> Result<V, BoxError>,
     missing: fn() -> Option<V>,
+    /// What the field's attribute says for one that is missing all the same.
+    default: Option<fn() -> V>,
 }
 
 impl<V> Codec<V> {
@@ -29,7 +31,7 @@ impl<V> Codec<V> {
         encode: fn(&V) -> Result<Option<Vec<u8>>, BoxError>,
         decode: fn(Cow<'_, [u8]>) -> Result<V, BoxError>,
     ) -> Self {
-        Self { name, aliases: &[], encode, decode, missing: || None }
+        Self { name, aliases: &[], encode, decode, missing: || None, default: None }
     }
 
     /// The same, which also reads the field from these names, the first of them first.
@@ -60,7 +62,10 @@ impl<V> Codec<V> {
 
     /// What a field that is not in the hash stands for.
     pub(crate) fn missing(&self) -> Result<V, FieldError> {
-        (self.missing)().ok_or_else(|| self.error("it is not in the hash".into()))
+        match self.default {
+            Some(default) => Ok(default()),
+            None => (self.missing)().ok_or_else(|| self.error("it is not in the hash".into())),
+        }
     }
 
     fn error(&self, source: BoxError) -> FieldError {
@@ -79,7 +84,15 @@ impl<V> Copy for Codec<V> {}
 /// The codec of a field without attributes: its own [`FieldValue`].
 #[doc(hidden)]
 pub const fn native<V: FieldValue>(name: &'static str) -> Codec<V> {
-    Codec { name, aliases: &[], encode: |value| Ok(value.encode()), decode: V::decode, missing: V::missing }
+    let encode: fn(&V) -> _ = |value| Ok(value.encode());
+    Codec { name, aliases: &[], encode, decode: V::decode, missing: V::missing, default: None }
+}
+
+/// The same codec for a field with `#[cacheable(default)]`.
+#[doc(hidden)]
+pub const fn or_default<V: Default>(mut codec: Codec<V>) -> Codec<V> {
+    codec.default = Some(V::default);
+    codec
 }
 
 /// The codec of an id field.
@@ -103,6 +116,7 @@ pub const fn json<V: serde::Serialize + serde::de::DeserializeOwned>(name: &'sta
         },
         decode: |bytes| Ok(serde_json::from_slice(&bytes)?),
         missing: || serde_json::from_slice(NULL).ok(),
+        default: None,
     }
 }
 

@@ -72,6 +72,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections that a Redis backend keeps to each server for updates, at most.
 pub const UPDATE_CONNECTIONS: usize = 8;
 
+/// Whether reads from a Redis server have a connection of their own.
+pub const READ_CONNECTION: bool = true;
+
 /// Entries that a `memory://` backend keeps, at most.
 pub const MAX_ENTRIES: usize = 100_000;
 

@@ -31,11 +31,11 @@ pub(crate) struct Found {
     pub(crate) left: Option<Duration>,
 }
 
-/// What an entry means to a reader of `T`.
-pub(crate) enum Reading<T> {
-    Record(T),
+/// What an entry means to a reader of `V`: of records, or of some of their fields.
+pub(crate) enum Reading<V> {
+    Record(V),
     /// A record past its TTL, and by how much.
-    Stale(T, Duration),
+    Stale(V, Duration),
     NotFound,
     Unreadable(BoxError),
 }
@@ -51,7 +51,12 @@ impl Entry {
 }
 
 impl Found {
+    /// Reads a whole record.
     pub(crate) fn read<T: Cacheable>(self) -> Reading<T> {
+        self.read_by(decode)
+    }
+
+    pub(crate) fn read_by<V>(self, decode: impl FnOnce(&mut Hash) -> Result<V, FieldError>) -> Reading<V> {
         let Entry::Hash(mut hash) = self.entry else {
             return Reading::Unreadable("it is not a hash".into());
         };
@@ -63,8 +68,7 @@ impl Found {
         let Some(meta) = meta else {
             return Reading::Unreadable("its `~meta` is of another release".into());
         };
-        let record = T::decode(&mut RecordReader::new(&mut hash, T::SCHEMA.fields));
-        match (record, meta.age(self.left)) {
+        match (decode(&mut hash), meta.age(self.left)) {
             (Ok(record), None) => Reading::Record(record),
             (Ok(record), Some(age)) => Reading::Stale(record, age),
             (Err(mistake), _) => Reading::Unreadable(mistake.into()),
@@ -141,6 +145,11 @@ fn has_no_field(hash: &Hash) -> bool {
 /// The entry that notes that the primary has no such record.
 pub(crate) fn not_found() -> Vec<StoredField> {
     vec![(Cow::Borrowed(META), ABSENT.to_vec())]
+}
+
+/// A whole record.
+pub(crate) fn decode<T: Cacheable>(hash: &mut Hash) -> Result<T, FieldError> {
+    T::decode(&mut RecordReader::new(hash, T::SCHEMA.fields))
 }
 
 /// The fields of a record by name, `None` for those that its hash leaves out.

@@ -144,9 +144,22 @@ pub struct Cause(Arc<dyn StdError + Send + Sync>);
 
 impl Cause {
     pub(crate) fn new(error: impl Into<BoxError>) -> Self {
-        Self(Arc::from(error.into()))
+        match error.into().downcast::<Passed>() {
+            Ok(passed) => passed.0,
+            Err(error) => Self(Arc::from(error)),
+        }
+    }
+
+    /// As an error that becomes this cause again.
+    pub(crate) fn into_boxed(self) -> BoxError {
+        Box::new(Passed(self))
     }
 }
+
+/// A cause on its way from one loader to the loads of several records.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Passed(Cause);
 
 /// Boxes a loader's error. An `anyhow::Error` is unpacked: its plain conversion would hide the type inside.
 pub(crate) fn boxed<E: Into<BoxError> + 'static>(error: E) -> BoxError {

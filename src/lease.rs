@@ -13,9 +13,10 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::backend::{Filled, Token};
+use crate::batch::Awaited;
 use crate::cache::{Core, OnOutage};
 use crate::cacheable::Cacheable;
-use crate::entry::{Found, Reading};
+use crate::entry::{self, Found, Reading};
 use crate::error::Error;
 use crate::flight::{Landing, Origin, Stamp};
 use crate::key::Key;
@@ -30,6 +31,8 @@ pub(crate) struct ReadThrough<T: Cacheable> {
     pub(crate) key: Key,
     pub(crate) id: T::Id,
     pub(crate) loader: Loader<T>,
+    /// While it is there, the loads of other keys that share the loader's call wait for this one.
+    pub(crate) awaited: Option<Awaited>,
 }
 
 /// A loaded value, with the entry to store for it, which has no fields if nothing is to be stored, and its lifetime.
@@ -41,7 +44,7 @@ struct Loaded<T> {
 
 impl<T: Cacheable> ReadThrough<T> {
     /// Finds an entry, or loads and fills one; waits for another process that does.
-    pub(crate) async fn through_cache(self) -> Landing<T> {
+    pub(crate) async fn through_cache(mut self) -> Landing<T> {
         let policy = &self.core.policy;
         let deadline = Instant::now() + policy.wait_timeout;
         let mut poll = Poll::new(policy.wait_poll);
@@ -90,6 +93,7 @@ impl<T: Cacheable> ReadThrough<T> {
                 // There is nothing to serve instead: the mark is only in the way.
                 abandon(&self.core, &self.key, &Token::failed_load()).await;
             }
+            self.awaited = None;
             origin = Origin::OtherLoad;
             waiting.get_or_insert_with(Began::now);
             let pause = poll.next().min(acquired.busy_for.unwrap_or(Duration::MAX)).max(Poll::SHORTEST);
@@ -99,17 +103,25 @@ impl<T: Cacheable> ReadThrough<T> {
 
     fn reading(&self, found: Found) -> Reading<T> {
         // Otherwise those who looked first have told of what is unreadable.
-        if self.core.selection.overlooks(&found.entry) { self.core.read(&self.key, found) } else { found.read() }
+        if self.core.selection.overlooks(&found.entry) {
+            self.core.read(&self.key, found, entry::decode)
+        } else {
+            found.read()
+        }
     }
 
     /// Loads around a cache that can't be used, when it is this load's turn.
-    pub(crate) async fn without_cache(self, error: Error) -> Landing<T> {
+    pub(crate) async fn without_cache(mut self, error: Error) -> Landing<T> {
         tracing::debug!(key = %self.key, %error, "the cache can't be used");
         let failed = |error| Landing { result: Err(error), origin: Origin::Bypass, justified: Stamp::of_step() };
         let (core, limit) = (self.core.clone(), self.core.policy.wait_timeout);
         if core.policy.on_outage == OnOutage::Fail {
             return failed(error);
         }
+        if let Ok(_turn) = core.bypass_loads.try_acquire() {
+            return self.around_cache().boxed().await;
+        }
+        self.awaited = None;
         match tokio::time::timeout(limit, core.bypass_loads.acquire()).await {
             Ok(_turn) => self.around_cache().boxed().await,
             Err(_elapsed) => {
@@ -123,8 +135,12 @@ impl<T: Cacheable> ReadThrough<T> {
     /// Loads without a lease, and stores nothing.
     pub(crate) async fn around_cache(self) -> Landing<T> {
         let justified = Stamp::of_step();
-        let Self { core, key, id, loader } = self;
-        let load = load::run_here(&key, core.policy.load_timeout, async { loader(id).await });
+        let Self { core, key, id, loader, awaited } = self;
+        let load = load::run_here(&key, core.policy.load_timeout, async {
+            let loading = loader(id);
+            drop(awaited);
+            loading.await
+        });
         let load = load.instrument(spans::load::<T>(&key));
         let loaded = counted(&core, load).await;
         Landing { result: loaded.map(|record| record.map(Arc::new)), origin: Origin::Bypass, justified }
@@ -177,12 +193,14 @@ impl<T: Cacheable> ReadThrough<T> {
 
     /// Runs the loader, and prepares what is to be stored in the loader's own task: that runs the user's code too.
     async fn load(self) -> Result<Loaded<T>, Error> {
-        let Self { core, key, id, loader } = self;
+        let Self { core, key, id, loader, awaited } = self;
         let work = {
             let (core, key) = (core.clone(), key.clone());
             async move {
                 let began = Instant::now();
-                let record = loader(id).await?;
+                let loading = loader(id);
+                drop(awaited);
+                let record = loading.await?;
                 let entry = core.policy.entry(&key, record.as_ref(), began.elapsed());
                 let (fields, ttl) = entry.unwrap_or_default();
                 Ok(Loaded { value: record.map(Arc::new), fields, ttl })

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod backend;
+mod batch;
 mod cache;
 mod cacheable;
 mod codec;
@@ -17,6 +18,7 @@ mod meter;
 #[cfg(not(feature = "metrics"))]
 #[path = "meter/off.rs"]
 mod meter;
+mod projection;
 #[doc(hidden)]
 pub mod proof;
 mod record;
@@ -34,6 +36,7 @@ pub use crate::cache::{
 pub use crate::cacheable::{Cacheable, Change, Field, Schema};
 pub use crate::error::{BoxError, Cause, Error};
 pub use crate::id::{CacheId, CacheKey};
+pub use crate::projection::Projection;
 pub use crate::stats::Stats;
 pub use crate::value::FieldValue;
 
@@ -46,6 +49,6 @@ pub mod __private {
     pub use crate::BoxError;
     #[cfg(feature = "json")]
     pub use crate::codec::json;
-    pub use crate::codec::{Codec, FieldError, id, native};
+    pub use crate::codec::{Codec, FieldError, id, native, or_default};
     pub use crate::record::{RecordReader, RecordWriter};
 }

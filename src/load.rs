@@ -80,7 +80,7 @@ fn judged<R>(
     }
 }
 
-struct AbortOnDrop<R>(JoinHandle<R>);
+pub(crate) struct AbortOnDrop<R>(pub(crate) JoinHandle<R>);
 
 impl<R> Drop for AbortOnDrop<R> {
     fn drop(&mut self) {
@@ -88,7 +88,8 @@ impl<R> Drop for AbortOnDrop<R> {
     }
 }
 
-fn ended_early(ended: JoinError) -> String {
+/// What a task has to say that ended without a result.
+pub(crate) fn ended_early(ended: JoinError) -> String {
     ended.try_into_panic().map_or_else(|_| "its runtime shut down".to_owned(), message)
 }
 

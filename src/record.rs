@@ -97,27 +97,23 @@ impl<'a> RecordReader<'a> {
         Self { fields, next: 0 }
     }
 
-    /// Reads a field that must be there, unless its type has a value for an absent one.
+    /// The same for fields that may be read several times.
+    pub(crate) fn borrowing(hash: &'a mut Hash, selected: &'a [&'static str]) -> Self {
+        match hash {
+            Hash::Owned(fields) => Self { fields: Fields::Borrowed(fields), next: 0 },
+            hash => Self::new(hash, selected),
+        }
+    }
+
+    /// Reads a field that must be there, unless its type has a value for an absent one, or its attribute.
     ///
     /// # Errors
     ///
     /// When it isn't there, or does not decode.
-    pub fn required<V>(&mut self, codec: &Codec<V>) -> Result<V, FieldError> {
+    pub fn read<V>(&mut self, codec: &Codec<V>) -> Result<V, FieldError> {
         match self.take_any(codec) {
             Some(bytes) => codec.decode(bytes),
             None => codec.missing(),
-        }
-    }
-
-    /// Reads a field that is the type's default when it isn't there.
-    ///
-    /// # Errors
-    ///
-    /// When it does not decode.
-    pub fn or_default<V: Default>(&mut self, codec: &Codec<V>) -> Result<V, FieldError> {
-        match self.take_any(codec) {
-            Some(bytes) => codec.decode(bytes),
-            None => Ok(V::default()),
         }
     }
 

@@ -12,6 +12,11 @@ pub(crate) fn get<T: Cacheable>(key: &Key) -> Span {
     with_key(info_span!("cache.get", entity = T::SCHEMA.entity, key = Empty, outcome = Empty), key)
 }
 
+/// Of many keys at once.
+pub(crate) fn get_many<T: Cacheable>(ids: usize) -> Span {
+    info_span!("cache.get_many", entity = T::SCHEMA.entity, ids)
+}
+
 pub(crate) fn load<T: Cacheable>(key: &Key) -> Span {
     with_key(info_span!("cache.load", entity = T::SCHEMA.entity, key = Empty), key)
 }

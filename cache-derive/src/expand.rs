@@ -48,8 +48,10 @@ pub(crate) fn assemble(record: &Record, parts: Parts) -> TokenStream {
 
     let fields = fields_name(record);
     let fields_doc = format!("The handles of the fields of `{name}`.");
-    let handle_idents = handles.iter().map(|field| derived(field.ident));
-    let handle_codecs = handles.iter().map(|field| codec_name(field));
+    let handle_values = handles.iter().map(|field| {
+        let (ident, codec) = (derived(field.ident), codec_name(field));
+        quote!(#ident: #library::Field::new(#codec, |__record| &__record.#ident))
+    });
     let declarations = handles.iter().map(|field| {
         let vis = &field.original.vis;
         let ident = derived(field.ident);
@@ -71,7 +73,8 @@ pub(crate) fn assemble(record: &Record, parts: Parts) -> TokenStream {
 
             #[automatically_derived]
             impl #impl_generics #name #ty_generics #where_clause {
-                /// The handles of the fields, for updates.
+                /// The handles of the fields.
+                #[allow(dead_code)]
                 #vis const FIELDS: #fields = <Self as #library::Cacheable>::FIELDS;
             }
 
@@ -81,7 +84,7 @@ pub(crate) fn assemble(record: &Record, parts: Parts) -> TokenStream {
                 type Fields = #fields;
 
                 const FIELDS: #fields = #fields {
-                    #(#handle_idents: #library::Field::new(#handle_codecs),)*
+                    #(#handle_values,)*
                 };
 
                 #members
@@ -96,7 +99,10 @@ fn implementation(record: &Record) -> TokenStream {
     let codecs = record.stored().map(|field| {
         let name = codec_name(field);
         let ty = record.type_of(field);
-        let codec = codec(record, field);
+        let mut codec = codec(record, field);
+        if field.attributes.default.is_some() {
+            codec = quote!(#private::or_default::<#ty>(#codec));
+        }
         let aliases = aliases(field.aliases());
         quote!(const #name: #private::Codec<#ty> = #codec #aliases;)
     });
@@ -175,11 +181,12 @@ fn schema(record: &Record) -> TokenStream {
         quote!(.also_invalidates(&[#(#versions),*]))
     });
     let names = record.stored().map(Field::name);
+    let ids = record.ids().map(Field::name);
     let aliases = aliases(record.aliases());
     quote! {
         #library::Schema::new(#entity)
             #namespace #version #also_invalidates #ttl #not_found_ttl #stale_if_error #stale_retry #refresh_ahead
-            .fields(&[#(#names),*]) #aliases
+            .fields(&[#(#names),*]) .ids(&[#(#ids),*]) #aliases
     }
 }
 
@@ -219,12 +226,10 @@ fn read(record: &Record, field: &Field) -> TokenStream {
     let ident = derived(field.ident);
     let codec = codec_name(field);
     let ty = record.type_of(field);
-    if !field.is_stored() {
-        quote!(#ident: <#ty as ::core::default::Default>::default())
-    } else if field.attributes.default.is_some() {
-        quote!(#ident: __record.or_default::<#ty>(&#codec)?)
+    if field.is_stored() {
+        quote!(#ident: __record.read(&#codec)?)
     } else {
-        quote!(#ident: __record.required(&#codec)?)
+        quote!(#ident: <#ty as ::core::default::Default>::default())
     }
 }
 

@@ -34,6 +34,7 @@ pub struct BackendBuilder {
     settings: Settings,
     connect_timeout: Duration,
     update_connections: usize,
+    read_connection: bool,
     max_entries: usize,
     tls: Tls,
 }
@@ -51,6 +52,7 @@ impl BackendBuilder {
             },
             connect_timeout: defaults::CONNECT_TIMEOUT,
             update_connections: defaults::UPDATE_CONNECTIONS,
+            read_connection: defaults::READ_CONNECTION,
             max_entries: defaults::MAX_ENTRIES,
             tls: Tls::default(),
         }
@@ -75,6 +77,14 @@ impl BackendBuilder {
     /// Redis only. Default: [`defaults::UPDATE_CONNECTIONS`](crate::defaults::UPDATE_CONNECTIONS).
     pub fn update_connections(mut self, update_connections: usize) -> Self {
         self.update_connections = update_connections;
+        self
+    }
+
+    /// Whether reads have a connection to each server that is theirs alone, over which a hit costs about half as much. Without
+    /// it they share that of the other steps, as they do when the server refuses `ROLE`. Redis only. Default:
+    /// [`defaults::READ_CONNECTION`](crate::defaults::READ_CONNECTION), `true`.
+    pub fn read_connection(mut self, read_connection: bool) -> Self {
+        self.read_connection = read_connection;
         self
     }
 
@@ -178,6 +188,7 @@ impl BackendBuilder {
             operation_timeout,
             connect_timeout: self.connect_timeout,
             update_connections,
+            read_connection: self.read_connection,
             breaker_threshold,
             breaker_pause,
         };
@@ -241,6 +252,7 @@ impl std::fmt::Debug for BackendBuilder {
             .field("settings", &self.settings)
             .field("connect_timeout", &self.connect_timeout)
             .field("update_connections", &self.update_connections)
+            .field("read_connection", &self.read_connection)
             .field("max_entries", &self.max_entries)
             .field("tls", &self.tls)
             .finish()

@@ -93,6 +93,15 @@ impl Selection {
         Self::new(Cow::Borrowed(if by_name { schema.fields } else { &[] }))
     }
 
+    /// What a reader of some fields wants: these names, and that of an id, which all records have.
+    pub(crate) fn with_id(mut names: Vec<&'static str>, schema: &Schema) -> Self {
+        names.extend(schema.ids.first());
+        if names.len() > MOST_SELECTED {
+            names.clear();
+        }
+        Self::new(Cow::Owned(names))
+    }
+
     /// Whether a read of these fields sees nothing of an entry that is there.
     pub(crate) fn overlooks(&self, entry: &Entry) -> bool {
         let (Some(names), Entry::Hash(hash)) = (self.names(), entry) else {
@@ -108,7 +117,7 @@ impl Selection {
     }
 
     /// The names, unless all fields are selected.
-    pub(super) fn names(&self) -> Option<&[&'static str]> {
+    pub(crate) fn names(&self) -> Option<&[&'static str]> {
         Some(&*self.names).filter(|names| !names.is_empty())
     }
 }

@@ -7,18 +7,21 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use tracing::Instrument;
 
-use crate::backend::check_runtime;
+use crate::backend::{Selection, check_runtime};
 use crate::cache::Core;
 use crate::cacheable::Cacheable;
-use crate::entry::{Found, Reading};
+use crate::codec::FieldError;
+use crate::entry::{self, Found, Reading};
 use crate::error::{BoxError, Error};
-use crate::flight::{Boarding, Ended, Landing, Origin, Stamp, Ticket};
+use crate::flight::{Boarding, Ended, Flights, Landing, Origin, Stamp, Ticket};
 use crate::id::CacheKey;
 use crate::key::Key;
 use crate::lease::ReadThrough;
 use crate::load;
 use crate::meter::Began;
+use crate::projection::Projection;
 use crate::proof::Guard;
+use crate::record::{Hash, RecordReader};
 use crate::refresh::Due;
 use crate::spans;
 
@@ -91,82 +94,178 @@ impl Outcome {
     }
 }
 
+/// What a get wants of a record.
+pub(super) trait View<T: Cacheable>: Send + Sync {
+    type Value: Send;
+
+    fn selection<'a>(&'a self, core: &'a Core<T>) -> &'a Selection;
+    fn decode(&self, hash: &mut Hash) -> Result<Self::Value, FieldError>;
+    fn of(&self, record: Arc<T>) -> Self::Value;
+}
+
+/// All of it.
+pub(super) struct Whole;
+
+impl<T: Cacheable> View<T> for Whole {
+    type Value = Arc<T>;
+
+    fn selection<'a>(&'a self, core: &'a Core<T>) -> &'a Selection {
+        &core.selection
+    }
+
+    fn decode(&self, hash: &mut Hash) -> Result<Arc<T>, FieldError> {
+        entry::decode(hash).map(Arc::new)
+    }
+
+    fn of(&self, record: Arc<T>) -> Arc<T> {
+        record
+    }
+}
+
+/// Some fields.
+pub(super) struct Selected<P> {
+    fields: P,
+    selection: Selection,
+}
+
+impl<P> Selected<P> {
+    pub(super) fn new<T: Cacheable>(fields: P) -> Self
+    where
+        P: Projection<T>,
+    {
+        let mut names = Vec::new();
+        fields.add_names(&mut names);
+        Self { fields, selection: Selection::with_id(names, &T::SCHEMA) }
+    }
+}
+
+impl<T: Cacheable, P: Projection<T>> View<T> for Selected<P> {
+    type Value = P::Values;
+
+    fn selection<'a>(&'a self, _core: &'a Core<T>) -> &'a Selection {
+        &self.selection
+    }
+
+    fn decode(&self, hash: &mut Hash) -> Result<P::Values, FieldError> {
+        self.fields.decode(&mut RecordReader::borrowing(hash, self.selection.names().unwrap_or_default()))
+    }
+
+    fn of(&self, record: Arc<T>) -> P::Values {
+        self.fields.of(&record)
+    }
+}
+
+/// What a get came to.
+pub(super) struct Got<V> {
+    pub(super) value: Option<V>,
+    outcome: Outcome,
+    cache_latency: Duration,
+}
+
+impl<T> From<Got<Arc<T>>> for Lookup<T> {
+    fn from(Got { value, outcome, cache_latency }: Got<Arc<T>>) -> Self {
+        Self { value, outcome, cache_latency }
+    }
+}
+
 /// What a caller's own read of the cache came to, when it isn't the answer.
-#[derive(Default)]
-struct Miss {
+pub(super) struct Miss<T> {
     cache_latency: Duration,
     out_of_reach: Option<Error>,
+    /// In place of a read.
+    under_way: Option<Ticket<T>>,
 }
 
 impl<T: Cacheable> Core<T> {
-    pub(super) async fn lookup<K, F, Fut, E>(self: &Arc<Self>, key: Key, id: K, loader: F) -> Result<Lookup<T>, Error>
+    pub(super) async fn get<V, K, F, Fut, E>(
+        self: &Arc<Self>,
+        view: V,
+        key: Key,
+        id: K,
+        loader: F,
+    ) -> Result<Got<V::Value>, Error>
     where
+        V: View<T>,
         K: CacheKey<T::Id>,
         F: FnOnce(T::Id) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
         let span = spans::get::<T>(&key);
-        let found = self.find(key, id, loader).instrument(span.clone()).await;
-        span.record("outcome", found.as_ref().map_or("error", |lookup| lookup.outcome.name()));
+        let found = self.find(view, key, id, loader).instrument(span.clone()).await;
+        span.record("outcome", found.as_ref().map_or("error", |got| got.outcome.name()));
         found
     }
 
-    async fn find<K, F, Fut, E>(self: &Arc<Self>, key: Key, id: K, loader: F) -> Result<Lookup<T>, Error>
+    async fn find<V, K, F, Fut, E>(
+        self: &Arc<Self>,
+        view: V,
+        key: Key,
+        id: K,
+        loader: F,
+    ) -> Result<Got<V::Value>, Error>
     where
+        V: View<T>,
         K: CacheKey<T::Id>,
         F: FnOnce(T::Id) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        let began = Began::now();
-        let called = if self.backend.holds(Guard::StampRule) { Stamp::of_call() } else { Stamp::EARLIEST };
+        let (called, began) = (self.stamp_of_call(), Began::now());
         let read_through = |key: Key| {
             let (core, id, loader) = (self.clone(), id.into_id(), load::erase(loader));
-            ReadThrough { core, key, id, loader }
+            ReadThrough { core, key, id, loader, awaited: None }
         };
         check_runtime()?;
-        if !self.policy.enabled {
-            let landing = read_through(key).around_cache().await;
-            return self.landed(landing, Part::Started, Duration::ZERO, began);
-        }
-        let mut under_way = None;
-        let miss = if self.backend.is_pending(&key) {
-            Miss { cache_latency: Duration::ZERO, out_of_reach: Some(self.backend.pending_error(&key)) }
-        } else {
-            under_way = self.flights.join(&key);
-            match under_way {
-                Some(_) => Miss::default(),
-                None => match self.look_first(&key, began).await {
-                    ControlFlow::Break((found, due)) => {
-                        if let Some(due) = due {
-                            read_through(key).refresh_ahead(due);
-                        }
-                        return Ok(found);
+        let lookup = if self.policy.enabled {
+            match self.look_first(&view, &key, began).await {
+                ControlFlow::Break((got, due)) => {
+                    if let Some(due) = due {
+                        read_through(key).refresh_ahead(due);
                     }
-                    ControlFlow::Continue(miss) => miss,
-                },
+                    return Ok(got);
+                }
+                ControlFlow::Continue(mut miss) => {
+                    let boarding = self.board(&key, &mut miss);
+                    // Boxed, so that the future of a hit stays small.
+                    self.fly(called, key, miss, boarding, began, read_through).boxed().await?
+                }
             }
+        } else {
+            self.get_around(read_through(key), began).boxed().await?
         };
-        // Boxed, so that the future of a hit stays small.
-        let (landing, part) = self.fly(called, key, under_way, miss.out_of_reach, read_through).boxed().await;
-        self.landed(landing, part, miss.cache_latency, began)
+        let Lookup { value, outcome, cache_latency } = lookup;
+        Ok(Got { value: value.map(|record| view.of(record)), outcome, cache_latency })
+    }
+
+    pub(super) fn stamp_of_call(&self) -> Stamp {
+        if self.backend.holds(Guard::StampRule) { Stamp::of_call() } else { Stamp::EARLIEST }
+    }
+
+    /// Gets a record from its loader alone.
+    pub(super) async fn get_around(&self, read_through: ReadThrough<T>, began: Began) -> Result<Lookup<T>, Error> {
+        self.landed(read_through.around_cache().await, Part::Started, Duration::ZERO, began)
     }
 
     /// Reads an entry, together with its lifetime where that matters: to this cache, or because the entry may be stale.
-    pub(super) async fn found(&self, key: &Key) -> Result<Option<Found>, Error> {
+    pub(super) async fn found(&self, key: &Key, selection: &Selection) -> Result<Option<Found>, Error> {
         if !self.policy.reads_lifetimes() {
-            match self.backend.read(key, &self.selection).await? {
+            match self.backend.read(key, selection).await? {
                 Some(entry) if entry.meta().stale.is_some() => {}
                 entry => return Ok(entry.map(|entry| Found { entry, left: None })),
             }
         }
-        self.backend.read_with_ttl(key, &self.selection).await
+        self.backend.read_with_ttl(key, selection).await
     }
 
     /// What an entry means that a caller has found.
-    pub(crate) fn read(&self, key: &Key, found: Found) -> Reading<T> {
-        let reading = found.read();
+    pub(crate) fn read<V>(
+        &self,
+        key: &Key,
+        found: Found,
+        decode: impl FnOnce(&mut Hash) -> Result<V, FieldError>,
+    ) -> Reading<V> {
+        let reading = found.read_by(decode);
         if let Reading::Unreadable(cause) = &reading {
             self.stats.decode_errors.add();
             self.meter.decode_error();
@@ -176,47 +275,72 @@ impl<T: Cacheable> Core<T> {
     }
 
     /// Reads the cache, in the caller's own future: a hit needs nothing else, unless its record is due to be refreshed.
-    async fn look_first(&self, key: &Key, began: Began) -> ControlFlow<(Lookup<T>, Option<Due>), Miss> {
+    pub(super) async fn look_first<V: View<T>>(
+        &self,
+        view: &V,
+        key: &Key,
+        began: Began,
+    ) -> ControlFlow<(Got<V::Value>, Option<Due>), Miss<T>> {
+        let mut miss = Miss { cache_latency: Duration::ZERO, out_of_reach: None, under_way: None };
+        if self.backend.is_pending(key) {
+            miss.out_of_reach = Some(self.backend.pending_error(key));
+            return ControlFlow::Continue(miss);
+        }
+        miss.under_way = self.flights.join(key);
+        if miss.under_way.is_some() {
+            return ControlFlow::Continue(miss);
+        }
         let looked = Instant::now();
-        let found = self.found(key).await;
+        let found = self.found(key, view.selection(self)).await;
         let cache_latency = looked.elapsed();
+        miss.cache_latency = cache_latency;
         let found = match found {
             Ok(found) => found,
-            Err(error) => return ControlFlow::Continue(Miss { cache_latency, out_of_reach: Some(error) }),
+            Err(error) => {
+                miss.out_of_reach = Some(error);
+                return ControlFlow::Continue(miss);
+            }
         };
         let due = self.policy.refresh_ahead.and_then(|beta| Due::draw(found.as_ref()?, beta));
-        let (value, outcome) = match found.map(|found| self.read(key, found)) {
-            Some(Reading::Record(record)) => (Some(Arc::new(record)), Outcome::Hit),
+        let (value, outcome) = match found.map(|found| self.read(key, found, |hash| view.decode(hash))) {
+            Some(Reading::Record(value)) => (Some(value), Outcome::Hit),
             Some(Reading::NotFound) => (None, Outcome::NotFoundHit),
-            Some(Reading::Stale(..) | Reading::Unreadable(_)) | None => {
-                return ControlFlow::Continue(Miss { cache_latency, out_of_reach: None });
-            }
+            Some(Reading::Stale(..) | Reading::Unreadable(_)) | None => return ControlFlow::Continue(miss),
         };
         self.meter.got(Some(outcome), began);
         self.count(outcome);
-        ControlFlow::Break((Lookup { value, outcome, cache_latency }, due))
+        ControlFlow::Break((Got { value, outcome, cache_latency }, due))
     }
 
-    /// Joins flights, or starts one, until one brings a result that is this call's too.
-    async fn fly(
+    /// Joins the flight that is under way, or reserves one.
+    pub(super) fn board(&self, key: &Key, miss: &mut Miss<T>) -> Boarding<T> {
+        match miss.under_way.take() {
+            Some(ticket) => Boarding::Joined(ticket),
+            None => self.flights_for(miss).join_or_reserve(key),
+        }
+    }
+
+    /// Nobody who can reach the cache has to wait for a load around it.
+    fn flights_for(&self, miss: &Miss<T>) -> &Flights<T> {
+        if miss.out_of_reach.is_some() { &self.bypasses } else { &self.flights }
+    }
+
+    /// Flies, and then again, until a flight brings a result that is this call's too.
+    pub(super) async fn fly(
         &self,
         called: Stamp,
         key: Key,
-        mut under_way: Option<Ticket<T>>,
-        out_of_reach: Option<Error>,
+        miss: Miss<T>,
+        mut boarding: Boarding<T>,
+        began: Began,
         read_through: impl FnOnce(Key) -> ReadThrough<T>,
-    ) -> (Landing<T>, Part) {
-        // Nobody who can reach the cache has to wait for a load around it.
-        let flights = if out_of_reach.is_some() { &self.bypasses } else { &self.flights };
-        loop {
-            let boarding = match under_way.take() {
-                Some(ticket) => Boarding::Joined(ticket),
-                None => flights.join_or_reserve(&key),
-            };
+    ) -> Result<Lookup<T>, Error> {
+        let flights = self.flights_for(&miss);
+        let (landing, part) = loop {
             let mut ticket = match boarding {
                 Boarding::Joined(ticket) => ticket,
                 Boarding::Reserved(reservation) => {
-                    let read_through = read_through(key.clone());
+                    let (read_through, out_of_reach) = (read_through(key.clone()), miss.out_of_reach);
                     // Boxed each by itself, so that what waits for its turn to go around the cache takes little memory.
                     let mut ticket = reservation.start(async move {
                         match out_of_reach {
@@ -224,19 +348,21 @@ impl<T: Cacheable> Core<T> {
                             Some(error) => read_through.without_cache(error).boxed().await,
                         }
                     });
-                    return match ticket.ended(called).await {
+                    break match ticket.ended(called).await {
                         Ended::Landed(landing) => (landing, Part::Started),
                         Ended::TooOld | Ended::Lost => (Landing::lost(&key), Part::Started),
                     };
                 }
             };
             match tokio::time::timeout(self.longest_flight(), ticket.ended(called)).await {
-                Ok(Ended::Landed(landing)) => return (landing, Part::Joined),
+                Ok(Ended::Landed(landing)) => break (landing, Part::Joined),
                 Ok(Ended::TooOld | Ended::Lost) => {}
                 // Its runtime is alive, but nobody drives it.
                 Err(_elapsed) => flights.expel_stuck(&key, &ticket),
             }
-        }
+            boarding = flights.join_or_reserve(&key);
+        };
+        self.landed(landing, part, miss.cache_latency, began)
     }
 
     /// How long a flight takes at most, if its runtime is driven.

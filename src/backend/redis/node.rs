@@ -32,6 +32,7 @@ pub(in crate::backend) struct Limits {
     pub(in crate::backend) operation_timeout: Duration,
     pub(in crate::backend) connect_timeout: Duration,
     pub(in crate::backend) update_connections: NonZeroUsize,
+    pub(in crate::backend) read_connection: bool,
     pub(in crate::backend) breaker_threshold: u32,
     pub(in crate::backend) breaker_pause: Duration,
 }
@@ -67,7 +68,7 @@ impl Node {
         let updates = updates.map_err(|error| error.to_string())?;
         let breaker = Breaker::new(shown, limits.breaker_threshold, limits.breaker_pause);
         let shared = Arc::new(shared);
-        let reads = Reads::new(shared.clone(), limits.connect_timeout);
+        let reads = Reads::new(shared.clone(), limits);
         Ok(Self { place, shared, reads, updates, breaker: Arc::new(breaker) })
     }
 

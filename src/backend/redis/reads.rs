@@ -28,6 +28,7 @@ use tokio::sync::{Semaphore, oneshot};
 use self::dial::{Dialed, Undialed, dial};
 use self::line::{Line, Lost};
 use super::connect::{Beside, Shared};
+use super::node::Limits;
 
 /// The most commands that may be under way, those that nobody waits for any more included: then callers queue.
 const MOST_UNDER_WAY: usize = 16_384;
@@ -45,7 +46,7 @@ struct Queue {
     state: Mutex<State>,
     /// For commands under way.
     room: Semaphore,
-    /// Whether the server doesn't tell its role.
+    /// Whether there is no such connection: none is wanted, or the server doesn't tell its role.
     unfit: AtomicBool,
 }
 
@@ -77,13 +78,13 @@ enum Task {
 }
 
 impl Reads {
-    pub(super) fn new(shared: Arc<Shared>, connect_timeout: Duration) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, Limits { connect_timeout, read_connection, .. }: Limits) -> Self {
         let room = Semaphore::new(MOST_UNDER_WAY);
-        let queue = Queue { state: Mutex::default(), room, unfit: AtomicBool::new(false) };
+        let queue = Queue { state: Mutex::default(), room, unfit: AtomicBool::new(!read_connection) };
         Self { queue: Arc::new(queue), shared, connect_timeout }
     }
 
-    /// Whether the server doesn't tell its role, so that reads have to go over the shared connection.
+    /// Whether reads have to go over the shared connection.
     pub(super) fn are_unfit(&self) -> bool {
         self.queue.unfit.load(Ordering::Relaxed)
     }

@@ -1,0 +1,153 @@
+//! What the operations of cache-aside cost, beside the bare driver and its peers: `--help` tells how to run it, and
+//! `docs/performance.md` what was found.
+
+mod contenders;
+mod measure;
+mod picture;
+#[allow(dead_code, reason = "hitbox's derive makes structs whose fields nobody reads")]
+mod records;
+mod report;
+mod server;
+mod stampede;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use redis::aio::MultiplexedConnection;
+use tokio::runtime::{Builder, Runtime};
+
+use self::contenders::Section;
+use self::measure::{Measured, Setting};
+use self::server::OwnServer;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Measures what the operations of cache-aside cost, in rounds that take turns with the bare driver and with other
+/// caches, and prints Markdown tables.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    /// The server to measure on, which should do nothing else; its keys that begin with `cache:bench`, `raw`, `cached`,
+    /// `hitbox` and `rustis` are written. Without it, `redis-server` is started and stopped again.
+    #[arg(long)]
+    url: Option<String>,
+
+    /// How often each contender has its turn.
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+
+    /// How long each turn takes, in milliseconds.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    millis: u64,
+
+    /// How many callers ask at the same time.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64, 256], value_parser = at_least_one)]
+    callers: Vec<usize>,
+
+    /// How many threads their runtime has.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2], value_parser = at_least_one)]
+    threads: Vec<usize>,
+
+    /// Only the tables whose titles contain one of these, such as `misses`.
+    #[arg(long, value_delimiter = ',')]
+    tables: Vec<String>,
+
+    /// Only the contenders whose names contain one of these, beside the one that they are compared with.
+    #[arg(long, value_delimiter = ',')]
+    contenders: Vec<String>,
+
+    /// Where to draw the picture of the hits.
+    #[arg(long)]
+    picture: Option<PathBuf>,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "it must be a number, 1 or more".to_owned())
+}
+
+fn main() -> Result<(), Failure> {
+    let options = Options::parse();
+    let own_server = options.url.is_none().then(OwnServer::start).transpose()?;
+    let url = own_server.as_ref().map_or_else(|| options.url.clone().unwrap_or_default(), OwnServer::url);
+
+    let progress = ProgressBar::no_length().with_style(ProgressStyle::with_template("{bar:40} {percent:>3} % {msg}")?);
+    let mut measured = Vec::new();
+    let mut stampedes = Vec::new();
+    for &threads in &options.threads {
+        let runtime = runtime(threads)?;
+        let sections = runtime.block_on(contenders::sections(&url))?;
+        let sections: Vec<_> = sections.into_iter().filter_map(|section| chosen(&options, section)).collect();
+        let turns: usize = sections.iter().map(|section| section.contenders.len()).sum();
+        progress.set_length((turns * options.threads.len() * options.callers.len()) as u64 * u64::from(options.rounds));
+        let mut observer = runtime.block_on(contenders::connect(&url))?;
+        for section in &sections {
+            for &callers in &options.callers {
+                let setting = Setting { threads, callers };
+                progress.set_message(format!("{}, {setting}", section.title));
+                measured.push(measure(&options, &runtime, &mut observer, section, setting, &progress));
+            }
+        }
+        if is_chosen(&options.tables, stampede::TITLE) {
+            stampedes.push((threads, runtime.block_on(stampede::run(&url, options.rounds))?));
+        }
+    }
+    progress.finish_and_clear();
+
+    report::print(&measured);
+    stampede::print(&stampedes);
+    if let Some(path) = &options.picture {
+        picture::draw(&measured, path)?;
+    }
+    Ok(())
+}
+
+fn runtime(threads: usize) -> std::io::Result<Runtime> {
+    if threads == 1 {
+        Builder::new_current_thread().enable_all().build()
+    } else {
+        Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+    }
+}
+
+fn chosen(options: &Options, mut section: Section) -> Option<Section> {
+    let mut place = 0;
+    section.contenders.retain(|contender| {
+        place += 1;
+        place == 1 || is_chosen(&options.contenders, contender.name)
+    });
+    is_chosen(&options.tables, section.title).then_some(section)
+}
+
+fn is_chosen(chosen: &[String], name: &str) -> bool {
+    chosen.is_empty() || chosen.iter().any(|part| name.to_lowercase().contains(&part.to_lowercase()))
+}
+
+/// Each contender has its turn in each round, so that what else the machine does meets all of them.
+fn measure(
+    options: &Options,
+    runtime: &Runtime,
+    observer: &mut MultiplexedConnection,
+    section: &Section,
+    setting: Setting,
+    progress: &ProgressBar,
+) -> Measured {
+    let mut samples = vec![Vec::new(); section.contenders.len()];
+    for _ in 0..options.rounds {
+        for (contender, samples) in section.contenders.iter().zip(&mut samples) {
+            let turn = contender.turn(setting.callers, Duration::from_millis(options.millis), observer);
+            samples.push(runtime.block_on(turn));
+            progress.inc(1);
+        }
+    }
+    let names = section.contenders.iter().map(|contender| contender.name);
+    // What other threads allocate isn't seen.
+    let allocated = |contender: &measure::Contender| {
+        (setting.threads == 1).then(|| contender.allocations(runtime, setting.callers))
+    };
+    let allocated: Vec<_> = section.contenders.iter().map(allocated).collect();
+    let rows =
+        names.zip(samples).zip(allocated).map(|((name, samples), allocated)| measure::Row { name, samples, allocated });
+    Measured { title: section.title, setting, rows: rows.collect() }
+}

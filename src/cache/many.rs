@@ -1,0 +1,110 @@
+//! Many gets at once: read together, and what is missing loaded together. Each key keeps a flight and a lease of its own.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::{join_all, ready};
+use tracing::Instrument;
+
+use super::lookup::{Lookup, Whole};
+use crate::backend::check_runtime;
+use crate::batch::{Awaited, Batch};
+use crate::cache::Core;
+use crate::cacheable::Cacheable;
+use crate::error::Error;
+use crate::flight::Boarding;
+use crate::id::CacheKey;
+use crate::key::Key;
+use crate::lease::ReadThrough;
+use crate::meter::Began;
+use crate::spans;
+
+/// So many keys are looked at and loaded together: enough to keep a connection busy, few enough to keep each step's
+/// deadline.
+const AT_A_TIME: usize = 1_024;
+
+/// What was asked for, each key once.
+pub(super) struct Asked<K> {
+    different: Vec<(Key, K)>,
+    /// For each id its place among these, or what is wrong with it.
+    places: Vec<Result<usize, Error>>,
+}
+
+impl<K> FromIterator<(Result<Key, Error>, K)> for Asked<K> {
+    fn from_iter<I: IntoIterator<Item = (Result<Key, Error>, K)>>(ids: I) -> Self {
+        let mut asked = Self { different: Vec::new(), places: Vec::new() };
+        let mut known = HashMap::new();
+        for (key, id) in ids {
+            let place = key.map(|key| {
+                *known.entry(key.clone()).or_insert_with(|| {
+                    asked.different.push((key, id));
+                    asked.different.len() - 1
+                })
+            });
+            asked.places.push(place);
+        }
+        asked
+    }
+}
+
+impl<T: Cacheable> Core<T> {
+    /// The answers have the order of the ids.
+    pub(super) async fn get_many<K: CacheKey<T::Id>>(
+        self: &Arc<Self>,
+        asked: Asked<K>,
+        batch: Batch<T>,
+    ) -> Vec<Result<Lookup<T>, Error>> {
+        let Asked { different, places } = asked;
+        let span = spans::get_many::<T>(places.len());
+        let gets = async {
+            let mut answers = Vec::with_capacity(different.len());
+            let mut rest = different.into_iter();
+            while rest.len() > 0 {
+                let part = rest.by_ref().take(AT_A_TIME).collect();
+                answers.extend(self.get_together(part, &batch).await);
+            }
+            answers
+        };
+        let answers = gets.instrument(span).await;
+        places.into_iter().map(|place| answers[place?].clone()).collect()
+    }
+
+    async fn get_together<K: CacheKey<T::Id>>(
+        self: &Arc<Self>,
+        part: Vec<(Key, K)>,
+        batch: &Batch<T>,
+    ) -> Vec<Result<Lookup<T>, Error>> {
+        let (called, began) = (self.stamp_of_call(), Began::now());
+        if let Err(error) = check_runtime() {
+            return part.iter().map(|_| Err(error.clone())).collect();
+        }
+        let read_through = |key: Key, id: K, awaited: Option<Awaited>| {
+            let (batch, id) = (batch.clone(), id.into_id());
+            ReadThrough { core: self.clone(), key, id, loader: Box::new(move |id| batch.load(id)), awaited }
+        };
+        if !self.policy.enabled {
+            // All are awaited before any begins, here and below: so they load together.
+            let gets = part.into_iter().map(|(key, id)| read_through(key, id, Some(batch.await_one())));
+            let gets = gets.collect::<Vec<_>>().into_iter().map(|get| self.get_around(get, began));
+            return join_all(gets).await;
+        }
+        let looks = join_all(part.iter().map(|(key, _)| self.look_first(&Whole, key, began))).await;
+        let gets = part.into_iter().zip(looks).map(|((key, id), look)| match look {
+            ControlFlow::Break((got, due)) => {
+                if let Some(due) = due {
+                    read_through(key, id, None).refresh_ahead(due);
+                }
+                ready(Ok(got.into())).boxed()
+            }
+            ControlFlow::Continue(mut miss) => {
+                let boarding = self.board(&key, &mut miss);
+                let awaited = matches!(boarding, Boarding::Reserved(_)).then(|| batch.await_one());
+                let read_through = move |key| read_through(key, id, awaited);
+                self.fly(called, key, miss, boarding, began, read_through).boxed()
+            }
+        });
+        join_all(gets.collect::<Vec<_>>()).await
+    }
+}

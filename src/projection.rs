@@ -1,0 +1,81 @@
+//! Some fields of a record, as [`get_fields`](crate::Cache::get_fields) reads them: [`Projection`].
+
+use crate::cacheable::{Cacheable, Field};
+use crate::codec::FieldError;
+use crate::record::RecordReader;
+
+/// Fields of `T` that are read together: a tuple of up to twelve [`Field`]s, or a single one.
+///
+/// Never written by hand. The fields' values are cloned where a record was loaded, so their types are `Clone`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no choice of fields of `{T}`",
+    label = "not one of its fields, nor a tuple of up to twelve",
+    note = "write `{T}::FIELDS.name`, or `({T}::FIELDS.name, {T}::FIELDS.stock)`"
+)]
+pub trait Projection<T: Cacheable>: Copy + Send + Sync + 'static {
+    /// The values of the fields: a tuple of them, or a single one.
+    type Values: Send + 'static;
+
+    /// Adds the names that the fields are read from.
+    #[doc(hidden)]
+    fn add_names(self, names: &mut Vec<&'static str>);
+
+    #[doc(hidden)]
+    fn decode(self, record: &mut RecordReader<'_>) -> Result<Self::Values, FieldError>;
+
+    /// The values of the fields in a record.
+    #[doc(hidden)]
+    fn of(self, record: &T) -> Self::Values;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Cacheable, V: Clone + Send + 'static> Projection<T> for Field<T, V> {
+    type Values = V;
+
+    fn add_names(self, names: &mut Vec<&'static str>) {
+        names.push(self.name());
+        names.extend(self.codec().other_names());
+    }
+
+    fn decode(self, record: &mut RecordReader<'_>) -> Result<V, FieldError> {
+        record.read(self.codec())
+    }
+
+    fn of(self, record: &T) -> V {
+        self.value_of(record).clone()
+    }
+}
+
+macro_rules! tuples {
+    ($($field:ident)*) => {
+        tuples!(@ $($field)*);
+    };
+    (@ $first:ident $($field:ident)*) => {
+        #[diagnostic::do_not_recommend]
+        #[allow(non_snake_case)]
+        impl<T: Cacheable, $first: Projection<T>, $($field: Projection<T>),*> Projection<T> for ($first, $($field,)*) {
+            type Values = ($first::Values, $($field::Values,)*);
+
+            fn add_names(self, names: &mut Vec<&'static str>) {
+                let ($first, $($field,)*) = self;
+                $first.add_names(names);
+                $($field.add_names(names);)*
+            }
+
+            fn decode(self, record: &mut RecordReader<'_>) -> Result<Self::Values, FieldError> {
+                let ($first, $($field,)*) = self;
+                Ok(($first.decode(record)?, $($field.decode(record)?,)*))
+            }
+
+            fn of(self, record: &T) -> Self::Values {
+                let ($first, $($field,)*) = self;
+                ($first.of(record), $($field.of(record),)*)
+            }
+        }
+
+        tuples!(@ $($field)*);
+    };
+    (@) => {};
+}
+
+tuples!(A B C D E F G H I J K L);
