@@ -16,6 +16,7 @@ mod rig;
 mod steps;
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 #[cfg(feature = "testing")]
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -125,9 +126,11 @@ impl Shared {
 }
 
 /// Runs one step on whichever store it is, guarded.
+///
+/// Pinned here: a future that is passed by value takes its memory once more at each level.
 macro_rules! step {
     ($backend:ident, $call:expr, $action:literal, $key:expr, $store:ident => $step:expr) => {{
-        let step = async {
+        let step = pin!(async {
             #[cfg(feature = "__proof")]
             if let Some($store) = $backend.rigged_store() {
                 return $step.await;
@@ -136,8 +139,8 @@ macro_rules! step {
                 Store::Memory($store) => $step.await,
                 Store::Redis($store) => $step.await,
             }
-        };
-        $backend.guard($call, || format!(concat!($action, " {}"), $key), step).await
+        });
+        $backend.guard(&$call, || format!(concat!($action, " {}"), $key), step).await
     }};
 }
 

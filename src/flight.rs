@@ -9,7 +9,7 @@
 //! round again. It keeps its first stamp, so the next flight's result is right for it, whenever it joins that.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -83,7 +83,21 @@ impl<T> Clone for Landing<T> {
 
 /// The flights of one cache.
 pub(crate) struct Flights<T> {
-    running: Arc<DashMap<Key, Signal<T>>>,
+    running: Arc<Running<T>>,
+}
+
+struct Running<T> {
+    flights: DashMap<Key, Signal<T>>,
+    /// How many there are: hits look here first.
+    number: AtomicUsize,
+}
+
+impl<T> Running<T> {
+    fn remove_if(&self, key: &Key, is_it: impl FnOnce(&Signal<T>) -> bool) {
+        if self.flights.remove_if(key, |_, running| is_it(running)).is_some() {
+            self.number.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 type Signal<T> = watch::Receiver<Option<Landing<T>>>;
@@ -105,33 +119,36 @@ pub(crate) enum Ended<T> {
 
 impl<T: Send + Sync + 'static> Flights<T> {
     pub(crate) fn new() -> Self {
-        Self { running: Arc::new(DashMap::new()) }
+        Self { running: Arc::new(Running { flights: DashMap::new(), number: AtomicUsize::new(0) }) }
     }
 
     /// Joins the flight of a key, if one is under way.
     pub(crate) fn join(&self, key: &Key) -> Option<Ticket<T>> {
-        let running = self.running.get(key)?;
+        if self.running.number.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let running = self.running.flights.get(key)?;
         is_alive(&running).then(|| Ticket { signal: running.clone() })
     }
 
     /// Takes the flight of a key out of the map: those who are in it stay, and nobody joins it any more.
     pub(crate) fn expel(&self, key: &Key) {
-        self.running.remove(key);
+        self.running.remove_if(key, |_| true);
     }
 
     /// Takes a flight that does not end out of the map.
     pub(crate) fn expel_stuck(&self, key: &Key, stuck: &Ticket<T>) {
-        self.running.remove_if(key, |_, running| running.same_channel(&stuck.signal));
+        self.running.remove_if(key, |running| running.same_channel(&stuck.signal));
     }
 
     #[cfg(feature = "__proof")]
     pub(crate) fn count(&self) -> usize {
-        self.running.len()
+        self.running.flights.len()
     }
 
     /// Joins the flight of a key, or reserves the start of one.
     pub(crate) fn join_or_reserve(&self, key: &Key) -> Boarding<T> {
-        let slot = self.running.entry(key.clone());
+        let slot = self.running.flights.entry(key.clone());
         if let Slot::Occupied(running) = &slot
             && is_alive(running.get())
         {
@@ -140,7 +157,14 @@ impl<T: Send + Sync + 'static> Flights<T> {
         let (sender, signal) = watch::channel(None);
         let ticket = Ticket { signal: signal.clone() };
         let departure = Departure { running: self.running.clone(), key: key.clone(), signal: signal.clone() };
-        slot.insert(signal);
+        match slot {
+            Slot::Occupied(mut lost) => drop(lost.insert(signal)),
+            Slot::Vacant(slot) => {
+                // First the number: so it never falls below what is there.
+                self.running.number.fetch_add(1, Ordering::Relaxed);
+                slot.insert(signal);
+            }
+        }
         Boarding::Reserved(Reservation { ticket, sender, departure })
     }
 }
@@ -180,14 +204,14 @@ fn is_alive<T>(signal: &Signal<T>) -> bool {
 
 /// Takes a flight out of the map, however its task ends.
 struct Departure<T> {
-    running: Arc<DashMap<Key, Signal<T>>>,
+    running: Arc<Running<T>>,
     key: Key,
     signal: Signal<T>,
 }
 
 impl<T> Drop for Departure<T> {
     fn drop(&mut self) {
-        self.running.remove_if(&self.key, |_, running| running.same_channel(&self.signal));
+        self.running.remove_if(&self.key, |running| running.same_channel(&self.signal));
     }
 }
 
@@ -211,6 +235,12 @@ mod tests {
     use super::*;
     use crate::cacheable::Schema;
     use crate::key::KeySpace;
+
+    impl Flights<u32> {
+        fn is_empty(&self) -> bool {
+            self.running.flights.is_empty() && self.running.number.load(Ordering::Relaxed) == 0
+        }
+    }
 
     fn key() -> Key {
         KeySpace::new(None, &Schema::new("thing")).key::<u64>(&1).unwrap()
@@ -248,7 +278,7 @@ mod tests {
         assert!(matches!(ticket.ended(early).await, Ended::Landed(_)));
         assert!(matches!(late_ticket.ended(late).await, Ended::TooOld));
         assert!(matches!(early_ticket.ended(early).await, Ended::Landed(_)), "it joined late, but called early");
-        assert!(flights.running.is_empty(), "a flight that has landed is gone");
+        assert!(flights.is_empty(), "a flight that has landed is gone");
     }
 
     #[tokio::test]
@@ -271,7 +301,7 @@ mod tests {
         let Boarding::Reserved(panicking) = flights.join_or_reserve(&key()) else { panic!("a flight is under way") };
         let mut ticket = panicking.start(async { panic!("on purpose") });
         assert!(matches!(ticket.ended(called).await, Ended::Lost));
-        assert!(flights.running.is_empty());
+        assert!(flights.is_empty());
     }
 
     #[tokio::test]

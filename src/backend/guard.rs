@@ -1,6 +1,7 @@
 //! The one place that every step passes: it asks the circuit breaker, sets the deadline, and says in the error what was
 //! tried, where, and what to do.
 
+use std::pin::Pin;
 use std::sync::Arc;
 #[cfg(feature = "testing")]
 use std::sync::atomic::Ordering;
@@ -41,9 +42,9 @@ impl Backend {
     /// Runs a step, if the breaker lets it pass, under its deadline, and turns its failure into what the user is told.
     pub(super) async fn guard<R>(
         &self,
-        call: Call<'_>,
+        call: &Call<'_>,
         action: impl Fn() -> String,
-        step: impl Future<Output = Result<R, StepError>>,
+        step: Pin<&mut impl Future<Output = Result<R, StepError>>>,
     ) -> Result<R, Error> {
         #[cfg(feature = "testing")]
         if self.shared.outage.load(Ordering::SeqCst) {
@@ -80,7 +81,7 @@ impl Backend {
             Ok(Err(StepError::Failed { advice, cause, answered })) => {
                 (self.failed(action(), advice, Cause::new(cause)), Some(answered))
             }
-            Ok(Err(StepError::TimedOut)) => (self.timed_out(&action(), self.read_call(call.key)), Some(false)),
+            Ok(Err(StepError::TimedOut)) => (self.timed_out(&action(), &self.read_call(call.key)), Some(false)),
             Err(_elapsed) => (self.timed_out(&action(), call), call.one_trip.then_some(false)),
         };
         if !call.quiet {
@@ -104,7 +105,7 @@ impl Backend {
         }
     }
 
-    fn admits(&self, call: Call<'_>, breaker: &Breaker) -> bool {
+    fn admits(&self, call: &Call<'_>, breaker: &Breaker) -> bool {
         if call.while_open == WhileOpen::Passes {
             return true;
         }
@@ -150,8 +151,9 @@ impl Backend {
         Call { while_open: WhileOpen::Probes, ..self.read_call(key) }
     }
 
-    fn timed_out(&self, action: &str, Call { limit, advice, .. }: Call<'_>) -> Error {
-        Error::Timeout { action: format!("the attempt to {action} at {}", self.shared.address), limit, advice }
+    fn timed_out(&self, action: &str, call: &Call<'_>) -> Error {
+        let action = format!("the attempt to {action} at {}", self.shared.address);
+        Error::Timeout { action, limit: call.limit, advice: call.advice }
     }
 
     pub(super) fn failed(&self, action: String, advice: &'static str, source: Cause) -> Error {
@@ -163,7 +165,7 @@ impl Backend {
 /// hurried callers would try a dead server for ever.
 struct Patience<'a> {
     backend: &'a Backend,
-    call: Call<'a>,
+    call: &'a Call<'a>,
     breaker: &'a Breaker,
     kept: bool,
 }

@@ -22,6 +22,7 @@ mod update;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
 use resp_rs::resp2::Frame;
 use tokio::time::Instant;
@@ -186,7 +187,8 @@ impl Steps for Redis {
         }
         let mut commands = redis::pipe();
         look(&mut commands, key, selection);
-        let [left, reply] = self.run_all_idempotent(key, commands).await?;
+        // Boxed, since hits of some caches seldom come here, and their futures stay small.
+        let [left, reply] = self.run_all_idempotent(key, commands).boxed().await?;
         Ok(found(left, reply, selection)?)
     }
 

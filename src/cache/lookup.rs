@@ -99,18 +99,26 @@ pub(super) trait View<T: Cacheable>: Send + Sync {
     type Value: Send;
 
     fn selection<'a>(&'a self, core: &'a Core<T>) -> &'a Selection;
+    /// Whether the caller wants to know how long the read of the cache took.
+    fn is_timed(&self) -> bool;
     fn decode(&self, hash: &mut Hash) -> Result<Self::Value, FieldError>;
     fn of(&self, record: Arc<T>) -> Self::Value;
 }
 
 /// All of it.
-pub(super) struct Whole;
+pub(super) struct Whole {
+    pub(super) is_timed: bool,
+}
 
 impl<T: Cacheable> View<T> for Whole {
     type Value = Arc<T>;
 
     fn selection<'a>(&'a self, core: &'a Core<T>) -> &'a Selection {
         &core.selection
+    }
+
+    fn is_timed(&self) -> bool {
+        self.is_timed
     }
 
     fn decode(&self, hash: &mut Hash) -> Result<Arc<T>, FieldError> {
@@ -146,6 +154,10 @@ impl<T: Cacheable, P: Projection<T>> View<T> for Selected<P> {
         &self.selection
     }
 
+    fn is_timed(&self) -> bool {
+        false
+    }
+
     fn decode(&self, hash: &mut Hash) -> Result<P::Values, FieldError> {
         self.fields.decode(&mut RecordReader::borrowing(hash, self.selection.names().unwrap_or_default()))
     }
@@ -178,7 +190,7 @@ pub(super) struct Miss<T> {
 
 impl<T: Cacheable> Core<T> {
     pub(super) async fn get<V, K, F, Fut, E>(
-        self: &Arc<Self>,
+        self: Arc<Self>,
         view: V,
         key: Key,
         id: K,
@@ -192,6 +204,9 @@ impl<T: Cacheable> Core<T> {
         E: Into<BoxError> + 'static,
     {
         let span = spans::get::<T>(&key);
+        if span.is_disabled() {
+            return self.find(view, key, id, loader).await;
+        }
         let found = self.find(view, key, id, loader).instrument(span.clone()).await;
         span.record("outcome", found.as_ref().map_or("error", |got| got.outcome.name()));
         found
@@ -216,7 +231,6 @@ impl<T: Cacheable> Core<T> {
             let (core, id, loader) = (self.clone(), id.into_id(), load::erase(loader));
             ReadThrough { core, key, id, loader, awaited: None }
         };
-        check_runtime()?;
         let lookup = if self.policy.enabled {
             match self.look_first(&view, &key, began).await {
                 ControlFlow::Break((got, due)) => {
@@ -226,12 +240,14 @@ impl<T: Cacheable> Core<T> {
                     return Ok(got);
                 }
                 ControlFlow::Continue(mut miss) => {
+                    check_runtime()?;
                     let boarding = self.board(&key, &mut miss);
                     // Boxed, so that the future of a hit stays small.
                     self.fly(called, key, miss, boarding, began, read_through).boxed().await?
                 }
             }
         } else {
+            check_runtime()?;
             self.get_around(read_through(key), began).boxed().await?
         };
         let Lookup { value, outcome, cache_latency } = lookup;
@@ -281,31 +297,27 @@ impl<T: Cacheable> Core<T> {
         key: &Key,
         began: Began,
     ) -> ControlFlow<(Got<V::Value>, Option<Due>), Miss<T>> {
-        let mut miss = Miss { cache_latency: Duration::ZERO, out_of_reach: None, under_way: None };
+        let missed = |cache_latency, out_of_reach, under_way| {
+            ControlFlow::Continue(Miss { cache_latency, out_of_reach, under_way })
+        };
         if self.backend.is_pending(key) {
-            miss.out_of_reach = Some(self.backend.pending_error(key));
-            return ControlFlow::Continue(miss);
+            return missed(Duration::ZERO, Some(self.backend.pending_error(key)), None);
         }
-        miss.under_way = self.flights.join(key);
-        if miss.under_way.is_some() {
-            return ControlFlow::Continue(miss);
+        if let Some(under_way) = self.flights.join(key) {
+            return missed(Duration::ZERO, None, Some(under_way));
         }
-        let looked = Instant::now();
+        let looked = view.is_timed().then(Instant::now);
         let found = self.found(key, view.selection(self)).await;
-        let cache_latency = looked.elapsed();
-        miss.cache_latency = cache_latency;
+        let cache_latency = looked.map(|looked| looked.elapsed()).unwrap_or_default();
         let found = match found {
             Ok(found) => found,
-            Err(error) => {
-                miss.out_of_reach = Some(error);
-                return ControlFlow::Continue(miss);
-            }
+            Err(error) => return missed(cache_latency, Some(error), None),
         };
         let due = self.policy.refresh_ahead.and_then(|beta| Due::draw(found.as_ref()?, beta));
         let (value, outcome) = match found.map(|found| self.read(key, found, |hash| view.decode(hash))) {
             Some(Reading::Record(value)) => (Some(value), Outcome::Hit),
             Some(Reading::NotFound) => (None, Outcome::NotFoundHit),
-            Some(Reading::Stale(..) | Reading::Unreadable(_)) | None => return ControlFlow::Continue(miss),
+            Some(Reading::Stale(..) | Reading::Unreadable(_)) | None => return missed(cache_latency, None, None),
         };
         self.meter.got(Some(outcome), began);
         self.count(outcome);

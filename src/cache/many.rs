@@ -90,7 +90,7 @@ impl<T: Cacheable> Core<T> {
             let gets = gets.collect::<Vec<_>>().into_iter().map(|get| self.get_around(get, began));
             return join_all(gets).await;
         }
-        let looks = join_all(part.iter().map(|(key, _)| self.look_first(&Whole, key, began))).await;
+        let looks = join_all(part.iter().map(|(key, _)| self.look_first(&Whole { is_timed: true }, key, began))).await;
         let gets = part.into_iter().zip(looks).map(|((key, id), look)| match look {
             ControlFlow::Break((got, due)) => {
                 if let Some(due) = due {

@@ -16,7 +16,9 @@ use crate::measure::{Contender, Operation};
 use crate::records::{IDS, Record, id};
 
 pub(super) async fn hits<R: Record>(url: &str) -> Result<Vec<Contender>, Failure> {
-    let cached = AsyncRedisCache::<String, R>::builder(format!("cached:{}", R::SCHEMA.entity)).ttl(Duration::from_secs(3_600)).connection_string(url);
+    let cached = AsyncRedisCache::<String, R>::builder(format!("cached:{}", R::SCHEMA.entity))
+        .ttl(Duration::from_secs(3_600))
+        .connection_string(url);
     let cached = Arc::new(cached.build().await?);
     let hitbox = RedisBackend::builder().connection(ConnectionMode::single(url)).build()?;
     let hitbox = Arc::new(hitbox);
