@@ -3,6 +3,7 @@
 
 mod decode;
 mod keys;
+mod replies;
 mod urls;
 
 use arbitrary::{Arbitrary, Unstructured};
@@ -11,6 +12,11 @@ use proptest::prelude::*;
 
 fn input<'a, I: Arbitrary<'a>>(bytes: &'a [u8]) -> I {
     I::arbitrary_take_rest(Unstructured::new(bytes)).unwrap()
+}
+
+#[test]
+fn a_proper_reply_is_a_hit() {
+    replies::check(&replies::Input::of_record());
 }
 
 proptest! {
@@ -22,6 +28,11 @@ proptest! {
     #[test]
     fn any_id_has_a_key_of_its_own(bytes in vec(any::<u8>(), 0..1024)) {
         keys::check(&input(&bytes));
+    }
+
+    #[test]
+    fn any_reply_ends_a_get(bytes in vec(any::<u8>(), 0..512)) {
+        replies::check(&input(&bytes));
     }
 
     #[test]

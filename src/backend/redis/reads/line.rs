@@ -28,8 +28,9 @@ const BEAT: Duration = Duration::from_secs(1);
 /// How many replies are handed out until callers get their turn. Each time it is twice as many, so that others who keep the
 /// runtime busy don't hold up the rest.
 const FIRST_TURN: usize = 16;
-/// How much is received at once.
+/// How much is received at once, into a new buffer; and the room below which a buffer isn't received into any more.
 const RECEIVED_AT_ONCE: usize = 64 * 1024;
+const LEAST_ROOM: usize = 16 * 1024;
 /// The most that is kept of a buffer for commands once it is sent.
 const KEPT: usize = 64 * 1024;
 /// The largest reply that is taken.
@@ -226,7 +227,9 @@ impl<'a> Line<'a> {
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.received.reserve(RECEIVED_AT_ONCE);
+        if self.received.capacity() - self.received.len() < LEAST_ROOM {
+            self.received.reserve(RECEIVED_AT_ONCE);
+        }
         let received = ready!(pin!(self.link.read_buf(&mut self.received)).poll(cx))?;
         if received == 0 {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
