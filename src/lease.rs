@@ -20,7 +20,7 @@ use crate::entry::{self, Found, Reading};
 use crate::error::Error;
 use crate::flight::{Landing, Origin, Stamp};
 use crate::key::Key;
-use crate::load::{self, Loader};
+use crate::load::{self, Loader, Loading};
 use crate::meter::Began;
 use crate::record::StoredField;
 use crate::spans;
@@ -136,11 +136,7 @@ impl<T: Cacheable> ReadThrough<T> {
     pub(crate) async fn around_cache(self) -> Landing<T> {
         let justified = Stamp::of_step();
         let Self { core, key, id, loader, awaited } = self;
-        let load = load::run_here(&key, core.policy.load_timeout, async {
-            let loading = loader(id);
-            drop(awaited);
-            loading.await
-        });
+        let load = load::run_here(&key, core.policy.load_timeout, async { begin(loader, id, awaited).await });
         let load = load.instrument(spans::load::<T>(&key));
         let loaded = counted(&core, load).await;
         Landing { result: loaded.map(|record| record.map(Arc::new)), origin: Origin::Bypass, justified }
@@ -198,9 +194,7 @@ impl<T: Cacheable> ReadThrough<T> {
             let (core, key) = (core.clone(), key.clone());
             async move {
                 let began = Instant::now();
-                let loading = loader(id);
-                drop(awaited);
-                let record = loading.await?;
+                let record = begin(loader, id, awaited).await?;
                 let entry = core.policy.entry(&key, record.as_ref(), began.elapsed());
                 let (fields, ttl) = entry.unwrap_or_default();
                 Ok(Loaded { value: record.map(Arc::new), fields, ttl })
@@ -209,6 +203,13 @@ impl<T: Cacheable> ReadThrough<T> {
         let load = load::run(&key, core.policy.load_timeout, work.instrument(spans::load::<T>(&key)));
         counted(&core, load).await
     }
+}
+
+/// Begins a load. It has asked for its record then: others that share its call don't wait for it any more.
+fn begin<T: Cacheable>(loader: Loader<T>, id: T::Id, awaited: Option<Awaited>) -> Loading<T> {
+    let loading = loader(id);
+    drop(awaited);
+    loading
 }
 
 /// What an entry is to those who get it, if it can be served.

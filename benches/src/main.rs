@@ -2,12 +2,14 @@
 //! `docs/performance.md` what was found.
 
 mod contenders;
+#[allow(dead_code, reason = "the tests need the rest")]
+#[path = "../../tests/server/harness.rs"]
+mod harness;
 mod measure;
 mod picture;
 #[allow(dead_code, reason = "hitbox's derive makes structs whose fields nobody reads")]
 mod records;
 mod report;
-mod server;
 mod stampede;
 
 use std::path::PathBuf;
@@ -19,8 +21,8 @@ use redis::aio::MultiplexedConnection;
 use tokio::runtime::{Builder, Runtime};
 
 use self::contenders::Section;
+use self::harness::{Flavor, Server, free_port};
 use self::measure::{Measured, Setting};
-use self::server::OwnServer;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -69,8 +71,8 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 
 fn main() -> Result<(), Failure> {
     let options = Options::parse();
-    let own_server = options.url.is_none().then(OwnServer::start).transpose()?;
-    let url = own_server.as_ref().map_or_else(|| options.url.clone().unwrap_or_default(), OwnServer::url);
+    let own_server = options.url.is_none().then(start_server).transpose()?;
+    let url = own_server.as_ref().map_or_else(|| options.url.clone().unwrap_or_default(), Server::url);
 
     let progress = ProgressBar::no_length().with_style(ProgressStyle::with_template("{bar:40} {percent:>3} % {msg}")?);
     let mut measured = Vec::new();
@@ -101,6 +103,11 @@ fn main() -> Result<(), Failure> {
         picture::draw(&measured, path)?;
     }
     Ok(())
+}
+
+fn start_server() -> Result<Server, Failure> {
+    let server = runtime(1)?.block_on(Server::try_start(Flavor::Redis70, free_port(), &[]));
+    Ok(server.map_err(|mistake| format!("{mistake}; or name a server with --url"))?)
 }
 
 fn runtime(threads: usize) -> std::io::Result<Runtime> {

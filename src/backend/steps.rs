@@ -89,17 +89,17 @@ impl Selection {
     /// What a reader of a struct wants.
     pub(crate) fn of(schema: &Schema) -> Self {
         // Those that have aliases are looked for under several names.
-        let by_name = schema.aliases.is_empty() && schema.fields.len() <= MOST_SELECTED;
-        Self::new(Cow::Borrowed(if by_name { schema.fields } else { &[] }))
+        Self::by_name(Cow::Borrowed(if schema.aliases.is_empty() { schema.fields } else { &[] }))
     }
 
     /// What a reader of some fields wants: these names, and that of an id, which all records have.
     pub(crate) fn with_id(mut names: Vec<&'static str>, schema: &Schema) -> Self {
         names.extend(schema.ids.first());
-        if names.len() > MOST_SELECTED {
-            names.clear();
-        }
-        Self::new(Cow::Owned(names))
+        Self::by_name(Cow::Owned(names))
+    }
+
+    fn by_name(names: Cow<'static, [&'static str]>) -> Self {
+        Self::new(if names.len() > MOST_SELECTED { Cow::Borrowed(&[]) } else { names })
     }
 
     /// Whether a read of these fields sees nothing of an entry that is there.

@@ -9,7 +9,7 @@ use rand::RngExt;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::fixture::{Primary, Product, builder, get, loaf, lookup, products, settle};
+use crate::fixture::{Primary, Product, builder, get, loaf, lookup, products, settle, until};
 use crate::harness::{Flavor, Server, free_port};
 use crate::least_access::Access;
 use crate::sentinels::{Group, NAME, Sentinel};
@@ -20,14 +20,6 @@ const FLAVORS: [Flavor; 2] = [Flavor::Redis70, Flavor::Valkey91];
 const SOON: Duration = Duration::from_secs(2);
 const LIMIT: Duration = Duration::from_secs(20);
 const TTL: Duration = Duration::from_secs(3);
-
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so().await {
-        assert!(began.elapsed() < LIMIT, "{what}");
-        sleep(Duration::from_millis(10)).await;
-    }
-}
 
 async fn connect(url: &str) -> Backend {
     Backend::builder(url).operation_timeout(Duration::from_secs(5)).connect().await.unwrap()
@@ -241,7 +233,7 @@ async fn a_killed_master_is_left_for_the_one_that_is_promoted() {
         sleep(Duration::from_millis(500)).await;
         let table = load.stop().await;
         table.check(down, up);
-        until("invalidations still wait", async || cache.pending().is_empty()).await;
+        until(LIMIT, "invalidations still wait", async || cache.pending().is_empty()).await;
         sleep(TTL).await;
         for number in 0..Load::RECORDS {
             let found = cache.get(number.to_string(), table.primary.loader()).await.unwrap().unwrap();
@@ -306,7 +298,7 @@ async fn a_master_that_was_made_a_replica_by_hand_is_not_read_from() {
         let cause = std::error::Error::source(&error).unwrap().to_string();
         assert!(cause.contains("says that it is a replica"), "{cause}");
         redis::cmd("REPLICAOF").arg("NO").arg("ONE").exec_async(&mut operator).await.unwrap();
-        until("it is used again", async || cache.peek("p-001").await.is_ok()).await;
+        until(LIMIT, "it is used again", async || cache.peek("p-001").await.is_ok()).await;
     }
 }
 
@@ -323,7 +315,7 @@ async fn a_frozen_master_is_left_for_the_one_that_is_promoted() {
         group.servers[0].thaw();
         sleep(SOON).await;
         load.stop().await.check(down, up);
-        until("invalidations still wait", async || cache.pending().is_empty()).await;
+        until(LIMIT, "invalidations still wait", async || cache.pending().is_empty()).await;
     }
 }
 
@@ -367,7 +359,8 @@ async fn one_sentinel_is_enough_and_none_at_the_start_is_no_obstacle() {
         }
         cache.invalidate("p-001").await.unwrap_err();
         let _sentinel = group.sentinel_at(flavor, port).await;
-        until("it connects", async || lookup(&cache, primary.loader()).await.unwrap().outcome == Outcome::Hit).await;
+        until(LIMIT, "it connects", async || lookup(&cache, primary.loader()).await.unwrap().outcome == Outcome::Hit)
+            .await;
         assert!(cache.pending().is_empty());
     }
 }
@@ -462,7 +455,7 @@ async fn certificates_are_for_the_sentinels_and_their_master() {
     let _by_name = Sentinel::start(Flavor::Redis70, ports[0], &format!("localhost {}", master.port()), &names_it);
     let _by_address =
         Sentinel::start(Flavor::Redis70, ports[1], &format!("127.0.0.1 {}", master.port()), &lines(ports[1]));
-    until("the sentinel answers", async || connect_to(ports[0]).connect().await.is_ok()).await;
+    until(LIMIT, "the sentinel answers", async || connect_to(ports[0]).connect().await.is_ok()).await;
     lives_a_whole_life(&products(&connect_to(ports[0]).connect().await.unwrap())).await;
     fails(connect_to(ports[1]), &["have the servers announce hosts", "their certificates name", "127.0.0.1"]).await;
 
@@ -507,7 +500,7 @@ async fn nothing_is_left_when_the_backend_is_dropped() {
     lives_a_whole_life(&cache).await;
     assert!(alive() > before);
     drop(cache);
-    until("a task or a connection is left", async || {
+    until(LIMIT, "a task or a connection is left", async || {
         alive() == before && group.servers[0].connections().await == connections
     })
     .await;
@@ -524,7 +517,7 @@ fn the_master_is_followed_on_another_runtime_than_the_first() {
     second.block_on(async {
         group.fail_over().await;
         group.promotion_besides(0).await;
-        until("it is used again", async || cache.peek("p-001").await.is_ok()).await;
+        until(LIMIT, "it is used again", async || cache.peek("p-001").await.is_ok()).await;
         lives_a_whole_life(&cache).await;
     });
 }

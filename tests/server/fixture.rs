@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, BoxError, Cache, CacheBuilder, Cacheable, Error, Lookup};
 use tokio::sync::Semaphore;
@@ -159,6 +159,15 @@ impl Gate {
     /// Lets everybody pass, from now on.
     pub(crate) fn open(&self) {
         self.open.add_permits(Semaphore::MAX_PERMITS >> 1);
+    }
+}
+
+/// Waits until something is so, and fails with what is wrong if that takes longer than `limit`.
+pub(crate) async fn until(limit: Duration, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so().await {
+        assert!(began.elapsed() < limit, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -7,23 +7,17 @@ use std::time::{Duration, Instant};
 use cache_aside::{Backend, BoxError, Cache, EntryState, Error, OnOutage, Outcome, proof};
 use rand::RngExt;
 
-use crate::fixture::{Gate, Primary, Product, builder, load_at_gate, loaf, lookup, on_every_backend, products, settle};
+use crate::fixture::{
+    Gate, Primary, Product, builder, load_at_gate, loaf, lookup, on_every_backend, products, settle, until,
+};
 use crate::harness::{Flavor, Server};
 use crate::proxy::Proxy;
 
 /// Longer than anything here takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
 
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so().await {
-        assert!(began.elapsed() < LIMIT, "{what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 async fn until_applied(cache: &Cache<Product>) {
-    until("invalidations still wait", async || cache.pending().is_empty()).await;
+    until(LIMIT, "invalidations still wait", async || cache.pending().is_empty()).await;
 }
 
 /// A backend on a server that is frozen, with an entry of stock 1, and the primary that has stock 2 by now.
@@ -70,7 +64,8 @@ async fn a_server_that_does_not_answer_is_left_alone() {
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("did not end within") && !cause.contains("p-001"), "{cause}");
     server.thaw();
-    until("it answers again", async || lookup(&cache, primary.loader()).await.unwrap().outcome == Outcome::Hit).await;
+    until(LIMIT, "it answers again", async || lookup(&cache, primary.loader()).await.unwrap().outcome == Outcome::Hit)
+        .await;
 }
 
 #[tokio::test]
@@ -302,7 +297,7 @@ async fn beyond_the_bound_a_whole_type_waits_and_is_swept() {
         backend.outage(false);
 
         until_applied(&cache).await;
-        until("the other type waits", async || others.pending().is_empty()).await;
+        until(LIMIT, "the other type waits", async || others.pending().is_empty()).await;
         gate.open();
         held.await.unwrap().unwrap();
         for number in (0..5).chain([RECORDS - 1]) {
@@ -326,7 +321,7 @@ async fn closing_waits_for_what_is_pending() {
     assert!(error.to_string().contains("applying 1 pending"), "{error}");
     assert!(cache.pending().is_empty(), "each backend has its own");
     server.thaw();
-    until("it is applied", async || backend.close().await.is_ok()).await;
+    until(LIMIT, "it is applied", async || backend.close().await.is_ok()).await;
     assert!(cache_of_its_own.pending().is_empty());
 }
 
@@ -430,7 +425,7 @@ async fn ten_seconds_without(url: &str, bound: usize, down: impl AsyncFnOnce(), 
         assert_eq!(found.stock, 2, "the write of {number} is lost");
     }
     let read = async || cache.lookup(written(0), primary.loader()).await.unwrap().outcome;
-    until("it is used again", async || read().await == Outcome::Hit).await;
+    until(LIMIT, "it is used again", async || read().await == Outcome::Hit).await;
     felt
 }
 
@@ -481,9 +476,10 @@ async fn ten_seconds_with_fewer_loads_at_a_time_than_readers() {
 async fn hurried_callers_open_the_breaker_too() {
     let (server, cache, primary) = frozen_with_an_old_entry(Flavor::Redis70).await;
     let hurried = async || tokio::time::timeout(Duration::from_millis(20), cache.get("p-001", primary.loader())).await;
-    until("nobody waits for the server", async || hurried().await.is_ok()).await;
+    until(LIMIT, "nobody waits for the server", async || hurried().await.is_ok()).await;
     server.thaw();
-    until("it is used again", async || lookup(&cache, primary.loader()).await.unwrap().outcome == Outcome::Hit).await;
+    until(LIMIT, "it is used again", async || lookup(&cache, primary.loader()).await.unwrap().outcome == Outcome::Hit)
+        .await;
 }
 
 /// All keys of a call that was dropped are remembered, also those whose turn had not come.

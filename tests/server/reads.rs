@@ -1,25 +1,17 @@
 //! Reads have a connection of their own: what they owe to what was written over the other one, and what becomes of them
 //! when one of the two is lost.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cache_aside::{Backend, BoxError, Cache, Outcome};
 use redis::aio::MultiplexedConnection;
 
-use crate::fixture::{Primary, Product, connect, get, loaf, lookup, on_every_server, products};
+use crate::fixture::{Primary, Product, connect, get, loaf, lookup, on_every_server, products, until};
 use crate::harness::{Flavor, Server};
 use crate::proxy::{Lost, Proxy};
 
 const KEY: &str = "cache:billing:product:p-001";
 const LIMIT: Duration = Duration::from_secs(10);
-
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so().await {
-        assert!(began.elapsed() < LIMIT, "{what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
 
 /// The ids of the connections whose last command was one of these.
 async fn connections_of(operator: &mut MultiplexedConnection, commands: &[&str]) -> Vec<u64> {
@@ -71,7 +63,7 @@ async fn whichever_connection_is_lost_the_other_is_given_up_too() {
         let (mut at_old, mut at_new) = (old.client().await, new.client().await);
         let [id] = connections_of(&mut at_old, lost).await[..] else { panic!("not one connection of {lost:?}") };
         redis::cmd("CLIENT").arg("KILL").arg("ID").arg(id).exec_async(&mut at_old).await.unwrap();
-        until("reads still go to the old server", async || {
+        until(LIMIT, "reads still go to the old server", async || {
             get(&cache, primary.loader()).await.unwrap();
             exists(&mut at_new).await
         })
@@ -96,13 +88,13 @@ async fn a_server_that_was_demoted_is_not_read_from() {
         let replica_of = ["127.0.0.1".to_owned(), other.port().to_string()];
         redis::cmd("CONFIG").arg(&["SET", "replica-serve-stale-data", "yes"]).exec_async(&mut operator).await.unwrap();
         redis::cmd("REPLICAOF").arg(&replica_of).exec_async(&mut operator).await.unwrap();
-        until("a replica is read from", async || {
+        until(LIMIT, "a replica is read from", async || {
             cache.peek("p-001").await.is_err_and(|error| error.to_string().contains("this is a replica"))
         })
         .await;
         assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Bypassed);
         redis::cmd("REPLICAOF").arg(&["NO", "ONE"]).exec_async(&mut operator).await.unwrap();
-        until("the primary is not used again", async || {
+        until(LIMIT, "the primary is not used again", async || {
             lookup(&cache, primary.loader()).await.unwrap().outcome == Outcome::Hit
         })
         .await;
@@ -120,7 +112,7 @@ async fn a_connection_that_has_fallen_silent_is_replaced() {
     let read = lookup(&cache, primary.loader());
     let ((), read) = tokio::join!(proxy.lose("HMGET", Lost::ReplySilently), read);
     assert_eq!(read.unwrap().outcome, Outcome::Bypassed);
-    until("reads are still lost", async || {
+    until(LIMIT, "reads are still lost", async || {
         cache.ttl("p-001").await.unwrap();
         lookup(&cache, primary.loader()).await.unwrap().outcome == Outcome::Hit
     })

@@ -185,10 +185,7 @@ impl Shared {
     }
 
     pub(super) fn beside(&self) -> Beside {
-        Beside::now(match self {
-            Self::Server(server) => server.generation(),
-            Self::Master(master) => master.generation(),
-        })
+        Beside::now(self.losses())
     }
 
     /// Says that a connection beside this one was lost.
@@ -202,11 +199,14 @@ impl Shared {
 
     /// Counts how often the connection was lost.
     pub(super) fn generation(&self) -> u64 {
-        let generation = match self {
+        self.losses().now()
+    }
+
+    fn losses(&self) -> Generation {
+        match self {
             Self::Server(server) => server.generation(),
             Self::Master(master) => master.generation(),
-        };
-        generation.now()
+        }
     }
 
     /// Counts a step that got no answer within `limit`.

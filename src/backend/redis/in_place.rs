@@ -5,8 +5,9 @@ use std::time::Duration;
 use redis::RedisResult;
 use resp_rs::resp2::Frame;
 
-use super::errors::{is_wrong_type, unexpected_reply};
+use super::errors::unexpected_reply;
 use super::reads::{encode, encode_argument, encode_array};
+use super::replies::entry_by;
 use crate::backend::Selection;
 use crate::entry::{Entry, META};
 use crate::key::Key;
@@ -30,16 +31,13 @@ pub(super) fn encode_read(out: &mut Vec<u8>, key: &Key, selection: &Selection) {
     }));
 }
 
-/// What is there: without a field there is no entry, and an error about the type is an entry nobody can read.
+/// What the reply to that says is there.
 pub(super) fn entry(reply: RedisResult<Frame>, selection: &Selection) -> RedisResult<Option<Entry>> {
-    let elements = match reply {
-        Ok(Frame::Array(Some(elements))) => elements,
-        Ok(_) => return Err(unexpected_reply()),
-        Err(error) if is_wrong_type(&error) => return Ok(Some(Entry::WrongType)),
-        Err(error) => return Err(error),
-    };
-    let hash = if selection.names().is_some() { selected(elements)? } else { whole(elements)? };
-    Ok(hash.map(Entry::Hash))
+    entry_by(reply, |reply| match reply {
+        Frame::Array(Some(elements)) if selection.names().is_some() => selected(elements),
+        Frame::Array(Some(elements)) => whole(elements),
+        _ => Err(unexpected_reply()),
+    })
 }
 
 fn selected(elements: Vec<Frame>) -> RedisResult<Option<Hash>> {

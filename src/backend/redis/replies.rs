@@ -33,16 +33,28 @@ pub(super) fn found(
     Ok(entry(reply, selection)?.map(|entry| Found { entry, left }))
 }
 
-/// What the reply to [`read_hash`] says is there: without a field there is no entry, and an error about the type is an
-/// entry nobody can read.
+/// What the reply to [`read_hash`] says is there.
 pub(super) fn entry(reply: RedisResult<Value>, selection: &Selection) -> RedisResult<Option<Entry>> {
-    let fields = match (reply, selection.names()) {
-        (Ok(reply), None) => fields(reply)?,
-        (Ok(reply), Some(names)) => selected(reply, names)?,
-        (Err(error), _) if is_wrong_type(&error) => return Ok(Some(Entry::WrongType)),
-        (Err(error), _) => return Err(error),
-    };
-    Ok((!fields.is_empty()).then_some(Entry::Hash(Hash::Owned(fields))))
+    entry_by(reply, |reply| {
+        let fields = match selection.names() {
+            None => fields(reply)?,
+            Some(names) => selected(reply, names)?,
+        };
+        Ok((!fields.is_empty()).then_some(Hash::Owned(fields)))
+    })
+}
+
+/// What a read's reply says is there: without a field there is no entry, and an error about the type is an entry nobody
+/// can read.
+pub(super) fn entry_by<R>(
+    reply: RedisResult<R>,
+    hash: impl FnOnce(R) -> RedisResult<Option<Hash>>,
+) -> RedisResult<Option<Entry>> {
+    match reply {
+        Ok(reply) => Ok(hash(reply)?.map(Entry::Hash)),
+        Err(error) if is_wrong_type(&error) => Ok(Some(Entry::WrongType)),
+        Err(error) => Err(error),
+    }
 }
 
 fn selected(reply: Value, names: &[&'static str]) -> RedisResult<Vec<StoredField>> {
