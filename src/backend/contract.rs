@@ -378,7 +378,9 @@ async fn reads_at_least_what_is_selected() {
             let entry = backend.read(&key, &selection).await.unwrap();
             let found = backend.read_with_ttl(&key, &selection).await.unwrap();
             assert_eq!(entry.is_some(), found.is_some());
-            assert!(found.is_none_or(|found| found.left.is_some_and(|left| left <= TTL)));
+            if let Some(Found { left, .. }) = &found {
+                assert!(left.is_some_and(|left| left <= TTL), "{left:?}");
+            }
             entry
         };
         let seen = |entry: Option<Entry>| match entry.unwrap() {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, BoxError, Cache, Outcome};
 
-use crate::clusters::Cluster;
-use crate::fixture::{Primary, Product, connect, get, loaf, lookup, products};
+use crate::clusters::{Cluster, ask};
+use crate::fixture::{Gate, Primary, Product, connect, get, loaf, lookup, products, settle};
 use crate::harness::{Flavor, Server};
 use crate::least_access::Access;
 use crate::stampede::stampede_of_processes;
@@ -73,6 +73,24 @@ async fn every_operation_works_while_the_keys_slot_is_on_its_way() {
 
         cluster.close(KEY, way).await;
         works(&cache, &primary).await;
+    })
+    .await;
+}
+
+/// A script may not write what it has deleted itself, on a server that the slot is leaving.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_in_the_place_of_an_entry_is_stored_though_its_slot_begins_to_move() {
+    on_every_cluster(async |cluster, backend| {
+        let (cache, primary, gate) = (products(&backend), Primary::of(loaf(42)), Gate::closed());
+        ask(&cluster.servers[cluster.owner(KEY).await], &format!("HSET {KEY} stock many")).await;
+        let replacing = tokio::spawn(get(&cache, primary.gated(&gate)));
+        gate.arrival().await;
+        let way = cluster.open(KEY).await;
+        gate.open();
+        settle().await;
+        cluster.close(KEY, way).await;
+        assert_eq!(replacing.await.unwrap().unwrap().unwrap().stock, 42);
+        assert_eq!(cache.peek("p-001").await.unwrap().unwrap().stock, 42);
     })
     .await;
 }
