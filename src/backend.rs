@@ -133,7 +133,7 @@ macro_rules! step {
         let step = pin!(async {
             #[cfg(feature = "__proof")]
             if let Some($store) = $backend.rigged_store() {
-                return $step.await;
+                return Box::pin($step).await;
             }
             match &$backend.shared.store {
                 Store::Memory($store) => $step.await,

@@ -4,6 +4,7 @@
 //! unreadable, and so a miss: later releases may add to it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cacheable::Cacheable;
@@ -72,6 +73,14 @@ impl Found {
             (Ok(record), None) => Reading::Record(record),
             (Ok(record), Some(age)) => Reading::Stale(record, age),
             (Err(mistake), _) => Reading::Unreadable(mistake.into()),
+        }
+    }
+
+    /// The same, as it is cheap to clone.
+    pub(crate) fn shared(self) -> Self {
+        match self.entry {
+            Entry::Hash(Hash::Owned(fields)) => Self { entry: Entry::Hash(Hash::Shared(Arc::new(fields))), ..self },
+            entry => Self { entry, ..self },
         }
     }
 
@@ -173,6 +182,14 @@ pub(crate) fn changed(fields: &[StoredField], changes: Changes) -> Vec<StoredFie
         fields.extend(value.map(|value| (Cow::Borrowed(name.as_bytes()), value)));
     }
     fields
+}
+
+/// The [`size`] of a hash with its changes carried out.
+pub(crate) fn size_of_changed(fields: &[StoredField], changes: &Changes) -> usize {
+    let is_kept = |name: &[u8]| changes.iter().all(|(changed, _)| changed.as_bytes() != name);
+    let kept = fields.iter().filter(|(name, _)| is_kept(name)).map(|(name, value)| name.len() + value.len());
+    let set = changes.iter().filter_map(|(name, value)| Some(name.len() + value.as_ref()?.len()));
+    kept.chain(set).sum()
 }
 
 /// How much a hash counts towards `max_entry_bytes`: its names and its values.

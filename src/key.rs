@@ -30,7 +30,7 @@ impl Key {
 
     /// The key of the entry's lease, in the same slot.
     pub(crate) fn lock(&self) -> String {
-        format!("{{{}}}:lock", self.0)
+        ["{", &self.0, "}:lock"].concat()
     }
 }
 

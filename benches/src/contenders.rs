@@ -1,5 +1,6 @@
 //! What is measured, table by table: the bare driver, the peers, and the operations of cache-aside.
 
+pub(crate) mod growth;
 mod ours;
 mod peers;
 mod raw;

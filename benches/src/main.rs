@@ -20,7 +20,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use redis::aio::MultiplexedConnection;
 use tokio::runtime::{Builder, Runtime};
 
-use self::contenders::Section;
+use self::contenders::{Section, growth};
 use self::harness::{Flavor, Server, free_port};
 use self::measure::{Measured, Setting};
 
@@ -60,6 +60,10 @@ struct Options {
     #[arg(long, value_delimiter = ',')]
     contenders: Vec<String>,
 
+    /// Measures hits among ever more entries, bytes and types instead. It writes a million entries, some 200 MB.
+    #[arg(long)]
+    growth: bool,
+
     /// Where to draw the picture of the hits.
     #[arg(long)]
     picture: Option<PathBuf>,
@@ -79,7 +83,11 @@ fn main() -> Result<(), Failure> {
     let mut stampedes = Vec::new();
     for &threads in &options.threads {
         let runtime = runtime(threads)?;
-        let sections = runtime.block_on(contenders::sections(&url))?;
+        let sections = if options.growth {
+            runtime.block_on(growth::sections(&url))?
+        } else {
+            runtime.block_on(contenders::sections(&url))?
+        };
         let sections: Vec<_> = sections.into_iter().filter_map(|section| chosen(&options, section)).collect();
         let turns: usize = sections.iter().map(|section| section.contenders.len()).sum();
         progress.set_length((turns * options.threads.len() * options.callers.len()) as u64 * u64::from(options.rounds));

@@ -111,7 +111,7 @@ impl Contender {
 
     /// Counts what calls allocate on a runtime of one thread, with all that goes on for them in other tasks.
     pub(crate) fn allocations(&self, runtime: &Runtime, callers: usize) -> Allocated {
-        const CALLS: usize = 2_000;
+        const CALLS: usize = 500;
         let each = CALLS.div_ceil(callers);
         runtime.block_on((self.run)(callers, Until::Calls(each)));
         let counted = allocation_counter::measure(|| {

@@ -46,8 +46,6 @@ use crate::entry::{Entry, Found};
 use crate::key::Key;
 use crate::record::StoredField;
 
-/// What PTTL reports of a key without a lifetime.
-const NO_LIFETIME: i64 = -1;
 /// Until a step is tried again whose two keys are at two servers, as long as their hash slot moves.
 const PAUSE_OF_MOVE: Duration = Duration::from_millis(5);
 
@@ -197,26 +195,29 @@ impl Steps for Redis {
         loop {
             let mut commands = redis::pipe();
             commands.cmd("SET").arg(&lock).arg(&token.0).arg("NX").arg("GET").arg("PX").arg(millis(lease));
-            look(&mut commands, key, &ALL).cmd("PTTL").arg(&lock);
-            let [held, left, entry, lease_left] = replies(self.servers.run_all(key, commands).await?)?;
-            let lease_left = lease_left?;
+            commands.add_command(read_hash(key, &ALL));
+            let [held, reply] = replies(self.servers.run_all(key, commands).await?)?;
             let (granted, postponed, is_lease) = match held {
                 Ok(Value::Nil) => (true, false, true),
                 Ok(Value::BulkString(holder)) => {
                     let is = |token: &Token| holder == token.0.as_bytes();
-                    (is(token), is(&Token::failed_load()), lease_left != Value::Int(NO_LIFETIME))
+                    (is(token), is(&Token::failed_load()), true)
                 }
                 Ok(_) => return Err(unexpected_reply().into()),
                 Err(error) if is_wrong_type(&error) => (false, false, false),
                 Err(error) => return Err(error.into()),
             };
-            if !is_lease {
-                // Nobody would ever release it.
+            if granted && entry(reply, &ALL)?.is_none() {
+                return Ok(Acquired { granted, found: None, busy_for: None, postponed });
+            }
+            let Look { found, lease_ttl } = self.look(key).await?;
+            if !granted && (lease_ttl.is_none() || !is_lease) {
+                // It has just ended, or nobody would ever release it.
                 self.run_script(&CLEAR_LEASE, key, &[&lock], &[]).await?;
                 continue;
             }
-            let busy_for = if granted || postponed { None } else { remaining(&lease_left) };
-            return Ok(Acquired { granted, found: found(left, entry, &ALL)?, busy_for, postponed });
+            let busy_for = if granted || postponed { None } else { lease_ttl };
+            return Ok(Acquired { granted, found, busy_for, postponed });
         }
     }
 

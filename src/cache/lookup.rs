@@ -189,13 +189,14 @@ pub(super) struct Miss<T> {
 }
 
 impl<T: Cacheable> Core<T> {
-    pub(super) async fn get<V, K, F, Fut, E>(
+    #[expect(clippy::manual_async_fn, reason = "an async fn's arguments take their memory twice")]
+    pub(super) fn get<V, K, F, Fut, E>(
         self: Arc<Self>,
         view: V,
         key: Key,
         id: K,
         loader: F,
-    ) -> Result<Got<V::Value>, Error>
+    ) -> impl Future<Output = Result<Got<V::Value>, Error>> + Send
     where
         V: View<T>,
         K: CacheKey<T::Id>,
@@ -203,55 +204,35 @@ impl<T: Cacheable> Core<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        let span = spans::get::<T>(&key);
-        if span.is_disabled() {
-            return self.find(view, key, id, loader).await;
-        }
-        let found = self.find(view, key, id, loader).instrument(span.clone()).await;
-        span.record("outcome", found.as_ref().map_or("error", |got| got.outcome.name()));
-        found
-    }
-
-    async fn find<V, K, F, Fut, E>(
-        self: &Arc<Self>,
-        view: V,
-        key: Key,
-        id: K,
-        loader: F,
-    ) -> Result<Got<V::Value>, Error>
-    where
-        V: View<T>,
-        K: CacheKey<T::Id>,
-        F: FnOnce(T::Id) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
-        E: Into<BoxError> + 'static,
-    {
-        let (called, began) = (self.stamp_of_call(), Began::now());
-        let read_through = |key: Key| {
-            let (core, id, loader) = (self.clone(), id.into_id(), load::erase(loader));
-            ReadThrough { core, key, id, loader, awaited: None }
-        };
-        let lookup = if self.policy.enabled {
-            match self.look_first(&view, &key, began).await {
-                ControlFlow::Break((got, due)) => {
-                    if let Some(due) = due {
-                        read_through(key).refresh_ahead(due);
+        async move {
+            let (called, began, span) = (self.stamp_of_call(), Began::now(), spans::get::<T>(&key));
+            let read_through = |key: Key| {
+                let (core, id, loader) = (self.clone(), id.into_id(), load::erase(loader));
+                ReadThrough { core, key, id, loader, awaited: None }
+            };
+            // Boxed, so that the future of a hit stays small.
+            let flight = if self.policy.enabled {
+                match self.look_first(&view, &key, began).instrument(span.clone()).await {
+                    ControlFlow::Break((got, due)) => {
+                        if let Some(due) = due {
+                            span.in_scope(|| read_through(key).refresh_ahead(due));
+                        }
+                        span.record("outcome", got.outcome.name());
+                        return Ok(got);
                     }
-                    return Ok(got);
+                    ControlFlow::Continue(mut miss) => {
+                        let boarding = self.board(&key, &mut miss);
+                        self.fly(called, key, miss, boarding, began, read_through).boxed()
+                    }
                 }
-                ControlFlow::Continue(mut miss) => {
-                    check_runtime()?;
-                    let boarding = self.board(&key, &mut miss);
-                    // Boxed, so that the future of a hit stays small.
-                    self.fly(called, key, miss, boarding, began, read_through).boxed().await?
-                }
-            }
-        } else {
-            check_runtime()?;
-            self.get_around(read_through(key), began).boxed().await?
-        };
-        let Lookup { value, outcome, cache_latency } = lookup;
-        Ok(Got { value: value.map(|record| view.of(record)), outcome, cache_latency })
+            } else {
+                self.get_around(read_through(key), began).boxed()
+            };
+            let lookup = flight.instrument(span.clone()).await;
+            span.record("outcome", lookup.as_ref().map_or("error", |lookup| lookup.outcome.name()));
+            let Lookup { value, outcome, cache_latency } = lookup?;
+            Ok(Got { value: value.map(|record| view.of(record)), outcome, cache_latency })
+        }
     }
 
     pub(super) fn stamp_of_call(&self) -> Stamp {
@@ -260,6 +241,7 @@ impl<T: Cacheable> Core<T> {
 
     /// Gets a record from its loader alone.
     pub(super) async fn get_around(&self, read_through: ReadThrough<T>, began: Began) -> Result<Lookup<T>, Error> {
+        check_runtime()?;
         self.landed(read_through.around_cache().await, Part::Started, Duration::ZERO, began)
     }
 
@@ -347,6 +329,7 @@ impl<T: Cacheable> Core<T> {
         began: Began,
         read_through: impl FnOnce(Key) -> ReadThrough<T>,
     ) -> Result<Lookup<T>, Error> {
+        check_runtime()?;
         let flights = self.flights_for(&miss);
         let (landing, part) = loop {
             let mut ticket = match boarding {

@@ -9,7 +9,6 @@ use futures_util::future::{join_all, ready};
 use tracing::Instrument;
 
 use super::lookup::{Lookup, Whole};
-use crate::backend::check_runtime;
 use crate::batch::{Awaited, Batch};
 use crate::cache::Core;
 use crate::cacheable::Cacheable;
@@ -77,9 +76,6 @@ impl<T: Cacheable> Core<T> {
         batch: &Batch<T>,
     ) -> Vec<Result<Lookup<T>, Error>> {
         let (called, began) = (self.stamp_of_call(), Began::now());
-        if let Err(error) = check_runtime() {
-            return part.iter().map(|_| Err(error.clone())).collect();
-        }
         let read_through = |key: Key, id: K, awaited: Option<Awaited>| {
             let (batch, id) = (batch.clone(), id.into_id());
             ReadThrough { core: self.clone(), key, id, loader: Box::new(move |id| batch.load(id)), awaited }

@@ -95,7 +95,7 @@ impl<T: Cacheable> Core<T> {
             return self.invalidate(key.clone()).await.map(|_was_there| false);
         }
         let mut decide = |shown: Option<Found>| {
-            let Some(shown) = shown else {
+            let Some(shown) = shown.map(Found::shared) else {
                 return Ok(Decision::Drop);
             };
             let changes = decide(shown.clone())?;
@@ -124,18 +124,20 @@ impl<T: Cacheable> Core<T> {
         if fields.iter().any(|(name, _)| T::SCHEMA.aliases.iter().any(|alias| **name == *alias.as_bytes())) {
             return None;
         }
-        let becomes = entry::changed(fields, changes.clone());
-        if !self.policy.fits(key, entry::size(&becomes)) {
+        if !self.policy.fits(key, entry::size_of_changed(fields, &changes)) {
             return None;
         }
         let ttl = match self.policy.update_ttl {
             UpdateTtl::Keep => None,
-            UpdateTtl::Refresh => match (Found { entry: Entry::Hash(Hash::Owned(becomes)), left: None }).read() {
-                Reading::Record(record) => {
-                    Some(self.policy.lifetime(&record)? + shown.meta().stale.unwrap_or_default())
+            UpdateTtl::Refresh => {
+                let becomes = Entry::Hash(Hash::Owned(entry::changed(fields, changes.clone())));
+                match (Found { entry: becomes, left: None }).read() {
+                    Reading::Record(record) => {
+                        Some(self.policy.lifetime(&record)? + shown.meta().stale.unwrap_or_default())
+                    }
+                    Reading::Stale(..) | Reading::NotFound | Reading::Unreadable(_) => return None,
                 }
-                Reading::Stale(..) | Reading::NotFound | Reading::Unreadable(_) => return None,
-            },
+            }
         };
         Some(Decision::Apply { changes, ttl })
     }

@@ -11,10 +11,21 @@ use crate::entry::{Entry, Found, META};
 use crate::key::Key;
 use crate::record::{Hash, StoredField};
 
+/// Begins a command, with room for so many arguments, of so many bytes in all.
+pub(super) fn command(name: &str, arguments: usize, bytes: usize) -> Cmd {
+    let mut command = Cmd::with_capacity(1 + arguments, name.len() + bytes);
+    command.arg(name);
+    command
+}
+
 pub(super) fn read_hash(key: &Key, selection: &Selection) -> Cmd {
+    let key = key.as_str();
     match selection.names() {
-        None => redis::cmd("HGETALL").arg(key.as_str()).take(),
-        Some(names) => redis::cmd("HMGET").arg(key.as_str()).arg(names).arg(META).take(),
+        None => command("HGETALL", 1, key.len()).arg(key).take(),
+        Some(names) => {
+            let bytes = key.len() + names.iter().map(|name| name.len()).sum::<usize>() + META.len();
+            command("HMGET", names.len() + 2, bytes).arg(key).arg(names).arg(META).take()
+        }
     }
 }
 

@@ -6,6 +6,8 @@ use std::sync::LazyLock;
 
 use redis::Cmd;
 
+use super::replies::command;
+
 pub(super) static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/fill.lua"), false));
 pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/renew.lua"), true));
 pub(super) static ABANDON: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/abandon.lua"), true));
@@ -37,8 +39,11 @@ impl Script {
     }
 }
 
-fn call(command: &str, script: &str, keys: &[&str], args: &[&[u8]]) -> Cmd {
-    let mut call = redis::cmd(command);
+fn call(name: &str, script: &str, keys: &[&str], args: &[&[u8]]) -> Cmd {
+    const DIGITS: usize = 1;
+    let of_keys: usize = keys.iter().map(|key| key.len()).sum();
+    let of_args: usize = args.iter().map(|arg| arg.len()).sum();
+    let mut call = command(name, 2 + keys.len() + args.len(), script.len() + DIGITS + of_keys + of_args);
     call.arg(script).arg(keys.len()).arg(keys).arg(args);
     call
 }

@@ -31,8 +31,9 @@ const FIRST_TURN: usize = 16;
 /// How much is received at once, into a new buffer; and the room below which a buffer isn't received into any more.
 const RECEIVED_AT_ONCE: usize = 64 * 1024;
 const LEAST_ROOM: usize = 16 * 1024;
-/// The most that is kept of a buffer for commands once it is sent.
+/// The most that is kept of a buffer for commands once it is sent; and of a queue, once it is empty.
 const KEPT: usize = 64 * 1024;
+const KEPT_PLACES: usize = 1024;
 /// The largest reply that is taken.
 const MAX_REPLY_BYTES: usize = 64 * 1024 * 1024;
 
@@ -155,6 +156,7 @@ impl<'a> Line<'a> {
         if self.sending.is_empty() {
             mem::swap(&mut self.sending, &mut state.unsent);
             self.expected.extend(state.waiting.drain(..).map(Expected::Reply));
+            state.waiting.shrink_to(KEPT_PLACES);
         }
         Ok(())
     }
@@ -208,6 +210,9 @@ impl<'a> Line<'a> {
             }
         }
         self.serving.queue.room.add_permits(handed_out);
+        if self.expected.is_empty() {
+            self.expected.shrink_to(KEPT_PLACES);
+        }
         self.turn = if self.replies.is_empty() { FIRST_TURN } else { self.turn * 2 };
         Ok(!self.replies.is_empty())
     }

@@ -1,0 +1,105 @@
+//! Whether an operation costs more where there is more of everything: entries, bytes, types.
+
+use std::sync::Arc;
+
+use cache_aside::{Backend, BoxError, Cache, Cacheable};
+
+use super::{Section, connect};
+use crate::Failure;
+use crate::measure::{Contender, Operation};
+
+/// Hits of the same kind among ever more; all are compared with the least.
+pub(crate) async fn sections(url: &str) -> Result<Vec<Section>, Failure> {
+    let backend = Backend::connect(url).await?;
+    let mut among = Vec::new();
+    for (name, entries) in
+        [("1 entry", 1), ("10 entries", 10), ("100,000 entries", 100_000), ("1,000,000 entries", 1_000_000)]
+    {
+        among.push(Contender::new(name, AmongEntries { cache: entries_of(url, &backend, entries).await?, entries }));
+    }
+    let mut sized = Vec::new();
+    for (name, bytes) in [("100 B", 100), ("1 KB", 1_000), ("10 KB", 10_000), ("100 KB", 100_000), ("1 MB", 1_000_000)]
+    {
+        let cache =
+            Cache::<Thing>::builder(backend.clone()).namespace(format!("bench-{bytes}")).max_entry_bytes(2_000_000);
+        sized.push(Contender::new(name, OfSize { cache: cache.build()?, bytes }));
+    }
+    let mut typed = Vec::new();
+    for (name, types) in [("1 type", 1), ("10 types", 10), ("100 types", 100)] {
+        let caches = (0..types).map(|of| Cache::builder(backend.clone()).namespace(format!("bench-t{of}")).build());
+        typed.push(Contender::new(name, OfTypes(caches.collect::<Result<_, _>>()?)));
+    }
+    Ok(vec![
+        Section { title: "Hits among entries", contenders: among },
+        Section { title: "Hits of values", contenders: sized },
+        Section { title: "Hits of types", contenders: typed },
+    ])
+}
+
+#[derive(Debug, Cacheable)]
+#[cacheable(namespace = "bench", ttl = "1h")]
+struct Thing {
+    #[cacheable(id)]
+    id: u64,
+    text: String,
+}
+
+/// A cache with so many entries, written by the bare driver: one load each would take too long.
+async fn entries_of(url: &str, backend: &Backend, entries: u64) -> Result<Cache<Thing>, Failure> {
+    const AT_A_TIME: u64 = 10_000;
+    const HOUR: u64 = 3_600;
+    let namespace = format!("bench-{entries}-entries");
+    let mut connection = connect(url).await?;
+    for first in (0..entries).step_by(AT_A_TIME as usize) {
+        let mut part = redis::pipe();
+        for id in first..entries.min(first + AT_A_TIME) {
+            let key = format!("cache:{namespace}:thing:{id}");
+            part.cmd("HSET").arg(&key).arg(&[("id", id.to_string()), ("text", text(100))]).ignore();
+            part.cmd("EXPIRE").arg(&key).arg(HOUR).ignore();
+        }
+        part.exec_async(&mut connection).await?;
+    }
+    Ok(Cache::builder(backend.clone()).namespace(namespace).build()?)
+}
+
+fn text(bytes: usize) -> String {
+    "x".repeat(bytes)
+}
+
+async fn get(cache: &Cache<Thing>, id: u64, bytes: usize) {
+    let load = move |id| async move { Ok::<_, BoxError>(Some(Thing { id, text: text(bytes) })) };
+    std::hint::black_box(cache.get(id, load).await.expect("a reply"));
+}
+
+#[derive(Clone)]
+struct AmongEntries {
+    cache: Cache<Thing>,
+    entries: u64,
+}
+
+impl Operation for AmongEntries {
+    async fn call(&mut self, at: usize) {
+        get(&self.cache, at as u64 % self.entries, 100).await;
+    }
+}
+
+#[derive(Clone)]
+struct OfSize {
+    cache: Cache<Thing>,
+    bytes: usize,
+}
+
+impl Operation for OfSize {
+    async fn call(&mut self, _at: usize) {
+        get(&self.cache, 1, self.bytes).await;
+    }
+}
+
+#[derive(Clone)]
+struct OfTypes(Arc<[Cache<Thing>]>);
+
+impl Operation for OfTypes {
+    async fn call(&mut self, at: usize) {
+        get(&self.0[at % self.0.len()], 1, 100).await;
+    }
+}
