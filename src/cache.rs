@@ -168,8 +168,8 @@ impl<T: Cacheable> Cache<T> {
     ///
     /// The future owns what it needs, but for a borrowed id: `tokio::spawn(products.get("p-001", loader))` works.
     ///
-    /// Redis: `HMGET` or `HGETALL` on a hit, one round trip. On a miss `SET NX GET PX`, `PTTL`, `HGETALL`, `PTTL` in one more, and a
-    /// script for the fill. Where another process has [`stale_if_error`](CacheBuilder::stale_if_error) and this one hasn't,
+    /// Redis: `HMGET` or `HGETALL` on a hit, one round trip. On a miss `SET NX GET PX`, `HGETALL` in one more, and a script
+    /// for the fill. Where another process has [`stale_if_error`](CacheBuilder::stale_if_error) and this one hasn't,
     /// a hit on its entries takes one round trip more.
     ///
     /// # Errors
@@ -416,8 +416,9 @@ impl<T: Cacheable> Cache<T> {
     /// The versions that the struct's `also_invalidates` lists are invalidated at the same time, whatever becomes of the
     /// update; the answer is about this version's entry alone.
     ///
-    /// Redis: `WATCH`, `PTTL`, `HGETALL`, then `MULTI`, `HSET` or `HDEL`, `DEL` of the lease, `EXEC`, on a connection of its
-    /// own: two round trips.
+    /// Redis: `WATCH`, `HGETALL`, then `MULTI`, `HSET` or `HDEL`, `DEL` of the lease, `EXEC`, on a connection of its own: two
+    /// round trips; one more, with `PTTL`, for an entry of a cache with
+    /// [`stale_if_error`](CacheBuilder::stale_if_error).
     ///
     /// # Errors
     ///

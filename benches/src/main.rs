@@ -41,7 +41,7 @@ struct Options {
     rounds: u32,
 
     /// How long each turn takes, in milliseconds.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     millis: u64,
 
     /// How many callers ask at the same time.

@@ -207,10 +207,16 @@ impl Steps for Redis {
                 Err(error) if is_wrong_type(&error) => (false, false, false),
                 Err(error) => return Err(error.into()),
             };
-            if granted && entry(reply, &ALL)?.is_none() {
+            let is_there = entry(reply, &ALL)?.is_some();
+            if granted && !is_there {
                 return Ok(Acquired { granted, found: None, busy_for: None, postponed });
             }
-            let Look { found, lease_ttl } = self.look(key).await?;
+            let Look { found, lease_ttl } = if is_there {
+                self.look(key).await?
+            } else {
+                let lease_ttl = self.run_idempotent(key, redis::cmd("PTTL").arg(&lock)).await?;
+                Look { found: None, lease_ttl: remaining(&lease_ttl) }
+            };
             if !granted && (lease_ttl.is_none() || !is_lease) {
                 // It has just ended, or nobody would ever release it.
                 self.run_script(&CLEAR_LEASE, key, &[&lock], &[]).await?;
