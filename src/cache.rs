@@ -416,9 +416,8 @@ impl<T: Cacheable> Cache<T> {
     /// The versions that the struct's `also_invalidates` lists are invalidated at the same time, whatever becomes of the
     /// update; the answer is about this version's entry alone.
     ///
-    /// Redis: `WATCH`, `HGETALL`, then `MULTI`, `HSET` or `HDEL`, `DEL` of the lease, `EXEC`, on a connection of its own: two
-    /// round trips; one more, with `PTTL`, for an entry of a cache with
-    /// [`stale_if_error`](CacheBuilder::stale_if_error).
+    /// Redis: `WATCH`, `PTTL`, `HGETALL`, then `MULTI`, `HSET` or `HDEL`, `DEL` of the lease, `EXEC`, on a connection of its
+    /// own: two round trips.
     ///
     /// # Errors
     ///

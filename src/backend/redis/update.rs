@@ -18,12 +18,11 @@ use tokio::sync::Mutex;
 use super::connect::Generation;
 use super::errors::{is_elsewhere, is_on_the_move, unexpected_reply, without_arguments};
 use super::node::{Destination, Node};
-use super::replies::{entry, read_hash, remaining, replies};
+use super::replies::{found, look, replies};
 use super::sentinel::Master;
 use super::servers::Servers;
 use super::{millis, revoke};
 use crate::backend::{ALL, Decide, Decision, StepError};
-use crate::entry::Found;
 use crate::key::Key;
 
 /// As many keys can be updated at a time in this process as there are connections; more queues make collisions rare.
@@ -114,24 +113,22 @@ impl Updates {
         let mut connection = connection(node).await?;
         connection.clean = false;
         let mut commands = redis::pipe();
-        commands.cmd("WATCH").arg(key.as_str()).add_command(read_hash(key, &ALL));
-        let [watched, reply] = match self.look(&mut connection, *asking, commands).await? {
-            Ok(replies) => replies,
-            Err(attempt) => return Ok(attempt),
-        };
-        watched?;
-        let mut found = entry(reply, &ALL)?.map(|entry| Found { entry, left: None });
-        if let Some(Found { entry, left }) = &mut found
-            && entry.meta().stale.is_some()
-        {
-            let mut commands = redis::pipe();
-            commands.cmd("PTTL").arg(key.as_str());
-            match self.look(&mut connection, *asking, commands).await? {
-                Ok([pttl]) => *left = remaining(&pttl?),
-                Err(attempt) => return Ok(attempt),
-            }
+        look(commands.cmd("WATCH").arg(key.as_str()), key, &ALL);
+        if *asking {
+            commands = each_asking(&commands);
         }
-        let decision = decide(found).map_err(StepError::Refused)?;
+        let looked = self.send::<Vec<RedisResult<Value>>>(&mut connection, commands.ignore_errors()).await?;
+        let looked = match looked {
+            Ok(looked) => looked,
+            Err(error) if error.is_connection_dropped() => return Ok(Attempt::Again),
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(error) = looked.iter().filter_map(|reply| reply.as_ref().err()).find(|error| is_elsewhere(error)) {
+            return Ok(Attempt::Elsewhere(error.clone()));
+        }
+        let [watched, left, entry] = replies(looked)?;
+        watched?;
+        let decision = decide(found(left, entry, &ALL)?).map_err(StepError::Refused)?;
         let applies = matches!(decision, Decision::Apply { .. });
         let commands = transaction(key, decision, written, *asking);
         let replies = self.send::<Vec<RedisResult<Value>>>(&mut connection, &commands).await??;
@@ -152,28 +149,6 @@ impl Updates {
         };
         connection.clean = true;
         Ok(attempt)
-    }
-
-    /// Runs commands before the decision: a reply to each, or how the attempt ended.
-    async fn look<const N: usize>(
-        &self,
-        exclusive: &mut Exclusive,
-        asking: bool,
-        mut commands: Pipeline,
-    ) -> Result<Result<[RedisResult<Value>; N], Attempt>, StepError> {
-        if asking {
-            commands = each_asking(&commands);
-        }
-        let looked = match self.send::<Vec<RedisResult<Value>>>(exclusive, commands.ignore_errors()).await? {
-            Ok(looked) => looked,
-            Err(error) if error.is_connection_dropped() => return Ok(Err(Attempt::Again)),
-            Err(error) => return Err(error.into()),
-        };
-        let sent_elsewhere = looked.iter().filter_map(|reply| reply.as_ref().err()).find(|error| is_elsewhere(error));
-        match sent_elsewhere {
-            Some(error) => Ok(Err(Attempt::Elsewhere(error.clone()))),
-            None => Ok(Ok(replies(looked)?)),
-        }
     }
 
     async fn send<R: FromRedisValue>(
