@@ -326,13 +326,15 @@ impl Steps for Redis {
 #[cfg(feature = "__proof")]
 impl super::rig::Bare for Redis {
     async fn put_entry(&self, key: &Key, fields: Vec<StoredField>, ttl: Duration) -> Result<(), StepError> {
-        let mut commands = redis::pipe();
         let fields: Vec<_> = fields.iter().map(|(name, value)| (&**name, value.as_slice())).collect();
-        commands.cmd("DEL").arg(key.as_str()).cmd("HSET").arg(key.as_str()).arg(fields);
-        commands.cmd("PEXPIRE").arg(key.as_str()).arg(millis(ttl));
-        commands.atomic();
-        let [_, set, _] = replies(self.servers.run_all(key, commands).await?)?;
-        Ok(set.map(drop)?)
+        let (mut delete, mut set, mut expire) = (redis::cmd("DEL"), redis::cmd("HSET"), redis::cmd("PEXPIRE"));
+        // Each by itself: while its slot moves, a transaction is refused.
+        for command in
+            [delete.arg(key.as_str()), set.arg(key.as_str()).arg(fields), expire.arg(key.as_str()).arg(millis(ttl))]
+        {
+            self.servers.run(key, command).await?;
+        }
+        Ok(())
     }
 
     async fn delete_entry(&self, key: &Key) -> Result<bool, StepError> {
