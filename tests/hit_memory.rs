@@ -37,8 +37,8 @@ async fn a_hit_in_flight_takes_less_than_two_kilobytes_and_leaves_nothing() {
     const OF_EACH: usize = 2 * 1024;
     /// Less than a byte for each key.
     const LEFT: usize = 4_000;
-    /// Less than it takes until a server is asked whether it still is there.
-    const PAUSE: Duration = Duration::from_millis(600);
+    /// Until all are sent, and less than it takes until the server is given up.
+    const A_WHILE: Duration = Duration::from_millis(200);
     let server = Server::start(Flavor::Redis70).await;
     let backend = Backend::builder(&server.url()).operation_timeout(Duration::from_secs(30)).connect().await.unwrap();
     let cache = Cache::<Product>::new(backend);
@@ -53,15 +53,13 @@ async fn a_hit_in_flight_takes_less_than_two_kilobytes_and_leaves_nothing() {
     }
     cache.reset_stats();
 
-    let mut operator = server.client().await;
     let _profiler = dhat::Profiler::builder().testing().build();
-    let mut pause = redis::cmd("CLIENT");
-    pause.arg("PAUSE").arg(PAUSE.as_millis() as u64).arg("ALL");
-    pause.exec_async(&mut operator).await.unwrap();
+    server.freeze();
     let gets = begin(0..IN_FLIGHT);
-    tokio::time::sleep(PAUSE / 3).await;
+    tokio::time::sleep(A_WHILE).await;
     let in_flight = dhat::HeapStats::get().curr_bytes / IN_FLIGHT as usize;
-    assert!(gets.iter().all(|get| !get.is_finished()), "the server is paused");
+    assert!(gets.iter().all(|get| !get.is_finished()), "the server is frozen");
+    server.thaw();
     end(gets).await;
 
     // Buffers are kept, as large as they were needed once.

@@ -79,6 +79,9 @@ fn main() -> Result<(), Failure> {
     let url = own_server.as_ref().map_or_else(|| options.url.clone().unwrap_or_default(), Server::url);
 
     let progress = ProgressBar::no_length().with_style(ProgressStyle::with_template("{bar:40} {percent:>3} % {msg}")?);
+    if options.growth {
+        runtime(1)?.block_on(growth::write_entries(&url))?;
+    }
     let mut measured = Vec::new();
     let mut stampedes = Vec::new();
     for &threads in &options.threads {
@@ -99,7 +102,7 @@ fn main() -> Result<(), Failure> {
                 measured.push(measure(&options, &runtime, &mut observer, section, setting, &progress));
             }
         }
-        if is_chosen(&options.tables, stampede::TITLE) {
+        if !options.growth && is_chosen(&options.tables, stampede::TITLE) {
             stampedes.push((threads, runtime.block_on(stampede::run(&url, options.rounds))?));
         }
     }

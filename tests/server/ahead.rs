@@ -1,12 +1,13 @@
 //! Refresh ahead: one hit loads a record anew before it ends, and no reader waits for that.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cache_aside::proof::{Moment, Step};
 use cache_aside::{Backend, Cache, CacheBuilder, EntryState, Outcome};
 
 use crate::fixture::{
     Gate, Primary, Product, builder, connect, get, loaf, lookup, on_every_backend, on_every_server, products, settle,
+    until,
 };
 use crate::schedules::Process;
 
@@ -25,11 +26,8 @@ fn eagerly(cache: CacheBuilder<Product>) -> CacheBuilder<Product> {
 
 /// Waits until the cache has this record.
 async fn until_stored(cache: &Cache<Product>, product: &Product) {
-    let began = Instant::now();
-    while cache.peek("p-001").await.unwrap().as_deref() != Some(product) {
-        assert!(began.elapsed() < Duration::from_secs(10), "it is not refreshed");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let is_stored = async || cache.peek("p-001").await.unwrap().as_deref() == Some(product);
+    until(Duration::from_secs(10), "it is not refreshed", is_stored).await;
 }
 
 async fn one_refreshes_and_nobody_waits(here: &Cache<Product>, there: &Cache<Product>) {

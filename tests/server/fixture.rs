@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use cache_aside::{Backend, BoxError, Cache, CacheBuilder, Cacheable, Error, Lookup};
+use cache_aside::{Backend, BoxError, Cache, CacheBuilder, Cacheable, Error, Lookup, Outcome};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -169,6 +169,12 @@ pub(crate) async fn until(limit: Duration, what: &str, mut is_so: impl AsyncFnMu
         assert!(began.elapsed() < limit, "{what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Waits until a get goes through the cache again.
+pub(crate) async fn comes_back(cache: &Cache<Product>, primary: &Primary, limit: Duration) {
+    let is_used = async || lookup(cache, primary.loader()).await.unwrap().outcome != Outcome::Bypassed;
+    until(limit, "the cache is not used again", is_used).await;
 }
 
 /// Lets tasks that were just spawned get to where they wait.

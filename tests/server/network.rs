@@ -2,20 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use cache_aside::{Backend, Cache, Error, Outcome};
+use cache_aside::{Backend, Error, Outcome};
 
-use crate::fixture::{Primary, Product, builder, get, loaf, lookup, products};
+use crate::fixture::{Primary, Product, builder, comes_back, get, loaf, lookup, products};
 use crate::harness::{Flavor, Server};
 use crate::proxy::Proxy;
-
-/// Waits until a get goes through the cache again.
-async fn comes_back(cache: &Cache<Product>, primary: &Primary, limit: Duration) {
-    let began = Instant::now();
-    while lookup(cache, primary.loader()).await.unwrap().outcome == Outcome::Bypassed {
-        assert!(began.elapsed() < limit, "not back after {:?}", began.elapsed());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_was_lost_without_a_trace_is_replaced() {

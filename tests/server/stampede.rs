@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use cache_aside::{Cache, Error, Outcome};
 use tokio::sync::Barrier;
 
-use crate::fixture::{Primary, Product, builder, connect, loaf, on_every_backend, on_every_server, products};
+use crate::fixture::{Primary, Product, builder, connect, loaf, on_every_backend, on_every_server, products, until};
 use crate::harness::{Flavor, Server};
 
 const READERS: usize = 1000;
@@ -177,15 +177,10 @@ pub(crate) async fn stampede_of_processes(url: &str, server: &Server) {
         .collect();
     // All children count themselves in, and start when the last has.
     let mut client = server.client().await;
-    let ready = || async {
-        let mut client = client.clone();
-        redis::cmd("SCARD").arg("ready").query_async::<usize>(&mut client).await.unwrap()
-    };
-    let began = Instant::now();
-    while ready().await < PROCESSES {
-        assert!(began.elapsed() < Duration::from_secs(60), "not all children have started");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until(Duration::from_secs(60), "not all children have started", async || {
+        redis::cmd("SCARD").arg("ready").query_async::<usize>(&mut client).await.unwrap() >= PROCESSES
+    })
+    .await;
     redis::cmd("CONFIG").arg("RESETSTAT").exec_async(&mut client).await.unwrap();
     redis::cmd("SADD").arg("go").arg("1").exec_async(&mut client).await.unwrap();
     let reports: Vec<String> = children

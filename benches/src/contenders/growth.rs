@@ -8,14 +8,16 @@ use super::{Section, connect};
 use crate::Failure;
 use crate::measure::{Contender, Operation};
 
-/// Hits of the same kind among ever more; all are compared with the least.
+const AMONG: [(&str, u64); 4] =
+    [("1 entry", 1), ("10 entries", 10), ("100,000 entries", 100_000), ("1,000,000 entries", 1_000_000)];
+
+/// Hits of the same kind among ever more; all are compared with the least. [`write_entries`] comes first.
 pub(crate) async fn sections(url: &str) -> Result<Vec<Section>, Failure> {
     let backend = Backend::connect(url).await?;
     let mut among = Vec::new();
-    for (name, entries) in
-        [("1 entry", 1), ("10 entries", 10), ("100,000 entries", 100_000), ("1,000,000 entries", 1_000_000)]
-    {
-        among.push(Contender::new(name, AmongEntries { cache: entries_of(url, &backend, entries).await?, entries }));
+    for (name, entries) in AMONG {
+        let cache = Cache::builder(backend.clone()).namespace(namespace(entries)).build()?;
+        among.push(Contender::new(name, AmongEntries { cache, entries }));
     }
     let mut sized = Vec::new();
     for (name, bytes) in [("100 B", 100), ("1 KB", 1_000), ("10 KB", 10_000), ("100 KB", 100_000), ("1 MB", 1_000_000)]
@@ -44,22 +46,31 @@ struct Thing {
     text: String,
 }
 
-/// A cache with so many entries, written by the bare driver: one load each would take too long.
-async fn entries_of(url: &str, backend: &Backend, entries: u64) -> Result<Cache<Thing>, Failure> {
+/// How long the text is where its length isn't what is measured.
+const BYTES: usize = 100;
+
+fn namespace(entries: u64) -> String {
+    format!("bench-{entries}-entries")
+}
+
+/// Writes what the hits are among, by the bare driver: one load each would take too long.
+pub(crate) async fn write_entries(url: &str) -> Result<(), Failure> {
     const AT_A_TIME: u64 = 10_000;
     const HOUR: u64 = 3_600;
-    let namespace = format!("bench-{entries}-entries");
     let mut connection = connect(url).await?;
-    for first in (0..entries).step_by(AT_A_TIME as usize) {
-        let mut part = redis::pipe();
-        for id in first..entries.min(first + AT_A_TIME) {
-            let key = format!("cache:{namespace}:thing:{id}");
-            part.cmd("HSET").arg(&key).arg(&[("id", id.to_string()), ("text", text(100))]).ignore();
-            part.cmd("EXPIRE").arg(&key).arg(HOUR).ignore();
+    for (_name, entries) in AMONG {
+        let namespace = namespace(entries);
+        for first in (0..entries).step_by(AT_A_TIME as usize) {
+            let mut part = redis::pipe();
+            for id in first..entries.min(first + AT_A_TIME) {
+                let key = format!("cache:{namespace}:thing:{id}");
+                part.cmd("HSET").arg(&key).arg(&[("id", id.to_string()), ("text", text(BYTES))]).ignore();
+                part.cmd("EXPIRE").arg(&key).arg(HOUR).ignore();
+            }
+            part.exec_async(&mut connection).await?;
         }
-        part.exec_async(&mut connection).await?;
     }
-    Ok(Cache::builder(backend.clone()).namespace(namespace).build()?)
+    Ok(())
 }
 
 fn text(bytes: usize) -> String {
@@ -79,7 +90,7 @@ struct AmongEntries {
 
 impl Operation for AmongEntries {
     async fn call(&mut self, at: usize) {
-        get(&self.cache, at as u64 % self.entries, 100).await;
+        get(&self.cache, at as u64 % self.entries, BYTES).await;
     }
 }
 
@@ -100,6 +111,6 @@ struct OfTypes(Arc<[Cache<Thing>]>);
 
 impl Operation for OfTypes {
     async fn call(&mut self, at: usize) {
-        get(&self.0[at % self.0.len()], 1, 100).await;
+        get(&self.0[at % self.0.len()], 1, BYTES).await;
     }
 }

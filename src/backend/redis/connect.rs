@@ -374,12 +374,8 @@ impl Reconnecting {
     }
 
     fn check(&self, connection: &Connection, error: Option<&RedisError>) {
-        // Read first: writes would take the memory from the other threads each time.
-        if self.unanswered.load(Ordering::Relaxed) != 0 {
-            self.unanswered.store(0, Ordering::Relaxed);
-        }
+        self.unanswered.store(0, Ordering::Relaxed);
         match error {
-            None if self.answered.load(Ordering::Relaxed) == connection.number => {}
             None => self.answered.store(connection.number, Ordering::Relaxed),
             Some(error) if error.is_io_error() => {
                 self.answered.store(NO_CONNECTION, Ordering::Relaxed);

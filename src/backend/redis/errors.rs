@@ -13,6 +13,7 @@ pub(super) fn is_elsewhere(error: &RedisError) -> bool {
 /// Whether a server says that the keys' slot is on its way to another, so that each may be at either. Of a key that a
 /// script has deleted it says so in words alone.
 pub(super) fn is_on_the_move(error: &RedisError) -> bool {
+    /// Redis has "Script attempted" here, Valkey "Attempted".
     const IN_SCRIPT: &str = "ttempted to access a non local key in a cluster node";
     matches!(error.kind(), ErrorKind::Server(ServerErrorKind::Ask | ServerErrorKind::TryAgain))
         || error.detail().is_some_and(|detail| detail.contains(IN_SCRIPT))
