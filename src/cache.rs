@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt, TryFutureExt};
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Semaphore;
 
 pub use self::inspect::{EntryState, Inspection};
 pub use self::loading::LoadingCache;
-use self::lookup::{Got, Selected, View, Whole};
 pub use self::lookup::{Lookup, Outcome};
+use self::lookup::{Selected, Whole};
 use self::many::Asked;
 pub use self::pending::Pending;
 pub(crate) use self::policy::Policy;
@@ -193,7 +193,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.read_through(Whole { is_timed: false }, id, loader).map_ok(|got| got.value)
+        self.core.clone().get(Whole { is_timed: false }, self.key(&id), id, loader, |got| got.value)
     }
 
     /// Is [`get`](Self::get), and tells how the record was come by.
@@ -216,7 +216,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.read_through(Whole { is_timed: true }, id, loader).map_ok(Lookup::from)
+        self.core.clone().get(Whole { is_timed: true }, self.key(&id), id, loader, Lookup::from)
     }
 
     /// Reads some fields of a record through the cache: as [`get`](Self::get), but a hit reads only these. A loaded record
@@ -265,7 +265,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.read_through(Selected::new::<T>(fields), id, loader).map_ok(|got| got.value)
+        self.core.clone().get(Selected::new::<T>(fields), self.key(&id), id, loader, |got| got.value)
     }
 
     /// Gets many records at once; the results have the order and the number of the ids, which may repeat.
@@ -381,7 +381,7 @@ impl<T: Cacheable> Cache<T> {
         async move {
             let key = key?;
             core.invalidate(key.clone()).await?;
-            Ok(core.get(Whole { is_timed: false }, key, id, loader).await?.value)
+            core.get(Whole { is_timed: false }, Ok(key), id, loader, |got| got.value).await
         }
     }
 
@@ -594,25 +594,6 @@ impl<T: Cacheable> Cache<T> {
     /// Sets all statistics to zero.
     pub fn reset_stats(&self) {
         self.core.stats.reset();
-    }
-
-    fn read_through<V, K, F, Fut, E>(
-        &self,
-        view: V,
-        id: K,
-        loader: F,
-    ) -> impl Future<Output = Result<Got<V::Value>, Error>> + Send + use<T, V, K, F, Fut, E>
-    where
-        V: View<T>,
-        K: CacheKey<T::Id>,
-        F: FnOnce(T::Id) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
-        E: Into<BoxError> + 'static,
-    {
-        match self.key(&id) {
-            Ok(key) => self.core.clone().get(view, key, id, loader).left_future(),
-            Err(error) => std::future::ready(Err(error)).right_future(),
-        }
     }
 
     #[cfg(feature = "__proof")]

@@ -3,7 +3,10 @@
 //! Keeps these promises: a load starts only after its lease was granted; a value is stored only by the fill of the lease
 //! that it was loaded under; a lease ends with its load, whatever becomes of it; every wait has a deadline, after which
 //! the load goes around the cache; a stale entry is served only if it is still there after its load has failed.
+//!
+//! What is rare is boxed by itself, so that the memory of a flight is that of a common miss.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +60,7 @@ impl<T: Cacheable> ReadThrough<T> {
                 Ok(acquired) => acquired,
                 Err(error) => {
                     abandon_in_background(self.core.clone(), self.key.clone(), token);
-                    return self.without_cache(error).await;
+                    return self.without_cache(error).boxed().await;
                 }
             };
             let serves_stale = acquired.postponed && policy.stale_if_error.is_some();
@@ -73,7 +76,7 @@ impl<T: Cacheable> ReadThrough<T> {
             }
             if let Some((value, origin)) = found {
                 if acquired.granted {
-                    abandon(&self.core, &self.key, &token).await;
+                    abandon(&self.core, &self.key, &token).boxed().await;
                 }
                 return Landing { result: Ok(value), origin, justified: looked };
             }
@@ -86,12 +89,16 @@ impl<T: Cacheable> ReadThrough<T> {
                     "another process' load takes too long: loading around the cache"
                 );
                 let (core, key) = (self.core.clone(), self.key.clone());
-                let landing = self.around_cache().await;
-                return if landing.result.is_err() { after_failure(&core, &key, landing).await } else { landing };
+                let landing = self.around_cache().boxed().await;
+                return if landing.result.is_err() {
+                    after_failure(&core, &key, landing).boxed().await
+                } else {
+                    landing
+                };
             }
             if acquired.postponed {
                 // There is nothing to serve instead: the mark is only in the way.
-                abandon(&self.core, &self.key, &Token::failed_load()).await;
+                abandon(&self.core, &self.key, &Token::failed_load()).boxed().await;
             }
             self.awaited = None;
             origin = Origin::OtherLoad;
@@ -149,12 +156,12 @@ impl<T: Cacheable> ReadThrough<T> {
         if landing.result.is_ok() {
             return landing;
         }
-        let landing = after_failure(&core, &key, landing).await;
+        let landing = after_failure(&core, &key, landing).boxed().await;
         if let Origin::Stale { age } = landing.origin {
             tracing::warn!(keys = key.prefix(), ?age, "a load failed: its stale entry is served");
-            postpone(&core, &key, token).await;
+            postpone(&core, &key, token).boxed().await;
         } else {
-            abandon(&core, &key, &token).await;
+            abandon(&core, &key, &token).boxed().await;
         }
         landing
     }
@@ -163,9 +170,12 @@ impl<T: Cacheable> ReadThrough<T> {
     pub(crate) async fn load_and_fill(self, token: &Token) -> Landing<T> {
         let (core, key) = (self.core.clone(), self.key.clone());
         let load_began = Stamp::of_step();
-        let loaded = tokio::select! {
-            loaded = self.load() => loaded,
-            never = keep_renewing(&core, &key, token) => match never {},
+        let loaded = {
+            let (load, renewing) = (pin!(self.load()), pin!(keep_renewing(&core, &key, token)));
+            tokio::select! {
+                loaded = load => loaded,
+                never = renewing => match never {},
+            }
         };
         let landing = |result, justified| Landing { result, origin: Origin::Load, justified };
         let Loaded { value, fields, ttl } = match loaded {
@@ -273,7 +283,7 @@ async fn keep_renewing<T: Cacheable>(core: &Core<T>, key: &Key, token: &Token) -
     let lease = core.policy.lock_ttl;
     loop {
         tokio::time::sleep(lease / 3).await;
-        if let Ok(false) = core.backend.renew(key, token, lease).await {
+        if let Ok(false) = core.backend.renew(key, token, lease).boxed().await {
             core.meter.lease_lost();
             return std::future::pending().await;
         }

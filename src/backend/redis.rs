@@ -9,6 +9,7 @@ mod connect;
 mod errors;
 mod in_place;
 mod node;
+mod pipelines;
 mod reads;
 mod replies;
 mod script;
@@ -23,7 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
+use futures_util::future::try_join_all;
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, ServerErrorKind, ToRedisArgs, Value};
 use resp_rs::resp2::Frame;
 use tokio::time::Instant;
 
@@ -34,7 +36,7 @@ use self::connect::Generation;
 use self::errors::{is_elsewhere, is_on_the_move, is_wrong_type, unexpected_reply};
 pub(super) use self::node::Limits;
 use self::node::Node;
-use self::replies::{entry, found, look, read_hash, remaining, replies};
+use self::replies::{command, entry, found, look, pttl, read_hash, remaining};
 use self::script::{ABANDON, CLEAR_LEASE, FILL, INVALIDATE, POSTPONE, RENEW, Script};
 pub(super) use self::sentinel::Sentinels;
 use self::servers::Servers;
@@ -96,13 +98,13 @@ impl Redis {
         self.servers.known_primaries().into_iter().fold((0, 0), used)
     }
 
-    async fn run<R: FromRedisValue>(&self, key: &Key, command: &Cmd) -> RedisResult<R> {
+    async fn run<R: FromRedisValue>(&self, key: &Key, command: impl Fn() -> Cmd + Sync) -> RedisResult<R> {
         Ok(R::from_redis_value(self.servers.run(key, command).await?)?)
     }
 
     /// Runs a command that may be carried out twice: a connection that was cut while idle is noticed by its first use.
-    async fn run_idempotent<R: FromRedisValue>(&self, key: &Key, command: &Cmd) -> RedisResult<R> {
-        match self.run(key, command).await {
+    async fn run_idempotent<R: FromRedisValue>(&self, key: &Key, command: impl Fn() -> Cmd + Sync) -> RedisResult<R> {
+        match self.run(key, &command).await {
             Err(error) if error.is_connection_dropped() => self.run(key, command).await,
             reply => reply,
         }
@@ -112,11 +114,11 @@ impl Redis {
     async fn run_all_idempotent<const N: usize>(
         &self,
         key: &Key,
-        commands: Pipeline,
+        commands: impl Fn() -> [Cmd; N] + Sync,
     ) -> RedisResult<[RedisResult<Value>; N]> {
-        match self.servers.run_all(key, commands.clone()).await {
-            Err(error) if error.is_connection_dropped() => replies(self.servers.run_all(key, commands).await?),
-            answers => replies(answers?),
+        match self.servers.run_all(key, &commands).await {
+            Err(error) if error.is_connection_dropped() => self.servers.run_all(key, commands).await,
+            replies => replies,
         }
     }
 
@@ -142,14 +144,12 @@ impl Redis {
     }
 
     async fn run_script(&self, script: &Script, key: &Key, keys: &[&str], args: &[&[u8]]) -> RedisResult<bool> {
-        let reply = if script.is_idempotent {
-            self.run_idempotent(key, &script.by_hash(keys, args)).await
-        } else {
-            self.run(key, &script.by_hash(keys, args)).await
-        };
+        let by_hash = || script.by_hash(keys, args);
+        let reply =
+            if script.is_idempotent { self.run_idempotent(key, by_hash).await } else { self.run(key, by_hash).await };
         match reply {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.run(key, &script.by_text(keys, args)).await
+                self.run(key, || script.by_text(keys, args)).boxed().await
             }
             reply => reply,
         }
@@ -159,7 +159,7 @@ impl Redis {
 impl Steps for Redis {
     async fn ping(&self, key: Option<&Key>) -> Result<(), StepError> {
         match key {
-            Some(key) => self.run(key, &redis::cmd("PING")).await?,
+            Some(key) => self.run(key, || redis::cmd("PING")).await?,
             None => self.servers.ping().await?,
         }
         Ok(())
@@ -170,7 +170,7 @@ impl Steps for Redis {
         if let Some([reply]) = self.read_in_place(key, command).await? {
             return Ok(in_place::entry(reply, selection)?);
         }
-        let reply = self.run_idempotent(key, &read_hash(key, selection)).await;
+        let reply = self.run_idempotent(key, || read_hash(key, selection)).await;
         Ok(entry(reply, selection)?)
     }
 
@@ -183,20 +183,21 @@ impl Steps for Redis {
             let left = in_place::remaining(&left?);
             return Ok(in_place::entry(reply, selection)?.map(|entry| Found { entry, left }));
         }
-        let mut commands = redis::pipe();
-        look(&mut commands, key, selection);
         // Boxed, since hits of some caches seldom come here, and their futures stay small.
-        let [left, reply] = self.run_all_idempotent(key, commands).boxed().await?;
+        let [left, reply] = self.run_all_idempotent(key, || look(key, selection)).boxed().await?;
         Ok(found(left, reply, selection)?)
     }
 
     async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, StepError> {
-        let lock = key.lock();
+        let (lock, lease) = (key.lock(), millis(lease));
         loop {
-            let mut commands = redis::pipe();
-            commands.cmd("SET").arg(&lock).arg(&token.0).arg("NX").arg("GET").arg("PX").arg(millis(lease));
-            commands.add_command(read_hash(key, &ALL));
-            let [held, reply] = replies(self.servers.run_all(key, commands).await?)?;
+            let commands = || {
+                let bytes = lock.len() + token.0.len() + lease.len() + "NXGETPX".len();
+                let mut set = command("SET", 6, bytes);
+                set.arg(&lock).arg(&token.0).arg("NX").arg("GET").arg("PX").arg(&lease);
+                [set, read_hash(key, &ALL)]
+            };
+            let [held, reply] = self.servers.run_all(key, commands).await?;
             let (granted, postponed, is_lease) = match held {
                 Ok(Value::Nil) => (true, false, true),
                 Ok(Value::BulkString(holder)) => {
@@ -211,15 +212,16 @@ impl Steps for Redis {
             if granted && !is_there {
                 return Ok(Acquired { granted, found: None, busy_for: None, postponed });
             }
+            // Boxed, as what follows: it is not for the first load of a record, whose future stays small.
             let Look { found, lease_ttl } = if is_there {
-                self.look(key).await?
+                self.look(key).boxed().await?
             } else {
-                let lease_ttl = self.run_idempotent(key, redis::cmd("PTTL").arg(&lock)).await?;
+                let lease_ttl = self.run_idempotent(key, || pttl(&lock)).boxed().await?;
                 Look { found: None, lease_ttl: remaining(&lease_ttl) }
             };
             if !granted && (lease_ttl.is_none() || !is_lease) {
                 // It has just ended, or nobody would ever release it.
-                self.run_script(&CLEAR_LEASE, key, &[&lock], &[]).await?;
+                self.run_script(&CLEAR_LEASE, key, &[&lock], &[]).boxed().await?;
                 continue;
             }
             let busy_for = if granted || postponed { None } else { lease_ttl };
@@ -256,8 +258,8 @@ impl Steps for Redis {
 
     async fn abandon(&self, key: &Key, token: &Token) -> Result<(), StepError> {
         // By text at once: on a server that is late, nobody would be there any more to answer "no such script".
-        let command = ABANDON.by_text(&[&key.lock()], &[token.0.as_bytes()]);
-        Ok(self.run_idempotent(key, &command).await?)
+        let lock = key.lock();
+        Ok(self.run_idempotent(key, || ABANDON.by_text(&[&lock], &[token.0.as_bytes()])).await?)
     }
 
     async fn postpone(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), StepError> {
@@ -272,7 +274,7 @@ impl Steps for Redis {
             Err(error) if is_on_the_move(&error) => {
                 // Each by itself. A load that begins in between has read what this invalidation is about.
                 revoke(&self.servers, key).await?;
-                Ok(self.run_idempotent(key, redis::cmd("DEL").arg(key.as_str())).await?)
+                Ok(self.run_idempotent(key, || delete(key.as_str())).await?)
             }
             reply => Ok(reply?),
         }
@@ -287,8 +289,11 @@ impl Steps for Redis {
     }
 
     async fn look(&self, key: &Key) -> Result<Look, StepError> {
-        let mut commands = redis::pipe();
-        look(&mut commands, key, &ALL).cmd("PTTL").arg(key.lock());
+        let lock = key.lock();
+        let commands = || {
+            let [left, entry] = look(key, &ALL);
+            [left, entry, pttl(&lock)]
+        };
         let [left, entry, lease_ttl] = self.run_all_idempotent(key, commands).await?;
         Ok(Look { found: found(left, entry, &ALL)?, lease_ttl: remaining(&lease_ttl?) })
     }
@@ -304,17 +309,10 @@ impl Steps for Redis {
         };
         let mut scan = redis::cmd("SCAN");
         scan.arg(at).arg("MATCH").arg(pattern(prefix, swept)).arg("COUNT").arg(KEYS_AT_A_TIME);
-        let reply = redis::from_redis_value(node.run(&scan).await?);
+        let reply = redis::from_redis_value(node.run(scan).await?);
         let (next, found): (u64, Vec<Vec<u8>>) = reply.map_err(RedisError::from)?;
-        let mut deletions = redis::pipe();
-        for key in found.iter().filter(|key| is_of_type(key, prefix, swept)) {
-            deletions.cmd("DEL").arg(key);
-        }
-        if !deletions.is_empty() {
-            for deleted in node.run_all(deletions).await? {
-                deleted?;
-            }
-        }
+        let found = found.iter().filter(|key| is_of_type(key, prefix, swept));
+        try_join_all(found.map(|key| node.run(delete(key)))).await?;
         let (server, at) = if next == 0 { (server + 1, 0) } else { (server, next) };
         if server < servers.len() {
             return Ok(Some(Position { server, at, generation }));
@@ -327,23 +325,26 @@ impl Steps for Redis {
 impl super::rig::Bare for Redis {
     async fn put_entry(&self, key: &Key, fields: Vec<StoredField>, ttl: Duration) -> Result<(), StepError> {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (&**name, value.as_slice())).collect();
-        let (mut delete, mut set, mut expire) = (redis::cmd("DEL"), redis::cmd("HSET"), redis::cmd("PEXPIRE"));
+        let set = || redis::cmd("HSET").arg(key.as_str()).arg(&fields).take();
+        let expire = || redis::cmd("PEXPIRE").arg(key.as_str()).arg(millis(ttl)).take();
         // Each by itself: while its slot moves, a transaction is refused.
-        for command in
-            [delete.arg(key.as_str()), set.arg(key.as_str()).arg(fields), expire.arg(key.as_str()).arg(millis(ttl))]
-        {
-            self.servers.run(key, command).await?;
-        }
+        self.servers.run(key, || delete(key.as_str())).await?;
+        self.servers.run(key, set).await?;
+        self.servers.run(key, expire).await?;
         Ok(())
     }
 
     async fn delete_entry(&self, key: &Key) -> Result<bool, StepError> {
-        Ok(self.run(key, redis::cmd("DEL").arg(key.as_str())).await?)
+        Ok(self.run(key, || delete(key.as_str())).await?)
     }
 
     async fn delete_lease(&self, key: &Key) -> Result<(), StepError> {
-        Ok(self.run(key, redis::cmd("DEL").arg(key.lock())).await?)
+        Ok(revoke(&self.servers, key).await?)
     }
+}
+
+fn delete(key: impl ToRedisArgs) -> Cmd {
+    redis::cmd("DEL").arg(key).take()
 }
 
 fn millis(duration: Duration) -> String {
@@ -352,7 +353,7 @@ fn millis(duration: Duration) -> String {
 
 /// Deletes the lease alone.
 async fn revoke(servers: &Servers, key: &Key) -> RedisResult<()> {
-    servers.run(key, redis::cmd("DEL").arg(key.lock())).await.map(drop)
+    servers.run(key, || delete(key.lock())).await.map(drop)
 }
 
 /// What finds the keys of a type, and more. No part of a prefix means anything to a pattern.

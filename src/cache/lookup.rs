@@ -1,6 +1,7 @@
 //! A get from its caller's side: the hit, the flight, and going round again.
 
 use std::ops::ControlFlow;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -190,13 +191,14 @@ pub(super) struct Miss<T> {
 
 impl<T: Cacheable> Core<T> {
     #[expect(clippy::manual_async_fn, reason = "an async fn's arguments take their memory twice")]
-    pub(super) fn get<V, K, F, Fut, E>(
+    pub(super) fn get<V, K, F, Fut, E, R>(
         self: Arc<Self>,
         view: V,
-        key: Key,
+        key: Result<Key, Error>,
         id: K,
         loader: F,
-    ) -> impl Future<Output = Result<Got<V::Value>, Error>> + Send
+        answer: impl FnOnce(Got<V::Value>) -> R + Send,
+    ) -> impl Future<Output = Result<R, Error>> + Send
     where
         V: View<T>,
         K: CacheKey<T::Id>,
@@ -205,6 +207,7 @@ impl<T: Cacheable> Core<T> {
         E: Into<BoxError> + 'static,
     {
         async move {
+            let key = key?;
             let (called, began, span) = (self.stamp_of_call(), Began::now(), spans::get::<T>(&key));
             let read_through = |key: Key| {
                 let (core, id, loader) = (self.clone(), id.into_id(), load::erase(loader));
@@ -212,13 +215,18 @@ impl<T: Cacheable> Core<T> {
             };
             // Boxed, so that the future of a hit stays small.
             let flight = if self.policy.enabled {
-                match self.look_first(&view, &key, began).instrument(span.clone()).await {
+                let looked = {
+                    // Pinned here, since a future that is passed on is copied as a whole.
+                    let look = pin!(self.look_first(&view, &key, began));
+                    look.instrument(span.clone()).await
+                };
+                match looked {
                     ControlFlow::Break((got, due)) => {
                         if let Some(due) = due {
                             span.in_scope(|| read_through(key).refresh_ahead(due));
                         }
                         span.record("outcome", got.outcome.name());
-                        return Ok(got);
+                        return Ok(answer(got));
                     }
                     ControlFlow::Continue(mut miss) => {
                         let boarding = self.board(&key, &mut miss);
@@ -231,7 +239,7 @@ impl<T: Cacheable> Core<T> {
             let lookup = flight.instrument(span.clone()).await;
             span.record("outcome", lookup.as_ref().map_or("error", |lookup| lookup.outcome.name()));
             let Lookup { value, outcome, cache_latency } = lookup?;
-            Ok(Got { value: value.map(|record| view.of(record)), outcome, cache_latency })
+            Ok(answer(Got { value: value.map(|record| view.of(record)), outcome, cache_latency }))
         }
     }
 

@@ -16,14 +16,13 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use rand::seq::SliceRandom;
-use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::watch;
 
 use self::topology::{Place, Topology, own_slots, shards, slot};
 use super::connect::{Address, Generation};
 use super::errors::without_arguments;
 use super::node::{Destination, Limits, Node};
-use super::replies::replies;
 use crate::backend::breaker::Breaker;
 use crate::key::Key;
 
@@ -102,7 +101,7 @@ impl Cluster {
     /// Says that a step of this key got no answer within its limit.
     pub(super) fn timed_out(self: &Arc<Self>, key: &Key, limit: Duration) {
         if let Some(node) = self.owner(key) {
-            node.shared.timed_out(limit);
+            node.timed_out(limit);
         }
         self.refresh();
     }
@@ -130,40 +129,40 @@ impl Cluster {
     }
 
     async fn has_its_slots(&self, node: &Arc<Node>) -> RedisResult<bool> {
-        let nodes = node.run(redis::cmd("CLUSTER").arg("NODES")).await?;
+        let nodes = node.run(redis::cmd("CLUSTER").arg("NODES").take()).await?;
         let nodes: String = redis::from_redis_value(nodes)?;
         Ok(own_slots(&nodes).is_some_and(|slots| slots == self.topology().slots_of(node)))
     }
 
     /// Runs a command, at other servers if it is sent there.
-    pub(super) async fn run(self: &Arc<Self>, key: &Key, command: &Cmd) -> RedisResult<Value> {
+    pub(super) async fn run(self: &Arc<Self>, key: &Key, command: &(impl Fn() -> Cmd + Sync)) -> RedisResult<Value> {
         let mut destination = self.destination(key).await?;
         for _ in 0..REDIRECTIONS {
-            let error = match destination.run(command).await {
+            let error = match destination.run(command()).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
             destination = self.redirected(key, &destination, &error).ok_or(error)?;
         }
-        destination.run(command).await
+        destination.run(command()).await
     }
 
     /// Runs the commands in one round trip, each with a result of its own. If one is sent elsewhere, it and those after it
     /// are run one by one, so that they keep their order; they must be such that may be run twice.
-    pub(super) async fn run_all(
+    pub(super) async fn run_all<const N: usize>(
         self: &Arc<Self>,
         key: &Key,
-        commands: Pipeline,
-    ) -> RedisResult<Vec<RedisResult<Value>>> {
+        commands: &(impl Fn() -> [Cmd; N] + Sync),
+    ) -> RedisResult<[RedisResult<Value>; N]> {
         let destination = self.destination(key).await?;
-        let replies = destination.node.run_all(commands.clone()).await;
+        let replies = destination.node.run_all(commands()).await;
         let mut replies = replies.inspect_err(|error| self.failed(error))?;
         let is_sent_elsewhere = |reply: &RedisResult<Value>| {
             reply.as_ref().is_err_and(|error| self.redirected(key, &destination, error).is_some())
         };
         if let Some(first) = replies.iter().position(is_sent_elsewhere) {
-            for (command, reply) in commands.cmd_iter().zip(&mut replies).skip(first) {
-                *reply = self.run(key, command).await;
+            for (command, reply) in commands().iter().zip(&mut replies).skip(first) {
+                *reply = self.run(key, &|| command.clone()).await;
             }
         }
         Ok(replies)
@@ -238,8 +237,8 @@ impl Cluster {
     }
 
     async fn ask(&self, asked: &Arc<Node>) -> RedisResult<Topology> {
-        let slots = redis::cmd("CLUSTER").arg("SLOTS").to_owned();
-        let reply = tokio::time::timeout(self.limits.connect_timeout, asked.run(&slots)).await;
+        let slots = redis::cmd("CLUSTER").arg("SLOTS").take();
+        let reply = tokio::time::timeout(self.limits.connect_timeout, asked.run(slots)).await;
         let reply = reply.map_err(|_elapsed| (ErrorKind::Io, "a server of the cluster did not answer in time"))??;
         let shards = shards(reply, asked.place().0)?;
         let topology = Topology::new(&shards, |place| {
@@ -278,13 +277,11 @@ impl Cluster {
 }
 
 impl Destination {
-    async fn run(&self, command: &Cmd) -> RedisResult<Value> {
+    async fn run(&self, command: Cmd) -> RedisResult<Value> {
         if !self.asking {
             return self.node.run(command).await;
         }
-        let mut commands = redis::pipe();
-        commands.cmd("ASKING").add_command(command.clone());
-        let [asked, reply] = replies(self.node.run_all(commands).await?)?;
+        let [asked, reply] = self.node.run_all([redis::cmd("ASKING"), command]).await?;
         asked.and(reply)
     }
 }

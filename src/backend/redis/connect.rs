@@ -11,7 +11,7 @@ use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig, Mul
 use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{
-    Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo,
+    Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo,
     PushKind, RedisError, RedisFuture, RedisResult, Value,
 };
 
@@ -233,30 +233,12 @@ pub(super) enum Link {
     Plain(MultiplexedConnection),
 }
 
-impl ConnectionLike for Link {
-    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
+impl Link {
+    /// Sends all at once; a reply may be a server's error.
+    pub(super) fn send<'a>(&'a mut self, commands: &'a Pipeline) -> RedisFuture<'a, Vec<Value>> {
         match self {
-            Self::Managed(manager) => manager.req_packed_command(command),
-            Self::Plain(connection) => connection.req_packed_command(command),
-        }
-    }
-
-    fn req_packed_commands<'a>(
-        &'a mut self,
-        commands: &'a Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> RedisFuture<'a, Vec<Value>> {
-        match self {
-            Self::Managed(manager) => manager.req_packed_commands(commands, offset, count),
-            Self::Plain(connection) => connection.req_packed_commands(commands, offset, count),
-        }
-    }
-
-    fn get_db(&self) -> i64 {
-        match self {
-            Self::Managed(manager) => manager.get_db(),
-            Self::Plain(connection) => connection.get_db(),
+            Self::Managed(manager) => manager.req_packed_commands(commands, 0, commands.len()),
+            Self::Plain(connection) => connection.req_packed_commands(commands, 0, commands.len()),
         }
     }
 }

@@ -23,6 +23,11 @@ pub(super) fn unexpected_reply() -> RedisError {
     (ErrorKind::UnexpectedReturnType, "the server's reply has another shape than expected").into()
 }
 
+/// What is said to those who wait for a connection's replies when it ends.
+pub(super) fn connection_lost() -> RedisError {
+    (ErrorKind::Io, "the connection was lost").into()
+}
+
 pub(super) fn is_wrong_type(error: &RedisError) -> bool {
     error.code() == Some("WRONGTYPE")
 }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool::managed::Pool;
-use redis::{Cmd, Pipeline, RedisResult, Value};
+use futures_util::FutureExt;
+use redis::{Cmd, RedisResult, Value};
 use resp_rs::resp2::Frame;
 
 use super::connect::{Address, Generation, Reconnecting, Shared, without_detail};
+use super::pipelines::Pipelines;
 use super::reads::Reads;
 use super::sentinel::{Master, Sentinels};
 use super::update::{Connector, Peer};
@@ -19,7 +21,8 @@ pub(super) struct Node {
     /// Its host and port; nothing for a Unix socket, and for a master, which may be anywhere.
     place: (String, u16),
     pub(super) shared: Arc<Shared>,
-    pub(super) reads: Reads,
+    pipelines: Pipelines,
+    reads: Reads,
     pub(super) updates: Pool<Connector>,
     #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "one server has that of the backend"))]
     /// Used where there are several servers.
@@ -68,8 +71,8 @@ impl Node {
         let updates = updates.map_err(|error| error.to_string())?;
         let breaker = Breaker::new(shown, limits.breaker_threshold, limits.breaker_pause);
         let shared = Arc::new(shared);
-        let reads = Reads::new(shared.clone(), limits);
-        Ok(Self { place, shared, reads, updates, breaker: Arc::new(breaker) })
+        let (pipelines, reads) = (Pipelines::new(shared.clone()), Reads::new(shared.clone(), limits));
+        Ok(Self { place, shared, pipelines, reads, updates, breaker: Arc::new(breaker) })
     }
 
     #[cfg(feature = "cluster")]
@@ -77,11 +80,19 @@ impl Node {
         (&self.place.0, self.place.1)
     }
 
-    pub(super) async fn run(&self, command: &Cmd) -> RedisResult<Value> {
-        let mut connection = self.shared.connection().await?;
-        let reply = command.query_async(&mut connection.link).await;
-        self.shared.check(&connection, reply.as_ref().err());
-        reply
+    pub(super) fn run(&self, command: Cmd) -> impl Future<Output = RedisResult<Value>> + use<> {
+        self.run_all([command]).map(|replies| {
+            let [reply] = replies?;
+            reply
+        })
+    }
+
+    /// Runs the commands in one round trip, one right after the other, each with a result of its own.
+    pub(super) fn run_all<const N: usize>(
+        &self,
+        commands: [Cmd; N],
+    ) -> impl Future<Output = RedisResult<[RedisResult<Value>; N]>> + use<N> {
+        self.pipelines.run(commands)
     }
 
     /// Runs commands over the connection of reads; `None` where the shared one is to be used.
@@ -97,14 +108,10 @@ impl Node {
         if self.reads.are_unfit() { None } else { Some(replies) }
     }
 
-    /// Runs the commands in one round trip, each with a result of its own.
-    pub(super) async fn run_all(&self, mut commands: Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
-        let mut connection = self.shared.connection().await?;
-        let replies = commands.ignore_errors().query_async(&mut connection.link).await;
-        let replies: Vec<RedisResult<Value>> =
-            replies.inspect_err(|error| self.shared.check(&connection, Some(error)))?;
-        self.shared.check(&connection, replies.iter().find_map(|reply| reply.as_ref().err()));
-        Ok(replies)
+    /// Counts a step that got no answer within `limit`.
+    pub(super) fn timed_out(&self, limit: Duration) {
+        self.shared.timed_out(limit);
+        self.pipelines.timed_out();
     }
 }
 

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use redis::{ErrorKind, RedisError, RedisResult};
+use redis::{RedisError, RedisResult};
 use resp_rs::resp2::Frame;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, oneshot};
@@ -28,7 +28,9 @@ use tokio::sync::{Semaphore, oneshot};
 use self::dial::{Dialed, Undialed, dial};
 use self::line::{Line, Lost};
 use super::connect::{Beside, Shared};
+use super::errors::connection_lost;
 use super::node::Limits;
+use super::replies::received;
 
 /// The most commands that may be under way, those that nobody waits for any more included: then callers queue.
 const MOST_UNDER_WAY: usize = 16_384;
@@ -94,18 +96,10 @@ impl Reads {
         &self,
         encode: impl FnOnce(&mut Vec<u8>),
     ) -> RedisResult<[RedisResult<Frame>; N]> {
-        let room = self.queue.room.acquire_many(N as u32).await.map_err(|_closed| gone())?;
-        let mut replies = self.push::<N>(encode)?;
+        let room = self.queue.room.acquire_many(N as u32).await.map_err(|_closed| connection_lost())?;
+        let replies = self.push::<N>(encode)?;
         room.forget();
-        let mut received = [const { None }; N];
-        for (received, reply) in received.iter_mut().zip(&mut replies) {
-            *received = Some(reply.await.unwrap_or_else(|_task_ended| Err(gone())));
-        }
-        let received = received.map(|reply| reply.unwrap_or_else(|| Err(gone())));
-        match received.iter().find_map(|reply| reply.as_ref().err().filter(|error| error.is_io_error())) {
-            Some(lost) => Err(lost.clone()),
-            None => Ok(received),
-        }
+        received(replies).await
     }
 
     fn push<const N: usize>(
@@ -236,7 +230,7 @@ impl Drop for Serving {
             state.task = Task::Absent;
             let given_up = state.take_waiting();
             drop(state);
-            self.queue.answer(given_up, &gone());
+            self.queue.answer(given_up, &connection_lost());
         }
     }
 }
@@ -296,10 +290,6 @@ fn encode_length(out: &mut Vec<u8>, kind: u8, length: usize) {
     out.push(kind);
     out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
     out.extend_from_slice(b"\r\n");
-}
-
-fn gone() -> RedisError {
-    (ErrorKind::Io, "the connection of reads was lost").into()
 }
 
 /// What the server says in an error, as the driver words it.

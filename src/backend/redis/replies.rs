@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use redis::{Cmd, Pipeline, RedisResult, Value};
+use redis::{Cmd, RedisResult, Value};
+use tokio::sync::oneshot;
 
-use super::errors::{is_wrong_type, unexpected_reply};
+use super::errors::{connection_lost, is_wrong_type, unexpected_reply};
 use crate::backend::Selection;
 use crate::entry::{Entry, Found, META};
 use crate::key::Key;
@@ -29,10 +30,14 @@ pub(super) fn read_hash(key: &Key, selection: &Selection) -> Cmd {
     }
 }
 
-/// Adds the two commands whose replies [`found`] takes. PTTL comes first: an entry that is filled between the two is taken
-/// to be as old as the one before, and never the other way round.
-pub(super) fn look<'a>(commands: &'a mut Pipeline, key: &Key, selection: &Selection) -> &'a mut Pipeline {
-    commands.cmd("PTTL").arg(key.as_str()).add_command(read_hash(key, selection))
+/// The two commands whose replies [`found`] takes. PTTL comes first: an entry that is filled between the two is taken to be
+/// as old as the one before, and never the other way round.
+pub(super) fn look(key: &Key, selection: &Selection) -> [Cmd; 2] {
+    [pttl(key.as_str()), read_hash(key, selection)]
+}
+
+pub(super) fn pttl(key: &str) -> Cmd {
+    command("PTTL", 1, key.len()).arg(key).take()
 }
 
 pub(super) fn found(
@@ -90,8 +95,19 @@ fn fields(reply: Value) -> RedisResult<Vec<StoredField>> {
     pairs.map(field).collect()
 }
 
-pub(super) fn replies<const N: usize>(replies: Vec<RedisResult<Value>>) -> RedisResult<[RedisResult<Value>; N]> {
-    replies.try_into().map_err(|_| unexpected_reply())
+/// Waits for the replies to commands that were sent together, unless their connection is lost.
+pub(super) async fn received<R, const N: usize>(
+    replies: [oneshot::Receiver<RedisResult<R>>; N],
+) -> RedisResult<[RedisResult<R>; N]> {
+    let mut received = [const { None }; N];
+    for (received, reply) in received.iter_mut().zip(replies) {
+        *received = Some(reply.await.unwrap_or_else(|_task_ended| Err(connection_lost())));
+    }
+    let received = received.map(|reply| reply.unwrap_or_else(|| Err(connection_lost())));
+    match received.iter().find_map(|reply| reply.as_ref().err().filter(|error| error.is_io_error())) {
+        Some(lost) => Err(lost.clone()),
+        None => Ok(received),
+    }
 }
 
 /// The lifetime that PTTL reports; `None` for a key that isn't there or has none.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 #[cfg(feature = "cluster")]
 use futures_util::FutureExt;
-use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
+use redis::{Cmd, RedisError, RedisResult, Value};
 use resp_rs::resp2::Frame;
 
 #[cfg(feature = "cluster")]
@@ -26,27 +26,31 @@ impl Servers {
     /// Fails unless the server, or one of the cluster's, answers.
     pub(super) async fn ping(&self) -> RedisResult<()> {
         match self {
-            Self::One(node) => node.run(&redis::cmd("PING")).await.map(drop),
+            Self::One(node) => node.run(redis::cmd("PING")).await.map(drop),
             #[cfg(feature = "cluster")]
             Self::Cluster(cluster) => cluster.learn_topology().boxed().await,
         }
     }
 
     /// Runs a command on the key's server.
-    pub(super) async fn run(&self, key: &Key, command: &Cmd) -> RedisResult<Value> {
+    pub(super) async fn run(&self, key: &Key, command: impl Fn() -> Cmd + Sync) -> RedisResult<Value> {
         match self {
-            Self::One(node) => node.run(command).await,
+            Self::One(node) => node.run(command()).await,
             #[cfg(feature = "cluster")]
-            Self::Cluster(cluster) => cluster.run(key, command).boxed().await,
+            Self::Cluster(cluster) => cluster.run(key, &command).boxed().await,
         }
     }
 
     /// Runs commands on the key's server in one round trip, each with a result of its own.
-    pub(super) async fn run_all(&self, key: &Key, commands: Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
+    pub(super) async fn run_all<const N: usize>(
+        &self,
+        key: &Key,
+        commands: impl Fn() -> [Cmd; N] + Sync,
+    ) -> RedisResult<[RedisResult<Value>; N]> {
         match self {
-            Self::One(node) => node.run_all(commands).await,
+            Self::One(node) => node.run_all(commands()).await,
             #[cfg(feature = "cluster")]
-            Self::Cluster(cluster) => cluster.run_all(key, commands).boxed().await,
+            Self::Cluster(cluster) => cluster.run_all(key, &commands).boxed().await,
         }
     }
 
@@ -92,7 +96,7 @@ impl Servers {
     /// Says that a step, of this key if of one, got no answer within its limit.
     pub(super) fn timed_out(&self, key: Option<&Key>, limit: Duration) {
         match (self, key) {
-            (Self::One(node), _) => node.shared.timed_out(limit),
+            (Self::One(node), _) => node.timed_out(limit),
             #[cfg(feature = "cluster")]
             (Self::Cluster(cluster), Some(key)) => cluster.timed_out(key, limit),
             #[cfg(feature = "cluster")]

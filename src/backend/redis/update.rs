@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use super::connect::Generation;
 use super::errors::{is_elsewhere, is_on_the_move, unexpected_reply, without_arguments};
 use super::node::{Destination, Node};
-use super::replies::{found, look, replies};
+use super::replies::{found, look};
 use super::sentinel::Master;
 use super::servers::Servers;
 use super::{millis, revoke};
@@ -113,7 +113,10 @@ impl Updates {
         let mut connection = connection(node).await?;
         connection.clean = false;
         let mut commands = redis::pipe();
-        look(commands.cmd("WATCH").arg(key.as_str()), key, &ALL);
+        commands.cmd("WATCH").arg(key.as_str());
+        for command in look(key, &ALL) {
+            commands.add_command(command);
+        }
         if *asking {
             commands = each_asking(&commands);
         }
@@ -126,7 +129,7 @@ impl Updates {
         if let Some(error) = looked.iter().filter_map(|reply| reply.as_ref().err()).find(|error| is_elsewhere(error)) {
             return Ok(Attempt::Elsewhere(error.clone()));
         }
-        let [watched, left, entry] = replies(looked)?;
+        let [watched, left, entry] = looked.try_into().map_err(|_| unexpected_reply())?;
         watched?;
         let decision = decide(found(left, entry, &ALL)?).map_err(StepError::Refused)?;
         let applies = matches!(decision, Decision::Apply { .. });

@@ -19,9 +19,9 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::dial::{check_role, garbled};
-use super::{Duplex, Serving, Task, Waiter, encode, gone, server_error};
+use super::{Duplex, Serving, Task, Waiter, encode, server_error};
 use crate::backend::redis::connect::Beside;
-use crate::backend::redis::errors::unexpected_reply;
+use crate::backend::redis::errors::{connection_lost, unexpected_reply};
 
 /// How often the server is asked whether it still is a primary. One that says nothing for as long is gone.
 const BEAT: Duration = Duration::from_secs(1);
@@ -55,6 +55,7 @@ pub(super) struct Line<'a> {
     beat: Interval,
     /// Whether anything came since the last beat.
     heard: bool,
+    is_asleep: bool,
 }
 
 enum Expected {
@@ -107,10 +108,16 @@ impl<'a> Line<'a> {
             turn: FIRST_TURN,
             beat,
             heard: true,
+            is_asleep: false,
         }
     }
 
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, End>> {
+        if self.is_woken_by_command() {
+            // The tasks that are ready may have commands too.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
             while self.beat.poll_tick(cx).is_ready() {
                 self.ask_for_role()?;
@@ -245,13 +252,17 @@ impl<'a> Line<'a> {
     }
 
     /// Leaves word how to be woken, unless there is something to do.
-    fn falls_asleep(&self, cx: &Context<'_>) -> bool {
+    fn falls_asleep(&mut self, cx: &Context<'_>) -> bool {
         let Some(mut state) = self.serving.state() else { return false };
-        let is_idle = state.unsent.is_empty() || !self.sending.is_empty();
-        if is_idle {
+        self.is_asleep = state.unsent.is_empty() || !self.sending.is_empty();
+        if self.is_asleep {
             state.task = Task::Asleep(cx.waker().clone());
         }
-        is_idle
+        self.is_asleep
+    }
+
+    fn is_woken_by_command(&mut self) -> bool {
+        mem::take(&mut self.is_asleep) && self.serving.state().is_some_and(|state| matches!(state.task, Task::Awake))
     }
 }
 
@@ -273,7 +284,7 @@ impl Future for Line<'_> {
 /// Whoever still waits learns that the connection is gone.
 impl Drop for Line<'_> {
     fn drop(&mut self) {
-        self.fail(&gone());
+        self.fail(&connection_lost());
     }
 }
 

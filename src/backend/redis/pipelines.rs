@@ -1,0 +1,157 @@
+//! Commands over the shared connection: those that callers send at the same time go out as one pipeline.
+//!
+//! Of each request the driver makes a message, futures and a wake-up. A pipeline of many costs that once, which counts most
+//! where callers run on several threads.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::{future, mem};
+
+use redis::{Cmd, Pipeline, RedisResult, Value};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::connect::Shared;
+use super::replies::received;
+
+/// The most commands of a pipeline, whose replies come all together.
+const MOST: usize = 64;
+/// How many replies are handed out until callers get their turn: their next commands are on the way while the rest is handed
+/// out, so that server and client work at the same time.
+const TURN: usize = 16;
+
+pub(super) struct Pipelines {
+    shared: Arc<Shared>,
+    queue: Arc<Mutex<Queue>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    commands: Vec<Queued>,
+    /// What sends them.
+    task: Option<JoinHandle<()>>,
+}
+
+struct Queued {
+    command: Cmd,
+    waiter: oneshot::Sender<RedisResult<Value>>,
+}
+
+impl Pipelines {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, queue: Arc::default() }
+    }
+
+    /// Queues `N` commands at once, to be sent one right after the other, and returns a reply to each.
+    pub(super) fn run<const N: usize>(
+        &self,
+        commands: [Cmd; N],
+    ) -> impl Future<Output = RedisResult<[RedisResult<Value>; N]>> + use<N> {
+        received(self.push(commands))
+    }
+
+    fn push<const N: usize>(&self, commands: [Cmd; N]) -> [oneshot::Receiver<RedisResult<Value>>; N] {
+        let mut queue = lock(&self.queue);
+        if queue.commands.len() + N > MOST {
+            let full = mem::take(&mut queue.commands);
+            tokio::spawn(send(self.shared.clone(), full));
+        }
+        let replies = commands.map(|command| {
+            let (waiter, reply) = oneshot::channel();
+            queue.commands.push(Queued { command, waiter });
+            reply
+        });
+        // It has ended before its turn if its runtime has shut down.
+        if queue.task.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.start(&mut queue);
+        }
+        replies
+    }
+
+    fn start(&self, queue: &mut Queue) {
+        let (shared, gathered) = (self.shared.clone(), self.queue.clone());
+        queue.task = Some(tokio::spawn(async move {
+            others_first().await;
+            let commands = {
+                let mut queue = lock(&gathered);
+                queue.task = None;
+                mem::take(&mut queue.commands)
+            };
+            send(shared, commands).await;
+        }));
+    }
+
+    /// After a step got no answer: the task may be one of a runtime that nobody drives.
+    pub(super) fn timed_out(&self) {
+        let mut queue = lock(&self.queue);
+        if !queue.commands.is_empty() {
+            self.start(&mut queue);
+        }
+    }
+}
+
+fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets the tasks that are ready run, which may have commands too.
+async fn others_first() {
+    let mut have_run = false;
+    future::poll_fn(|cx| {
+        if mem::replace(&mut have_run, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Ends without the replies when nobody waits for them any more.
+async fn send(shared: Arc<Shared>, commands: Vec<Queued>) {
+    let mut pipeline = Pipeline::with_capacity(commands.len());
+    let mut waiting = Vec::with_capacity(commands.len());
+    for Queued { command, waiter } in commands {
+        if !waiter.is_closed() {
+            pipeline.add_command(command);
+            waiting.push(waiter);
+        }
+    }
+    if waiting.is_empty() {
+        return;
+    }
+    let replies = tokio::select! {
+        biased;
+        replies = exchange(&shared, &pipeline) => replies,
+        () = nobody_waits(&mut waiting) => return,
+    };
+    let replies = replies.unwrap_or_else(|error| waiting.iter().map(|_| Err(error.clone())).collect());
+    for (at, (waiter, reply)) in waiting.into_iter().zip(replies).enumerate() {
+        if at > 0 && at % TURN == 0 {
+            others_first().await;
+        }
+        // It fails when its caller is gone.
+        let _ = waiter.send(reply);
+    }
+}
+
+async fn nobody_waits(waiting: &mut [oneshot::Sender<RedisResult<Value>>]) {
+    for waiter in waiting {
+        waiter.closed().await;
+    }
+}
+
+async fn exchange(shared: &Shared, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
+    let mut connection = shared.connection().await?;
+    let replies = connection.link.send(pipeline).await;
+    shared.check(&connection, replies.as_ref().err());
+    let replies = replies?.into_iter().map(|reply| match reply {
+        Value::ServerError(error) => Err(error.into()),
+        reply => Ok(reply),
+    });
+    let replies: Vec<_> = replies.collect();
+    for error in replies.iter().filter_map(|reply| reply.as_ref().err()) {
+        shared.check(&connection, Some(error));
+    }
+    Ok(replies)
+}
