@@ -1,5 +1,7 @@
 //! The records that are read: of 4, 16 and 64 fields, each in the form that every contender wants.
 
+use std::sync::LazyLock;
+
 use cache_aside::Cacheable;
 use hitbox_derive::CacheableResponse;
 use serde::de::DeserializeOwned;
@@ -8,8 +10,10 @@ use serde::{Deserialize, Serialize};
 /// The names of the ids, and how many there are.
 pub(crate) const IDS: usize = 1_000;
 
+/// A copy, as of one that came with a request.
 pub(crate) fn id(at: usize) -> String {
-    format!("p-{:03}", at % IDS)
+    static ALL: LazyLock<Vec<String>> = LazyLock::new(|| (0..IDS).map(|at| format!("p-{at:03}")).collect());
+    ALL[at % IDS].clone()
 }
 
 /// A record that all contenders can keep.
