@@ -5,36 +5,33 @@ mod ours;
 mod peers;
 mod raw;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
 pub(crate) use self::raw::connect;
 use crate::Failure;
 use crate::measure::Contender;
 use crate::records::{Product, Record, Sixteen, SixtyFour};
 
-/// Contenders for one table; the others are compared with the first.
-pub(crate) struct Section {
+/// Contenders that are compared with the first of them.
+pub(crate) struct Table {
     pub(crate) title: &'static str,
-    pub(crate) contenders: Vec<Contender>,
+    /// Makes them, with connections of the runtime that this is called on.
+    pub(crate) contenders: fn(&str) -> BoxFuture<'_, Result<Vec<Contender>, Failure>>,
 }
 
 pub(crate) const HITS: &str = "Hits of 4 fields";
 
-/// All tables, with connections of the runtime that this is called on.
-pub(crate) async fn sections(url: &str) -> Result<Vec<Section>, Failure> {
-    let mut small = hits::<Product>(url).await?;
-    small.extend(ours::other_reads(url).await?);
-    let mut updates = vec![raw::update(url).await?];
-    updates.extend(ours::updates(url).await?);
-    Ok(vec![
-        Section { title: HITS, contenders: small },
-        Section { title: "Hits of 16 fields", contenders: hits::<Sixteen>(url).await? },
-        Section { title: "Hits of 64 fields", contenders: hits::<SixtyFour>(url).await? },
-        Section { title: "Embedded hits", contenders: ours::embedded().await? },
-        Section { title: "Batches of 100 hits", contenders: ours::batches(url).await? },
-        Section { title: "Misses", contenders: vec![raw::miss(url).await?, ours::miss(url).await?] },
-        Section { title: "Updates", contenders: updates },
-        Section { title: "Invalidations", contenders: vec![raw::delete(url).await?, ours::invalidate(url).await?] },
-    ])
-}
+pub(crate) const TABLES: [Table; 8] = [
+    Table { title: HITS, contenders: |url| small_hits(url).boxed() },
+    Table { title: "Hits of 16 fields", contenders: |url| hits::<Sixteen>(url).boxed() },
+    Table { title: "Hits of 64 fields", contenders: |url| hits::<SixtyFour>(url).boxed() },
+    Table { title: "Embedded hits", contenders: |_url| ours::embedded().boxed() },
+    Table { title: "Batches of 100 hits", contenders: |url| ours::batches(url).boxed() },
+    Table { title: "Misses", contenders: |url| misses(url).boxed() },
+    Table { title: "Updates", contenders: |url| updates(url).boxed() },
+    Table { title: "Invalidations", contenders: |url| invalidations(url).boxed() },
+];
 
 /// Reads of entries that are there.
 async fn hits<R: Record>(url: &str) -> Result<Vec<Contender>, Failure> {
@@ -42,4 +39,24 @@ async fn hits<R: Record>(url: &str) -> Result<Vec<Contender>, Failure> {
     contenders.extend(peers::hits::<R>(url).await?);
     contenders.extend(ours::hits::<R>(url).await?);
     Ok(contenders)
+}
+
+async fn small_hits(url: &str) -> Result<Vec<Contender>, Failure> {
+    let mut contenders = hits::<Product>(url).await?;
+    contenders.extend(ours::other_reads(url).await?);
+    Ok(contenders)
+}
+
+async fn misses(url: &str) -> Result<Vec<Contender>, Failure> {
+    Ok(vec![raw::miss(url).await?, ours::miss(url).await?])
+}
+
+async fn updates(url: &str) -> Result<Vec<Contender>, Failure> {
+    let mut contenders = vec![raw::update(url).await?];
+    contenders.extend(ours::updates(url).await?);
+    Ok(contenders)
+}
+
+async fn invalidations(url: &str) -> Result<Vec<Contender>, Failure> {
+    Ok(vec![raw::delete(url).await?, ours::invalidate(url).await?])
 }

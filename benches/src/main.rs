@@ -20,9 +20,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use redis::aio::MultiplexedConnection;
 use tokio::runtime::{Builder, Runtime};
 
-use self::contenders::{Section, growth};
+use self::contenders::{Table, growth};
 use self::harness::{Flavor, Server, free_port};
-use self::measure::{Measured, Setting};
+use self::measure::{Contender, Measured, Row, Setting};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -86,20 +86,20 @@ fn main() -> Result<(), Failure> {
     let mut stampedes = Vec::new();
     for &threads in &options.threads {
         let runtime = runtime(threads)?;
-        let sections = if options.growth {
-            runtime.block_on(growth::sections(&url))?
-        } else {
-            runtime.block_on(contenders::sections(&url))?
-        };
-        let sections: Vec<_> = sections.into_iter().filter_map(|section| chosen(&options, section)).collect();
-        let turns: usize = sections.iter().map(|section| section.contenders.len()).sum();
+        let tables: &[Table] = if options.growth { &growth::TABLES } else { &contenders::TABLES };
+        let mut chosen = Vec::new();
+        for table in tables.iter().filter(|table| is_chosen(&options.tables, table.title)) {
+            chosen.push((table.title, runtime.block_on(contenders(&options, table, &url))?));
+        }
+        let turns: usize = chosen.iter().map(|(_, contenders)| contenders.len()).sum();
         progress.set_length((turns * options.threads.len() * options.callers.len()) as u64 * u64::from(options.rounds));
         let mut observer = runtime.block_on(contenders::connect(&url))?;
-        for section in &sections {
+        for (title, contenders) in &chosen {
             for &callers in &options.callers {
                 let setting = Setting { threads, callers };
-                progress.set_message(format!("{}, {setting}", section.title));
-                measured.push(measure(&options, &runtime, &mut observer, section, setting, &progress));
+                progress.set_message(format!("{title}, {setting}"));
+                let rows = measure(&options, &runtime, &mut observer, contenders, setting, &progress);
+                measured.push(Measured { title, setting, rows });
             }
         }
         if !options.growth && is_chosen(&options.tables, stampede::TITLE) {
@@ -129,13 +129,15 @@ fn runtime(threads: usize) -> std::io::Result<Runtime> {
     }
 }
 
-fn chosen(options: &Options, mut section: Section) -> Option<Section> {
+/// Those that are chosen; the one that they are compared with is always among them.
+async fn contenders(options: &Options, table: &Table, url: &str) -> Result<Vec<Contender>, Failure> {
     let mut place = 0;
-    section.contenders.retain(|contender| {
+    let mut contenders = (table.contenders)(url).await?;
+    contenders.retain(|contender| {
         place += 1;
         place == 1 || is_chosen(&options.contenders, contender.name)
     });
-    is_chosen(&options.tables, section.title).then_some(section)
+    Ok(contenders)
 }
 
 fn is_chosen(chosen: &[String], name: &str) -> bool {
@@ -147,25 +149,22 @@ fn measure(
     options: &Options,
     runtime: &Runtime,
     observer: &mut MultiplexedConnection,
-    section: &Section,
+    contenders: &[Contender],
     setting: Setting,
     progress: &ProgressBar,
-) -> Measured {
-    let mut samples = vec![Vec::new(); section.contenders.len()];
+) -> Vec<Row> {
+    let mut samples = vec![Vec::new(); contenders.len()];
     for _ in 0..options.rounds {
-        for (contender, samples) in section.contenders.iter().zip(&mut samples) {
+        for (contender, samples) in contenders.iter().zip(&mut samples) {
             let turn = contender.turn(setting.callers, Duration::from_millis(options.millis), observer);
             samples.push(runtime.block_on(turn));
             progress.inc(1);
         }
     }
-    let names = section.contenders.iter().map(|contender| contender.name);
     // What other threads allocate isn't seen.
-    let allocated = |contender: &measure::Contender| {
-        (setting.threads == 1).then(|| contender.allocations(runtime, setting.callers))
-    };
-    let allocated: Vec<_> = section.contenders.iter().map(allocated).collect();
-    let rows =
-        names.zip(samples).zip(allocated).map(|((name, samples), allocated)| measure::Row { name, samples, allocated });
-    Measured { title: section.title, setting, rows: rows.collect() }
+    let allocated =
+        |contender: &Contender| (setting.threads == 1).then(|| contender.allocations(runtime, setting.callers));
+    let row =
+        |(contender, samples): (&Contender, _)| Row { name: contender.name, samples, allocated: allocated(contender) };
+    contenders.iter().zip(samples).map(row).collect()
 }

@@ -68,7 +68,8 @@ pub(crate) struct Allocated {
 /// When a caller ends.
 #[derive(Debug, Clone, Copy)]
 enum Until {
-    Elapsed(Duration),
+    /// The same for all: those that never wait have their calls one after the other.
+    Time(Instant),
     Calls(usize),
 }
 
@@ -93,7 +94,7 @@ impl Contender {
     ) -> Sample {
         let server_before = server_cpu(observer).await;
         let (client_before, began) = (client_cpu(), Instant::now());
-        let ended = (self.run)(callers, Until::Elapsed(duration)).await;
+        let ended = (self.run)(callers, Until::Time(began + duration)).await;
         let (elapsed, client) = (began.elapsed(), client_cpu().saturating_sub(client_before));
         let server = server_cpu(observer).await.saturating_sub(server_before);
         let calls: usize = ended.iter().map(|caller| caller.calls).sum();
@@ -111,13 +112,13 @@ impl Contender {
 
     /// Counts what calls allocate on a runtime of one thread, with all that goes on for them in other tasks.
     pub(crate) fn allocations(&self, runtime: &Runtime, callers: usize) -> Allocated {
-        const CALLS: usize = 500;
-        let each = CALLS.div_ceil(callers);
-        runtime.block_on((self.run)(callers, Until::Calls(each)));
+        /// So many that a caller itself doesn't count.
+        const OF_EACH: usize = 100;
+        runtime.block_on((self.run)(callers, Until::Calls(OF_EACH)));
         let counted = allocation_counter::measure(|| {
-            runtime.block_on((self.run)(callers, Until::Calls(each)));
+            runtime.block_on((self.run)(callers, Until::Calls(OF_EACH)));
         });
-        let calls = (each * callers) as f64;
+        let calls = (OF_EACH * callers) as f64;
         Allocated { times: counted.count_total as f64 / calls, bytes: counted.bytes_total as f64 / calls }
     }
 }
@@ -141,7 +142,6 @@ async fn call_repeatedly(mut operation: impl Operation, until: Until) -> Caller 
 
     let mut at = NEXT_CALLER.fetch_add(1, Ordering::Relaxed) * APART;
     let mut caller = Caller { calls: 0, latencies: Vec::new() };
-    let began = Instant::now();
     loop {
         let was_slow = caller.latencies.last().is_some_and(|latency| *latency > SLOW);
         let is_timed = was_slow || caller.calls.is_multiple_of(TIMED_ONE_IN);
@@ -151,7 +151,7 @@ async fn call_repeatedly(mut operation: impl Operation, until: Until) -> Caller 
         caller.calls += 1;
         caller.latencies.extend(call_began.map(|began| began.elapsed()));
         let is_over = match until {
-            Until::Elapsed(duration) => is_timed && began.elapsed() >= duration,
+            Until::Time(end) => is_timed && Instant::now() >= end,
             Until::Calls(calls) => caller.calls >= calls,
         };
         if is_over {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use cache_aside::{Backend, BoxError, Cache, Cacheable};
+use futures_util::FutureExt;
 
-use super::{Section, connect};
+use super::{Table, connect};
 use crate::Failure;
 use crate::measure::{Contender, Operation};
 
@@ -12,30 +13,39 @@ const AMONG: [(&str, u64); 4] =
     [("1 entry", 1), ("10 entries", 10), ("100,000 entries", 100_000), ("1,000,000 entries", 1_000_000)];
 
 /// Hits of the same kind among ever more; all are compared with the least. [`write_entries`] comes first.
-pub(crate) async fn sections(url: &str) -> Result<Vec<Section>, Failure> {
+pub(crate) const TABLES: [Table; 3] = [
+    Table { title: "Hits among entries", contenders: |url| among_entries(url).boxed() },
+    Table { title: "Hits of values", contenders: |url| of_sizes(url).boxed() },
+    Table { title: "Hits of types", contenders: |url| of_types(url).boxed() },
+];
+
+async fn among_entries(url: &str) -> Result<Vec<Contender>, Failure> {
     let backend = Backend::connect(url).await?;
-    let mut among = Vec::new();
-    for (name, entries) in AMONG {
+    let contender = |(name, entries)| {
         let cache = Cache::builder(backend.clone()).namespace(namespace(entries)).build()?;
-        among.push(Contender::new(name, AmongEntries { cache, entries }));
-    }
-    let mut sized = Vec::new();
-    for (name, bytes) in [("100 B", 100), ("1 KB", 1_000), ("10 KB", 10_000), ("100 KB", 100_000), ("1 MB", 1_000_000)]
-    {
-        let cache =
-            Cache::<Thing>::builder(backend.clone()).namespace(format!("bench-{bytes}")).max_entry_bytes(2_000_000);
-        sized.push(Contender::new(name, OfSize { cache: cache.build()?, bytes }));
-    }
-    let mut typed = Vec::new();
-    for (name, types) in [("1 type", 1), ("10 types", 10), ("100 types", 100)] {
+        Ok(Contender::new(name, AmongEntries { cache, entries }))
+    };
+    AMONG.into_iter().map(contender).collect()
+}
+
+async fn of_sizes(url: &str) -> Result<Vec<Contender>, Failure> {
+    const SIZES: [(&str, usize); 5] =
+        [("100 B", 100), ("1 KB", 1_000), ("10 KB", 10_000), ("100 KB", 100_000), ("1 MB", 1_000_000)];
+    let backend = Backend::connect(url).await?;
+    let contender = |(name, bytes)| {
+        let cache = Cache::builder(backend.clone()).namespace(format!("bench-{bytes}")).max_entry_bytes(2_000_000);
+        Ok(Contender::new(name, OfSize { cache: cache.build()?, bytes }))
+    };
+    SIZES.into_iter().map(contender).collect()
+}
+
+async fn of_types(url: &str) -> Result<Vec<Contender>, Failure> {
+    let backend = Backend::connect(url).await?;
+    let contender = |(name, types)| {
         let caches = (0..types).map(|of| Cache::builder(backend.clone()).namespace(format!("bench-t{of}")).build());
-        typed.push(Contender::new(name, OfTypes(caches.collect::<Result<_, _>>()?)));
-    }
-    Ok(vec![
-        Section { title: "Hits among entries", contenders: among },
-        Section { title: "Hits of values", contenders: sized },
-        Section { title: "Hits of types", contenders: typed },
-    ])
+        Ok(Contender::new(name, OfTypes(caches.collect::<Result<_, _>>()?)))
+    };
+    [("1 type", 1), ("10 types", 10), ("100 types", 100)].into_iter().map(contender).collect()
 }
 
 #[derive(Debug, Cacheable)]

@@ -23,7 +23,12 @@ pub(super) async fn hits<R: Record>(url: &str) -> Result<Vec<Contender>, Failure
 }
 
 pub(super) async fn other_reads(url: &str) -> Result<Vec<Contender>, Failure> {
-    let cache = Cache::<Product>::new(Backend::connect(url).await?);
+    const WHOLE_RUN: Duration = Duration::from_secs(3_600);
+    let cache = Cache::<Product>::builder(Backend::connect(url).await?);
+    let cache = cache.ttl(WHOLE_RUN * 2).not_found_ttl(WHOLE_RUN).build()?;
+    for at in 0..IDS {
+        cache.get(id_of_nothing(at), load_nothing).await?;
+    }
     Ok(vec![
         Contender::new("cache-aside get_fields, 2 fields", GetFields(cache.clone())),
         Contender::new("cache-aside get, not found", GetNothing(cache)),
@@ -74,6 +79,10 @@ async fn load<R: Record>(id: String) -> Result<Option<R>, BoxError> {
     Ok(Some(R::sample(id)))
 }
 
+fn id_of_nothing(at: usize) -> String {
+    ["none-", &id(at)].concat()
+}
+
 async fn load_nothing(_id: String) -> Result<Option<Product>, BoxError> {
     Ok(None)
 }
@@ -118,7 +127,7 @@ struct GetNothing(Cache<Product>);
 
 impl Operation for GetNothing {
     async fn call(&mut self, at: usize) {
-        let found = self.0.get(format!("none-{}", id(at)), load_nothing).await.expect("a reply");
+        let found = self.0.get(id_of_nothing(at), load_nothing).await.expect("a reply");
         assert!(found.is_none());
     }
 }

@@ -98,14 +98,9 @@ macro_rules! clone {
 
 clone!(Hgetall Hmget GetJson);
 
-/// The recipe that is widely copied: look, take a lock, load, store with the lock's token.
+/// The commands of a miss, bare: look, take a lock, load, store by the script that cache-aside has for it.
 pub(super) async fn miss(url: &str) -> Result<Contender, Failure> {
-    const FILL: &str = r"
-        if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-        redis.call('DEL', KEYS[1], KEYS[2])
-        redis.call('HSET', KEYS[1], unpack(ARGV, 3))
-        redis.call('PEXPIRE', KEYS[1], ARGV[2])
-        return 1";
+    const FILL: &str = include_str!("../../../src/backend/redis/scripts/fill.lua");
     let fill = Arc::new(Script::new(FILL));
     let mut connection = connect(url).await?;
     // Loaded before anything is measured.
@@ -122,14 +117,28 @@ struct Miss {
     fill: Arc<Script>,
 }
 
+/// As long as those of cache-aside.
+impl Miss {
+    fn keys(id: &str) -> (String, String) {
+        let key = format!("raw-m:bench:product:{id}");
+        let lock = format!("{{{key}}}:lock");
+        (key, lock)
+    }
+
+    /// Nobody else's.
+    fn token() -> String {
+        format!("{:032x}", rand::random::<u128>())
+    }
+}
+
 impl Operation for Miss {
     async fn call(&mut self, _at: usize) {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = format!("n-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let (key, lock) = (format!("raw-miss:{id}"), format!("raw-miss:{id}:lock"));
+        let (key, lock) = Self::keys(&id);
         let found: Value = redis::cmd("HGETALL").arg(&key).query_async(&mut self.connection).await.expect("a reply");
         assert!(matches!(found, Value::Map(pairs) if pairs.is_empty()));
-        let token = id.clone();
+        let token = Self::token();
         let mut lease = redis::cmd("SET");
         lease.arg(&lock).arg(&token).arg("NX").arg("PX").arg(5_000);
         let granted: Value = lease.query_async(&mut self.connection).await.expect("a reply");
