@@ -1,10 +1,13 @@
 //! When something fails: the loader, the server, the connection, the address.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, BoxError, Cache, EntryState, Error, Outcome};
 
-use crate::fixture::{Gate, Primary, Product, builder, comes_back, get, loaf, lookup, on_every_backend, products};
+use crate::fixture::{
+    Gate, Primary, Product, builder, comes_back, get, loaf, lookup, on_every_backend, products, until,
+};
 use crate::harness::{Flavor, Server, free_port};
 
 #[tokio::test]
@@ -120,6 +123,32 @@ async fn a_frozen_server_holds_nobody_up_beyond_the_deadlines() {
     }
     assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Loaded);
     assert!(cache.update_field("p-001", Product::FIELDS.stock, 2).await.unwrap());
+}
+
+#[test]
+fn a_runtime_that_nobody_drives_is_left_behind() {
+    const LIMIT: Duration = Duration::from_secs(20);
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let primary = Primary::of(loaf(1));
+    let (_server, cache) = first.block_on(async {
+        let server = Server::start(Flavor::Redis70).await;
+        let backend = Backend::builder(&server.url()).operation_timeout(Duration::from_millis(100));
+        let cache = products(&backend.connect().await.unwrap());
+        lookup(&cache, primary.loader()).await.unwrap();
+        // Its command is queued, and the task that is to send it waits for its turn.
+        {
+            let begun = pin!(cache.invalidate("p-002"));
+            assert!(futures_util::poll!(begun).is_pending());
+        }
+        (server, cache)
+    });
+    second.block_on(async {
+        comes_back(&cache, &primary, LIMIT).await;
+        until(LIMIT, "writes don't get through", async || cache.invalidate("p-001").await.is_ok()).await;
+        assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Loaded);
+        assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Hit);
+    });
 }
 
 #[tokio::test]

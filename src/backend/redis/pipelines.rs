@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::{future, mem};
 
-use redis::{Cmd, Pipeline, RedisResult, Value};
+use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -15,7 +15,7 @@ use super::connect::Shared;
 use super::replies::received;
 
 /// The most commands of a pipeline, whose replies come all together.
-const MOST: usize = 64;
+const MOST: usize = 128;
 /// How many replies are handed out until callers get their turn: their next commands are on the way while the rest is handed
 /// out, so that server and client work at the same time.
 const TURN: usize = 16;
@@ -27,15 +27,19 @@ pub(super) struct Pipelines {
 
 #[derive(Default)]
 struct Queue {
-    commands: Vec<Queued>,
+    batch: Batch,
     /// What sends them.
     task: Option<JoinHandle<()>>,
 }
 
-struct Queued {
-    command: Cmd,
-    waiter: oneshot::Sender<RedisResult<Value>>,
+/// Commands, and who waits for their replies.
+#[derive(Default)]
+struct Batch {
+    pipeline: Pipeline,
+    waiting: Vec<Waiter>,
 }
+
+type Waiter = oneshot::Sender<RedisResult<Value>>;
 
 impl Pipelines {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
@@ -52,13 +56,12 @@ impl Pipelines {
 
     fn push<const N: usize>(&self, commands: [Cmd; N]) -> [oneshot::Receiver<RedisResult<Value>>; N] {
         let mut queue = lock(&self.queue);
-        if queue.commands.len() + N > MOST {
-            let full = mem::take(&mut queue.commands);
-            tokio::spawn(send(self.shared.clone(), full));
+        if queue.batch.waiting.len() + N > MOST {
+            tokio::spawn(send(self.shared.clone(), queue.batch.take()));
         }
         let replies = commands.map(|command| {
             let (waiter, reply) = oneshot::channel();
-            queue.commands.push(Queued { command, waiter });
+            queue.batch.add(command, waiter);
             reply
         });
         // It has ended before its turn if its runtime has shut down.
@@ -72,21 +75,52 @@ impl Pipelines {
         let (shared, gathered) = (self.shared.clone(), self.queue.clone());
         queue.task = Some(tokio::spawn(async move {
             others_first().await;
-            let commands = {
+            let batch = {
                 let mut queue = lock(&gathered);
                 queue.task = None;
-                mem::take(&mut queue.commands)
+                queue.batch.take()
             };
-            send(shared, commands).await;
+            send(shared, batch).await;
         }));
     }
 
     /// After a step got no answer: the task may be one of a runtime that nobody drives.
     pub(super) fn timed_out(&self) {
         let mut queue = lock(&self.queue);
-        if !queue.commands.is_empty() {
+        if !queue.batch.waiting.is_empty() {
             self.start(&mut queue);
         }
+    }
+}
+
+impl Batch {
+    fn with_capacity(commands: usize) -> Self {
+        Self { pipeline: Pipeline::with_capacity(commands), waiting: Vec::with_capacity(commands) }
+    }
+
+    fn add(&mut self, command: Cmd, waiter: Waiter) {
+        self.pipeline.add_command(command);
+        self.waiting.push(waiter);
+    }
+
+    /// Leaves room for as many.
+    fn take(&mut self) -> Self {
+        let room = Self::with_capacity(self.waiting.len());
+        mem::replace(self, room)
+    }
+
+    /// Without the commands whose replies nobody waits for any more.
+    fn wanted(self) -> Self {
+        if !self.waiting.iter().any(Waiter::is_closed) {
+            return self;
+        }
+        let mut wanted = Self::default();
+        for (command, waiter) in self.pipeline.cmd_iter().zip(self.waiting) {
+            if !waiter.is_closed() {
+                wanted.add(command.clone(), waiter);
+            }
+        }
+        wanted
     }
 }
 
@@ -108,24 +142,32 @@ async fn others_first() {
 }
 
 /// Ends without the replies when nobody waits for them any more.
-async fn send(shared: Arc<Shared>, commands: Vec<Queued>) {
-    let mut pipeline = Pipeline::with_capacity(commands.len());
-    let mut waiting = Vec::with_capacity(commands.len());
-    for Queued { command, waiter } in commands {
-        if !waiter.is_closed() {
-            pipeline.add_command(command);
-            waiting.push(waiter);
-        }
-    }
+async fn send(shared: Arc<Shared>, mut batch: Batch) {
+    let connection = tokio::select! {
+        biased;
+        connection = shared.connection() => connection,
+        () = nobody_waits(&mut batch.waiting) => return,
+    };
+    let Batch { pipeline, mut waiting } = batch.wanted();
     if waiting.is_empty() {
         return;
     }
+    let exchange = async {
+        let mut connection = connection?;
+        let replies = connection.link.send(&pipeline).await;
+        shared.check(&connection, replies.as_ref().err());
+        let replies: Vec<_> = replies?.into_iter().map(result).collect();
+        for error in replies.iter().filter_map(|reply| reply.as_ref().err()) {
+            shared.check(&connection, Some(error));
+        }
+        Ok(replies)
+    };
     let replies = tokio::select! {
         biased;
-        replies = exchange(&shared, &pipeline) => replies,
+        replies = exchange => replies,
         () = nobody_waits(&mut waiting) => return,
     };
-    let replies = replies.unwrap_or_else(|error| waiting.iter().map(|_| Err(error.clone())).collect());
+    let replies = replies.unwrap_or_else(|error: RedisError| waiting.iter().map(|_| Err(error.clone())).collect());
     for (at, (waiter, reply)) in waiting.into_iter().zip(replies).enumerate() {
         if at > 0 && at % TURN == 0 {
             others_first().await;
@@ -135,23 +177,15 @@ async fn send(shared: Arc<Shared>, commands: Vec<Queued>) {
     }
 }
 
-async fn nobody_waits(waiting: &mut [oneshot::Sender<RedisResult<Value>>]) {
+async fn nobody_waits(waiting: &mut [Waiter]) {
     for waiter in waiting {
         waiter.closed().await;
     }
 }
 
-async fn exchange(shared: &Shared, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
-    let mut connection = shared.connection().await?;
-    let replies = connection.link.send(pipeline).await;
-    shared.check(&connection, replies.as_ref().err());
-    let replies = replies?.into_iter().map(|reply| match reply {
+fn result(reply: Value) -> RedisResult<Value> {
+    match reply {
         Value::ServerError(error) => Err(error.into()),
         reply => Ok(reply),
-    });
-    let replies: Vec<_> = replies.collect();
-    for error in replies.iter().filter_map(|reply| reply.as_ref().err()) {
-        shared.check(&connection, Some(error));
     }
-    Ok(replies)
 }
