@@ -223,14 +223,15 @@ impl Backend {
         step!(self, self.read_call(key), "renew the lease of", key, store => store.renew(key, token, lease))
     }
 
-    pub(crate) async fn fill(
-        &self,
-        key: &Key,
-        token: &Token,
+    #[expect(clippy::manual_async_fn, reason = "an async fn's arguments take their memory twice")]
+    pub(crate) fn fill<'a>(
+        &'a self,
+        key: &'a Key,
+        token: &'a Token,
         fields: Vec<StoredField>,
         ttl: Duration,
-    ) -> Result<Filled, Error> {
-        step!(self, self.read_call(key), "fill", key, store => store.fill(key, token, fields, ttl))
+    ) -> impl Future<Output = Result<Filled, Error>> + Send + 'a {
+        async move { step!(self, self.read_call(key), "fill", key, store => store.fill(key, token, fields, ttl)) }
     }
 
     pub(crate) async fn abandon(&self, key: &Key, token: &Token) -> Result<(), Error> {

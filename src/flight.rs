@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
+use futures_util::FutureExt;
 use tokio::sync::watch;
 use tracing::Instrument;
 
@@ -186,12 +187,11 @@ impl<T: Send + Sync + 'static> Reservation<T> {
     /// Starts the flight in a task of its own, with the caller's tracing span.
     pub(crate) fn start(self, flight: impl Future<Output = Landing<T>> + Send + 'static) -> Ticket<T> {
         let Self { ticket, sender, departure } = self;
-        let task = async move {
-            let landing = flight.await;
+        let task = flight.map(move |landing| {
             // First out of the map, then the news: nobody can join a flight that has landed.
             drop(departure);
             sender.send_replace(Some(landing));
-        };
+        });
         tokio::spawn(task.in_current_span());
         ticket
     }

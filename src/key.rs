@@ -4,7 +4,9 @@
 //! itself too. No id leaves its prefix or chooses its cluster slot: an escaped id has no `:`, `/` or brace, so the hash
 //! tag of the lock key is always the whole data key.
 
+use std::cell::Cell;
 use std::fmt::{self, Write};
+use std::sync::Arc;
 
 use crate::cacheable::Schema;
 use crate::error::Error;
@@ -13,30 +15,39 @@ use crate::id::{CacheKey, IdParts};
 /// The most bytes that an escaped id may have.
 const MAX_ID_BYTES: usize = 1024;
 
-/// The data key of one entry.
+thread_local! {
+    /// Keys are written here first, so that each is one allocation of its own length.
+    static DRAFT: Cell<String> = const { Cell::new(String::new()) };
+}
+
+/// The data key of one entry, within the lock key of its lease. A miss has many owners of it, so clones share the text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Key(String);
+pub(crate) struct Key(Arc<str>);
+
+/// Before and after the data key in the lock key.
+const TAG: (&str, &str) = ("{", "}:lock");
 
 impl Key {
     pub(crate) fn as_str(&self) -> &str {
-        &self.0
+        &self.0[TAG.0.len()..self.0.len() - TAG.1.len()]
     }
 
     /// What the keys of its type begin with.
     pub(crate) fn prefix(&self) -> &str {
         // An escaped id has no `:`.
-        self.0.rfind(':').map_or("", |end| &self.0[..=end])
+        let key = self.as_str();
+        key.rfind(':').map_or("", |end| &key[..=end])
     }
 
     /// The key of the entry's lease, in the same slot.
-    pub(crate) fn lock(&self) -> String {
-        ["{", &self.0, "}:lock"].concat()
+    pub(crate) fn lock(&self) -> &str {
+        &self.0
     }
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
@@ -66,22 +77,31 @@ impl KeySpace {
 
     /// The keys that the id of this key has in the other versions.
     pub(crate) fn in_other_versions(&self, key: &Key) -> impl Iterator<Item = Key> {
-        let id = key.0.strip_prefix(&self.prefix).expect("the key was made here");
-        self.other_versions.iter().map(move |prefix| Key(format!("{prefix}{id}")))
+        let id = key.as_str().strip_prefix(&self.prefix).expect("the key was made here");
+        self.other_versions.iter().map(move |prefix| Key([TAG.0, prefix, id, TAG.1].concat().into()))
     }
 
     pub(crate) fn key<Id>(&self, id: &impl CacheKey<Id>) -> Result<Key, Error> {
-        const USUAL_ID_BYTES: usize = 40;
-        let mut key = String::with_capacity(self.prefix.len() + USUAL_ID_BYTES);
+        const KEPT_BYTES: usize = 4 * MAX_ID_BYTES;
+        // Without a draft where an id that is being written asks for a key too, or the thread ends.
+        let mut key = DRAFT.try_with(Cell::take).unwrap_or_default();
+        key.clear();
+        key.push_str(TAG.0);
         key.push_str(&self.prefix);
         let mut writer = IdWriter { id_start: key.len(), part_start: None, key, mistake: None };
         let written = id.write_parts(&mut writer).and_then(|()| writer.end_part());
-        let mistake = match (writer.mistake, written) {
-            (None, Ok(())) => return Ok(Key(writer.key)),
-            (Some(mistake), _) => mistake,
-            (None, Err(fmt::Error)) => "its `write_id` returned an error",
+        let IdWriter { mut key, mistake, .. } = writer;
+        let mistake = mistake.or_else(|| written.err().map(|fmt::Error| "its `write_id` returned an error"));
+        let made = match mistake {
+            Some(mistake) => Err(Error::invalid_id(&key[TAG.0.len()..], mistake)),
+            None => {
+                key.push_str(TAG.1);
+                Ok(Key(key.as_str().into()))
+            }
         };
-        Err(Error::invalid_id(&writer.key, mistake))
+        key.shrink_to(KEPT_BYTES);
+        let _ = DRAFT.try_with(|draft| draft.set(key));
+        made
     }
 }
 

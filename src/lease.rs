@@ -4,9 +4,10 @@
 //! that it was loaded under; a lease ends with its load, whatever becomes of it; every wait has a deadline, after which
 //! the load goes around the cache; a stale entry is served only if it is still there after its load has failed.
 //!
-//! What is rare is boxed by itself, so that the memory of a flight is that of a common miss.
+//! What is rare is boxed by itself, so that the memory of a flight is that of a common miss; and what comes after another
+//! part, so that each is small enough for an allocator's fast ways.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,7 +50,6 @@ impl<T: Cacheable> ReadThrough<T> {
     /// Finds an entry, or loads and fills one; waits for another process that does.
     pub(crate) async fn through_cache(mut self) -> Landing<T> {
         let policy = &self.core.policy;
-        let deadline = Instant::now() + policy.wait_timeout;
         let mut poll = Poll::new(policy.wait_poll);
         let mut origin = Origin::Entry;
         let mut waiting = None;
@@ -68,22 +68,27 @@ impl<T: Cacheable> ReadThrough<T> {
                 Some(Reading::Stale(..)) if !serves_stale => None,
                 found => found.and_then(|reading| served(reading, origin)),
             };
-            let now = Instant::now();
-            if let Some(began) = waiting
-                && (found.is_some() || acquired.granted || now >= deadline)
-            {
-                self.core.meter.waited_for_lease(began);
-            }
+            let waited = || {
+                if let Some((began, _)) = waiting {
+                    self.core.meter.waited_for_lease(began);
+                }
+            };
             if let Some((value, origin)) = found {
+                waited();
                 if acquired.granted {
                     abandon(&self.core, &self.key, &token).boxed().await;
                 }
                 return Landing { result: Ok(value), origin, justified: looked };
             }
             if acquired.granted {
+                waited();
                 return self.under_lease(token).await;
             }
-            if now >= deadline {
+            let now = Instant::now();
+            if let Some((_, deadline)) = waiting
+                && now >= deadline
+            {
+                waited();
                 tracing::warn!(
                     keys = self.key.prefix(),
                     "another process' load takes too long: loading around the cache"
@@ -102,7 +107,7 @@ impl<T: Cacheable> ReadThrough<T> {
             }
             self.awaited = None;
             origin = Origin::OtherLoad;
-            waiting.get_or_insert_with(Began::now);
+            let (_, deadline) = *waiting.get_or_insert_with(|| (Began::now(), now + policy.wait_timeout));
             let pause = poll.next().min(acquired.busy_for.unwrap_or(Duration::MAX)).max(Poll::SHORTEST);
             tokio::time::sleep_until(deadline.min(now + pause)).await;
         }
@@ -144,7 +149,7 @@ impl<T: Cacheable> ReadThrough<T> {
         let justified = Stamp::of_step();
         let Self { core, key, id, loader, awaited } = self;
         let load = load::run_here(&key, core.policy.load_timeout, async { begin(loader, id, awaited).await });
-        let load = load.instrument(spans::load::<T>(&key));
+        let load = pin!(load.instrument(spans::load::<T>(&key)));
         let loaded = counted(&core, load).await;
         Landing { result: loaded.map(|record| record.map(Arc::new)), origin: Origin::Bypass, justified }
     }
@@ -152,7 +157,7 @@ impl<T: Cacheable> ReadThrough<T> {
     /// Loads and fills; if that fails, lands with the stale entry, which then is not loaded again for a while.
     async fn under_lease(self, token: Token) -> Landing<T> {
         let (core, key) = (self.core.clone(), self.key.clone());
-        let landing = self.load_and_fill(&token).await;
+        let landing = self.load_and_fill(&token).boxed().await;
         if landing.result.is_ok() {
             return landing;
         }
@@ -183,7 +188,7 @@ impl<T: Cacheable> ReadThrough<T> {
             Err(error) => return landing(Err(error), load_began),
         };
         let fill_sent = Stamp::of_step();
-        match core.backend.fill(&key, token, fields, ttl).await {
+        match core.backend.fill(&key, token, fields, ttl).boxed().await {
             Ok(Filled::Accepted) => return landing(Ok(value), fill_sent),
             Ok(Filled::Fenced) => {
                 core.stats.fenced_fills.add();
@@ -210,7 +215,7 @@ impl<T: Cacheable> ReadThrough<T> {
                 Ok(Loaded { value: record.map(Arc::new), fields, ttl })
             }
         };
-        let load = load::run(&key, core.policy.load_timeout, work.instrument(spans::load::<T>(&key)));
+        let load = pin!(load::run(&key, core.policy.load_timeout, work.instrument(spans::load::<T>(&key))));
         counted(&core, load).await
     }
 }
@@ -249,7 +254,10 @@ async fn after_failure<T: Cacheable>(core: &Core<T>, key: &Key, failed: Landing<
     Landing { result: Ok(value), origin, justified: looked }
 }
 
-async fn counted<T: Cacheable, R>(core: &Core<T>, load: impl Future<Output = Result<R, Error>>) -> Result<R, Error> {
+async fn counted<T: Cacheable, R>(
+    core: &Core<T>,
+    load: Pin<&mut impl Future<Output = Result<R, Error>>>,
+) -> Result<R, Error> {
     core.stats.loads.add();
     let began = Began::now();
     let loaded = load.await;

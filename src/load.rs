@@ -43,14 +43,21 @@ where
 
 /// Runs `work`, at most for `limit`; then, or when this future is dropped, `work` is dropped. In a task of its own, so that
 /// work that blocks its thread holds up nothing else that the caller does.
-pub(crate) async fn run<R: Send + 'static>(
+///
+/// It begins at once, so that the future takes no memory for `work`.
+pub(crate) fn run<R: Send + 'static, W>(
     key: &Key,
     limit: Duration,
-    work: impl Future<Output = Result<R, BoxError>> + Send + 'static,
-) -> Result<R, Error> {
+    work: W,
+) -> impl Future<Output = Result<R, Error>> + use<'_, R, W>
+where
+    W: Future<Output = Result<R, BoxError>> + Send + 'static,
+{
     let mut task = AbortOnDrop(tokio::spawn(work.in_current_span()));
-    let ended = async { (&mut task.0).await.map_err(ended_early) };
-    judged(key, limit, tokio::time::timeout(limit, ended).await)
+    async move {
+        let ended = async { (&mut task.0).await.map_err(ended_early) };
+        judged(key, limit, tokio::time::timeout(limit, ended).await)
+    }
 }
 
 /// The same in the caller's task, for a caller that does nothing else.

@@ -1,7 +1,8 @@
 //! The Redis backend: the protocol's steps on a Redis or Valkey server, or on a cluster of them.
 //!
-//! All steps but one share a pipelined connection to each server, that reconnects by itself. `update` needs WATCH, whose
-//! state belongs to the connection: it has connections of its own (`redis/update.rs`). The driver's types stay in here.
+//! To each server there is a connection for reads (`redis/reads.rs`), and one for all other steps but updates, whose commands
+//! go out together (`redis/pipelines.rs`); they reconnect by themselves. `update` needs WATCH, whose state belongs to the
+//! connection: it has connections of its own (`redis/update.rs`). The driver's types stay in here.
 
 #[cfg(feature = "cluster")]
 mod cluster;
@@ -98,27 +99,53 @@ impl Redis {
         self.servers.known_primaries().into_iter().fold((0, 0), used)
     }
 
-    async fn run<R: FromRedisValue>(&self, key: &Key, command: impl Fn() -> Cmd + Sync) -> RedisResult<R> {
-        Ok(R::from_redis_value(self.servers.run(key, command).await?)?)
+    fn run<R: FromRedisValue>(
+        &self,
+        key: &Key,
+        command: impl Fn() -> Cmd + Sync,
+    ) -> impl Future<Output = RedisResult<R>> {
+        self.run_again_if(false, key, command)
     }
 
-    /// Runs a command that may be carried out twice: a connection that was cut while idle is noticed by its first use.
-    async fn run_idempotent<R: FromRedisValue>(&self, key: &Key, command: impl Fn() -> Cmd + Sync) -> RedisResult<R> {
-        match self.run(key, &command).await {
-            Err(error) if error.is_connection_dropped() => self.run(key, command).await,
-            reply => reply,
+    /// Runs a command that may be carried out twice.
+    fn run_idempotent<R: FromRedisValue>(
+        &self,
+        key: &Key,
+        command: impl Fn() -> Cmd + Sync,
+    ) -> impl Future<Output = RedisResult<R>> {
+        self.run_again_if(true, key, command)
+    }
+
+    /// Runs a command, and once again if it may be and the connection was cut: while it is idle, only its first use notices.
+    #[expect(clippy::manual_async_fn, reason = "an async fn's arguments take their memory twice")]
+    fn run_again_if<R: FromRedisValue>(
+        &self,
+        mut is_idempotent: bool,
+        key: &Key,
+        command: impl Fn() -> Cmd + Sync,
+    ) -> impl Future<Output = RedisResult<R>> {
+        async move {
+            loop {
+                match self.servers.run(key, &command).await {
+                    Err(error) if error.is_connection_dropped() && is_idempotent => is_idempotent = false,
+                    reply => return Ok(R::from_redis_value(reply?)?),
+                }
+            }
         }
     }
 
-    /// The same for several commands in one round trip.
+    /// The same for several commands that may be carried out twice, in one round trip.
     async fn run_all_idempotent<const N: usize>(
         &self,
         key: &Key,
         commands: impl Fn() -> [Cmd; N] + Sync,
     ) -> RedisResult<[RedisResult<Value>; N]> {
-        match self.servers.run_all(key, &commands).await {
-            Err(error) if error.is_connection_dropped() => self.servers.run_all(key, commands).await,
-            replies => replies,
+        let mut is_again = false;
+        loop {
+            match self.servers.run_all(key, &commands).await {
+                Err(error) if error.is_connection_dropped() && !is_again => is_again = true,
+                replies => return replies,
+            }
         }
     }
 
@@ -143,15 +170,21 @@ impl Redis {
         }
     }
 
-    async fn run_script(&self, script: &Script, key: &Key, keys: &[&str], args: &[&[u8]]) -> RedisResult<bool> {
-        let by_hash = || script.by_hash(keys, args);
-        let reply =
-            if script.is_idempotent { self.run_idempotent(key, by_hash).await } else { self.run(key, by_hash).await };
-        match reply {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.run(key, || script.by_text(keys, args)).boxed().await
+    #[expect(clippy::manual_async_fn, reason = "as above")]
+    fn run_script(
+        &self,
+        script: &Script,
+        key: &Key,
+        keys: &[&str],
+        args: &[&[u8]],
+    ) -> impl Future<Output = RedisResult<bool>> {
+        async move {
+            match self.run_again_if(script.is_idempotent, key, || script.by_hash(keys, args)).await {
+                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                    self.run(key, || script.by_text(keys, args)).boxed().await
+                }
+                reply => reply,
             }
-            reply => reply,
         }
     }
 }
@@ -194,10 +227,10 @@ impl Steps for Redis {
             let commands = || {
                 let bytes = lock.len() + token.0.len() + lease.len() + "NXGETPX".len();
                 let mut set = command("SET", 6, bytes);
-                set.arg(&lock).arg(&token.0).arg("NX").arg("GET").arg("PX").arg(&lease);
-                [set, read_hash(key, &ALL)]
+                set.arg(lock).arg(&token.0).arg("NX").arg("GET").arg("PX").arg(&lease);
+                [set, exists(key)]
             };
-            let [held, reply] = self.servers.run_all(key, commands).await?;
+            let [held, is_there] = self.servers.run_all(key, commands).await?;
             let (granted, postponed, is_lease) = match held {
                 Ok(Value::Nil) => (true, false, true),
                 Ok(Value::BulkString(holder)) => {
@@ -208,7 +241,7 @@ impl Steps for Redis {
                 Err(error) if is_wrong_type(&error) => (false, false, false),
                 Err(error) => return Err(error.into()),
             };
-            let is_there = entry(reply, &ALL)?.is_some();
+            let is_there = bool::from_redis_value(is_there?).map_err(RedisError::from)?;
             if granted && !is_there {
                 return Ok(Acquired { granted, found: None, busy_for: None, postponed });
             }
@@ -216,12 +249,12 @@ impl Steps for Redis {
             let Look { found, lease_ttl } = if is_there {
                 self.look(key).boxed().await?
             } else {
-                let lease_ttl = self.run_idempotent(key, || pttl(&lock)).boxed().await?;
+                let lease_ttl = self.run_idempotent(key, || pttl(lock)).boxed().await?;
                 Look { found: None, lease_ttl: remaining(&lease_ttl) }
             };
             if !granted && (lease_ttl.is_none() || !is_lease) {
                 // It has just ended, or nobody would ever release it.
-                self.run_script(&CLEAR_LEASE, key, &[&lock], &[]).boxed().await?;
+                self.run_script(&CLEAR_LEASE, key, &[lock], &[]).boxed().await?;
                 continue;
             }
             let busy_for = if granted || postponed { None } else { lease_ttl };
@@ -231,7 +264,7 @@ impl Steps for Redis {
 
     async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, StepError> {
         let lease = millis(lease);
-        Ok(self.run_script(&RENEW, key, &[&key.lock()], &[token.0.as_bytes(), lease.as_bytes()]).await?)
+        Ok(self.run_script(&RENEW, key, &[key.lock()], &[token.0.as_bytes(), lease.as_bytes()]).await?)
     }
 
     async fn fill(
@@ -242,14 +275,15 @@ impl Steps for Redis {
         ttl: Duration,
     ) -> Result<Filled, StepError> {
         let ttl = millis(ttl);
-        let mut args = vec![token.0.as_bytes(), ttl.as_bytes()];
+        let mut args = Vec::with_capacity(2 + 2 * fields.len());
+        args.extend([token.0.as_bytes(), ttl.as_bytes()]);
         args.extend(fields.iter().flat_map(|(name, value)| [&**name, value.as_slice()]));
         let given_up = Instant::now() + self.operation_timeout / 2;
         loop {
-            match self.run_script(&FILL, key, &[key.as_str(), &key.lock()], &args).await {
+            match self.run_script(&FILL, key, &[key.as_str(), key.lock()], &args).await {
                 Ok(stored) => return Ok(if stored { Filled::Accepted } else { Filled::Fenced }),
                 Err(error) if is_on_the_move(&error) && Instant::now() < given_up => {
-                    tokio::time::sleep(PAUSE_OF_MOVE).await;
+                    tokio::time::sleep(PAUSE_OF_MOVE).boxed().await;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -259,18 +293,18 @@ impl Steps for Redis {
     async fn abandon(&self, key: &Key, token: &Token) -> Result<(), StepError> {
         // By text at once: on a server that is late, nobody would be there any more to answer "no such script".
         let lock = key.lock();
-        Ok(self.run_idempotent(key, || ABANDON.by_text(&[&lock], &[token.0.as_bytes()])).await?)
+        Ok(self.run_idempotent(key, || ABANDON.by_text(&[lock], &[token.0.as_bytes()])).await?)
     }
 
     async fn postpone(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), StepError> {
         let (mark, pause) = (Token::failed_load(), millis(pause));
         let args = [token.0.as_bytes(), mark.0.as_bytes(), pause.as_bytes()];
-        self.run_script(&POSTPONE, key, &[&key.lock()], &args).await?;
+        self.run_script(&POSTPONE, key, &[key.lock()], &args).await?;
         Ok(())
     }
 
     async fn invalidate(&self, key: &Key) -> Result<bool, StepError> {
-        match self.run_script(&INVALIDATE, key, &[key.as_str(), &key.lock()], &[]).await {
+        match self.run_script(&INVALIDATE, key, &[key.as_str(), key.lock()], &[]).await {
             Err(error) if is_on_the_move(&error) => {
                 // Each by itself. A load that begins in between has read what this invalidation is about.
                 revoke(&self.servers, key).await?;
@@ -292,7 +326,7 @@ impl Steps for Redis {
         let lock = key.lock();
         let commands = || {
             let [left, entry] = look(key, &ALL);
-            [left, entry, pttl(&lock)]
+            [left, entry, pttl(lock)]
         };
         let [left, entry, lease_ttl] = self.run_all_idempotent(key, commands).await?;
         Ok(Look { found: found(left, entry, &ALL)?, lease_ttl: remaining(&lease_ttl?) })
@@ -343,12 +377,16 @@ impl super::rig::Bare for Redis {
     }
 }
 
+fn exists(key: &Key) -> Cmd {
+    command("EXISTS", 1, key.as_str().len()).arg(key.as_str()).take()
+}
+
 fn delete(key: impl ToRedisArgs) -> Cmd {
     redis::cmd("DEL").arg(key).take()
 }
 
 fn millis(duration: Duration) -> String {
-    duration.as_millis().to_string()
+    itoa::Buffer::new().format(duration.as_millis()).to_owned()
 }
 
 /// Deletes the lease alone.

@@ -5,6 +5,7 @@
 //! `update` revoke the lease first, and then write.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -23,7 +24,10 @@ pub(crate) struct Token(pub(super) String);
 
 impl Token {
     pub(crate) fn new() -> Self {
-        Self(format!("{:032x}", rand::random::<u128>()))
+        let mut text = String::with_capacity(32);
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{:032x}", rand::random::<u128>());
+        Self(text)
     }
 
     /// The mark of a load that failed a moment ago, and is not to be tried again yet: it stands at L in place of a token.

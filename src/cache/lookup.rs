@@ -343,14 +343,11 @@ impl<T: Cacheable> Core<T> {
             let mut ticket = match boarding {
                 Boarding::Joined(ticket) => ticket,
                 Boarding::Reserved(reservation) => {
-                    let (read_through, out_of_reach) = (read_through(key.clone()), miss.out_of_reach);
-                    // Boxed each by itself, so that what waits for its turn to go around the cache takes little memory.
-                    let mut ticket = reservation.start(async move {
-                        match out_of_reach {
-                            None => read_through.through_cache().boxed().await,
-                            Some(error) => read_through.without_cache(error).boxed().await,
-                        }
-                    });
+                    let read_through = read_through(key.clone());
+                    let mut ticket = match miss.out_of_reach {
+                        None => reservation.start(read_through.through_cache()),
+                        Some(error) => reservation.start(read_through.without_cache(error)),
+                    };
                     break match ticket.ended(called).await {
                         Ended::Landed(landing) => (landing, Part::Started),
                         Ended::TooOld | Ended::Lost => (Landing::lost(&key), Part::Started),

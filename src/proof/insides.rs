@@ -43,7 +43,7 @@ pub fn encode<T: Cacheable>(record: &T) -> Result<StoredHash, BoxError> {
 /// [`Error::InvalidId`].
 pub fn keys<T: Cacheable>(id: &impl CacheKey<T::Id>) -> Result<(String, String), Error> {
     let key = KeySpace::new(T::SCHEMA.namespace, &T::SCHEMA).key(id)?;
-    Ok((key.to_string(), key.lock()))
+    Ok((key.to_string(), key.lock().to_owned()))
 }
 
 /// How many flights are under way, through the cache and around it.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, Object, PoolError, RecycleError, RecycleResult};
+use futures_util::FutureExt;
 use rand::RngExt;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult};
@@ -18,15 +19,16 @@ use tokio::sync::Mutex;
 use super::connect::Generation;
 use super::errors::{is_elsewhere, is_on_the_move, unexpected_reply, without_arguments};
 use super::node::{Destination, Node};
-use super::replies::{found, look};
+use super::replies::{command, found, look};
 use super::sentinel::Master;
 use super::servers::Servers;
 use super::{millis, revoke};
 use crate::backend::{ALL, Decide, Decision, StepError};
 use crate::key::Key;
 
-/// As many keys can be updated at a time in this process as there are connections; more queues make collisions rare.
-const QUEUES: usize = 256;
+/// As many keys can be updated at a time in this process as there are connections; many more queues make it rare that those
+/// who wait for one meet in a queue.
+const QUEUES: usize = 1024;
 
 pub(super) struct Updates {
     /// Updates of one key wait for each other here, rather than refuse each other at the server.
@@ -112,8 +114,8 @@ impl Updates {
     ) -> Result<Attempt, StepError> {
         let mut connection = connection(node).await?;
         connection.clean = false;
-        let mut commands = redis::pipe();
-        commands.cmd("WATCH").arg(key.as_str());
+        let mut commands = Pipeline::with_capacity(3);
+        commands.add_command(command("WATCH", 1, key.as_str().len()).arg(key.as_str()).take());
         for command in look(key, &ALL) {
             commands.add_command(command);
         }
@@ -182,7 +184,8 @@ fn each_asking(commands: &Pipeline) -> Pipeline {
 
 /// MULTI .. EXEC. Not the driver's own: of that, it reports no redirection.
 fn transaction(key: &Key, decision: Decision, written: Written, asking: bool) -> Pipeline {
-    let mut commands = redis::pipe();
+    const USUAL_COMMANDS: usize = 4;
+    let mut commands = Pipeline::with_capacity(USUAL_COMMANDS);
     if asking {
         // It holds until EXEC.
         commands.cmd("ASKING");
@@ -255,12 +258,16 @@ impl Manager for Connector {
     type Error = RedisError;
 
     async fn create(&self) -> RedisResult<Exclusive> {
-        let generation = self.generation.now();
-        let connection = match &self.peer {
-            Peer::Server(client) => client.get_multiplexed_async_connection_with_config(&self.config).await?,
-            Peer::Master(master) => master.connect_beside().await?,
+        // Boxed, as it is rare: the pool's future takes its memory three times.
+        let connect = async {
+            let generation = self.generation.now();
+            let connection = match &self.peer {
+                Peer::Server(client) => client.get_multiplexed_async_connection_with_config(&self.config).await?,
+                Peer::Master(master) => master.connect_beside().await?,
+            };
+            Ok(Exclusive { connection, clean: true, generation })
         };
-        Ok(Exclusive { connection, clean: true, generation })
+        connect.boxed().await
     }
 
     async fn recycle(&self, exclusive: &mut Exclusive, _metrics: &Metrics) -> RecycleResult<RedisError> {
