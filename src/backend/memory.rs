@@ -5,11 +5,12 @@
 //! are as many as there are loads, and those of loads that were lost are swept out now and then.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use lru::LruCache;
 use tokio::time::Instant;
 
@@ -41,12 +42,6 @@ struct Stored {
     expires: Instant,
 }
 
-impl Stored {
-    fn found(&self) -> Found {
-        Found { entry: Entry::Hash(Hash::Shared(self.fields.clone())), left: Some(self.expires - Instant::now()) }
-    }
-}
-
 struct Lease {
     token: Token,
     expires: Instant,
@@ -64,7 +59,7 @@ impl Memory {
                 sweep_at: FIRST_SWEEP,
             })
         };
-        Self { shards: (0..count).map(shard).collect(), hasher: RandomState::new() }
+        Self { shards: (0..count).map(shard).collect(), hasher: RandomState::default() }
     }
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
@@ -81,20 +76,29 @@ impl Memory {
 }
 
 impl Shard {
-    /// The live entry of a key. One whose time is over is removed.
-    fn entry(&mut self, key: &Key) -> Option<&mut Stored> {
-        if self.entries.peek(key).is_some_and(|stored| stored.expires <= Instant::now()) {
-            self.entries.pop(key);
+    /// Something of the live entry of a key. One whose time is over is removed.
+    fn live<R>(&mut self, key: &Key, something: impl FnOnce(&mut Stored, Instant) -> R) -> Option<R> {
+        let (stored, now) = (self.entries.get_mut(key)?, Instant::now());
+        if stored.expires > now {
+            return Some(something(stored, now));
         }
-        self.entries.get_mut(key)
+        self.entries.pop(key);
+        None
+    }
+
+    fn is_there(&mut self, key: &Key) -> bool {
+        self.live(key, |_, _| ()).is_some()
     }
 
     fn hash(&mut self, key: &Key) -> Option<Arc<Vec<StoredField>>> {
-        self.entry(key).map(|stored| stored.fields.clone())
+        self.live(key, |stored, _now| stored.fields.clone())
     }
 
     fn found(&mut self, key: &Key) -> Option<Found> {
-        self.entry(key).map(|stored| stored.found())
+        self.live(key, |stored, now| Found {
+            entry: Entry::Hash(Hash::Shared(stored.fields.clone())),
+            left: Some(stored.expires - now),
+        })
     }
 
     fn put(&mut self, key: &Key, fields: Vec<StoredField>, ttl: Duration) {
@@ -111,16 +115,18 @@ impl Shard {
             return None;
         }
         self.leases.remove(key);
-        let (Decision::Apply { changes, ttl }, Some(stored)) = (decision, self.entry(key)) else {
+        let Decision::Apply { changes, ttl } = decision else {
             self.entries.pop(key);
             return Some(false);
         };
-        // A new `Arc` in any case: concurrent updates tell by it that the entry has changed.
-        stored.fields = Arc::new(entry::changed(&stored.fields, changes));
-        if let Some(ttl) = ttl {
-            stored.expires = Instant::now() + ttl;
-        }
-        Some(true)
+        let applied = self.live(key, |stored, now| {
+            // A new `Arc` in any case: concurrent updates tell by it that the entry has changed.
+            stored.fields = Arc::new(entry::changed(&stored.fields, changes));
+            if let Some(ttl) = ttl {
+                stored.expires = now + ttl;
+            }
+        });
+        Some(applied.is_some())
     }
 
     /// The live lease of a key. One whose time is over is removed.
@@ -213,7 +219,7 @@ impl Steps for Memory {
     async fn invalidate(&self, key: &Key) -> Result<bool, StepError> {
         let mut shard = self.shard(key);
         shard.leases.remove(key);
-        let was_there = shard.entry(key).is_some();
+        let was_there = shard.is_there(key);
         shard.entries.pop(key);
         Ok(was_there)
     }
@@ -269,7 +275,7 @@ impl super::rig::Bare for Memory {
 
     async fn delete_entry(&self, key: &Key) -> Result<bool, StepError> {
         let mut shard = self.shard(key);
-        let was_there = shard.entry(key).is_some();
+        let was_there = shard.is_there(key);
         shard.entries.pop(key);
         Ok(was_there)
     }
