@@ -15,7 +15,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 use futures_util::FutureExt;
-use tokio::sync::watch;
+use tokio::sync::SetOnce;
 use tracing::Instrument;
 
 use crate::error::Error;
@@ -94,6 +94,10 @@ struct Running<T> {
 }
 
 impl<T> Running<T> {
+    fn remove(&self, key: &Key, signal: &Signal<T>) {
+        self.remove_if(key, |running| Arc::ptr_eq(running, signal));
+    }
+
     fn remove_if(&self, key: &Key, is_it: impl FnOnce(&Signal<T>) -> bool) {
         if self.flights.remove_if(key, |_, running| is_it(running)).is_some() {
             self.number.fetch_sub(1, Ordering::Relaxed);
@@ -101,7 +105,8 @@ impl<T> Running<T> {
     }
 }
 
-type Signal<T> = watch::Receiver<Option<Landing<T>>>;
+/// Set once the flight has ended; without a landing it was lost.
+type Signal<T> = Arc<SetOnce<Option<Landing<T>>>>;
 
 /// A caller's place in a flight.
 pub(crate) struct Ticket<T> {
@@ -129,7 +134,7 @@ impl<T: Send + Sync + 'static> Flights<T> {
             return None;
         }
         let running = self.running.flights.get(key)?;
-        is_alive(&running).then(|| Ticket { signal: running.clone() })
+        Some(Ticket { signal: running.clone() })
     }
 
     /// Takes the flight of a key out of the map: those who are in it stay, and nobody joins it any more.
@@ -139,7 +144,7 @@ impl<T: Send + Sync + 'static> Flights<T> {
 
     /// Takes a flight that does not end out of the map.
     pub(crate) fn expel_stuck(&self, key: &Key, stuck: &Ticket<T>) {
-        self.running.remove_if(key, |running| running.same_channel(&stuck.signal));
+        self.running.remove(key, &stuck.signal);
     }
 
     #[cfg(feature = "__proof")]
@@ -149,24 +154,17 @@ impl<T: Send + Sync + 'static> Flights<T> {
 
     /// Joins the flight of a key, or reserves the start of one.
     pub(crate) fn join_or_reserve(&self, key: &Key) -> Boarding<T> {
-        let slot = self.running.flights.entry(key.clone());
-        if let Slot::Occupied(running) = &slot
-            && is_alive(running.get())
-        {
-            return Boarding::Joined(Ticket { signal: running.get().clone() });
-        }
-        let (sender, signal) = watch::channel(None);
-        let ticket = Ticket { signal: signal.clone() };
-        let departure = Departure { running: self.running.clone(), key: key.clone(), signal: signal.clone() };
-        match slot {
-            Slot::Occupied(mut lost) => drop(lost.insert(signal)),
+        match self.running.flights.entry(key.clone()) {
+            Slot::Occupied(running) => Boarding::Joined(Ticket { signal: running.get().clone() }),
             Slot::Vacant(slot) => {
+                let signal = Signal::default();
                 // First the number: so it never falls below what is there.
                 self.running.number.fetch_add(1, Ordering::Relaxed);
-                slot.insert(signal);
+                slot.insert(signal.clone());
+                let (running, key) = (self.running.clone(), key.clone());
+                Boarding::Reserved(Reservation { departure: Departure { running, key, signal, landing: None } })
             }
         }
-        Boarding::Reserved(Reservation { ticket, sender, departure })
     }
 }
 
@@ -178,53 +176,48 @@ pub(crate) enum Boarding<T> {
 
 /// The right to start a flight, which others may have joined already.
 pub(crate) struct Reservation<T> {
-    ticket: Ticket<T>,
-    sender: watch::Sender<Option<Landing<T>>>,
     departure: Departure<T>,
 }
 
 impl<T: Send + Sync + 'static> Reservation<T> {
     /// Starts the flight in a task of its own, with the caller's tracing span.
     pub(crate) fn start(self, flight: impl Future<Output = Landing<T>> + Send + 'static) -> Ticket<T> {
-        let Self { ticket, sender, departure } = self;
-        let task = flight.map(move |landing| {
-            // First out of the map, then the news: nobody can join a flight that has landed.
-            drop(departure);
-            sender.send_replace(Some(landing));
-        });
-        tokio::spawn(task.in_current_span());
+        let Self { departure } = self;
+        let ticket = Ticket { signal: departure.signal.clone() };
+        tokio::spawn(flight.map(|landing| departure.land(landing)).in_current_span());
         ticket
     }
 }
 
-/// Whether the flight's task still exists: it doesn't once its runtime has shut down.
-fn is_alive<T>(signal: &Signal<T>) -> bool {
-    signal.has_changed().is_ok()
-}
-
-/// Takes a flight out of the map, however its task ends.
+/// Ends a flight, however its task does: that may also panic, or go with its runtime.
 struct Departure<T> {
     running: Arc<Running<T>>,
     key: Key,
     signal: Signal<T>,
+    landing: Option<Landing<T>>,
+}
+
+impl<T> Departure<T> {
+    fn land(mut self, landing: Landing<T>) {
+        self.landing = Some(landing);
+    }
 }
 
 impl<T> Drop for Departure<T> {
     fn drop(&mut self) {
-        self.running.remove_if(&self.key, |running| running.same_channel(&self.signal));
+        // First out of the map, then the news: nobody can join a flight that has ended.
+        self.running.remove(&self.key, &self.signal);
+        // Nobody else sets it.
+        let _ = self.signal.set(self.landing.take());
     }
 }
 
 impl<T> Ticket<T> {
     /// Waits for the flight to end, for a call that started at `called`. Dropping this future leaves the flight under way.
-    pub(crate) async fn ended(&mut self, called: Stamp) -> Ended<T> {
-        let landing = match self.signal.wait_for(Option::is_some).await {
-            Ok(landing) => landing.clone(),
-            Err(_sender_dropped) => None,
-        };
-        match landing {
+    pub(crate) async fn ended(&self, called: Stamp) -> Ended<T> {
+        match self.signal.wait().await {
             None => Ended::Lost,
-            Some(landing) if landing.result.is_err() || called < landing.justified => Ended::Landed(landing),
+            Some(landing) if landing.result.is_err() || called < landing.justified => Ended::Landed(landing.clone()),
             Some(_) => Ended::TooOld,
         }
     }
@@ -271,9 +264,9 @@ mod tests {
     #[tokio::test]
     async fn a_result_is_for_calls_from_before_the_step_that_justifies_it() {
         let (flights, early) = (Flights::new(), Stamp::of_call());
-        let (mut ticket, land) = stamped_flight(&flights, Ok(Some(Arc::new(1)))).await;
-        let (late, mut late_ticket) = (Stamp::of_call(), flights.join(&key()).unwrap());
-        let mut early_ticket = flights.join(&key()).unwrap();
+        let (ticket, land) = stamped_flight(&flights, Ok(Some(Arc::new(1)))).await;
+        let (late, late_ticket) = (Stamp::of_call(), flights.join(&key()).unwrap());
+        let early_ticket = flights.join(&key()).unwrap();
         land.send(()).unwrap();
         assert!(matches!(ticket.ended(early).await, Ended::Landed(_)));
         assert!(matches!(late_ticket.ended(late).await, Ended::TooOld));
@@ -284,8 +277,8 @@ mod tests {
     #[tokio::test]
     async fn an_error_is_for_all_who_joined() {
         let (flights, early) = (Flights::new(), Stamp::of_call());
-        let (mut ticket, land) = stamped_flight(&flights, Err(Error::config("failed"))).await;
-        let (late, mut late_ticket) = (Stamp::of_call(), flights.join(&key()).unwrap());
+        let (ticket, land) = stamped_flight(&flights, Err(Error::config("failed"))).await;
+        let (late, late_ticket) = (Stamp::of_call(), flights.join(&key()).unwrap());
         land.send(()).unwrap();
         assert!(matches!(ticket.ended(early).await, Ended::Landed(Landing { result: Err(_), .. })));
         assert!(matches!(late_ticket.ended(late).await, Ended::Landed(Landing { result: Err(_), .. })));
@@ -295,11 +288,11 @@ mod tests {
     async fn a_flight_that_is_lost_leaves_the_map() {
         let (flights, called) = (Flights::<u32>::new(), Stamp::of_call());
         let Boarding::Reserved(unused) = flights.join_or_reserve(&key()) else { panic!("a flight is under way") };
-        let mut joined = flights.join(&key()).unwrap();
+        let joined = flights.join(&key()).unwrap();
         drop(unused);
         assert!(matches!(joined.ended(called).await, Ended::Lost));
         let Boarding::Reserved(panicking) = flights.join_or_reserve(&key()) else { panic!("a flight is under way") };
-        let mut ticket = panicking.start(async { panic!("on purpose") });
+        let ticket = panicking.start(async { panic!("on purpose") });
         assert!(matches!(ticket.ended(called).await, Ended::Lost));
         assert!(flights.is_empty());
     }
@@ -307,7 +300,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_joins_a_flight_that_was_expelled_and_it_still_lands() {
         let (flights, called) = (Flights::new(), Stamp::of_call());
-        let (mut ticket, land) = stamped_flight(&flights, Ok(None)).await;
+        let (ticket, land) = stamped_flight(&flights, Ok(None)).await;
         flights.expel(&key());
         assert!(flights.join(&key()).is_none());
         let Boarding::Reserved(next) = flights.join_or_reserve(&key()) else { panic!("a flight is under way") };

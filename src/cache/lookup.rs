@@ -340,11 +340,11 @@ impl<T: Cacheable> Core<T> {
         check_runtime()?;
         let flights = self.flights_for(&miss);
         let (landing, part) = loop {
-            let mut ticket = match boarding {
+            let ticket = match boarding {
                 Boarding::Joined(ticket) => ticket,
                 Boarding::Reserved(reservation) => {
                     let read_through = read_through(key.clone());
-                    let mut ticket = match miss.out_of_reach {
+                    let ticket = match miss.out_of_reach {
                         None => reservation.start(read_through.through_cache()),
                         Some(error) => reservation.start(read_through.without_cache(error)),
                     };
