@@ -168,7 +168,7 @@ impl<T: Cacheable> Cache<T> {
     ///
     /// The future owns what it needs, but for a borrowed id: `tokio::spawn(products.get("p-001", loader))` works.
     ///
-    /// Redis: `HMGET` or `HGETALL` on a hit, one round trip. On a miss `SET NX GET PX`, `EXISTS` in one more, and a script
+    /// Redis: `HMGET` or `HGETALL` on a hit, one round trip. On a miss `SET NX PX`, `EXISTS` in one more, and a script
     /// for the fill. Where another process has [`stale_if_error`](CacheBuilder::stale_if_error) and this one hasn't,
     /// a hit on its entries takes one round trip more.
     ///

@@ -149,6 +149,22 @@ impl Redis {
         }
     }
 
+    /// Reads L, if that is a lease at all, and then looks.
+    async fn holder(&self, key: &Key) -> RedisResult<(Option<Vec<u8>>, Look)> {
+        let lock = key.lock();
+        let commands = || {
+            let get = command("GET", 1, lock.len()).arg(lock).take();
+            let [left, entry] = look(key, &ALL);
+            [get, pttl(lock), left, entry]
+        };
+        let [holder, lease_ttl, left, entry] = self.run_all_idempotent(key, commands).await?;
+        let holder = match holder {
+            Err(error) if is_wrong_type(&error) => None,
+            holder => Option::from_redis_value(holder?)?,
+        };
+        Ok((holder, Look { found: found(left, entry, &ALL)?, lease_ttl: remaining(&lease_ttl?) }))
+    }
+
     /// Runs commands over the connection of reads. Nothing comes back where the shared one has to be used, since this one
     /// can't, or the key is elsewhere: then the shared one's ways lead there.
     async fn read_in_place<const N: usize>(
@@ -225,38 +241,30 @@ impl Steps for Redis {
         let (lock, lease) = (key.lock(), millis(lease));
         loop {
             let commands = || {
-                let bytes = lock.len() + token.0.len() + lease.len() + "NXGETPX".len();
-                let mut set = command("SET", 6, bytes);
-                set.arg(lock).arg(&token.0).arg("NX").arg("GET").arg("PX").arg(&lease);
+                let bytes = lock.len() + token.0.len() + lease.len() + "NXPX".len();
+                let mut set = command("SET", 5, bytes);
+                set.arg(lock).arg(&token.0).arg("NX").arg("PX").arg(&lease);
                 [set, exists(key)]
             };
-            let [held, is_there] = self.servers.run_all(key, commands).await?;
-            let (granted, postponed, is_lease) = match held {
-                Ok(Value::Nil) => (true, false, true),
-                Ok(Value::BulkString(holder)) => {
-                    let is = |token: &Token| holder == token.0.as_bytes();
-                    (is(token), is(&Token::failed_load()), true)
-                }
-                Ok(_) => return Err(unexpected_reply().into()),
-                Err(error) if is_wrong_type(&error) => (false, false, false),
-                Err(error) => return Err(error.into()),
+            let [set, is_there] = self.servers.run_all(key, commands).await?;
+            let is_set = match set? {
+                Value::Okay => true,
+                Value::Nil => false,
+                _ => return Err(unexpected_reply().into()),
             };
-            let is_there = bool::from_redis_value(is_there?).map_err(RedisError::from)?;
-            if granted && !is_there {
-                return Ok(Acquired { granted, found: None, busy_for: None, postponed });
+            if is_set && !bool::from_redis_value(is_there?).map_err(RedisError::from)? {
+                return Ok(Acquired { granted: true, found: None, busy_for: None, postponed: false });
             }
             // Boxed, as what follows: it is not for the first load of a record, whose future stays small.
-            let Look { found, lease_ttl } = if is_there {
-                self.look(key).boxed().await?
-            } else {
-                let lease_ttl = self.run_idempotent(key, || pttl(lock)).boxed().await?;
-                Look { found: None, lease_ttl: remaining(&lease_ttl) }
-            };
-            if !granted && (lease_ttl.is_none() || !is_lease) {
+            let (holder, Look { found, lease_ttl }) = self.holder(key).boxed().await?;
+            let is_held_by = |token: &Token| holder.as_deref() == Some(token.0.as_bytes());
+            let granted = is_set || is_held_by(token);
+            if !granted && (holder.is_none() || lease_ttl.is_none()) {
                 // It has just ended, or nobody would ever release it.
                 self.run_script(&CLEAR_LEASE, key, &[lock], &[]).boxed().await?;
                 continue;
             }
+            let postponed = is_held_by(&Token::failed_load());
             let busy_for = if granted || postponed { None } else { lease_ttl };
             return Ok(Acquired { granted, found, busy_for, postponed });
         }
@@ -323,13 +331,8 @@ impl Steps for Redis {
     }
 
     async fn look(&self, key: &Key) -> Result<Look, StepError> {
-        let lock = key.lock();
-        let commands = || {
-            let [left, entry] = look(key, &ALL);
-            [left, entry, pttl(lock)]
-        };
-        let [left, entry, lease_ttl] = self.run_all_idempotent(key, commands).await?;
-        Ok(Look { found: found(left, entry, &ALL)?, lease_ttl: remaining(&lease_ttl?) })
+        let (_holder, look) = self.holder(key).await?;
+        Ok(look)
     }
 
     async fn sweep(&self, prefix: &str, swept: Swept, cursor: Cursor) -> Result<Cursor, StepError> {
