@@ -22,12 +22,29 @@ pub(crate) enum Hash {
     Sliced(Vec<(Bytes, Bytes)>),
     /// Without names: the values of those that were asked for, in that order, and the library's own field.
     Selected {
-        values: Vec<Option<Bytes>>,
+        values: Values,
         meta: Option<Bytes>,
     },
 }
 
+/// Values in the order of the names that were asked for.
+#[derive(Debug, Clone)]
+pub(crate) enum Values {
+    Owned(Vec<Option<Vec<u8>>>),
+    Sliced(Vec<Option<Bytes>>),
+}
+
 impl Hash {
+    /// Of values, that of the library's own field at the end; nothing where none is there.
+    pub(crate) fn selected<V: Into<Bytes>>(
+        mut values: Vec<Option<V>>,
+        kept: fn(Vec<Option<V>>) -> Values,
+    ) -> Option<Self> {
+        let meta = values.pop().flatten().map(V::into);
+        let is_there = meta.is_some() || values.iter().any(Option::is_some);
+        is_there.then(|| Self::Selected { values: kept(values), meta })
+    }
+
     /// The fields, if they are there to stay.
     pub(crate) fn fields(&self) -> Option<&[StoredField]> {
         match self {
@@ -82,7 +99,24 @@ enum Fields<'a> {
     Owned(Vec<StoredField>),
     Borrowed(&'a [StoredField]),
     Sliced(&'a [(Bytes, Bytes)]),
-    Selected { names: &'a [&'static str], values: &'a [Option<Bytes>] },
+    Selected { names: &'a [&'static str], values: Selected<'a> },
+}
+
+#[derive(Debug)]
+enum Selected<'a> {
+    Owned(Vec<Option<Vec<u8>>>),
+    Borrowed(&'a [Option<Vec<u8>>]),
+    Sliced(&'a [Option<Bytes>]),
+}
+
+impl<'a> Selected<'a> {
+    fn take(&mut self, at: usize) -> Option<Cow<'a, [u8]>> {
+        match self {
+            Self::Owned(values) => Some(Cow::Owned(values.get_mut(at)?.take()?)),
+            Self::Borrowed(values) => Some(Cow::Borrowed(values.get(at)?.as_ref()?)),
+            Self::Sliced(values) => Some(Cow::Borrowed(values.get(at)?.as_ref()?)),
+        }
+    }
 }
 
 impl<'a> RecordReader<'a> {
@@ -92,7 +126,13 @@ impl<'a> RecordReader<'a> {
             Hash::Owned(fields) => Fields::Owned(std::mem::take(fields)),
             Hash::Shared(fields) => Fields::Borrowed(fields),
             Hash::Sliced(fields) => Fields::Sliced(fields),
-            Hash::Selected { values, .. } => Fields::Selected { names: selected, values },
+            Hash::Selected { values, .. } => {
+                let values = match values {
+                    Values::Owned(values) => Selected::Owned(std::mem::take(values)),
+                    Values::Sliced(values) => Selected::Sliced(values),
+                };
+                Fields::Selected { names: selected, values }
+            }
         };
         Self { fields, next: 0 }
     }
@@ -101,6 +141,9 @@ impl<'a> RecordReader<'a> {
     pub(crate) fn borrowing(hash: &'a mut Hash, selected: &'a [&'static str]) -> Self {
         match hash {
             Hash::Owned(fields) => Self { fields: Fields::Borrowed(fields), next: 0 },
+            Hash::Selected { values: Values::Owned(values), .. } => {
+                Self { fields: Fields::Selected { names: selected, values: Selected::Borrowed(values) }, next: 0 }
+            }
             hash => Self::new(hash, selected),
         }
     }
@@ -135,7 +178,7 @@ impl<'a> RecordReader<'a> {
             Fields::Owned(fields) => Some(Cow::Owned(std::mem::take(&mut fields[at].1))),
             Fields::Borrowed(fields) => Some(Cow::Borrowed(&fields[at].1)),
             Fields::Sliced(fields) => Some(Cow::Borrowed(&fields[at].1)),
-            Fields::Selected { values, .. } => Some(Cow::Borrowed(values.get(at)?.as_ref()?)),
+            Fields::Selected { values, .. } => values.take(at),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::replies::entry_by;
 use crate::backend::Selection;
 use crate::entry::{Entry, META};
 use crate::key::Key;
-use crate::record::Hash;
+use crate::record::{Hash, Values};
 
 /// Appends the command whose reply [`entry`] takes.
 pub(super) fn encode_read(out: &mut Vec<u8>, key: &Key, selection: &Selection) {
@@ -45,10 +45,8 @@ fn selected(elements: Vec<Frame>) -> RedisResult<Option<Hash>> {
         Frame::BulkString(value) => Ok(value),
         _ => Err(unexpected_reply()),
     };
-    let mut values = elements.into_iter().map(value).collect::<RedisResult<Vec<_>>>()?;
-    let meta = values.pop().flatten();
-    let is_there = meta.is_some() || values.iter().any(Option::is_some);
-    Ok(is_there.then_some(Hash::Selected { values, meta }))
+    let values = elements.into_iter().map(value).collect::<RedisResult<Vec<_>>>()?;
+    Ok(Hash::selected(values, Values::Sliced))
 }
 
 fn whole(elements: Vec<Frame>) -> RedisResult<Option<Hash>> {

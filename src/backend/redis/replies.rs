@@ -1,6 +1,5 @@
 //! Reading over the driver's connections: the commands, and what their replies mean.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use redis::{Cmd, RedisResult, Value};
@@ -10,7 +9,7 @@ use super::errors::{connection_lost, is_wrong_type, unexpected_reply};
 use crate::backend::Selection;
 use crate::entry::{Entry, Found, META};
 use crate::key::Key;
-use crate::record::{Hash, StoredField};
+use crate::record::{Hash, StoredField, Values};
 
 /// Begins a command, with room for so many arguments, of so many bytes in all.
 pub(super) fn command(name: &str, arguments: usize, bytes: usize) -> Cmd {
@@ -51,13 +50,7 @@ pub(super) fn found(
 
 /// What the reply to [`read_hash`] says is there.
 pub(super) fn entry(reply: RedisResult<Value>, selection: &Selection) -> RedisResult<Option<Entry>> {
-    entry_by(reply, |reply| {
-        let fields = match selection.names() {
-            None => fields(reply)?,
-            Some(names) => selected(reply, names)?,
-        };
-        Ok((!fields.is_empty()).then_some(Hash::Owned(fields)))
-    })
+    entry_by(reply, |reply| if selection.names().is_some() { selected(reply) } else { whole(reply) })
 }
 
 /// What a read's reply says is there: without a field there is no entry, and an error about the type is an entry nobody
@@ -73,26 +66,27 @@ pub(super) fn entry_by<R>(
     }
 }
 
-fn selected(reply: Value, names: &[&'static str]) -> RedisResult<Vec<StoredField>> {
+fn selected(reply: Value) -> RedisResult<Option<Hash>> {
     let Value::Array(values) = reply else {
         return Err(unexpected_reply());
     };
-    let names = names.iter().map(|name| name.as_bytes()).chain([META]);
-    let field = |(name, value)| match value {
-        Value::BulkString(value) => Some(Ok((Cow::Borrowed(name), value))),
-        Value::Nil => None,
-        _ => Some(Err(unexpected_reply())),
+    let value = |value| match value {
+        Value::BulkString(value) => Ok(Some(value)),
+        Value::Nil => Ok(None),
+        _ => Err(unexpected_reply()),
     };
-    names.zip(values).filter_map(field).collect()
+    let values = values.into_iter().map(value).collect::<RedisResult<Vec<_>>>()?;
+    Ok(Hash::selected(values, Values::Owned))
 }
 
-fn fields(reply: Value) -> RedisResult<Vec<StoredField>> {
+fn whole(reply: Value) -> RedisResult<Option<Hash>> {
     let pairs = reply.into_map_iter().map_err(|_| unexpected_reply())?;
     let field = |pair| match pair {
         (Value::BulkString(name), Value::BulkString(value)) => Ok((name.into(), value)),
         _ => Err(unexpected_reply()),
     };
-    pairs.map(field).collect()
+    let fields = pairs.map(field).collect::<RedisResult<Vec<StoredField>>>()?;
+    Ok((!fields.is_empty()).then_some(Hash::Owned(fields)))
 }
 
 /// Waits for the replies to commands that were sent together, unless their connection is lost.
