@@ -22,18 +22,26 @@ pub(crate) async fn connect(url: &str) -> Result<MultiplexedConnection, Failure>
 
 pub(super) async fn hits<R: Record>(url: &str) -> Result<Vec<Contender>, Failure> {
     let mut connection = connect(url).await?;
-    let mut entries = redis::pipe();
+    write_hashes::<R>(&mut connection).await?;
+    let mut blobs = redis::pipe();
     for at in 0..IDS {
-        let record = R::sample(id(at));
-        entries.cmd("DEL").arg(key::<R>(at)).ignore().cmd("HSET").arg(key::<R>(at)).arg(record.pairs()).ignore();
-        entries.cmd("SET").arg(blob_key::<R>(at)).arg(serde_json::to_vec(&record)?).ignore();
+        blobs.cmd("SET").arg(blob_key::<R>(at)).arg(serde_json::to_vec(&R::sample(id(at)))?).ignore();
     }
-    entries.exec_async(&mut connection).await?;
+    blobs.exec_async(&mut connection).await?;
     Ok(vec![
         Contender::new("raw HGETALL", Hgetall::<R>(connection.clone(), PhantomData)),
         Contender::new("raw HMGET", Hmget::<R>(connection.clone(), PhantomData)),
         Contender::new("raw GET + serde_json", GetJson::<R>(connection, PhantomData)),
     ])
+}
+
+async fn write_hashes<R: Record>(connection: &mut MultiplexedConnection) -> Result<(), Failure> {
+    let mut hashes = redis::pipe();
+    for at in 0..IDS {
+        let key = key::<R>(at);
+        hashes.cmd("DEL").arg(&key).ignore().cmd("HSET").arg(&key).arg(R::sample(id(at)).pairs()).ignore();
+    }
+    Ok(hashes.exec_async(connection).await?)
 }
 
 /// As long as those of cache-aside.
@@ -158,6 +166,7 @@ impl Operation for Miss {
 /// WATCH, EXISTS, MULTI, HSET, EXEC, each time on a connection that is nobody else's.
 pub(super) async fn update(url: &str) -> Result<Contender, Failure> {
     const CONNECTIONS: usize = cache_aside::defaults::UPDATE_CONNECTIONS;
+    write_hashes::<Product>(&mut connect(url).await?).await?;
     let mut idle = Vec::new();
     for _ in 0..CONNECTIONS {
         idle.push(connect(url).await?);
