@@ -85,7 +85,6 @@ impl KeySpace {
         const KEPT_BYTES: usize = 4 * MAX_ID_BYTES;
         // Without a draft where an id that is being written asks for a key too, or the thread ends.
         let mut key = DRAFT.try_with(Cell::take).unwrap_or_default();
-        key.clear();
         key.push_str(TAG.0);
         key.push_str(&self.prefix);
         let mut writer = IdWriter { id_start: key.len(), part_start: None, key, mistake: None };
@@ -99,6 +98,7 @@ impl KeySpace {
                 Ok(Key(key.as_str().into()))
             }
         };
+        key.clear();
         key.shrink_to(KEPT_BYTES);
         let _ = DRAFT.try_with(|draft| draft.set(key));
         made

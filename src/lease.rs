@@ -4,8 +4,8 @@
 //! that it was loaded under; a lease ends with its load, whatever becomes of it; every wait has a deadline, after which
 //! the load goes around the cache; a stale entry is served only if it is still there after its load has failed.
 //!
-//! What is rare is boxed by itself, so that the memory of a flight is that of a common miss; and what comes after another
-//! part, so that each is small enough for an allocator's fast ways.
+//! What is rare is boxed by itself, so that the memory of a flight is that of a common miss. What follows another long part
+//! is boxed too, so that no allocation is large.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;

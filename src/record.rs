@@ -40,7 +40,7 @@ impl Hash {
         mut values: Vec<Option<V>>,
         kept: fn(Vec<Option<V>>) -> Values,
     ) -> Option<Self> {
-        let meta = values.pop().flatten().map(V::into);
+        let meta = values.pop()?.map(V::into);
         let is_there = meta.is_some() || values.iter().any(Option::is_some);
         is_there.then(|| Self::Selected { values: kept(values), meta })
     }

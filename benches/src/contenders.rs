@@ -17,8 +17,10 @@ use crate::records::{Product, Record, Sixteen, SixtyFour};
 pub(crate) struct Table {
     pub(crate) title: &'static str,
     /// Makes them, with connections of the runtime that this is called on.
-    pub(crate) contenders: fn(&str) -> BoxFuture<'_, Result<Vec<Contender>, Failure>>,
+    pub(crate) contenders: fn(&str) -> Preparing<'_>,
 }
+
+type Preparing<'a> = BoxFuture<'a, Result<Vec<Contender>, Failure>>;
 
 pub(crate) const HITS: &str = "Hits of 4 fields";
 

@@ -86,12 +86,13 @@ impl Shard {
         None
     }
 
-    fn is_there(&mut self, key: &Key) -> bool {
-        self.live(key, |_, _| ()).is_some()
+    /// Removes an entry; returns whether it was live.
+    fn remove(&mut self, key: &Key) -> bool {
+        self.entries.pop(key).is_some_and(|stored| stored.expires > Instant::now())
     }
 
     fn hash(&mut self, key: &Key) -> Option<Arc<Vec<StoredField>>> {
-        self.live(key, |stored, _now| stored.fields.clone())
+        self.live(key, |stored, _| stored.fields.clone())
     }
 
     fn found(&mut self, key: &Key) -> Option<Found> {
@@ -219,9 +220,7 @@ impl Steps for Memory {
     async fn invalidate(&self, key: &Key) -> Result<bool, StepError> {
         let mut shard = self.shard(key);
         shard.leases.remove(key);
-        let was_there = shard.is_there(key);
-        shard.entries.pop(key);
-        Ok(was_there)
+        Ok(shard.remove(key))
     }
 
     async fn update(&self, key: &Key, decide: &mut Decide<'_>) -> Result<bool, StepError> {
@@ -275,9 +274,7 @@ impl super::rig::Bare for Memory {
 
     async fn delete_entry(&self, key: &Key) -> Result<bool, StepError> {
         let mut shard = self.shard(key);
-        let was_there = shard.is_there(key);
-        shard.entries.pop(key);
-        Ok(was_there)
+        Ok(shard.remove(key))
     }
 
     async fn delete_lease(&self, key: &Key) -> Result<(), StepError> {

@@ -51,6 +51,9 @@ use crate::record::StoredField;
 
 /// Until a step is tried again whose two keys are at two servers, as long as their hash slot moves.
 const PAUSE_OF_MOVE: Duration = Duration::from_millis(5);
+/// How often a command may be sent.
+const ONCE: u32 = 1;
+const TWICE: u32 = 2;
 
 pub(super) struct Redis {
     servers: Servers,
@@ -104,7 +107,7 @@ impl Redis {
         key: &Key,
         command: impl Fn() -> Cmd + Sync,
     ) -> impl Future<Output = RedisResult<R>> {
-        self.run_again_if(false, key, command)
+        self.run_up_to(ONCE, key, command)
     }
 
     /// Runs a command that may be carried out twice.
@@ -113,21 +116,21 @@ impl Redis {
         key: &Key,
         command: impl Fn() -> Cmd + Sync,
     ) -> impl Future<Output = RedisResult<R>> {
-        self.run_again_if(true, key, command)
+        self.run_up_to(TWICE, key, command)
     }
 
-    /// Runs a command, and once again if it may be and the connection was cut: while it is idle, only its first use notices.
+    /// Runs a command, again if the connection was cut: one that was cut while idle is noticed by its first use.
     #[expect(clippy::manual_async_fn, reason = "an async fn's arguments take their memory twice")]
-    fn run_again_if<R: FromRedisValue>(
+    fn run_up_to<R: FromRedisValue>(
         &self,
-        mut is_idempotent: bool,
+        mut attempts: u32,
         key: &Key,
         command: impl Fn() -> Cmd + Sync,
     ) -> impl Future<Output = RedisResult<R>> {
         async move {
             loop {
                 match self.servers.run(key, &command).await {
-                    Err(error) if error.is_connection_dropped() && is_idempotent => is_idempotent = false,
+                    Err(error) if error.is_connection_dropped() && attempts > 1 => attempts -= 1,
                     reply => return Ok(R::from_redis_value(reply?)?),
                 }
             }
@@ -140,29 +143,24 @@ impl Redis {
         key: &Key,
         commands: impl Fn() -> [Cmd; N] + Sync,
     ) -> RedisResult<[RedisResult<Value>; N]> {
-        let mut is_again = false;
+        let mut attempts = TWICE;
         loop {
             match self.servers.run_all(key, &commands).await {
-                Err(error) if error.is_connection_dropped() && !is_again => is_again = true,
+                Err(error) if error.is_connection_dropped() && attempts > 1 => attempts -= 1,
                 replies => return replies,
             }
         }
     }
 
-    /// Reads L, if that is a lease at all, and then looks.
-    async fn holder(&self, key: &Key) -> RedisResult<(Option<Vec<u8>>, Look)> {
-        let lock = key.lock();
+    /// Reads L, and then looks.
+    async fn look_with_holder(&self, key: &Key) -> RedisResult<(Option<Vec<u8>>, Look)> {
         let commands = || {
-            let get = command("GET", 1, lock.len()).arg(lock).take();
+            let [get, lease_ttl] = lease(key);
             let [left, entry] = look(key, &ALL);
-            [get, pttl(lock), left, entry]
+            [get, lease_ttl, left, entry]
         };
-        let [holder, lease_ttl, left, entry] = self.run_all_idempotent(key, commands).await?;
-        let holder = match holder {
-            Err(error) if is_wrong_type(&error) => None,
-            holder => Option::from_redis_value(holder?)?,
-        };
-        Ok((holder, Look { found: found(left, entry, &ALL)?, lease_ttl: remaining(&lease_ttl?) }))
+        let [get, lease_ttl, left, entry] = self.run_all_idempotent(key, commands).await?;
+        Ok((holder(get)?, Look { found: found(left, entry, &ALL)?, lease_ttl: remaining(&lease_ttl?) }))
     }
 
     /// Runs commands over the connection of reads. Nothing comes back where the shared one has to be used, since this one
@@ -186,7 +184,7 @@ impl Redis {
         }
     }
 
-    #[expect(clippy::manual_async_fn, reason = "as above")]
+    #[expect(clippy::manual_async_fn, reason = "an async fn's arguments take their memory twice")]
     fn run_script(
         &self,
         script: &Script,
@@ -195,7 +193,8 @@ impl Redis {
         args: &[&[u8]],
     ) -> impl Future<Output = RedisResult<bool>> {
         async move {
-            match self.run_again_if(script.is_idempotent, key, || script.by_hash(keys, args)).await {
+            let attempts = if script.is_idempotent { TWICE } else { ONCE };
+            match self.run_up_to(attempts, key, || script.by_hash(keys, args)).await {
                 Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                     self.run(key, || script.by_text(keys, args)).boxed().await
                 }
@@ -237,13 +236,13 @@ impl Steps for Redis {
         Ok(found(left, reply, selection)?)
     }
 
-    async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, StepError> {
-        let (lock, lease) = (key.lock(), millis(lease));
+    async fn acquire(&self, key: &Key, token: &Token, lease_for: Duration) -> Result<Acquired, StepError> {
+        let (lock, lease_millis) = (key.lock(), millis(lease_for));
         loop {
             let commands = || {
-                let bytes = lock.len() + token.0.len() + lease.len() + "NXPX".len();
+                let bytes = lock.len() + token.0.len() + lease_millis.len() + "NXPX".len();
                 let mut set = command("SET", 5, bytes);
-                set.arg(lock).arg(&token.0).arg("NX").arg("PX").arg(&lease);
+                set.arg(lock).arg(&token.0).arg("NX").arg("PX").arg(&lease_millis);
                 [set, exists(key)]
             };
             let [set, is_there] = self.servers.run_all(key, commands).await?;
@@ -252,13 +251,19 @@ impl Steps for Redis {
                 Value::Nil => false,
                 _ => return Err(unexpected_reply().into()),
             };
-            if is_set && !bool::from_redis_value(is_there?).map_err(RedisError::from)? {
+            let is_there = bool::from_redis_value(is_there?).map_err(RedisError::from)?;
+            if is_set && !is_there {
                 return Ok(Acquired { granted: true, found: None, busy_for: None, postponed: false });
             }
             // Boxed, as what follows: it is not for the first load of a record, whose future stays small.
-            let (holder, Look { found, lease_ttl }) = self.holder(key).boxed().await?;
+            let (holder, Look { found, lease_ttl }) = if is_there {
+                self.look_with_holder(key).boxed().await?
+            } else {
+                let [get, lease_ttl] = self.run_all_idempotent(key, || lease(key)).boxed().await?;
+                (holder(get)?, Look { found: None, lease_ttl: remaining(&lease_ttl?) })
+            };
             let is_held_by = |token: &Token| holder.as_deref() == Some(token.0.as_bytes());
-            let granted = is_set || is_held_by(token);
+            let granted = is_held_by(token);
             if !granted && (holder.is_none() || lease_ttl.is_none()) {
                 // It has just ended, or nobody would ever release it.
                 self.run_script(&CLEAR_LEASE, key, &[lock], &[]).boxed().await?;
@@ -331,8 +336,12 @@ impl Steps for Redis {
     }
 
     async fn look(&self, key: &Key) -> Result<Look, StepError> {
-        let (_holder, look) = self.holder(key).await?;
-        Ok(look)
+        let commands = || {
+            let [left, entry] = look(key, &ALL);
+            [left, entry, pttl(key.lock())]
+        };
+        let [left, entry, lease_ttl] = self.run_all_idempotent(key, commands).await?;
+        Ok(Look { found: found(left, entry, &ALL)?, lease_ttl: remaining(&lease_ttl?) })
     }
 
     async fn sweep(&self, prefix: &str, swept: Swept, cursor: Cursor) -> Result<Cursor, StepError> {
@@ -377,6 +386,20 @@ impl super::rig::Bare for Redis {
 
     async fn delete_lease(&self, key: &Key) -> Result<(), StepError> {
         Ok(revoke(&self.servers, key).await?)
+    }
+}
+
+/// The two commands that read L.
+fn lease(key: &Key) -> [Cmd; 2] {
+    let lock = key.lock();
+    [command("GET", 1, lock.len()).arg(lock).take(), pttl(lock)]
+}
+
+/// What the reply to GET says is at L, if that is a lease at all.
+fn holder(reply: RedisResult<Value>) -> RedisResult<Option<Vec<u8>>> {
+    match reply {
+        Err(error) if is_wrong_type(&error) => Ok(None),
+        reply => Ok(Option::from_redis_value(reply?)?),
     }
 }
 

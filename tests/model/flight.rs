@@ -15,7 +15,7 @@ pub(crate) enum FlightStep {
     StopWaiting,
     /// `SET L token NX`, at the server.
     SetLease,
-    /// The look at K, in the same pipeline.
+    /// The look at K: `EXISTS` in the same pipeline, or the second one.
     Look,
     /// Takes a stamp and starts its loader.
     BeginLoad,

@@ -8,7 +8,7 @@ use crate::state::{Entry, Late, Row, Stage, State, Step, Token, Transaction};
 impl State {
     /// `SET L token NX`, the first half of `acquire`. Returns whether the lease was granted.
     pub(crate) fn set_lease(&mut self, token: Token) -> bool {
-        // `GET` shows who holds it: oneself, if the same token was granted before.
+        // A `GET` afterwards shows who holds it: oneself, if the same token was granted before.
         let granted = self.lease.is_none_or(|holder| holder == token);
         if granted {
             self.lease = Some(token);

@@ -125,15 +125,14 @@ struct Miss {
     fill: Arc<Script>,
 }
 
-/// As long as those of cache-aside.
 impl Miss {
+    /// As long as those of cache-aside, and the token too.
     fn keys(id: &str) -> (String, String) {
         let key = format!("raw-m:bench:product:{id}");
         let lock = format!("{{{key}}}:lock");
         (key, lock)
     }
 
-    /// Nobody else's.
     fn token() -> String {
         format!("{:032x}", rand::random::<u128>())
     }

@@ -139,7 +139,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// The one connection that all steps but updates share.
+/// The one connection that all steps but reads and updates share.
 pub(super) enum Shared {
     /// To the server that the URL names.
     Server(Box<Reconnecting>),

@@ -7,7 +7,7 @@ use resp_rs::resp2::Frame;
 
 use super::errors::unexpected_reply;
 use super::reads::{encode, encode_argument, encode_array};
-use super::replies::entry_by;
+use super::replies::{BESIDE_NAMES, entry_by};
 use crate::backend::Selection;
 use crate::entry::{Entry, META};
 use crate::key::Key;
@@ -18,8 +18,8 @@ pub(super) fn encode_read(out: &mut Vec<u8>, key: &Key, selection: &Selection) {
     let Some(names) = selection.names() else {
         return encode(out, &[b"HGETALL", key.as_str().as_bytes()]);
     };
-    const BESIDE_NAMES: usize = 3;
-    encode_array(out, names.len() + BESIDE_NAMES);
+    const COMMAND_AND_KEY: usize = 2;
+    encode_array(out, COMMAND_AND_KEY + names.len() + BESIDE_NAMES);
     encode_argument(out, b"HMGET");
     encode_argument(out, key.as_str().as_bytes());
     out.extend_from_slice(selection.encoded(|names| {
@@ -34,8 +34,11 @@ pub(super) fn encode_read(out: &mut Vec<u8>, key: &Key, selection: &Selection) {
 /// What the reply to that says is there.
 pub(super) fn entry(reply: RedisResult<Frame>, selection: &Selection) -> RedisResult<Option<Entry>> {
     entry_by(reply, |reply| match reply {
-        Frame::Array(Some(elements)) if selection.names().is_some() => selected(elements),
-        Frame::Array(Some(elements)) => whole(elements),
+        Frame::Array(Some(elements)) => match selection.names() {
+            Some(names) if elements.len() == names.len() + BESIDE_NAMES => selected(elements),
+            Some(_) => Err(unexpected_reply()),
+            None => whole(elements),
+        },
         _ => Err(unexpected_reply()),
     })
 }

@@ -1,4 +1,4 @@
-//! One server: the connection that all steps but updates share, and those of updates.
+//! One server: the connection of reads, the one that all other steps but updates share, and those of updates.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

@@ -11,6 +11,9 @@ use crate::entry::{Entry, Found, META};
 use crate::key::Key;
 use crate::record::{Hash, StoredField, Values};
 
+/// The value of `~meta`, in a reply to those who read by names.
+pub(super) const BESIDE_NAMES: usize = 1;
+
 /// Begins a command, with room for so many arguments, of so many bytes in all.
 pub(super) fn command(name: &str, arguments: usize, bytes: usize) -> Cmd {
     let mut command = Cmd::with_capacity(1 + arguments, name.len() + bytes);
@@ -50,7 +53,10 @@ pub(super) fn found(
 
 /// What the reply to [`read_hash`] says is there.
 pub(super) fn entry(reply: RedisResult<Value>, selection: &Selection) -> RedisResult<Option<Entry>> {
-    entry_by(reply, |reply| if selection.names().is_some() { selected(reply) } else { whole(reply) })
+    entry_by(reply, |reply| match selection.names() {
+        Some(names) => selected(reply, names.len()),
+        None => whole(reply),
+    })
 }
 
 /// What a read's reply says is there: without a field there is no entry, and an error about the type is an entry nobody
@@ -66,10 +72,13 @@ pub(super) fn entry_by<R>(
     }
 }
 
-fn selected(reply: Value) -> RedisResult<Option<Hash>> {
+fn selected(reply: Value, names: usize) -> RedisResult<Option<Hash>> {
     let Value::Array(values) = reply else {
         return Err(unexpected_reply());
     };
+    if values.len() != names + BESIDE_NAMES {
+        return Err(unexpected_reply());
+    }
     let value = |value| match value {
         Value::BulkString(value) => Ok(Some(value)),
         Value::Nil => Ok(None),
