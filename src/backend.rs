@@ -14,10 +14,11 @@ mod redis;
 #[cfg(feature = "__proof")]
 mod rig;
 mod steps;
+mod tracked;
 
 use std::fmt;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 #[cfg(feature = "testing")]
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -32,6 +33,7 @@ use self::guard::{Call, WhileOpen};
 use self::memory::Memory;
 use self::pending::{Pending, Write};
 use self::redis::Redis;
+use self::tracked::Tracked;
 #[cfg(feature = "__proof")]
 pub use self::rig::{Moment, Point, Rig, Step};
 pub(crate) use self::steps::{
@@ -80,6 +82,8 @@ struct Shared {
     /// Of all servers, or of those that have none of their own.
     breaker: Breaker,
     pending: Arc<Pending>,
+    /// There once a near cache is over it.
+    tracked: OnceLock<Tracked>,
     meter: BackendMeter,
     #[cfg(feature = "testing")]
     outage: AtomicBool,
@@ -98,6 +102,8 @@ struct Settings {
     breaker_pause: Duration,
     max_pending_invalidations: usize,
     close_timeout: Duration,
+    heartbeat_interval: Duration,
+    heartbeat_timeout: Duration,
 }
 
 #[derive(Clone)]
@@ -116,6 +122,7 @@ impl Shared {
             settings,
             breaker,
             pending: Arc::new(Pending::new(settings.max_pending_invalidations)),
+            tracked: OnceLock::new(),
             meter,
             #[cfg(feature = "testing")]
             outage: AtomicBool::new(false),

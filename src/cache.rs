@@ -33,6 +33,7 @@ use crate::flight::Flights;
 use crate::id::CacheKey;
 use crate::key::{Key, KeySpace};
 use crate::meter::CacheMeter;
+use crate::near::Near;
 use crate::projection::Projection;
 use crate::refresh::Refreshes;
 use crate::stats::{Counters, Stats};
@@ -92,6 +93,7 @@ pub(crate) struct Core<T: Cacheable> {
     pub(crate) policy: Policy<T>,
     pub(crate) stats: Counters,
     pub(crate) meter: CacheMeter,
+    near: Option<Arc<Near<T>>>,
     keys: KeySpace,
     /// The fields that `T` is made of.
     pub(crate) selection: Selection,
@@ -114,9 +116,16 @@ impl<T: Cacheable> Cache<T> {
         CacheBuilder::new(backend)
     }
 
-    fn with_policy(backend: Backend, keys: KeySpace, meter: CacheMeter, policy: Policy<T>) -> Self {
+    fn with_policy(
+        backend: Backend,
+        keys: KeySpace,
+        meter: CacheMeter,
+        near: Option<Arc<Near<T>>>,
+        policy: Policy<T>,
+    ) -> Self {
         let core = Core {
             backend,
+            near,
             keys,
             selection: Selection::of(&T::SCHEMA),
             flights: Flights::new(),
@@ -193,7 +202,31 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.core.clone().get(Whole { is_timed: false }, self.key(&id), id, loader, |got| got.value)
+        self.core.clone().get(Whole::default(), id, loader, |got| got.value)
+    }
+
+    /// Is [`get`](Self::get), but goes past the [near cache](crate::NearCache): for reads that must see what any process has
+    /// written. What it finds is kept there.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`get`](Self::get).
+    pub fn get_fresh<K, F, Fut, E>(
+        &self,
+        id: K,
+        loader: F,
+    ) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send + use<T, K, F, Fut, E>
+    where
+        K: CacheKey<T::Id>,
+        F: FnOnce(T::Id) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        self.core.clone().get(Whole { is_fresh: true, ..Whole::default() }, id, loader, |got| got.value)
     }
 
     /// Is [`get`](Self::get), and tells how the record was come by.
@@ -216,7 +249,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.core.clone().get(Whole { is_timed: true }, self.key(&id), id, loader, Lookup::from)
+        self.core.clone().get(Whole { is_timed: true, ..Whole::default() }, id, loader, Lookup::from)
     }
 
     /// Reads some fields of a record through the cache: as [`get`](Self::get), but a hit reads only these. A loaded record
@@ -265,7 +298,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.core.clone().get(Selected::new::<T>(fields), self.key(&id), id, loader, |got| got.value)
+        self.core.clone().get(Selected::new::<T>(fields), id, loader, |got| got.value)
     }
 
     /// Gets many records at once; the results have the order and the number of the ids, which may repeat.
@@ -381,7 +414,7 @@ impl<T: Cacheable> Cache<T> {
         async move {
             let key = key?;
             core.invalidate(key.clone()).await?;
-            core.get(Whole { is_timed: false }, Ok(key), id, loader, |got| got.value).await
+            core.get(Whole { is_fresh: true, ..Whole::default() }, id, loader, |got| got.value).await
         }
     }
 
@@ -588,12 +621,20 @@ impl<T: Cacheable> Cache<T> {
 
     /// What this cache and its clones have done in this process.
     pub fn stats(&self) -> Stats {
-        self.core.stats.snapshot()
+        let mut stats = self.core.stats.snapshot();
+        if let Some(near) = &self.core.near {
+            near.counters.add_to(&mut stats);
+            stats.tracker = near.tracker();
+        }
+        stats
     }
 
     /// Sets all statistics to zero.
     pub fn reset_stats(&self) {
         self.core.stats.reset();
+        if let Some(near) = &self.core.near {
+            near.counters.reset();
+        }
     }
 
     #[cfg(feature = "__proof")]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::cache::{OnOutage, UpdateTtl};
 use crate::error::Error;
+use crate::near::Untracked;
 
 /// Lifetime of a record in the cache.
 pub const TTL: Duration = Duration::from_secs(5 * 60);
@@ -50,6 +51,21 @@ pub const ENABLED: bool = true;
 
 /// Largest record that is stored: the bytes of its field names and values.
 pub const MAX_ENTRY_BYTES: usize = 1 << 20;
+
+/// Bytes that a near cache keeps, at most.
+pub const NEAR_MAX_BYTES: usize = 64 << 20;
+
+/// How long a near cache keeps an entry, at most.
+pub const NEAR_MAX_AGE: Duration = Duration::from_secs(30);
+
+/// What a near cache does on a server that can't tell of changes.
+pub const NEAR_UNTRACKED: Untracked = Untracked::Off;
+
+/// How often a server is asked whether it still tells near caches of changes.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long it may take to answer that.
+pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Outer limit of each operation of a backend, reconnecting included.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_millis(250);

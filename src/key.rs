@@ -39,6 +39,11 @@ impl Key {
         key.rfind(':').map_or("", |end| &key[..=end])
     }
 
+    /// The id, as it stands in the key.
+    pub(crate) fn id(&self) -> &str {
+        &self.as_str()[self.prefix().len()..]
+    }
+
     /// The key of the entry's lease, in the same slot.
     pub(crate) fn lock(&self) -> &str {
         &self.0
@@ -81,28 +86,52 @@ impl KeySpace {
         self.other_versions.iter().map(move |prefix| Key([TAG.0, prefix, id, TAG.1].concat().into()))
     }
 
+    /// What the keys of this version begin with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     pub(crate) fn key<Id>(&self, id: &impl CacheKey<Id>) -> Result<Key, Error> {
-        const KEPT_BYTES: usize = 4 * MAX_ID_BYTES;
-        // Without a draft where an id that is being written asks for a key too, or the thread ends.
-        let mut key = DRAFT.try_with(Cell::take).unwrap_or_default();
-        key.push_str(TAG.0);
-        key.push_str(&self.prefix);
-        let mut writer = IdWriter { id_start: key.len(), part_start: None, key, mistake: None };
-        let written = id.write_parts(&mut writer).and_then(|()| writer.end_part());
-        let IdWriter { mut key, mistake, .. } = writer;
-        let mistake = mistake.or_else(|| written.err().map(|fmt::Error| "its `write_id` returned an error"));
-        let made = match mistake {
-            Some(mistake) => Err(Error::invalid_id(&key[TAG.0.len()..], mistake)),
-            None => {
+        let begin = [TAG.0, &self.prefix];
+        draft(begin, id, |draft| match draft {
+            Ok(key) => {
                 key.push_str(TAG.1);
                 Ok(Key(key.as_str().into()))
             }
-        };
-        key.clear();
-        key.shrink_to(KEPT_BYTES);
-        let _ = DRAFT.try_with(|draft| draft.set(key));
-        made
+            Err((key, mistake)) => Err(Error::invalid_id(&key[TAG.0.len()..], mistake)),
+        })
     }
+
+    /// Shows an id as it stands in a key, if it is valid.
+    pub(crate) fn with_id<Id, R>(id: &impl CacheKey<Id>, show: impl FnOnce(&str) -> R) -> Option<R> {
+        draft([], id, |draft| draft.ok().map(|id| show(id)))
+    }
+}
+
+/// Writes a key with an id at its end, and hands it to `finish`, or the draft and what is wrong with the id.
+fn draft<Id, const N: usize, R>(
+    begin: [&str; N],
+    id: &impl CacheKey<Id>,
+    finish: impl FnOnce(Result<&mut String, (&str, &'static str)>) -> R,
+) -> R {
+    const KEPT_BYTES: usize = 4 * MAX_ID_BYTES;
+    // Without a draft where an id that is being written asks for a key too, or the thread ends.
+    let mut key = DRAFT.try_with(Cell::take).unwrap_or_default();
+    for text in begin {
+        key.push_str(text);
+    }
+    let mut writer = IdWriter { id_start: key.len(), part_start: None, key, mistake: None };
+    let written = id.write_parts(&mut writer).and_then(|()| writer.end_part());
+    let IdWriter { mut key, mistake, .. } = writer;
+    let mistake = mistake.or_else(|| written.err().map(|fmt::Error| "its `write_id` returned an error"));
+    let finished = match mistake {
+        Some(mistake) => finish(Err((&key, mistake))),
+        None => finish(Ok(&mut key)),
+    };
+    key.clear();
+    key.shrink_to(KEPT_BYTES);
+    let _ = DRAFT.try_with(|draft| draft.set(key));
+    finished
 }
 
 /// Appends the parts of an id to a key, escaped and joined by `/`.

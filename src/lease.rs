@@ -56,6 +56,7 @@ impl<T: Cacheable> ReadThrough<T> {
         loop {
             let token = Token::new();
             let looked = Stamp::of_step();
+            let told = self.core.backend.told(&self.key);
             let acquired = match self.core.backend.acquire(&self.key, &token, policy.lock_ttl).await {
                 Ok(acquired) => acquired,
                 Err(error) => {
@@ -109,7 +110,9 @@ impl<T: Cacheable> ReadThrough<T> {
             origin = Origin::OtherLoad;
             let (_, deadline) = *waiting.get_or_insert_with(|| (Began::now(), now + policy.wait_timeout));
             let pause = poll.next().min(acquired.busy_for.unwrap_or(Duration::MAX)).max(Poll::SHORTEST);
-            tokio::time::sleep_until(deadline.min(now + pause)).await;
+            let fill = self.core.backend.told_since(&self.key, told);
+            let wait = tokio::time::timeout_at(deadline.min(now + pause), fill);
+            let _told_or_not = wait.boxed().await;
         }
     }
 

@@ -18,6 +18,7 @@ mod meter;
 #[cfg(not(feature = "metrics"))]
 #[path = "meter/off.rs"]
 mod meter;
+mod near;
 mod projection;
 #[doc(hidden)]
 pub mod proof;
@@ -36,8 +37,9 @@ pub use crate::cache::{
 pub use crate::cacheable::{Cacheable, Change, Field, Schema};
 pub use crate::error::{BoxError, Cause, Error};
 pub use crate::id::{CacheId, CacheKey};
+pub use crate::near::{NearCache, Untracked};
 pub use crate::projection::Projection;
-pub use crate::stats::Stats;
+pub use crate::stats::{Stats, Tracker};
 pub use crate::value::FieldValue;
 
 /// What derived code calls. Not part of the public interface.

@@ -27,6 +27,10 @@ const BREAKER_OPEN: &str = "cache_aside_breaker_open";
 const STEP_FAILURES: &str = "cache_aside_step_failures_total";
 const PENDING: &str = "cache_aside_pending_invalidations";
 const UPDATE_CONNECTIONS: &str = "cache_aside_update_connections";
+const NEAR_INVALIDATIONS: &str = "cache_aside_near_invalidations_total";
+const NEAR_FLUSHES: &str = "cache_aside_near_flushes_total";
+const NEAR_REFUSED_INSERTS: &str = "cache_aside_near_refused_inserts_total";
+const TRACKER_LIVE: &str = "cache_aside_tracker_live";
 
 /// When something that is timed began.
 #[derive(Clone, Copy)]
@@ -76,9 +80,8 @@ impl CacheMeter {
     pub(crate) fn new(namespace: &str, entity: &'static str) -> Self {
         describe();
         let labels = |more: &[(&'static str, &'static str)]| {
-            let own = [Label::new("namespace", namespace.to_owned()), Label::from_static_parts("entity", entity)];
             let more = more.iter().map(|(name, value)| Label::from_static_parts(name, value));
-            own.into_iter().chain(more).collect::<Vec<_>>()
+            of_entity(namespace, entity).into_iter().chain(more).collect::<Vec<_>>()
         };
         let get = |outcome: Option<Outcome>| {
             let name = outcome.map_or("error", Outcome::name);
@@ -224,6 +227,58 @@ impl BreakerMeter {
     }
 }
 
+/// The meter of one near cache.
+pub(crate) struct NearMeter {
+    invalidations: Key,
+    flushes: Key,
+    refused_inserts: Key,
+}
+
+impl NearMeter {
+    pub(crate) fn new(namespace: &str, entity: &'static str) -> Self {
+        let key = |name| Key::from_parts(name, of_entity(namespace, entity).to_vec());
+        Self {
+            invalidations: key(NEAR_INVALIDATIONS),
+            flushes: key(NEAR_FLUSHES),
+            refused_inserts: key(NEAR_REFUSED_INSERTS),
+        }
+    }
+
+    pub(crate) fn invalidation(&self) {
+        count(&self.invalidations);
+    }
+
+    pub(crate) fn flush(&self) {
+        count(&self.flushes);
+    }
+
+    pub(crate) fn refused_insert(&self) {
+        count(&self.refused_inserts);
+    }
+}
+
+/// The meter of a backend's trackers.
+pub(crate) struct TrackerMeter {
+    live: Key,
+}
+
+impl TrackerMeter {
+    /// `address` is without user and password.
+    pub(crate) fn new(address: &str) -> Self {
+        let meter = Self { live: Key::from_parts(TRACKER_LIVE, vec![backend(address)]) };
+        add(&meter.live, 0.0);
+        meter
+    }
+
+    pub(crate) fn begun(&self) {
+        add(&self.live, 1.0);
+    }
+
+    pub(crate) fn ended(&self) {
+        add(&self.live, -1.0);
+    }
+}
+
 /// Notes that of the keys with this prefix so many wait to be invalidated no longer, and so many more do.
 pub(crate) fn pending(prefix: &str, gone: usize, come: usize) {
     let names = prefix.strip_prefix("cache:").unwrap_or(prefix).trim_end_matches(':');
@@ -231,6 +286,10 @@ pub(crate) fn pending(prefix: &str, gone: usize, come: usize) {
     let entity = entity.split_once('@').map_or(entity, |(entity, _version)| entity);
     let labels = [("namespace", namespace), ("entity", entity)].map(|(name, value)| Label::new(name, value.to_owned()));
     add(&Key::from_parts(PENDING, labels.to_vec()), difference(come, gone));
+}
+
+fn of_entity(namespace: &str, entity: &'static str) -> [Label; 2] {
+    [Label::new("namespace", namespace.to_owned()), Label::from_static_parts("entity", entity)]
 }
 
 fn backend(address: &str) -> Label {
@@ -264,6 +323,9 @@ fn describe() {
         (FENCED_FILLS, "loads that were not stored, because an invalidation overtook them or their lease ran out"),
         (LEASES_LOST, "leases that were found lost while their load was under way"),
         (DECODE_ERRORS, "entries that were found unreadable"),
+        (NEAR_INVALIDATIONS, "messages of the server to a near cache that an entry has changed"),
+        (NEAR_FLUSHES, "times that a near cache was emptied, because such messages may have been missed"),
+        (NEAR_REFUSED_INSERTS, "entries that a near cache did not keep, because they had changed while they were read"),
         (STEP_FAILURES, "calls to the backend that failed, unanswered or refused"),
     ];
     let histograms = [
@@ -275,6 +337,7 @@ fn describe() {
         (BREAKER_OPEN, "1 while the backend does not answer and is left alone"),
         (PENDING, "failed invalidations and updates that wait to be applied"),
         (UPDATE_CONNECTIONS, "connections of updates, in use and idle"),
+        (TRACKER_LIVE, "1 while the backend's servers tell near caches of changes"),
     ];
     metrics::with_recorder(|recorder| {
         for (name, text) in counters {

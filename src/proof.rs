@@ -24,10 +24,18 @@ pub enum Guard {
     Recheck,
     /// An update deletes a not-found entry, and never adds to it.
     WholeNotFound,
+    /// A near cache keeps only what has a ticket from before it was read, that no message has made void.
+    NearTicket,
+    /// A near cache is emptied when messages may have been missed.
+    NearFlush,
+    /// A near cache is used only for so long after the server has said that it is there.
+    NearHeartbeat,
+    /// This process' own writes empty its near caches of what they have written.
+    NearOwnWrite,
 }
 
 impl Guard {
-    /// All guards.
+    /// Those of what is stored in Redis.
     pub const ALL: [Self; 7] = [
         Self::TokenCheck,
         Self::Revocation,
@@ -48,6 +56,10 @@ impl Guard {
             Self::FreshTokens => "fresh-tokens",
             Self::Recheck => "recheck",
             Self::WholeNotFound => "whole-not-found",
+            Self::NearTicket => "near-ticket",
+            Self::NearFlush => "near-flush",
+            Self::NearHeartbeat => "near-heartbeat",
+            Self::NearOwnWrite => "near-own-write",
         }
     }
 }

@@ -45,6 +45,19 @@ impl Hash {
         is_there.then(|| Self::Selected { values: kept(values), meta })
     }
 
+    /// How many bytes its values have, with their names where these were read too.
+    pub(crate) fn bytes(&self) -> usize {
+        let of_values = |values: &Values| match values {
+            Values::Owned(values) => values.iter().flatten().map(Vec::len).sum::<usize>(),
+            Values::Sliced(values) => values.iter().flatten().map(Bytes::len).sum(),
+        };
+        match self {
+            Self::Sliced(fields) => fields.iter().map(|(name, value)| name.len() + value.len()).sum(),
+            Self::Selected { values, .. } => of_values(values),
+            hash => hash.fields().into_iter().flatten().map(|(name, value)| name.len() + value.len()).sum(),
+        }
+    }
+
     /// The fields, if they are there to stay.
     pub(crate) fn fields(&self) -> Option<&[StoredField]> {
         match self {

@@ -1,6 +1,6 @@
 //! What a cache counts: [`Stats`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// What a cache and its clones have done in this process since it was built or
 /// [`reset_stats`](crate::Cache::reset_stats) was called.
@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Gets answered by a cached record.
+    /// Gets answered by a cached record, in Redis or in the near cache.
     pub hits: u64,
-    /// Gets answered by a not-found entry.
+    /// Gets answered by a not-found entry, in Redis or in the near cache.
     pub not_found_hits: u64,
     /// Gets that needed a load, their own or another caller's.
     pub misses: u64,
@@ -36,6 +36,31 @@ pub struct Stats {
     pub updates: u64,
     /// Records that `invalidate`, `invalidate_many` and `refresh` have invalidated, in however many versions.
     pub invalidations: u64,
+    /// Those of the hits and not-found hits that the [near cache](crate::NearCache) has answered.
+    pub near_hits: u64,
+    /// Messages of the server that an entry has changed, whether it was in the near cache or not.
+    pub near_invalidations: u64,
+    /// How often the near cache was emptied, because such messages may have been missed, or the server's data were flushed.
+    pub near_flushes: u64,
+    /// Entries that the near cache did not keep, because they had changed while they were read.
+    pub near_refused_inserts: u64,
+    /// Whether the server tells the near cache of changes; it is not a count, and `reset_stats` leaves it.
+    pub tracker: Tracker,
+}
+
+/// Whether a server tells a [near cache](crate::NearCache) of changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Tracker {
+    /// There is no near cache, or it needs none: on `memory://`, or in a cache that is not `enabled`.
+    #[default]
+    Unused,
+    /// The server is being asked to, or was lost: gets go to Redis.
+    Connecting,
+    /// It does.
+    Live,
+    /// It can't, and is asked again now and then: see [`Untracked`](crate::Untracked).
+    Unsupported,
 }
 
 impl Stats {
@@ -56,6 +81,14 @@ impl Counter {
     pub(crate) fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
 }
 
 macro_rules! counters {
@@ -68,11 +101,11 @@ macro_rules! counters {
 
         impl Counters {
             pub(crate) fn snapshot(&self) -> Stats {
-                Stats { $($name: self.$name.0.load(Ordering::Relaxed),)* }
+                Stats { $($name: self.$name.get(),)* ..Stats::default() }
             }
 
             pub(crate) fn reset(&self) {
-                $(self.$name.0.store(0, Ordering::Relaxed);)*
+                $(self.$name.reset();)*
             }
         }
     };
@@ -81,4 +114,68 @@ macro_rules! counters {
 counters! {
     hits not_found_hits misses loads load_errors stampedes_suppressed fenced_fills bypasses stale_served
     refreshes_ahead decode_errors updates invalidations
+}
+
+/// The counters of a near cache.
+#[derive(Debug, Default)]
+pub(crate) struct NearCounters {
+    pub(crate) hits: SpreadCounter,
+    pub(crate) not_found_hits: SpreadCounter,
+    pub(crate) invalidations: Counter,
+    pub(crate) flushes: Counter,
+    pub(crate) refused_inserts: Counter,
+}
+
+impl NearCounters {
+    pub(crate) fn add_to(&self, stats: &mut Stats) {
+        let (hits, not_found_hits) = (self.hits.get(), self.not_found_hits.get());
+        stats.hits += hits;
+        stats.not_found_hits += not_found_hits;
+        stats.near_hits = hits + not_found_hits;
+        stats.near_invalidations = self.invalidations.get();
+        stats.near_flushes = self.flushes.get();
+        stats.near_refused_inserts = self.refused_inserts.get();
+    }
+
+    pub(crate) fn reset(&self) {
+        self.hits.reset();
+        self.not_found_hits.reset();
+        for counter in [&self.invalidations, &self.flushes, &self.refused_inserts] {
+            counter.reset();
+        }
+    }
+}
+
+/// A counter that threads add to without getting into each other's way, for what is as quick as the adding.
+#[derive(Debug, Default)]
+pub(crate) struct SpreadCounter([Spread; SPREAD]);
+
+const SPREAD: usize = 16;
+
+/// In a cache line of its own, or two that are fetched together.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Spread(Counter);
+
+thread_local! {
+    /// Which part this thread adds to.
+    static PART: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed) % SPREAD
+    };
+}
+
+impl SpreadCounter {
+    pub(crate) fn add(&self) {
+        // A thread that ends has no part any more.
+        self.0[PART.try_with(|part| *part).unwrap_or(0)].0.add();
+    }
+
+    fn get(&self) -> u64 {
+        self.0.iter().map(|Spread(counter)| counter.get()).sum()
+    }
+
+    fn reset(&self) {
+        self.0.iter().for_each(|Spread(counter)| counter.reset());
+    }
 }

@@ -49,6 +49,8 @@ impl BackendBuilder {
                 breaker_pause: defaults::BREAKER_PAUSE,
                 max_pending_invalidations: defaults::MAX_PENDING_INVALIDATIONS,
                 close_timeout: defaults::CLOSE_TIMEOUT,
+                heartbeat_interval: defaults::HEARTBEAT_INTERVAL,
+                heartbeat_timeout: defaults::HEARTBEAT_TIMEOUT,
             },
             connect_timeout: defaults::CONNECT_TIMEOUT,
             update_connections: defaults::UPDATE_CONNECTIONS,
@@ -117,6 +119,21 @@ impl BackendBuilder {
         self
     }
 
+    /// How often the connection that tells [near caches](crate::NearCache) of changes is asked whether it is there. What near
+    /// caches keep is older than this and `heartbeat_timeout` together at no time. Default:
+    /// [`defaults::HEARTBEAT_INTERVAL`](crate::defaults::HEARTBEAT_INTERVAL).
+    pub fn heartbeat_interval(mut self, heartbeat_interval: Duration) -> Self {
+        self.settings.heartbeat_interval = heartbeat_interval;
+        self
+    }
+
+    /// How long that connection may take to answer; then it is given up, and near caches are emptied. Default:
+    /// [`defaults::HEARTBEAT_TIMEOUT`](crate::defaults::HEARTBEAT_TIMEOUT).
+    pub fn heartbeat_timeout(mut self, heartbeat_timeout: Duration) -> Self {
+        self.settings.heartbeat_timeout = heartbeat_timeout;
+        self
+    }
+
     /// The limit of [`Backend::close`]. Default: [`defaults::CLOSE_TIMEOUT`](crate::defaults::CLOSE_TIMEOUT).
     pub fn close_timeout(mut self, close_timeout: Duration) -> Self {
         self.settings.close_timeout = close_timeout;
@@ -179,6 +196,8 @@ impl BackendBuilder {
         defaults::check_duration("connect_timeout", self.connect_timeout)?;
         defaults::check_duration("breaker_pause", breaker_pause)?;
         defaults::check_duration("close_timeout", close_timeout)?;
+        defaults::check_duration("heartbeat_interval", self.settings.heartbeat_interval)?;
+        defaults::check_duration("heartbeat_timeout", self.settings.heartbeat_timeout)?;
         if breaker_threshold == 0 {
             return Err(Error::config("breaker_threshold is 0: it must be at least 1"));
         }

@@ -129,7 +129,7 @@ impl Drop for Pending {
     }
 }
 
-/// A write on its way: unless it ends well, it is remembered.
+/// A write on its way: unless it ends well, it is remembered. However it ends, near caches keep nothing from before it.
 pub(super) struct Write<'a> {
     backend: &'a Backend,
     pub(super) key: Key,
@@ -156,6 +156,8 @@ impl<'a> Write<'a> {
 
 impl Drop for Write<'_> {
     fn drop(&mut self) {
+        // Only now: until then, what was written over could be read again.
+        self.backend.written(&self.key);
         if self.failed {
             self.backend.shared.pending.remember(&self.key);
             self.backend.retry_in_background();
@@ -232,6 +234,7 @@ impl Backend {
         };
         let invalidations = futures_util::stream::iter(keys).map(|key| async move {
             let removed = self.remove(&key, self.background_call(&key)).await;
+            self.written(&key);
             removed.map(|_was_there| pending.applied(&key, sent_after)).err()
         });
         let mut last_error = None;
@@ -240,7 +243,9 @@ impl Backend {
             last_error = error.or(last_error);
         }
         for prefix in types {
-            match self.sweep(&prefix).await {
+            let swept = self.sweep(&prefix).await;
+            self.all_written();
+            match swept {
                 Ok(()) => pending.swept(&prefix, sent_after),
                 Err(error) => last_error = Some(error),
             }

@@ -19,9 +19,11 @@ mod sentinel;
 mod servers;
 #[cfg_attr(not(feature = "tls"), path = "redis/without_tls.rs")]
 mod tls;
+mod tracker;
 mod update;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -42,6 +44,7 @@ use self::script::{ABANDON, CLEAR_LEASE, FILL, INVALIDATE, POSTPONE, RENEW, Scri
 pub(super) use self::sentinel::Sentinels;
 use self::servers::Servers;
 pub(super) use self::tls::Tls;
+pub(super) use self::tracker::track;
 use self::update::Updates;
 use super::breaker::Breaker;
 use super::{ALL, Acquired, Cursor, Decide, Filled, Look, Position, Selection, StepError, Steps, Swept, Token};
@@ -100,6 +103,11 @@ impl Redis {
             (in_use + status.size.saturating_sub(status.available), idle + status.available)
         };
         self.servers.known_primaries().into_iter().fold((0, 0), used)
+    }
+
+    /// Counts the changes after which entries may be at another server.
+    pub(super) fn changes(&self) -> Arc<AtomicU64> {
+        self.servers.changes()
     }
 
     fn run<R: FromRedisValue>(

@@ -143,6 +143,10 @@ impl Rig {
         self.without != Some(guard)
     }
 
+    pub(super) fn lacks(&self) -> Option<Guard> {
+        self.without
+    }
+
     async fn reach(&self, step: Step, moment: Moment, key: &Key) {
         if let Some(hook) = &self.hook {
             hook(Point { step, moment, key: key.to_string() }).await;

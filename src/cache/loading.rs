@@ -40,6 +40,18 @@ impl<T: Cacheable> LoadingCache<T> {
         self.cache.get(id, self.loader())
     }
 
+    /// Is [`Cache::get_fresh`] with the bound loader.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::get`].
+    pub fn get_fresh<K: CacheKey<T::Id>>(
+        &self,
+        id: K,
+    ) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send + use<T, K> {
+        self.cache.get_fresh(id, self.loader())
+    }
+
     /// Is [`Cache::lookup`] with the bound loader.
     ///
     /// # Errors

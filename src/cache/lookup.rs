@@ -16,10 +16,11 @@ use crate::entry::{self, Found, Reading};
 use crate::error::{BoxError, Error};
 use crate::flight::{Boarding, Ended, Flights, Landing, Origin, Stamp, Ticket};
 use crate::id::CacheKey;
-use crate::key::Key;
+use crate::key::{Key, KeySpace};
 use crate::lease::ReadThrough;
 use crate::load;
 use crate::meter::Began;
+use crate::near::{self, Near};
 use crate::projection::Projection;
 use crate::proof::Guard;
 use crate::record::{Hash, RecordReader};
@@ -52,6 +53,8 @@ pub enum Outcome {
     Hit,
     /// From an entry that notes that there is no such record.
     NotFoundHit,
+    /// From the [near cache](crate::NearCache): a record, or that there is none.
+    NearHit,
     /// From this call's own loader.
     Loaded,
     /// From the loader of another call in this process.
@@ -71,9 +74,10 @@ pub enum Outcome {
 
 impl Outcome {
     #[cfg(feature = "metrics")]
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Hit,
         Self::NotFoundHit,
+        Self::NearHit,
         Self::Loaded,
         Self::Coalesced,
         Self::Waited,
@@ -86,6 +90,7 @@ impl Outcome {
         match self {
             Self::Hit => "hit",
             Self::NotFoundHit => "not_found_hit",
+            Self::NearHit => "near_hit",
             Self::Loaded => "loaded",
             Self::Coalesced => "coalesced",
             Self::Waited => "waited",
@@ -102,13 +107,19 @@ pub(super) trait View<T: Cacheable>: Send + Sync {
     fn selection<'a>(&'a self, core: &'a Core<T>) -> &'a Selection;
     /// Whether the caller wants to know how long the read of the cache took.
     fn is_timed(&self) -> bool;
+    /// Whether it goes past the near cache.
+    fn is_fresh(&self) -> bool;
     fn decode(&self, hash: &mut Hash) -> Result<Self::Value, FieldError>;
     fn of(&self, record: Arc<T>) -> Self::Value;
+    /// The whole record, for the near cache; some fields alone are nothing to keep.
+    fn record(&self, value: &Self::Value) -> Option<Arc<T>>;
 }
 
 /// All of it.
+#[derive(Default)]
 pub(super) struct Whole {
     pub(super) is_timed: bool,
+    pub(super) is_fresh: bool,
 }
 
 impl<T: Cacheable> View<T> for Whole {
@@ -122,12 +133,20 @@ impl<T: Cacheable> View<T> for Whole {
         self.is_timed
     }
 
+    fn is_fresh(&self) -> bool {
+        self.is_fresh
+    }
+
     fn decode(&self, hash: &mut Hash) -> Result<Arc<T>, FieldError> {
         entry::decode(hash).map(Arc::new)
     }
 
     fn of(&self, record: Arc<T>) -> Arc<T> {
         record
+    }
+
+    fn record(&self, record: &Arc<T>) -> Option<Arc<T>> {
+        Some(record.clone())
     }
 }
 
@@ -159,12 +178,20 @@ impl<T: Cacheable, P: Projection<T>> View<T> for Selected<P> {
         false
     }
 
+    fn is_fresh(&self) -> bool {
+        false
+    }
+
     fn decode(&self, hash: &mut Hash) -> Result<P::Values, FieldError> {
         self.fields.decode(&mut RecordReader::borrowing(hash, self.selection.names().unwrap_or_default()))
     }
 
     fn of(&self, record: Arc<T>) -> P::Values {
         self.fields.of(&record)
+    }
+
+    fn record(&self, _values: &P::Values) -> Option<Arc<T>> {
+        None
     }
 }
 
@@ -194,7 +221,6 @@ impl<T: Cacheable> Core<T> {
     pub(super) fn get<V, K, F, Fut, E, R>(
         self: Arc<Self>,
         view: V,
-        key: Result<Key, Error>,
         id: K,
         loader: F,
         answer: impl FnOnce(Got<V::Value>) -> R + Send,
@@ -207,8 +233,13 @@ impl<T: Cacheable> Core<T> {
         E: Into<BoxError> + 'static,
     {
         async move {
-            let key = key?;
-            let (called, began, span) = (self.stamp_of_call(), Began::now(), spans::get::<T>(&key));
+            let began = Began::now();
+            let kept = |near: &Near<T>| KeySpace::with_id(&id, |id| near.get(id)).flatten();
+            if let Some(got) = self.near_hit(&view, kept, began) {
+                return Ok(answer(got));
+            }
+            let key = self.keys.key(&id)?;
+            let (called, span) = (self.stamp_of_call(), spans::get::<T>(&key));
             let read_through = |key: Key| {
                 let (core, id, loader) = (self.clone(), id.into_id(), load::erase(loader));
                 ReadThrough { core, key, id, loader, awaited: None }
@@ -251,6 +282,43 @@ impl<T: Cacheable> Core<T> {
     pub(super) async fn get_around(&self, read_through: ReadThrough<T>, began: Began) -> Result<Lookup<T>, Error> {
         check_runtime()?;
         self.landed(read_through.around_cache().await, Part::Started, Duration::ZERO, began)
+    }
+
+    /// Looks into the near cache. Such a hit has no span: that would take longer.
+    fn near_hit<V: View<T>>(
+        &self,
+        view: &V,
+        kept: impl FnOnce(&Near<T>) -> Option<Option<Arc<T>>>,
+        began: Began,
+    ) -> Option<Got<V::Value>> {
+        let near = self.near.as_ref().filter(|_| !view.is_fresh())?;
+        let value = kept(near)?.map(|record| view.of(record));
+        let outcome = Outcome::NearHit;
+        self.meter.got(Some(outcome), began);
+        Some(Got { value, outcome, cache_latency: Duration::ZERO })
+    }
+
+    /// Looks into the near cache, and then into Redis.
+    pub(super) async fn look<V: View<T>>(
+        &self,
+        view: &V,
+        key: &Key,
+        began: Began,
+    ) -> ControlFlow<(Got<V::Value>, Option<Due>), Miss<T>> {
+        match self.near_hit(view, |near| near.get(key.id()), began) {
+            Some(got) => ControlFlow::Break((got, None)),
+            None => self.look_first(view, key, began).await,
+        }
+    }
+
+    /// The right to keep what is about to be read in the near cache.
+    fn ticket(&self, key: &Key) -> Option<(&Near<T>, near::Ticket)> {
+        let near = self.near.as_deref()?;
+        let ticket = near.ticket(key);
+        if ticket.is_none() {
+            self.backend.track();
+        }
+        Some((near, ticket?))
     }
 
     /// Reads an entry, together with its lifetime where that matters: to this cache, or because the entry may be stale.
@@ -296,19 +364,28 @@ impl<T: Cacheable> Core<T> {
         if let Some(under_way) = self.flights.join(key) {
             return missed(Duration::ZERO, None, Some(under_way));
         }
-        let looked = view.is_timed().then(Instant::now);
+        let (looked, ticket) = (view.is_timed().then(Instant::now), self.ticket(key));
         let found = self.found(key, view.selection(self)).await;
         let cache_latency = looked.map(|looked| looked.elapsed()).unwrap_or_default();
         let found = match found {
             Ok(found) => found,
             Err(error) => return missed(cache_latency, Some(error), None),
         };
+        let keeping = ticket.and_then(|(near, ticket)| {
+            let found = found.as_ref()?;
+            Some((near, ticket, found.bytes(), found.ttl()))
+        });
         let due = self.policy.refresh_ahead.and_then(|beta| Due::draw(found.as_ref()?, beta));
         let (value, outcome) = match found.map(|found| self.read(key, found, |hash| view.decode(hash))) {
             Some(Reading::Record(value)) => (Some(value), Outcome::Hit),
             Some(Reading::NotFound) => (None, Outcome::NotFoundHit),
             Some(Reading::Stale(..) | Reading::Unreadable(_)) | None => return missed(cache_latency, None, None),
         };
+        if let Some((near, ticket, bytes, ttl)) = keeping
+            && let Some(record) = value.as_ref().map_or(Some(None), |value| view.record(value).map(Some))
+        {
+            near.keep(key, ticket, record, bytes, ttl);
+        }
         self.meter.got(Some(outcome), began);
         self.count(outcome);
         ControlFlow::Break((Got { value, outcome, cache_latency }, due))
@@ -399,6 +476,8 @@ impl<T: Cacheable> Core<T> {
         match outcome {
             Outcome::Hit => stats.hits.add(),
             Outcome::NotFoundHit => stats.not_found_hits.add(),
+            // The near cache has counted it.
+            Outcome::NearHit => {}
             Outcome::Loaded => stats.misses.add(),
             Outcome::Coalesced | Outcome::Waited => {
                 stats.misses.add();

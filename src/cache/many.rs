@@ -86,7 +86,8 @@ impl<T: Cacheable> Core<T> {
             let gets = gets.collect::<Vec<_>>().into_iter().map(|get| self.get_around(get, began));
             return join_all(gets).await;
         }
-        let looks = join_all(part.iter().map(|(key, _)| self.look_first(&Whole { is_timed: true }, key, began))).await;
+        let view = Whole { is_timed: true, ..Whole::default() };
+        let looks = join_all(part.iter().map(|(key, _)| self.look(&view, key, began))).await;
         let gets = part.into_iter().zip(looks).map(|((key, id), look)| match look {
             ControlFlow::Break((got, due)) => {
                 if let Some(due) = due {

@@ -13,7 +13,8 @@ use crate::defaults::{self, check_duration};
 use crate::entry::{self, Meta};
 use crate::error::Error;
 use crate::key::{Key, KeySpace};
-use crate::meter::CacheMeter;
+use crate::meter::{CacheMeter, NearMeter};
+use crate::near::{Near, NearCache};
 use crate::record::StoredField;
 
 /// Whether an update moves the entry's deadline.
@@ -60,6 +61,7 @@ pub(crate) struct Policy<T> {
     pub(crate) on_outage: OnOutage,
     pub(crate) max_bypass_loads: usize,
     pub(crate) max_entry_bytes: usize,
+    pub(super) near_cache: Option<NearCache>,
     pub(crate) enabled: bool,
 }
 
@@ -83,13 +85,14 @@ impl<T: Cacheable> Policy<T> {
             on_outage: defaults::ON_OUTAGE,
             max_bypass_loads: defaults::MAX_BYPASS_LOADS,
             max_entry_bytes: defaults::MAX_ENTRY_BYTES,
+            near_cache: None,
             enabled: defaults::ENABLED,
         }
     }
 
     /// Whether this cache needs to know how long an entry will live whenever it reads one.
     pub(crate) fn reads_lifetimes(&self) -> bool {
-        self.stale_if_error.is_some() || self.refresh_ahead.is_some()
+        self.stale_if_error.is_some() || self.refresh_ahead.is_some() || self.near_cache.is_some()
     }
 
     /// The entry to store for what a loader returned after `took`, and how long it is to be there; `None` when nothing is
@@ -297,6 +300,18 @@ impl<T: Cacheable> CacheBuilder<T> {
         self
     }
 
+    /// Keeps decoded records in this process' memory, in front of Redis, where `get`, `lookup`, `get_fields` and their `_many`
+    /// look first: what that promises is told at [`NearCache`]. [`get_fresh`](Cache::get_fresh) goes past it. `None` for none.
+    /// On `memory://` there is none, whatever is set here. Default: none.
+    ///
+    /// A [refresh ahead](Self::refresh_ahead) is drawn by those hits alone that Redis answers.
+    ///
+    /// Redis: one connection more to each server, and a `PTTL` more with each read, in the same round trip.
+    pub fn near_cache(mut self, near_cache: impl Into<Option<NearCache>>) -> Self {
+        self.policy.near_cache = near_cache.into();
+        self
+    }
+
     /// Whether the cache is used at all; if not, every get goes to the loader. Invalidations and updates are carried
     /// out all the same, so that other processes stay right. Default: [`defaults::ENABLED`], `true`.
     pub fn enabled(mut self, enabled: bool) -> Self {
@@ -340,14 +355,23 @@ impl<T: Cacheable> CacheBuilder<T> {
         if let Some(namespace) = &self.namespace {
             check_namespace(namespace)?;
         }
+        if let Some(near_cache) = &policy.near_cache {
+            near_cache.check()?;
+        }
         Ok(self.build_unchecked())
     }
 
     /// For [`Cache::new`]: the derive has checked the attributes, and the defaults are right.
     pub(super) fn build_unchecked(self) -> Cache<T> {
         let keys = KeySpace::new(self.namespace.as_deref(), &T::SCHEMA);
-        let meter = CacheMeter::new(self.namespace.as_deref().unwrap_or_default(), T::SCHEMA.entity);
-        Cache::with_policy(self.backend, keys, meter, self.policy)
+        let namespace = self.namespace.as_deref().unwrap_or_default();
+        let meter = CacheMeter::new(namespace, T::SCHEMA.entity);
+        let near = self.policy.near_cache.filter(|_| self.policy.enabled).and_then(|settings| {
+            let tracking = self.backend.tracking()?.clone();
+            Some(Near::new(settings, keys.prefix(), tracking, NearMeter::new(namespace, T::SCHEMA.entity)))
+        });
+        self.backend.track();
+        Cache::with_policy(self.backend, keys, meter, near, self.policy)
     }
 
     fn settle_not_found_ttl(&mut self) -> Result<(), Error> {

@@ -56,4 +56,27 @@ impl BreakerMeter {
     pub(crate) fn closed(&self) {}
 }
 
+pub(crate) struct NearMeter;
+
+impl NearMeter {
+    pub(crate) fn new(_namespace: &str, _entity: &'static str) -> Self {
+        Self
+    }
+
+    pub(crate) fn invalidation(&self) {}
+    pub(crate) fn flush(&self) {}
+    pub(crate) fn refused_insert(&self) {}
+}
+
+pub(crate) struct TrackerMeter;
+
+impl TrackerMeter {
+    pub(crate) fn new(_address: &str) -> Self {
+        Self
+    }
+
+    pub(crate) fn begun(&self) {}
+    pub(crate) fn ended(&self) {}
+}
+
 pub(crate) fn pending(_prefix: &str, _gone: usize, _come: usize) {}

@@ -16,7 +16,7 @@ pub(crate) struct Access {
 
 impl Access {
     pub(crate) fn documented() -> Self {
-        let [(user, rules), _] = lines();
+        let [(user, rules), ..] = lines();
         let password =
             rules.iter().find_map(|rule| rule.strip_prefix('>')).expect("the line has a password").to_owned();
         Self { user, password, rules }
@@ -24,10 +24,19 @@ impl Access {
 
     /// The same with what is needed in a cluster besides.
     pub(crate) fn documented_in_clusters() -> Self {
-        let [_, (_, more)] = lines();
-        let mut access = Self::documented();
-        access.rules.extend(more);
-        access
+        let [_, (_, more), _] = lines();
+        Self::documented().with(more)
+    }
+
+    /// The same with what near caches need besides.
+    pub(crate) fn documented_for_near_caches() -> Self {
+        let [.., (_, more)] = lines();
+        Self::documented().with(more)
+    }
+
+    fn with(mut self, more: Vec<String>) -> Self {
+        self.rules.extend(more);
+        self
     }
 
     /// Makes the user on a server, instead of one of the same name.
@@ -61,12 +70,12 @@ impl Access {
     }
 }
 
-/// The users and their rules, as the document gives them: first on any server, then in clusters besides.
-fn lines() -> [(String, Vec<String>); 2] {
+/// The users and their rules, as the document gives them: first on any server, then besides in clusters, and for near caches.
+fn lines() -> [(String, Vec<String>); 3] {
     let lines = DOCUMENT.lines().filter_map(|line| line.strip_prefix(COMMAND));
     let lines = lines.map(|line| {
         let mut words = line.split_whitespace().map(String::from);
         (words.next().expect("the line names a user"), words.collect())
     });
-    lines.collect::<Vec<_>>().try_into().expect("the document has two such lines")
+    lines.collect::<Vec<_>>().try_into().expect("the document has three such lines")
 }

@@ -16,6 +16,7 @@ mod fixture;
 mod harness;
 mod least_access;
 mod many;
+mod near;
 mod network;
 mod operations;
 mod other_clients;

@@ -110,9 +110,14 @@ impl Cluster {
         self.topology().primaries()
     }
 
+    /// The servers that keys may be at.
+    pub(super) fn with_keys(&self) -> Vec<Arc<Node>> {
+        self.topology().with_keys()
+    }
+
     /// Counts the changes of the topology, and those of the connections to its servers.
-    pub(super) fn generation(&self) -> u64 {
-        self.changes.load(Ordering::Acquire)
+    pub(super) fn changes(&self) -> Arc<AtomicU64> {
+        self.changes.clone()
     }
 
     /// Whether all servers say of themselves that they have the slots that the topology gives them, and that none is on
@@ -180,7 +185,7 @@ impl Cluster {
         let node = self.node(&Place::parse(place, from.node.place().0)?)?;
         let asking = error.kind() == ErrorKind::Server(ServerErrorKind::Ask);
         self.change(|topology| {
-            if asking { topology.remember(node.clone()) } else { topology.moved(slot(key.as_str()), node.clone()) }
+            if asking { topology.imports(node.clone()) } else { topology.moved(slot(key.as_str()), node.clone()) }
         });
         Some(Destination { node, asking })
     }

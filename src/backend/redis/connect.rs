@@ -185,7 +185,7 @@ impl Shared {
     }
 
     pub(super) fn beside(&self) -> Beside {
-        Beside::now(self.losses())
+        Beside::now(self.generation())
     }
 
     /// Says that a connection beside this one was lost.
@@ -198,11 +198,11 @@ impl Shared {
     }
 
     /// Counts how often the connection was lost.
-    pub(super) fn generation(&self) -> u64 {
-        self.losses().now()
+    pub(super) fn losses(&self) -> Arc<AtomicU64> {
+        self.generation().lost
     }
 
-    fn losses(&self) -> Generation {
+    fn generation(&self) -> Generation {
         match self {
             Self::Server(server) => server.generation(),
             Self::Master(master) => master.generation(),

@@ -49,7 +49,7 @@ pub(super) fn is_cut_off(error: &RedisError) -> bool {
 }
 
 /// Whether the server doesn't know the command that begins RESP3; the driver takes notice of what old ones say alone.
-fn knows_no_hello(error: &RedisError) -> bool {
+pub(super) fn knows_no_hello(error: &RedisError) -> bool {
     const UNKNOWN: &str = "unknown command 'HELLO'";
     error.kind() == ErrorKind::RESP3NotSupported || error.detail().is_some_and(|detail| detail.starts_with(UNKNOWN))
 }

@@ -24,6 +24,7 @@ pub(super) struct Node {
     pipelines: Pipelines,
     reads: Reads,
     pub(super) updates: Pool<Connector>,
+    pub(super) connect_timeout: Duration,
     #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "one server has that of the backend"))]
     /// Used where there are several servers.
     pub(super) breaker: Arc<Breaker>,
@@ -72,7 +73,8 @@ impl Node {
         let breaker = Breaker::new(shown, limits.breaker_threshold, limits.breaker_pause);
         let shared = Arc::new(shared);
         let (pipelines, reads) = (Pipelines::new(shared.clone()), Reads::new(shared.clone(), limits));
-        Ok(Self { place, shared, pipelines, reads, updates, breaker: Arc::new(breaker) })
+        let connect_timeout = limits.connect_timeout;
+        Ok(Self { place, shared, pipelines, reads, updates, connect_timeout, breaker: Arc::new(breaker) })
     }
 
     #[cfg(feature = "cluster")]

@@ -1,6 +1,7 @@
 //! The servers that a key may be at: one, or those of a cluster.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 #[cfg(feature = "cluster")]
@@ -122,6 +123,18 @@ impl Servers {
         Ok(self.known_primaries())
     }
 
+    /// The servers that keys may be at.
+    pub(super) async fn with_keys(&self) -> RedisResult<Vec<Arc<Node>>> {
+        match self {
+            Self::One(node) => Ok(vec![node.clone()]),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster) => {
+                cluster.know_topology().await?;
+                Ok(cluster.with_keys())
+            }
+        }
+    }
+
     pub(super) fn known_primaries(&self) -> Vec<Arc<Node>> {
         match self {
             Self::One(node) => vec![node.clone()],
@@ -131,12 +144,16 @@ impl Servers {
     }
 
     /// Counts the changes after which entries may be elsewhere.
-    pub(super) fn generation(&self) -> u64 {
+    pub(super) fn changes(&self) -> Arc<AtomicU64> {
         match self {
-            Self::One(node) => node.shared.generation(),
+            Self::One(node) => node.shared.losses(),
             #[cfg(feature = "cluster")]
-            Self::Cluster(cluster) => cluster.generation(),
+            Self::Cluster(cluster) => cluster.changes(),
         }
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.changes().load(Ordering::Acquire)
     }
 
     /// Whether all entries have stayed where they were since this generation.

@@ -116,12 +116,14 @@ pub(super) struct Topology {
     nodes: Vec<Arc<Node>>,
     /// By slot, an index of `nodes` or [`NOBODY`].
     owners: Vec<u16>,
+    /// Those without a slot yet that keys are moving to.
+    importing: Vec<Arc<Node>>,
 }
 
 impl Topology {
     /// Before any server was asked.
     pub(super) fn unknown() -> Self {
-        Self { nodes: Vec::new(), owners: vec![NOBODY; usize::from(SLOTS)] }
+        Self { nodes: Vec::new(), owners: vec![NOBODY; usize::from(SLOTS)], importing: Vec::new() }
     }
 
     /// What `shards` say, with the server at each place as `node` finds it; a place without one is left out.
@@ -174,10 +176,21 @@ impl Topology {
         (0..SLOTS).any(|slot| address(&before, slot) != address(self, slot))
     }
 
-    /// Notes that there is this server too; that is no change.
-    pub(super) fn remember(&mut self, node: Arc<Node>) -> bool {
-        self.index(node);
-        false
+    /// Notes that keys are moving to this server; returns whether it is one that had none before.
+    pub(super) fn imports(&mut self, node: Arc<Node>) -> bool {
+        let is_new = !self.with_keys().iter().any(|known| Arc::ptr_eq(known, &node));
+        if is_new {
+            self.index(node.clone());
+            self.importing.push(node);
+        }
+        is_new
+    }
+
+    /// The servers that keys may be at.
+    pub(super) fn with_keys(&self) -> Vec<Arc<Node>> {
+        let mut nodes = self.primaries();
+        nodes.extend_from_slice(&self.importing);
+        nodes
     }
 
     /// The servers that have slots, in an order of their own.

@@ -1,0 +1,256 @@
+//! The trackers: connections over which the servers tell near caches of changes, one to each server that keys may be at.
+//!
+//! They are plain connections, since one that connects again by itself would go on without being told. Each goes to the
+//! server of the shared connection, as reads do, and is given up when that is lost. A tracker's server is asked again and
+//! again whether it is there and still a primary: a link that is cut without a trace tells nothing, and a server that has
+//! lost its place may not learn of changes itself.
+//!
+//! All of them make up one session, which ends with the first that is lost, and with each change of the servers.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use rand::RngExt;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ErrorKind, Pipeline, ProtocolVersion, PushInfo, PushKind};
+use redis::{RedisError, RedisResult, Value};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::Redis;
+use super::connect::Beside;
+use super::errors::{knows_no_hello, unexpected_reply, without_arguments};
+use super::node::Node;
+use super::servers::Servers;
+use crate::backend::tracked::Heartbeat;
+use crate::near::{Moment, Tracking, Wanted};
+use crate::proof::Guard;
+
+/// Between one attempt to connect and the next; from half of it on, at random.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Until a server is asked again that has refused to tell of changes.
+const PAUSE_OF_REFUSED: Duration = Duration::from_secs(30);
+
+/// Has the servers tell of changes until the backend is gone, or the last near cache over it.
+pub(in crate::backend) async fn track(redis: Weak<Redis>, tracking: Arc<Tracking>, heartbeat: Heartbeat) {
+    let mut pause = SHORTEST_PAUSE;
+    while let Some(present) = redis.upgrade() {
+        let wanted = tracking.wanted();
+        if wanted.prefixes.is_empty() {
+            return;
+        }
+        let connected = connect(&present.servers, &wanted, &tracking).await;
+        drop(present);
+        pause = match connected {
+            Ok(trackers) => {
+                trackers.keep(&redis, &tracking, &wanted, heartbeat).await;
+                SHORTEST_PAUSE
+            }
+            Err(Unconnected::Refused(error)) => {
+                if tracking.set_unsupported() {
+                    let cause = without_arguments(&error);
+                    tracing::warn!(cause, "the server does not tell near caches of changes");
+                }
+                PAUSE_OF_REFUSED
+            }
+            Err(Unconnected::Failed(error)) => {
+                let error = without_arguments(&error);
+                tracing::debug!(error, "a server can't be asked to tell near caches of changes");
+                LONGEST_PAUSE.min(pause * 2)
+            }
+        };
+        let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.0));
+        sleep(jittered).await;
+    }
+}
+
+/// Why there is no tracker.
+enum Unconnected {
+    /// The server is there, and can't tell of changes.
+    Refused(RedisError),
+    Failed(RedisError),
+}
+
+impl From<RedisError> for Unconnected {
+    fn from(error: RedisError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The trackers of all servers.
+struct Trackers {
+    trackers: Vec<Tracker>,
+    /// Told when the connection of one is lost.
+    lost: Arc<Notify>,
+}
+
+struct Tracker {
+    connection: MultiplexedConnection,
+    /// What is asked again and again.
+    beat: Arc<Pipeline>,
+    node: Arc<Node>,
+    /// The shared connection beside which it was made.
+    beside: Beside,
+}
+
+async fn connect(servers: &Servers, wanted: &Wanted, tracking: &Arc<Tracking>) -> Result<Trackers, Unconnected> {
+    let lost = Arc::<Notify>::default();
+    let beat = Arc::new(beat(&wanted.prefixes[0]));
+    let nodes = servers.with_keys().await?;
+    let trackers = nodes.into_iter().map(|node| Tracker::connect(node, wanted, beat.clone(), &lost, tracking));
+    let trackers = try_join_all(trackers).await.inspect_err(|_| servers.failed())?;
+    Ok(Trackers { trackers, lost })
+}
+
+/// ROLE says whether the server is a primary; a read, of a key that can't be one, whether its cluster lets it answer.
+fn beat(prefix: &str) -> Pipeline {
+    let mut beat = redis::pipe();
+    beat.cmd("ROLE").cmd("PTTL").arg(prefix).ignore_errors();
+    beat
+}
+
+impl Trackers {
+    /// Keeps near caches going for as long as all trackers are there, and everything is as it was wanted.
+    async fn keep(mut self, redis: &Weak<Redis>, tracking: &Tracking, wanted: &Wanted, heartbeat: Heartbeat) {
+        let Heartbeat { interval, timeout: limit } = heartbeat;
+        let session = tracking.begin(wanted);
+        while tracking.is_current(wanted) && redis.strong_count() > 0 {
+            let (asked, next) = (Moment::now(), Instant::now() + interval);
+            let answers = timeout(limit, try_join_all(self.trackers.iter_mut().map(Tracker::beat))).await;
+            match answers {
+                Ok(Ok(_)) => session.is_alive_for(asked, interval + limit),
+                _ if tracking.lacks(Guard::NearHeartbeat) => session.is_alive_for(asked, 1_000 * interval),
+                Ok(Err(error)) => {
+                    let error = without_arguments(&error);
+                    tracing::warn!(error, "a server tells near caches of changes no more: they are emptied");
+                    return self.give_up(redis);
+                }
+                Err(_elapsed) => {
+                    tracing::warn!("a server does not answer its heartbeat: near caches are emptied");
+                    return self.give_up(redis);
+                }
+            }
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = tracking.attention() => {}
+                () = self.lost.notified() => {
+                    tracing::warn!("a server tells near caches of changes no more: they are emptied");
+                    return self.give_up(redis);
+                }
+            }
+        }
+    }
+
+    /// The other connections to the server may be lost too, or go to one that is a primary no more.
+    fn give_up(&self, redis: &Weak<Redis>) {
+        for tracker in &self.trackers {
+            tracker.node.shared.look_again();
+        }
+        if let Some(redis) = redis.upgrade() {
+            redis.servers.failed();
+        }
+    }
+}
+
+impl Tracker {
+    async fn connect(
+        node: Arc<Node>,
+        wanted: &Wanted,
+        beat: Arc<Pipeline>,
+        lost: &Arc<Notify>,
+        tracking: &Arc<Tracking>,
+    ) -> Result<Self, Unconnected> {
+        let limit = node.connect_timeout;
+        let connect = async {
+            let (address, beside) = node.shared.whereabouts().await?;
+            if address.info.redis_settings().protocol() != ProtocolVersion::RESP3 {
+                let mistake = (ErrorKind::RESP3NotSupported, "the URL asks for another protocol than RESP3");
+                return Err(Unconnected::Refused(mistake.into()));
+            }
+            let config = AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(limit))
+                .set_response_timeout(None)
+                .set_push_sender(listen(tracking.clone(), lost.clone()));
+            let client = Client::open(address.info)?;
+            let connected = client.get_multiplexed_async_connection_with_config(&config).await;
+            let mut connection = connected.map_err(refusal)?;
+            let asked = ask(&wanted.prefixes).query_async::<()>(&mut connection).await;
+            asked.map_err(refusal)?;
+            let mut tracker = Self { connection, beat, node: node.clone(), beside };
+            tracker.beat().await?;
+            Ok(tracker)
+        };
+        let too_long = |_elapsed| {
+            let silent = RedisError::from((ErrorKind::Io, "a server does not answer in time"));
+            Err(Unconnected::Failed(silent))
+        };
+        timeout(limit, connect).await.unwrap_or_else(too_long)
+    }
+
+    /// Fails unless the server answers as a primary.
+    async fn beat(&mut self) -> RedisResult<()> {
+        let answers: Vec<RedisResult<Value>> = self.beat.query_async(&mut self.connection).await?;
+        let [role, read] = answers.try_into().map_err(|_| unexpected_reply())?;
+        if let Err(error) = read
+            && error.code() == Some("CLUSTERDOWN")
+        {
+            return Err(error);
+        }
+        match role {
+            Ok(Value::Array(role)) if role.first() == Some(&Value::BulkString(b"master".to_vec())) => Ok(()),
+            Ok(Value::Array(_)) => {
+                self.node.shared.lost(&self.beside);
+                Err((ErrorKind::Client, "the server is a replica").into())
+            }
+            Ok(_) => Err(unexpected_reply()),
+            // It answers at least, where the user may not ask for more.
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// The command by which a server begins to tell.
+fn ask(prefixes: &[String]) -> redis::Cmd {
+    let mut command = redis::cmd("CLIENT");
+    command.arg("TRACKING").arg("ON").arg("BCAST");
+    for prefix in prefixes {
+        command.arg("PREFIX").arg(prefix);
+    }
+    command
+}
+
+/// Whether a server that answers this can't tell of changes at all, or just not now.
+fn refusal(error: RedisError) -> Unconnected {
+    let is_refusal = match error.code() {
+        Some("LOADING" | "MASTERDOWN" | "BUSY" | "CLUSTERDOWN" | "NOAUTH" | "WRONGPASS") => false,
+        Some(_) => true,
+        None => knows_no_hello(&error),
+    };
+    if is_refusal { Unconnected::Refused(error) } else { Unconnected::Failed(error) }
+}
+
+/// Runs within the driver, in the order in which the server sends: so what it has told is noted before it answers the next
+/// heartbeat.
+fn listen(tracking: Arc<Tracking>, lost: Arc<Notify>) -> impl Fn(PushInfo) -> Result<(), Infallible> {
+    move |push| {
+        match push.kind {
+            PushKind::Invalidate => match push.data.into_iter().next() {
+                Some(Value::Array(keys)) => {
+                    for key in keys {
+                        if let Value::BulkString(key) = key {
+                            tracking.told(&key);
+                        }
+                    }
+                }
+                // All data are gone.
+                _ => tracking.flush(),
+            },
+            PushKind::Disconnection => lost.notify_one(),
+            _ => {}
+        }
+        Ok(())
+    }
+}

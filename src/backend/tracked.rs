@@ -1,0 +1,101 @@
+//! What near caches need of a backend: whether the servers tell of changes, and the task that sees to it.
+//!
+//! The task runs for as long as the backend, and begins with its first near cache.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use super::{Backend, Shared, Store, redis};
+use crate::key::Key;
+use crate::load::AbortOnDrop;
+use crate::near::Tracking;
+
+pub(super) struct Tracked {
+    tracking: Arc<Tracking>,
+    task: Mutex<Option<AbortOnDrop<()>>>,
+}
+
+/// How often a server is asked whether it is there, and how long it may take to answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heartbeat {
+    pub(super) interval: Duration,
+    pub(super) timeout: Duration,
+}
+
+impl Backend {
+    /// What is known of changes; nothing where a near cache needs no messages, and is of no use.
+    pub(crate) fn tracking(&self) -> Option<&Arc<Tracking>> {
+        let Store::Redis(redis) = &self.shared.store else {
+            return None;
+        };
+        let tracked = self.shared.tracked.get_or_init(|| {
+            let tracking = Tracking::new(&self.shared.address, redis.changes(), self.shared.without());
+            Tracked { tracking: Arc::new(tracking), task: Mutex::default() }
+        });
+        Some(&tracked.tracking)
+    }
+
+    /// Sees to it that the servers are asked to tell of changes.
+    pub(crate) fn track(&self) {
+        let (Some(tracked), Store::Redis(redis), Ok(runtime)) =
+            (self.shared.tracked.get(), &self.shared.store, Handle::try_current())
+        else {
+            return;
+        };
+        let mut task = tracked.task.lock().unwrap_or_else(PoisonError::into_inner);
+        // It ends with the runtime that it was started on.
+        if task.as_ref().is_none_or(|AbortOnDrop(task)| task.is_finished()) {
+            let heartbeat = self.shared.heartbeat();
+            let tracker = redis::track(Arc::downgrade(redis), tracked.tracking.clone(), heartbeat);
+            *task = Some(AbortOnDrop(runtime.spawn(tracker)));
+        }
+        drop(task);
+        tracked.tracking.wake();
+    }
+
+    /// After a write: nothing from before it is kept.
+    pub(super) fn written(&self, key: &Key) {
+        if let Some(tracked) = self.shared.tracked.get() {
+            tracked.tracking.written(key);
+        }
+    }
+
+    /// The same after one that may have changed anything.
+    pub(super) fn all_written(&self) {
+        if let Some(tracked) = self.shared.tracked.get() {
+            tracked.tracking.flush();
+        }
+    }
+
+    /// How often something was told about a key, if anything would be.
+    pub(crate) fn told(&self, key: &Key) -> Option<u64> {
+        Some(self.shared.tracked.get()?.tracking.generation(key))
+    }
+
+    /// Waits until more was told about a key than `before`; for ever if nothing would be.
+    pub(crate) async fn told_since(&self, key: &Key, before: Option<u64>) {
+        match (self.shared.tracked.get(), before) {
+            (Some(tracked), Some(before)) => tracked.tracking.told_since(key, before).await,
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+impl Shared {
+    fn heartbeat(&self) -> Heartbeat {
+        Heartbeat { interval: self.settings.heartbeat_interval, timeout: self.settings.heartbeat_timeout }
+    }
+
+    #[cfg(feature = "__proof")]
+    fn without(&self) -> Option<crate::proof::Guard> {
+        self.rig.as_ref().and_then(super::Rig::lacks)
+    }
+
+    #[cfg(not(feature = "__proof"))]
+    #[expect(clippy::unused_self, reason = "proofs have a rig")]
+    fn without(&self) -> Option<crate::proof::Guard> {
+        None
+    }
+}

@@ -1,0 +1,132 @@
+//! The records that a near cache keeps, each with the moment at which it ends.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{OptionsBuilder, Weighter};
+
+use super::clock::Moment;
+use super::tracking::{Listener, Ticket, Tracking};
+use super::{NearCache, Untracked};
+use crate::cacheable::Cacheable;
+use crate::key::Key;
+use crate::meter::NearMeter;
+use crate::stats::{NearCounters, Tracker};
+
+/// The near cache of one [`Cache`](crate::Cache) and its clones.
+pub(crate) struct Near<T> {
+    settings: NearCache,
+    /// By the id as it stands in the key.
+    kept: Cache<Box<str>, Kept<T>, Weight, RandomState>,
+    tracking: Arc<Tracking>,
+    pub(crate) counters: NearCounters,
+    meter: NearMeter,
+}
+
+/// What is kept of a record; `None` where the primary has none.
+struct Kept<T> {
+    record: Option<Arc<T>>,
+    ends: Moment,
+    bytes: u64,
+}
+
+impl<T> Clone for Kept<T> {
+    fn clone(&self) -> Self {
+        Self { record: self.record.clone(), ..*self }
+    }
+}
+
+/// Bytes, but at least so many: so there is one bound for both.
+#[derive(Clone)]
+struct Weight {
+    least: u64,
+}
+
+impl<T> Weighter<Box<str>, Kept<T>> for Weight {
+    fn weight(&self, _id: &Box<str>, kept: &Kept<T>) -> u64 {
+        kept.bytes.max(self.least)
+    }
+}
+
+impl<T: Cacheable> Near<T> {
+    /// `prefix`: that of all keys.
+    pub(crate) fn new(settings: NearCache, prefix: &str, tracking: Arc<Tracking>, meter: NearMeter) -> Arc<Self> {
+        let entries = settings.entries as u64;
+        let least = settings.max_bytes as u64 / entries;
+        let mut options = OptionsBuilder::new();
+        options.estimated_items_capacity(settings.entries).weight_capacity(least * entries);
+        let kept = Cache::with_options(
+            options.build().expect("both capacities are set"),
+            Weight { least },
+            RandomState::default(),
+            DefaultLifecycle::default(),
+        );
+        let near = Arc::new(Self { settings, kept, tracking: tracking.clone(), counters: NearCounters::default(), meter });
+        let listener: Weak<dyn Listener> = Arc::<Self>::downgrade(&near);
+        tracking.add(prefix, listener);
+        near
+    }
+
+    /// What is kept of this id: a record, or that there is none.
+    pub(crate) fn get(&self, id: &str) -> Option<Option<Arc<T>>> {
+        let now = Moment::now();
+        if !self.is_usable(now) {
+            return None;
+        }
+        let kept = self.kept.get(id).filter(|kept| now < kept.ends)?;
+        match kept.record {
+            Some(_) => self.counters.hits.add(),
+            None => self.counters.not_found_hits.add(),
+        }
+        Some(kept.record)
+    }
+
+    fn is_usable(&self, now: Moment) -> bool {
+        self.tracking.is_live(now) || self.settings.untracked == Untracked::MaxAge && self.tracking.is_unsupported()
+    }
+
+    /// The right to keep what a read brings that is sent after this; none while it would not be told of changes.
+    pub(crate) fn ticket(&self, key: &Key) -> Option<Ticket> {
+        let now = Moment::now();
+        self.is_usable(now).then(|| self.tracking.ticket(key, now))
+    }
+
+    /// Keeps what was read, which takes so many bytes and is to live for so long.
+    pub(crate) fn keep(&self, key: &Key, ticket: Ticket, record: Option<Arc<T>>, bytes: usize, ttl: Option<Duration>) {
+        let id = key.id();
+        let bytes = (bytes + id.len() + size_of::<T>()) as u64;
+        let lifetime = ttl.map_or(self.settings.max_age, |ttl| ttl.min(self.settings.max_age));
+        let kept = Kept { record, ends: ticket.taken.within(lifetime), bytes };
+        let mut replaced = None;
+        // What goes for it is dropped after the lock was given back.
+        let is_kept = self.tracking.keep(key, ticket, || {
+            replaced = Some(self.kept.insert_with_lifecycle(id.into(), kept));
+        });
+        if !is_kept {
+            self.counters.refused_inserts.add();
+            self.meter.refused_insert();
+        }
+    }
+
+    pub(crate) fn tracker(&self) -> Tracker {
+        self.tracking.state(Moment::now())
+    }
+}
+
+impl<T: Cacheable> Listener for Near<T> {
+    fn forget(&self, id: &str, by_message: bool) {
+        self.kept.remove(id);
+        if by_message {
+            self.counters.invalidations.add();
+            self.meter.invalidation();
+        }
+    }
+
+    fn flush(&self) {
+        self.kept.clear();
+        self.counters.flushes.add();
+        self.meter.flush();
+    }
+}

@@ -1,0 +1,284 @@
+//! What the server's messages have told the near caches of a backend, and whether they come.
+//!
+//! Keeps two promises. What a reader has read is kept only if no message about its key, nor a write of this process, was
+//! handled since its ticket was taken: both are decided under the lock of the key's stripe. And what is kept is used only
+//! while the messages are known to come: a reader looks at the clock itself, so that the promise also holds while nobody
+//! drives the task that asks the server for its heartbeat, or the whole process stands still.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use tokio::sync::Notify;
+
+use super::clock::Moment;
+use crate::key::Key;
+use crate::meter::TrackerMeter;
+use crate::proof::Guard;
+use crate::stats::Tracker;
+
+/// Keys that share a stripe make each other's tickets void.
+const STRIPES: usize = 1024;
+
+/// One near cache, as it is told of changes.
+pub(super) trait Listener: Send + Sync {
+    /// Drops what is kept of this id. `by_message`: the server has told, and not this process.
+    fn forget(&self, id: &str, by_message: bool);
+    /// Drops all.
+    fn flush(&self);
+}
+
+/// Shared by a backend and the near caches over it.
+pub(crate) struct Tracking {
+    stripes: Box<[Stripe]>,
+    hasher: RandomState,
+    /// By the prefix of their keys.
+    listeners: RwLock<HashMap<String, Vec<Weak<dyn Listener>>>>,
+    /// Until when the messages are known to come.
+    live_until: AtomicU64,
+    /// Counts the changes after which entries may be at another server.
+    changes: Arc<AtomicU64>,
+    /// What that count was when the server was asked to tell of changes.
+    live_at: AtomicU64,
+    /// Counts the prefixes that were added; changed while `listeners` is locked.
+    prefixes_added: AtomicU64,
+    /// Whether the server can't tell of changes.
+    is_unsupported: AtomicBool,
+    /// Tells the tracker's task to look after something.
+    attention: Notify,
+    meter: TrackerMeter,
+    without: Option<Guard>,
+}
+
+#[derive(Default)]
+struct Stripe {
+    /// How often something was told about one of its keys.
+    generation: Mutex<u64>,
+    told: Notify,
+}
+
+/// What a tracker asks a server for.
+pub(crate) struct Wanted {
+    /// The fewest prefixes of which each key of a near cache has one, and none has two.
+    pub(crate) prefixes: Vec<String>,
+    changes: u64,
+    prefixes_added: u64,
+}
+
+/// The right to keep what is read from now on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ticket {
+    generation: u64,
+    pub(super) taken: Moment,
+}
+
+impl Tracking {
+    /// `without`: a guard that a proof has taken out.
+    pub(crate) fn new(address: &str, changes: Arc<AtomicU64>, without: Option<Guard>) -> Self {
+        Self {
+            stripes: (0..STRIPES).map(|_| Stripe::default()).collect(),
+            hasher: RandomState::default(),
+            listeners: RwLock::default(),
+            live_until: AtomicU64::new(Moment::NEVER.ticks()),
+            changes,
+            live_at: AtomicU64::new(0),
+            prefixes_added: AtomicU64::new(0),
+            is_unsupported: AtomicBool::new(false),
+            attention: Notify::new(),
+            meter: TrackerMeter::new(address),
+            without,
+        }
+    }
+
+    /// Begins to tell a near cache of changes. Where the tracker does not know of its keys yet, it starts anew.
+    pub(super) fn add(&self, prefix: &str, listener: Weak<dyn Listener>) {
+        let mut listeners = self.listeners.write().unwrap_or_else(PoisonError::into_inner);
+        let of_prefix = listeners.entry(prefix.to_owned()).or_default();
+        of_prefix.retain(|listener| listener.strong_count() > 0);
+        of_prefix.push(listener);
+        if of_prefix.len() == 1 {
+            self.prefixes_added.fetch_add(1, Ordering::AcqRel);
+            self.live_until.store(Moment::NEVER.ticks(), Ordering::Release);
+            self.attention.notify_one();
+        }
+    }
+
+    /// What the server is to be asked to tell of, as things are now.
+    pub(crate) fn wanted(&self) -> Wanted {
+        let mut listeners = self.listeners.write().unwrap_or_else(PoisonError::into_inner);
+        listeners.retain(|_, of_prefix| of_prefix.iter().any(|listener| listener.strong_count() > 0));
+        let mut prefixes: Vec<_> = listeners.keys().cloned().collect();
+        prefixes.sort_unstable();
+        // What begins with another comes right after it.
+        prefixes.dedup_by(|longer, shorter| longer.starts_with(&**shorter));
+        Wanted { prefixes, changes: self.changes(), prefixes_added: self.prefixes_added.load(Ordering::Acquire) }
+    }
+
+    /// Whether things are still as they were then.
+    pub(crate) fn is_current(&self, wanted: &Wanted) -> bool {
+        self.changes() == wanted.changes && self.prefixes_added.load(Ordering::Acquire) == wanted.prefixes_added
+    }
+
+    fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Whether the messages are known to come.
+    pub(super) fn is_live(&self, now: Moment) -> bool {
+        now < Moment::from_ticks(self.live_until.load(Ordering::Acquire))
+            && self.changes() == self.live_at.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_unsupported(&self) -> bool {
+        self.is_unsupported.load(Ordering::Acquire)
+    }
+
+    pub(super) fn state(&self, now: Moment) -> Tracker {
+        match () {
+            () if self.is_live(now) => Tracker::Live,
+            () if self.is_unsupported() => Tracker::Unsupported,
+            () => Tracker::Connecting,
+        }
+    }
+
+    /// A reader has found that nothing is kept: if the tracker's task takes things to be well, it has something to look after.
+    pub(crate) fn wake(&self) {
+        if self.live_until.load(Ordering::Acquire) != Moment::NEVER.ticks() {
+            self.attention.notify_one();
+        }
+    }
+
+    /// Waits until there is something to look after.
+    pub(crate) async fn attention(&self) {
+        self.attention.notified().await;
+    }
+
+    /// Says that the server refuses to tell of changes; returns whether that is news.
+    pub(crate) fn set_unsupported(&self) -> bool {
+        !self.is_unsupported.swap(true, Ordering::AcqRel)
+    }
+
+    fn stripe(&self, key: &str) -> &Stripe {
+        let index = usize::try_from(self.hasher.hash_one(key) % STRIPES as u64).unwrap_or(0);
+        &self.stripes[index]
+    }
+
+    /// How often something was told about this key, or one of its stripe.
+    pub(crate) fn generation(&self, key: &Key) -> u64 {
+        *self.stripe(key.as_str()).generation()
+    }
+
+    /// Waits until more was told than at this generation.
+    pub(crate) async fn told_since(&self, key: &Key, generation: u64) {
+        let stripe = self.stripe(key.as_str());
+        let told = stripe.told.notified();
+        if *stripe.generation() == generation {
+            told.await;
+        }
+    }
+
+    pub(super) fn ticket(&self, key: &Key, taken: Moment) -> Ticket {
+        Ticket { generation: self.generation(key), taken }
+    }
+
+    /// Keeps something, unless its ticket is void; returns whether it did.
+    pub(super) fn keep(&self, key: &Key, ticket: Ticket, keep: impl FnOnce()) -> bool {
+        let generation = self.stripe(key.as_str()).generation();
+        let is_valid = *generation == ticket.generation || self.lacks(Guard::NearTicket);
+        if is_valid {
+            keep();
+        }
+        is_valid
+    }
+
+    /// Takes a message of the server about a key.
+    pub(crate) fn told(&self, key: &[u8]) {
+        if let Ok(key) = std::str::from_utf8(key) {
+            self.forget(key, true);
+        }
+    }
+
+    /// After a write of this process: whatever came of it.
+    pub(crate) fn written(&self, key: &Key) {
+        if !self.lacks(Guard::NearOwnWrite) {
+            self.forget(key.as_str(), false);
+        }
+    }
+
+    fn forget(&self, key: &str, by_message: bool) {
+        self.stripe(key).advance();
+        let (prefix, id) = key.split_at(key.rfind(':').map_or(0, |end| end + 1));
+        let listeners = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
+        for listener in listeners.get(prefix).into_iter().flatten().filter_map(Weak::upgrade) {
+            listener.forget(id, by_message);
+        }
+    }
+
+    /// After anything may have been written that nobody told of.
+    pub(crate) fn flush(&self) {
+        for stripe in &self.stripes {
+            stripe.advance();
+        }
+        let listeners = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
+        for listener in listeners.values().flatten().filter_map(Weak::upgrade) {
+            listener.flush();
+        }
+    }
+
+    /// Begins a time in which the messages come: the server has been asked for what was wanted.
+    pub(crate) fn begin<'a>(&'a self, wanted: &'a Wanted) -> Session<'a> {
+        if self.is_unsupported.swap(false, Ordering::AcqRel) {
+            self.flush();
+        }
+        self.live_at.store(wanted.changes, Ordering::Release);
+        self.meter.begun();
+        Session { tracking: self, wanted }
+    }
+
+    pub(crate) fn lacks(&self, guard: Guard) -> bool {
+        self.without == Some(guard)
+    }
+}
+
+impl Stripe {
+    fn generation(&self) -> MutexGuard<'_, u64> {
+        self.generation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the tickets void, and wakes who waits.
+    fn advance(&self) {
+        *self.generation() += 1;
+        self.told.notify_waiters();
+    }
+}
+
+/// A time in which the messages come. When it ends, whatever was told since is lost: all that is kept is dropped.
+pub(crate) struct Session<'a> {
+    tracking: &'a Tracking,
+    wanted: &'a Wanted,
+}
+
+impl Session<'_> {
+    /// The server has answered after all messages until `asked`.
+    pub(crate) fn is_alive_for(&self, asked: Moment, duration: Duration) {
+        let Self { tracking, wanted } = self;
+        let _no_prefix_is_added = tracking.listeners.read().unwrap_or_else(PoisonError::into_inner);
+        if tracking.is_current(wanted) {
+            tracking.live_until.store(asked.within(duration).ticks(), Ordering::Release);
+        }
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        let Self { tracking, .. } = self;
+        tracking.live_until.store(Moment::NEVER.ticks(), Ordering::Release);
+        if !tracking.lacks(Guard::NearFlush) {
+            tracking.flush();
+        }
+        tracking.meter.ended();
+    }
+}

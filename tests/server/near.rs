@@ -1,0 +1,614 @@
+//! The near cache: what it answers, what it forgets and when, and that each of its guards is needed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cache_aside::proof::{Guard, Rig};
+use cache_aside::{Backend, BackendBuilder, BoxError, Cache, Cacheable, NearCache, Outcome, Tracker, Untracked};
+use redis::aio::MultiplexedConnection;
+use tokio::time::sleep;
+
+use crate::clusters::{Cluster, ask};
+use crate::fixture::{Primary, Product, builder, connect, get, load_at_gate, loaf, lookup, on_every_server, products};
+use crate::fixture::until;
+use crate::harness::{Flavor, Server};
+use crate::least_access::Access;
+use crate::proxy::{Lost, Proxy};
+use crate::sentinels::Group;
+
+const KEY: &str = "cache:billing:product:p-001";
+/// What only a heartbeat asks for.
+const HEARTBEAT: &str = "cache:billing:product:\r\n";
+const LIMIT: Duration = Duration::from_secs(20);
+/// Longer than any test.
+const LONG: Duration = Duration::from_secs(600);
+const INTERVAL: Duration = Duration::from_millis(200);
+const TIMEOUT: Duration = Duration::from_millis(300);
+const BOUND: Duration = INTERVAL.saturating_add(TIMEOUT);
+
+/// Entries that end with nothing but what the test is about.
+fn near(backend: &Backend) -> Cache<Product> {
+    builder(backend).ttl(LONG).jitter(0.0).near_cache(NearCache::entries(1_000).max_age(LONG)).build().unwrap()
+}
+
+fn backend(url: &str) -> BackendBuilder {
+    let builder = Backend::builder(url).operation_timeout(Duration::from_secs(5));
+    builder.heartbeat_interval(INTERVAL).heartbeat_timeout(TIMEOUT)
+}
+
+/// Gets until the near cache has the record.
+async fn warm(cache: &Cache<Product>, primary: &Primary) {
+    until(LIMIT, "nothing is kept", async || outcome(cache, primary).await == Outcome::NearHit).await;
+}
+
+async fn live(cache: &Cache<Product>) {
+    until(LIMIT, "no tracker is live", async || cache.stats().tracker == Tracker::Live).await;
+}
+
+async fn outcome(cache: &Cache<Product>, primary: &Primary) -> Outcome {
+    lookup(cache, primary.loader()).await.unwrap().outcome
+}
+
+async fn stock(cache: &Cache<Product>, primary: &Primary) -> u32 {
+    get(cache, primary.loader()).await.unwrap().unwrap().stock
+}
+
+/// Writes as another process does.
+async fn write_elsewhere(elsewhere: &Cache<Product>, primary: &Primary, stock: u32) {
+    primary.put(loaf(stock));
+    elsewhere.invalidate("p-001").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_is_answered_from_memory() {
+    on_every_server(async |server, backend| {
+        let (cache, primary) = (near(&backend), Primary::of(loaf(42)));
+        live(&cache).await;
+        assert_eq!(outcome(&cache, &primary).await, Outcome::Loaded);
+        warm(&cache, &primary).await;
+        let (calls, kept) = (server.calls().await, get(&cache, primary.loader()).await.unwrap().unwrap());
+        cache.reset_stats();
+        for _ in 0..100 {
+            let found = lookup(&cache, primary.loader()).await.unwrap();
+            assert_eq!((found.outcome, found.cache_latency), (Outcome::NearHit, Duration::ZERO));
+            assert!(Arc::ptr_eq(&found.value.unwrap(), &kept), "it is the same record");
+        }
+        let fields = (Product::FIELDS.stock, Product::FIELDS.name);
+        let found = cache.get_fields("p-001", fields, primary.loader()).await.unwrap();
+        assert_eq!(found, Some((42, "Sourdough Loaf".to_owned())));
+        let load_many = |_: Vec<String>| async { Ok::<_, BoxError>(Vec::new()) };
+        let many = cache.lookup_many(["p-001", "p-001"], load_many).await;
+        assert!(many.iter().all(|found| found.as_ref().unwrap().outcome == Outcome::NearHit));
+        let mut after = server.calls().await;
+        for heartbeat in ["pttl", "client|list"] {
+            after.insert(heartbeat.to_owned(), calls.get(heartbeat).copied().unwrap_or_default());
+        }
+        assert!(calls.iter().all(|(command, calls)| after[command] == *calls), "{calls:?} {after:?}");
+        let stats = cache.stats();
+        assert_eq!((stats.near_hits, stats.hits, stats.misses, stats.bypasses), (102, 102, 0, 0));
+        assert_eq!((stats.hit_rate_pct(), stats.tracker), (100.0, Tracker::Live));
+
+        let fresh = cache.get_fresh("p-001", primary.loader()).await.unwrap().unwrap();
+        assert!(fresh == kept && !Arc::ptr_eq(&fresh, &kept), "it went to Redis");
+        assert_eq!(cache.stats().near_hits, 102);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_there_is_no_record_is_kept_too_until_there_is_one() {
+    on_every_server(async |_, backend| {
+        let (cache, primary) = (near(&backend), Primary::default());
+        warm(&cache, &primary).await;
+        cache.reset_stats();
+        let found = lookup(&cache, primary.loader()).await.unwrap();
+        assert_eq!((found.outcome, found.value), (Outcome::NearHit, None));
+        assert_eq!((cache.stats().near_hits, cache.stats().not_found_hits), (1, 1));
+        primary.put(loaf(1));
+        cache.invalidate("p-001").await.unwrap();
+        assert_eq!(stock(&cache, &primary).await, 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_the_embedded_backend_there_is_none_and_all_else_is_the_same() {
+    let (cache, primary) = (near(&connect("memory://").await), Primary::of(loaf(1)));
+    assert_eq!(outcome(&cache, &primary).await, Outcome::Loaded);
+    for _ in 0..3 {
+        assert_eq!(outcome(&cache, &primary).await, Outcome::Hit);
+    }
+    assert_eq!(cache.get_fresh("p-001", primary.loader()).await.unwrap().unwrap().stock, 1);
+    assert_eq!(cache.stats().tracker, Tracker::Unused);
+}
+
+/// Of another process, and of another cache in this one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_writes_of_others_are_seen() {
+    on_every_server(async |server, backend| {
+        let (cache, primary) = (near(&backend), Primary::of(loaf(0)));
+        let elsewhere = products(&connect(&server.url()).await);
+        for version in 1..=20 {
+            warm(&cache, &primary).await;
+            write_elsewhere(&elsewhere, &primary, version).await;
+            until(LIMIT, "the old record is kept", async || stock(&cache, &primary).await == version).await;
+        }
+        warm(&cache, &primary).await;
+        assert!(elsewhere.update_field("p-001", Product::FIELDS.stock, 41).await.unwrap());
+        until(LIMIT, "the old record is kept", async || stock(&cache, &primary).await == 41).await;
+        assert!(cache.stats().near_invalidations >= 21, "{:?}", cache.stats());
+
+        let beside = products(&backend);
+        warm(&cache, &primary).await;
+        write_elsewhere(&beside, &primary, 42).await;
+        assert_eq!(stock(&cache, &primary).await, 42, "at once");
+    })
+    .await;
+}
+
+/// Whether this process sees its own writes at once, while the messages about them are held up.
+async fn sees_own_writes(flavor: Flavor, without: Option<Guard>) -> bool {
+    let server = Server::start(flavor).await;
+    let proxy = Proxy::to(server.port()).await;
+    let backend = backend(&proxy.url()).heartbeat_timeout(LONG).connect().await.unwrap();
+    let (cache, primary) = (near(&rigged(&backend, without)), Primary::of(loaf(1)));
+    warm(&cache, &primary).await;
+    proxy.lose(HEARTBEAT, Lost::ReplyForNow).await;
+    let mut sees = true;
+    cache.update_field("p-001", Product::FIELDS.stock, 2).await.unwrap();
+    sees &= stock(&cache, &primary).await == 2;
+    warm(&cache, &primary).await;
+    cache.modify("p-001", |product| product.stock = 3).await.unwrap();
+    sees &= stock(&cache, &primary).await == 3;
+    warm(&cache, &primary).await;
+    primary.put(loaf(4));
+    cache.invalidate("p-001").await.unwrap();
+    sees &= stock(&cache, &primary).await == 4;
+    warm(&cache, &primary).await;
+    primary.put(loaf(5));
+    sees &= cache.refresh("p-001", primary.loader()).await.unwrap().unwrap().stock == 5;
+    sees
+}
+
+fn rigged(backend: &Backend, without: Option<Guard>) -> Backend {
+    match without {
+        Some(guard) => backend.rigged(Rig::new().without(guard)),
+        None => backend.clone(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn its_own_writes_are_seen_at_once() {
+    for flavor in Flavor::ALL {
+        assert!(sees_own_writes(flavor, None).await, "{flavor:?}");
+    }
+    assert!(!sees_own_writes(Flavor::Redis70, Some(Guard::NearOwnWrite)).await, "the guard is not needed");
+}
+
+/// A write whose outcome nobody knows: its reply is lost, and whoever waited for it went away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_fails_or_is_given_up_is_seen_all_the_same() {
+    for given_up in [false, true] {
+        let server = Server::start(Flavor::Redis70).await;
+        let proxy = Proxy::to(server.port()).await;
+        let backend = Backend::builder(&proxy.url()).operation_timeout(Duration::from_millis(300));
+        let backend = backend.heartbeat_timeout(LONG).connect().await.unwrap();
+        let (cache, primary) = (near(&backend), Primary::of(loaf(1)));
+        cache.invalidate("p-001").await.unwrap();
+        warm(&cache, &primary).await;
+        proxy.lose(HEARTBEAT, Lost::ReplyForNow).await;
+        primary.put(loaf(2));
+        let invalidated = tokio::time::timeout(Duration::from_millis(if given_up { 100 } else { 5_000 }), async {
+            tokio::join!(proxy.lose("EVALSHA", Lost::ReplySilently), cache.invalidate("p-001")).1
+        });
+        assert_eq!(invalidated.await.is_err(), given_up);
+        assert_eq!(stock(&cache, &primary).await, 2);
+    }
+}
+
+/// Whether a record that was read before a message about it was handled is kept.
+async fn keeps_what_was_read_before_a_message(flavor: Flavor, without: Option<Guard>) -> bool {
+    let server = Server::start(flavor).await;
+    let proxy = Proxy::to(server.port()).await;
+    let backend = backend(&proxy.url()).connect().await.unwrap();
+    let (cache, primary) = (near(&rigged(&backend, without)), Primary::of(loaf(1)));
+    let elsewhere = products(&connect(&server.url()).await);
+    cache.get("p-001", primary.loader()).await.unwrap();
+    live(&cache).await;
+    let told = cache.stats().near_invalidations;
+    let read = futures_util::future::lazy(|_| tokio::spawn(lookup(&cache, primary.loader())));
+    let ((), read) = tokio::join!(proxy.lose("HMGET", Lost::ReplyForNow), read);
+    write_elsewhere(&elsewhere, &primary, 2).await;
+    until(LIMIT, "no message comes", async || cache.stats().near_invalidations > told).await;
+    proxy.release();
+    let read = read.await.unwrap().unwrap();
+    assert_eq!((read.outcome, read.value.unwrap().stock), (Outcome::Hit, 1), "it was asked before");
+    let kept = stock(&cache, &primary).await == 1;
+    assert_eq!(cache.stats().near_refused_inserts, u64::from(!kept));
+    kept
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_read_before_a_message_about_it_is_not_kept() {
+    for flavor in Flavor::ALL {
+        assert!(!keeps_what_was_read_before_a_message(flavor, None).await, "{flavor:?}");
+    }
+    let without = Some(Guard::NearTicket);
+    assert!(keeps_what_was_read_before_a_message(Flavor::Redis70, without).await, "the guard is not needed");
+}
+
+/// Whether a record outlives a time in which nobody told of changes.
+async fn outlives_a_cut(flavor: Flavor, without: Option<Guard>) -> bool {
+    let server = Server::start(flavor).await;
+    let proxy = Proxy::to(server.port()).await;
+    let backend = backend(&proxy.url()).connect().await.unwrap();
+    let (cache, primary) = (near(&rigged(&backend, without)), Primary::of(loaf(1)));
+    let elsewhere = products(&connect(&server.url()).await);
+    warm(&cache, &primary).await;
+    let flushes = cache.stats().near_flushes;
+    // Where nothing listens.
+    proxy.move_to(1);
+    proxy.cut();
+    until(LIMIT, "the cut is not noticed", async || cache.stats().tracker == Tracker::Connecting).await;
+    write_elsewhere(&elsewhere, &primary, 2).await;
+    assert_ne!(outcome(&cache, &primary).await, Outcome::NearHit, "nothing tells of changes");
+    proxy.move_to(server.port());
+    live(&cache).await;
+    let outlives = stock(&cache, &primary).await == 1;
+    assert_eq!(cache.stats().near_flushes > flushes, !outlives);
+    outlives
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_outlives_a_time_in_which_nobody_told_of_changes() {
+    for flavor in Flavor::ALL {
+        assert!(!outlives_a_cut(flavor, None).await, "{flavor:?}");
+    }
+    assert!(outlives_a_cut(Flavor::Redis70, Some(Guard::NearFlush)).await, "the guard is not needed");
+}
+
+/// How long an old record is answered after a write elsewhere, while the connections carry nothing and stay open; nothing
+/// if it is answered for longer than anybody would wait.
+async fn old_through_a_half_open_link(without: Option<Guard>) -> Option<Duration> {
+    let server = Server::start(Flavor::Redis70).await;
+    let proxy = Proxy::to(server.port()).await;
+    // Reads have a heartbeat of their own, by which the near cache is given up too.
+    let backend = backend(&proxy.url()).operation_timeout(Duration::from_millis(100)).read_connection(false);
+    let backend = backend.connect().await.unwrap();
+    let (cache, primary) = (near(&rigged(&backend, without)), Primary::of(loaf(1)));
+    let elsewhere = products(&connect(&server.url()).await);
+    warm(&cache, &primary).await;
+    proxy.black_hole(true);
+    let written = Instant::now();
+    write_elsewhere(&elsewhere, &primary, 2).await;
+    while stock(&cache, &primary).await == 1 {
+        if written.elapsed() > 10 * BOUND {
+            return None;
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    let old_for = written.elapsed();
+    proxy.black_hole(false);
+    warm(&cache, &primary).await;
+    assert_eq!(stock(&cache, &primary).await, 2);
+    Some(old_for)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn through_a_half_open_link_nothing_is_older_than_the_bound() {
+    let old_for = old_through_a_half_open_link(None).await.expect("it ends");
+    println!("the bound is {BOUND:?}: old for {old_for:?}");
+    // A get that found nothing goes to Redis, and gives up only then.
+    assert!(old_for < BOUND + Duration::from_millis(150), "{old_for:?}");
+    assert_eq!(old_through_a_half_open_link(Some(Guard::NearHeartbeat)).await, None, "the guard is not needed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_server_stands_still_nothing_is_older_than_the_bound() {
+    for flavor in Flavor::ALL {
+        let server = Server::start(flavor).await;
+        let backend = backend(&server.url()).operation_timeout(Duration::from_millis(100)).connect().await.unwrap();
+        let (cache, primary) = (near(&backend), Primary::of(loaf(1)));
+        warm(&cache, &primary).await;
+        server.freeze();
+        let frozen = Instant::now();
+        while outcome(&cache, &primary).await == Outcome::NearHit {
+            assert!(frozen.elapsed() < LIMIT);
+            sleep(Duration::from_millis(1)).await;
+        }
+        println!("{flavor:?}, the bound is {BOUND:?}: kept for {:?}", frozen.elapsed());
+        assert!(frozen.elapsed() < BOUND + Duration::from_millis(150), "{:?}", frozen.elapsed());
+        server.thaw();
+        warm(&cache, &primary).await;
+    }
+}
+
+/// The process itself stands still: nobody drives its tasks, and its clock goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_runtime_that_stands_still_does_not_stretch_the_bound() {
+    let server = Server::start(Flavor::Redis70).await;
+    let (cache, primary) = (near(&backend(&server.url()).connect().await.unwrap()), Primary::of(loaf(1)));
+    warm(&cache, &primary).await;
+    // Within one turn of the only thread that drives tasks.
+    let looked = tokio::spawn(async move {
+        std::thread::sleep(BOUND + Duration::from_millis(50));
+        outcome(&cache, &primary).await
+    });
+    assert_eq!(looked.await.unwrap(), Outcome::Hit);
+}
+
+async fn kill_tracker(operator: &mut MultiplexedConnection) {
+    let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(operator).await.unwrap();
+    let field = |client: &str, name: &str| {
+        client.split(' ').find_map(|field| field.strip_prefix(name)).unwrap_or_default().to_owned()
+    };
+    // `t`: it is told of changes.
+    let trackers = clients.lines().filter(|client| field(client, "flags=").contains('t'));
+    let ids: Vec<_> = trackers.map(|client| field(client, "id=")).collect();
+    let [id] = &ids[..] else { panic!("not one tracker: {clients}") };
+    redis::cmd("CLIENT").arg(&["KILL", "ID", id]).exec_async(operator).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tracker_that_is_killed_is_replaced() {
+    on_every_server(async |server, backend| {
+        let (cache, primary) = (near(&backend), Primary::of(loaf(1)));
+        let mut operator = server.client().await;
+        for version in 1..=3 {
+            warm(&cache, &primary).await;
+            let flushes = cache.stats().near_flushes;
+            kill_tracker(&mut operator).await;
+            let killed = Instant::now();
+            until(LIMIT, "it goes unnoticed", async || cache.stats().near_flushes > flushes).await;
+            println!("noticed after {:?}", killed.elapsed());
+            write_elsewhere(&products(&connect(&server.url()).await), &primary, version).await;
+            until(LIMIT, "the old record is kept", async || stock(&cache, &primary).await == version).await;
+            live(&cache).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_servers_data_are_flushed_nothing_is_kept() {
+    on_every_server(async |server, backend| {
+        let (cache, primary) = (near(&backend), Primary::of(loaf(1)));
+        warm(&cache, &primary).await;
+        let flushes = cache.stats().near_flushes;
+        primary.put(loaf(2));
+        redis::cmd("FLUSHALL").exec_async(&mut server.client().await).await.unwrap();
+        until(LIMIT, "the old record is kept", async || stock(&cache, &primary).await == 2).await;
+        assert!(cache.stats().near_flushes > flushes);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_kept_for_longer_than_its_max_age_or_its_ttl() {
+    const SHORT: Duration = Duration::from_millis(400);
+    let server = Server::start(Flavor::Redis70).await;
+    let backend = connect(&server.url()).await;
+    let (primary, long) = (Primary::of(loaf(1)), Duration::from_secs(60));
+    for (ttl, max_age, after) in [(long, SHORT, Outcome::Hit), (SHORT, long, Outcome::Loaded)] {
+        let settings = NearCache::entries(10).max_age(max_age);
+        let cache = builder(&backend).ttl(ttl).not_found_ttl(None).jitter(0.0).near_cache(settings).build().unwrap();
+        live(&cache).await;
+        cache.invalidate("p-001").await.unwrap();
+        let began = Instant::now();
+        warm(&cache, &primary).await;
+        while outcome(&cache, &primary).await == Outcome::NearHit {
+            sleep(Duration::from_millis(1)).await;
+        }
+        // Each read that found nothing kept has begun a new time.
+        assert!(began.elapsed() < SHORT * 2, "{:?}", began.elapsed());
+        sleep(SHORT).await;
+        assert_eq!(outcome(&cache, &primary).await, after);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_is_bounded_by_number_and_by_bytes() {
+    const RECORDS: usize = 500;
+    let server = Server::start(Flavor::Redis70).await;
+    let backend = connect(&server.url()).await;
+    let load = |id: String| async move { Ok::<_, BoxError>(Some(Product { id, name: "x".repeat(1_000), ..loaf(1) })) };
+    let (by_number, by_bytes) = (NearCache::entries(20), NearCache::entries(RECORDS).max_bytes(100_000));
+    for (settings, least, most) in [(by_number, 1, 20), (by_bytes, 1, 95), (NearCache::entries(RECORDS * 4), 500, 500)] {
+        let cache = builder(&backend).ttl(LONG).near_cache(settings.max_age(LONG)).build().unwrap();
+        live(&cache).await;
+        let ids = (0..RECORDS).map(|number| number.to_string()).collect::<Vec<_>>();
+        for _ in 0..2 {
+            for id in &ids {
+                cache.get(id, load).await.unwrap();
+            }
+            // The messages about what was filled.
+            sleep(Duration::from_millis(100)).await;
+        }
+        let mut kept = 0;
+        for id in ids.iter().rev() {
+            // Each of the others takes the place of one that was looked at.
+            kept += usize::from(cache.lookup(id, load).await.unwrap().outcome == Outcome::NearHit);
+        }
+        println!("{kept} kept");
+        assert!((least..=most).contains(&kept), "{kept} are kept");
+    }
+}
+
+async fn refuses_to_track(url: &str, access: impl AsyncFn(&Server)) {
+    let server = Server::start(Flavor::Redis70).await;
+    access(&server).await;
+    let url = url.replace("PORT", &server.port().to_string());
+    let (backend, primary) = (connect(&url).await, Primary::of(loaf(1)));
+    for (untracked, kept) in [(Untracked::Off, false), (Untracked::MaxAge, true)] {
+        let settings = NearCache::entries(10).max_age(Duration::from_secs(1)).untracked(untracked);
+        let cache = builder(&backend).near_cache(settings).build().unwrap();
+        until(LIMIT, "it is not noticed", async || cache.stats().tracker == Tracker::Unsupported).await;
+        primary.put(loaf(1));
+        cache.refresh("p-001", primary.loader()).await.unwrap();
+        assert_eq!(outcome(&cache, &primary).await, Outcome::Hit);
+        assert_eq!(outcome(&cache, &primary).await == Outcome::NearHit, kept, "{untracked:?}");
+        primary.put(loaf(2));
+        cache.invalidate("p-001").await.unwrap();
+        assert_eq!(stock(&cache, &primary).await, 2, "its own writes");
+        write_elsewhere(&products(&connect(&server.url()).await), &primary, 3).await;
+        until(LIMIT, "the old record is kept", async || stock(&cache, &primary).await == 3).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_server_that_cannot_tell_nothing_is_kept_or_for_max_age_alone() {
+    refuses_to_track("redis://127.0.0.1:PORT?protocol=resp2", async |_| {}).await;
+    refuses_to_track("redis://near:secret@127.0.0.1:PORT", async |server| {
+        let rules = ["SETUSER", "near", "on", ">secret", "~*", "&*", "+@all", "-client|tracking"];
+        redis::cmd("ACL").arg(&rules).exec_async(&mut server.client().await).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documented_access_is_enough() {
+    for flavor in Flavor::ALL {
+        let (server, access) = (Server::start(flavor).await, Access::documented_for_near_caches());
+        access.grant(&server).await;
+        let cache = near(&connect(&access.url(&server.url())).await);
+        warm(&cache, &Primary::of(loaf(1))).await;
+    }
+}
+
+#[derive(Debug, Cacheable)]
+#[cacheable(entity = "billing")]
+struct Longer {
+    #[cacheable(id)]
+    id: u64,
+}
+
+#[derive(Debug, Cacheable)]
+#[cacheable(namespace = "billing", entity = "order")]
+struct Order {
+    #[cacheable(id)]
+    id: u64,
+}
+
+/// Their prefixes are `cache:billing:product:`, `cache:billing:order:` and `cache:billing:`, which overlap.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_near_caches_of_a_backend_share_one_connection() {
+    on_every_server(async |server, backend| {
+        let before = server.connections().await;
+        let settings = NearCache::entries(10);
+        let (cache, primary) = (near(&backend), Primary::of(loaf(1)));
+        let again = near(&backend);
+        warm(&cache, &primary).await;
+        let orders: Cache<Order> = Cache::builder(backend.clone()).near_cache(settings).build().unwrap();
+        let longer: Cache<Longer> = Cache::builder(backend.clone()).near_cache(settings).build().unwrap();
+        let (load_order, load_longer) = (
+            |id: u64| async move { Ok::<_, BoxError>(Some(Order { id })) },
+            |id: u64| async move { Ok::<_, BoxError>(Some(Longer { id })) },
+        );
+        until(LIMIT, "nothing is kept", async || {
+            let order = orders.lookup(1, load_order).await.unwrap().outcome;
+            let longer = longer.lookup(1, load_longer).await.unwrap().outcome;
+            (order, longer) == (Outcome::NearHit, Outcome::NearHit)
+        })
+        .await;
+        warm(&cache, &primary).await;
+        warm(&again, &primary).await;
+        // Reads have one, and what was loaded may have taken one for itself.
+        assert!(server.connections().await <= before + 2, "{before}");
+        write_elsewhere(&cache, &primary, 2).await;
+        assert_eq!((stock(&cache, &primary).await, stock(&again, &primary).await), (2, 2));
+        let elsewhere: Cache<Order> = Cache::new(connect(&server.url()).await);
+        elsewhere.invalidate(1).await.unwrap();
+        until(LIMIT, "the old record is kept", async || {
+            orders.lookup(1, load_order).await.unwrap().outcome == Outcome::Loaded
+        })
+        .await;
+        drop((elsewhere, cache, again, orders, longer, backend));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_connection_ends_with_its_backend() {
+    let server = Server::start(Flavor::Redis70).await;
+    let backend = connect(&server.url()).await;
+    let cache = near(&backend);
+    warm(&cache, &Primary::of(loaf(1))).await;
+    drop((cache, backend));
+    until(LIMIT, "connections stay", async || server.connections().await == 0).await;
+}
+
+/// Without a message it would wait for its next look, which is far by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_another_process_is_woken_by_its_fill() {
+    on_every_server(async |server, backend| {
+        let primary = Primary::of(loaf(1));
+        let settings = NearCache::entries(10);
+        let waiting = builder(&backend).wait_poll(LONG).wait_timeout(LONG).near_cache(settings).build().unwrap();
+        live(&waiting).await;
+        let loading = products(&connect(&server.url()).await);
+        let (gate, load) = load_at_gate(&loading, &primary).await;
+        let wait = tokio::spawn(lookup(&waiting, primary.loader()));
+        sleep(Duration::from_millis(1_500)).await;
+        gate.open();
+        load.await.unwrap().unwrap();
+        let loaded = Instant::now();
+        let waited = wait.await.unwrap().unwrap();
+        println!("woken {:?} after the fill", loaded.elapsed());
+        assert_eq!((waited.outcome, waited.value.unwrap().stock), (Outcome::Waited, 1));
+        assert!(loaded.elapsed() < Duration::from_millis(300), "{:?}", loaded.elapsed());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_cluster_it_follows_moving_slots_and_a_failover() {
+    for flavor in Flavor::OF_CLUSTERS {
+        let mut cluster = Cluster::start(flavor).await;
+        let (cache, primary) = (near(&connect(&cluster.url()).await), Primary::of(loaf(0)));
+        let elsewhere = products(&connect(&cluster.url()).await);
+        let sees = async |version| {
+            let written = Instant::now();
+            write_elsewhere(&elsewhere, &primary, version).await;
+            until(LIMIT, "the old record is kept", async || stock(&cache, &primary).await == version).await;
+            println!("{flavor:?}: version {version} seen after {:?}", written.elapsed());
+        };
+        warm(&cache, &primary).await;
+        sees(1).await;
+
+        warm(&cache, &primary).await;
+        let way = cluster.open(KEY).await;
+        cluster.migrate(KEY, way).await;
+        sees(2).await;
+        get(&cache, primary.loader()).await.unwrap();
+        sees(3).await;
+        cluster.close(KEY, way).await;
+        warm(&cache, &primary).await;
+        sees(4).await;
+
+        warm(&cache, &primary).await;
+        cluster.fail_over(KEY).await;
+        until(LIMIT, "the writer is out of reach", async || elsewhere.invalidate("p-001").await.is_ok()).await;
+        sees(5).await;
+        warm(&cache, &primary).await;
+        sees(6).await;
+        assert_eq!(ask(&cluster.servers[cluster.owner(KEY).await], "PING").await, "PONG");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_follows_the_sentinels_to_another_master() {
+    for flavor in [Flavor::Redis70, Flavor::Valkey91] {
+        let group = Group::start(flavor).await;
+        let (cache, primary) = (near(&connect(&group.url()).await), Primary::of(loaf(0)));
+        warm(&cache, &primary).await;
+        let elsewhere = products(&connect(&group.url()).await);
+        group.fail_over().await;
+        write_elsewhere(&elsewhere, &primary, 1).await;
+        let written = Instant::now();
+        until(LIMIT, "the old record is kept", async || stock(&cache, &primary).await == 1).await;
+        println!("{flavor:?}: seen after {:?}", written.elapsed());
+        warm(&cache, &primary).await;
+        write_elsewhere(&elsewhere, &primary, 2).await;
+        until(LIMIT, "the old record is kept", async || stock(&cache, &primary).await == 2).await;
+    }
+}
