@@ -1,6 +1,7 @@
 //! What is measured, table by table: the bare driver, the peers, and the operations of cache-aside.
 
 pub(crate) mod growth;
+mod in_memory;
 mod ours;
 mod peers;
 mod raw;
@@ -24,10 +25,11 @@ type Preparing<'a> = BoxFuture<'a, Result<Vec<Contender>, Failure>>;
 
 pub(crate) const HITS: &str = "Hits of 4 fields";
 
-pub(crate) const TABLES: [Table; 8] = [
+pub(crate) const TABLES: [Table; 9] = [
     Table { title: HITS, contenders: |url| small_hits(url).boxed() },
     Table { title: "Hits of 16 fields", contenders: |url| hits::<Sixteen>(url).boxed() },
     Table { title: "Hits of 64 fields", contenders: |url| hits::<SixtyFour>(url).boxed() },
+    Table { title: "Near hits", contenders: |url| near_hits(url).boxed() },
     Table { title: "Embedded hits", contenders: |_url| ours::embedded().boxed() },
     Table { title: "Batches of 100 hits", contenders: |url| ours::batches(url).boxed() },
     Table { title: "Misses", contenders: |url| misses(url).boxed() },
@@ -46,6 +48,13 @@ async fn hits<R: Record>(url: &str) -> Result<Vec<Contender>, Failure> {
 async fn small_hits(url: &str) -> Result<Vec<Contender>, Failure> {
     let mut contenders = hits::<Product>(url).await?;
     contenders.extend(ours::other_reads(url).await?);
+    Ok(contenders)
+}
+
+/// Reads of what is in this process' memory.
+async fn near_hits(url: &str) -> Result<Vec<Contender>, Failure> {
+    let mut contenders = in_memory::hits();
+    contenders.push(ours::near_hits(url).await?);
     Ok(contenders)
 }
 

@@ -12,8 +12,12 @@ pub(crate) const IDS: usize = 1_000;
 
 /// A copy, as of one that came with a request.
 pub(crate) fn id(at: usize) -> String {
+    borrowed_id(at).to_owned()
+}
+
+pub(crate) fn borrowed_id(at: usize) -> &'static str {
     static ALL: LazyLock<Vec<String>> = LazyLock::new(|| (0..IDS).map(|at| format!("p-{at:03}")).collect());
-    ALL[at % IDS].clone()
+    &ALL[at % IDS]
 }
 
 /// A record that all contenders can keep.

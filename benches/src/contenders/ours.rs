@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cache_aside::{Backend, BoxError, Cache, Cacheable};
+use cache_aside::{Backend, BoxError, Cache, Cacheable, NearCache, Outcome};
 
+use super::in_memory::ENTRIES;
 use super::raw::FILLED_FOR;
 use crate::Failure;
 use crate::measure::{Contender, Operation};
-use crate::records::{IDS, Product, Record, id};
+use crate::records::{IDS, Product, Record, borrowed_id, id};
 
 const MANY: usize = 100;
 
@@ -33,6 +34,19 @@ pub(super) async fn other_reads(url: &str) -> Result<Vec<Contender>, Failure> {
         Contender::new("cache-aside get_fields, 2 fields", GetFields(cache.clone())),
         Contender::new("cache-aside get, not found", GetNothing(cache)),
     ])
+}
+
+pub(super) async fn near_hits(url: &str) -> Result<Contender, Failure> {
+    const WHOLE_RUN: Duration = Duration::from_secs(3_600);
+    let cache = Cache::<Product>::builder(Backend::connect(url).await?).ttl(WHOLE_RUN * 2);
+    let cache = cache.near_cache(NearCache::entries(ENTRIES).max_age(WHOLE_RUN)).build()?;
+    for at in 0..IDS {
+        while cache.lookup(borrowed_id(at), load).await?.outcome != Outcome::NearHit {
+            // The message about what was filled comes a moment later.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    Ok(Contender::new("cache-aside get, near cache", GetNear(cache)))
 }
 
 pub(super) async fn embedded() -> Result<Vec<Contender>, Failure> {
@@ -100,6 +114,15 @@ struct Get<R: Record>(Cache<R>);
 impl<R: Record> Operation for Get<R> {
     async fn call(&mut self, at: usize) {
         std::hint::black_box(self.0.get(id(at), load).await.expect("a reply"));
+    }
+}
+
+#[derive(Clone)]
+struct GetNear(Cache<Product>);
+
+impl Operation for GetNear {
+    async fn call(&mut self, at: usize) {
+        std::hint::black_box(self.0.get(borrowed_id(at), load).await.expect("a reply"));
     }
 }
 
