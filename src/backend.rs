@@ -18,9 +18,9 @@ mod tracked;
 
 use std::fmt;
 use std::pin::pin;
-use std::sync::{Arc, OnceLock};
 #[cfg(feature = "testing")]
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -33,12 +33,12 @@ use self::guard::{Call, WhileOpen};
 use self::memory::Memory;
 use self::pending::{Pending, Write};
 use self::redis::Redis;
-use self::tracked::Tracked;
 #[cfg(feature = "__proof")]
 pub use self::rig::{Moment, Point, Rig, Step};
 pub(crate) use self::steps::{
     ALL, Acquired, Cursor, Decide, Decision, Filled, Look, Position, Selection, StepError, Steps, Swept, Token,
 };
+use self::tracked::Tracked;
 use crate::entry::{Entry, Found};
 use crate::error::{Cause, Error};
 use crate::key::Key;
@@ -182,10 +182,11 @@ impl Backend {
     }
 
     /// Makes every operation fail until it is switched off again, as if the backend could not be reached: for tests of
-    /// how a service behaves during an outage. Entries stay as they are.
+    /// how a service behaves during an outage. Entries stay as they are; near caches are emptied, and not used.
     #[cfg(feature = "testing")]
     pub fn outage(&self, on: bool) {
         self.shared.outage.store(on, Ordering::SeqCst);
+        self.cut_tracking(on);
         self.shared.pending.try_now.notify_one();
     }
 

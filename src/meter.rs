@@ -236,7 +236,12 @@ pub(crate) struct NearMeter {
 
 impl NearMeter {
     pub(crate) fn new(namespace: &str, entity: &'static str) -> Self {
-        let key = |name| Key::from_parts(name, of_entity(namespace, entity).to_vec());
+        let key = |name| {
+            let key = Key::from_parts(name, of_entity(namespace, entity).to_vec());
+            // So that the series is there before anything happens, which may be never.
+            metrics::with_recorder(|recorder| recorder.register_counter(&key, &METADATA).increment(0));
+            key
+        };
         Self {
             invalidations: key(NEAR_INVALIDATIONS),
             flushes: key(NEAR_FLUSHES),

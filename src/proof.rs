@@ -46,6 +46,9 @@ impl Guard {
         Self::WholeNotFound,
     ];
 
+    /// Those of near caches.
+    pub const NEAR: [Self; 4] = [Self::NearTicket, Self::NearFlush, Self::NearHeartbeat, Self::NearOwnWrite];
+
     /// The guard's name on a command line.
     pub fn name(self) -> &'static str {
         match self {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use cache_aside::{Backend, BoxError, Cache, CacheBuilder, Cacheable, Error, Outcome, defaults};
+use cache_aside::{Backend, BoxError, Cache, CacheBuilder, Cacheable, Error, NearCache, Outcome, defaults};
 
 #[derive(Debug, Clone, PartialEq, Cacheable)]
 #[cacheable(ttl = "30s", not_found_ttl = "2s")]
@@ -53,6 +53,9 @@ async fn settings_that_make_no_sense_are_refused() {
     for beta in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         refused("refresh_ahead", |cache| cache.refresh_ahead(beta)).await;
     }
+    refused("entries", |cache| cache.near_cache(NearCache::entries(0))).await;
+    refused("max_bytes", |cache| cache.near_cache(NearCache::entries(10).max_bytes(9))).await;
+    refused("max_age", |cache| cache.near_cache(NearCache::entries(10).max_age(zero))).await;
     refused("lock_ttl", |cache| cache.lock_ttl(Duration::from_nanos(1))).await;
     refused("load_timeout", |cache| cache.load_timeout(zero)).await;
     refused("wait_poll", |cache| cache.wait_poll(zero)).await;
@@ -69,6 +72,8 @@ async fn settings_that_make_no_sense_are_refused() {
     for builder in [
         Backend::builder("memory://").max_entries(0),
         Backend::builder("memory://").operation_timeout(zero),
+        Backend::builder("memory://").heartbeat_interval(zero),
+        Backend::builder("memory://").heartbeat_timeout(zero),
         Backend::builder("memory://").connect_timeout(Duration::MAX),
         Backend::builder("memory://").update_connections(0),
     ] {

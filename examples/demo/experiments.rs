@@ -72,13 +72,13 @@ impl Shop {
     /// Lets `concurrency` readers loose on a key that was just invalidated.
     pub(crate) async fn stampede(&self, id: &str, concurrency: usize) -> Result<Stampede, Failure> {
         let _alone = self.experiment.lock().await;
-        let invalidated = self.cache.invalidate(id).await.is_ok();
+        let invalidated = self.cache().invalidate(id).await.is_ok();
         let loads = Arc::new(Mutex::new(Vec::new()));
         let began = Instant::now();
         let readers: Vec<_> = (0..concurrency)
             .map(|_| {
                 let (primary, loads) = (self.primary.clone(), loads.clone());
-                let lookup = self.cache.lookup(id.to_owned(), move |id| async move {
+                let lookup = self.cache().lookup(id.to_owned(), move |id| async move {
                     let began_ms = millis(began.elapsed());
                     let found = primary.find(id).await;
                     let load = Span { began_ms, ended_ms: millis(began.elapsed()) };
@@ -129,13 +129,13 @@ impl Shop {
         let mut steps = Vec::new();
         let mut step_at = |at, who, what: String| steps.push(Step { at_ms: millis(at), who, what });
 
-        self.cache.invalidate(id).await?;
+        self.cache().invalidate(id).await?;
 
         // The loader hands over what it has read only when it is told to.
         let (read, row) = oneshot::channel();
         let (go_on, told) = oneshot::channel::<()>();
         let primary = self.primary.clone();
-        let lookup = self.cache.lookup(id.to_owned(), move |id| async move {
+        let lookup = self.cache().lookup(id.to_owned(), move |id| async move {
             let asked = began.elapsed();
             let found = primary.find(id).await?;
             // Both fail only when the race was given up.
@@ -160,7 +160,7 @@ impl Shop {
         let new_stock = old_stock.checked_add(1).unwrap_or_else(|| old_stock - 1);
         self.primary.update(id, Edit::Stock(new_stock)).await?;
         step("writer", format!("commits stock {new_stock} to the primary"));
-        self.cache.invalidate(id).await?;
+        self.cache().invalidate(id).await?;
         step("writer", "invalidates: the reader's lease is revoked".into());
         tokio::time::sleep(self.primary.latency().min(Duration::from_secs(1))).await;
 
@@ -170,13 +170,13 @@ impl Shop {
         let overtaken = overtaken?;
         self.latencies.add(overtaken.outcome, took);
         // What other readers load in between is the new row.
-        let stored = self.cache.peek(id).await?;
+        let stored = self.cache().peek(id).await?;
         let fenced = overtaken.outcome == Outcome::Loaded && stored.is_none_or(|product| product.stock != old_stock);
         let refused = "refuses the fill: its lease is gone. The reader asked before the write, so it gets its row";
         step("cache", if fenced { refused } else { "accepted the fill" }.into());
 
         let asked = Instant::now();
-        let later = self.products.lookup(id).await?;
+        let later = self.products().lookup(id).await?;
         self.latencies.add(later.outcome, asked.elapsed());
         let later_stock = later.value.as_ref().map(|product| product.stock);
         let seen = later_stock.map_or_else(|| "nothing".to_owned(), |stock| format!("stock {stock}"));

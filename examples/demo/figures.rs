@@ -3,15 +3,17 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cache_aside::{Outcome, Stats};
+use cache_aside::{Outcome, Tracker};
 use serde::Serialize;
 
+use crate::caches::Caches;
 use crate::primary::Primary;
 
 /// Every [`Outcome`] and its name in answers.
-const OUTCOMES: [(Outcome, &str); 6] = [
+const OUTCOMES: [(Outcome, &str); 7] = [
     (Outcome::Hit, "hit"),
     (Outcome::NotFoundHit, "not_found_hit"),
+    (Outcome::NearHit, "near_hit"),
     (Outcome::Loaded, "loaded"),
     (Outcome::Coalesced, "coalesced"),
     (Outcome::Waited, "waited"),
@@ -20,6 +22,16 @@ const OUTCOMES: [(Outcome, &str); 6] = [
 
 pub(crate) fn name(outcome: Outcome) -> &'static str {
     OUTCOMES.iter().find(|(known, _)| *known == outcome).map_or("other", |(_, name)| name)
+}
+
+fn tracker_name(tracker: Tracker) -> &'static str {
+    match tracker {
+        Tracker::Unused => "unused",
+        Tracker::Connecting => "connecting",
+        Tracker::Live => "live",
+        Tracker::Unsupported => "unsupported",
+        _ => "other",
+    }
 }
 
 pub(crate) fn millis(duration: Duration) -> f64 {
@@ -35,7 +47,8 @@ pub(crate) struct Latencies {
 #[derive(Default)]
 struct Sum {
     count: AtomicU64,
-    micros: AtomicU64,
+    /// A near hit may take less than a microsecond.
+    nanos: AtomicU64,
 }
 
 impl Latencies {
@@ -43,7 +56,7 @@ impl Latencies {
         for (sum, (known, _)) in self.sums.iter().zip(OUTCOMES) {
             if known == outcome {
                 sum.count.fetch_add(1, Ordering::Relaxed);
-                sum.micros.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+                sum.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
             }
         }
     }
@@ -51,14 +64,14 @@ impl Latencies {
     pub(crate) fn reset(&self) {
         for sum in &self.sums {
             sum.count.store(0, Ordering::Relaxed);
-            sum.micros.store(0, Ordering::Relaxed);
+            sum.nanos.store(0, Ordering::Relaxed);
         }
     }
 
     fn totals(&self) -> Vec<Total> {
         let sums = self.sums.iter().zip(OUTCOMES);
         sums.map(|(sum, (_, outcome))| {
-            let total_ms = millis(Duration::from_micros(sum.micros.load(Ordering::Relaxed)));
+            let total_ms = millis(Duration::from_nanos(sum.nanos.load(Ordering::Relaxed)));
             Total { outcome, count: sum.count.load(Ordering::Relaxed), total_ms }
         })
         .collect()
@@ -87,6 +100,10 @@ pub(crate) struct Figures {
     pub(crate) decode_errors: u64,
     pub(crate) updates: u64,
     pub(crate) invalidations: u64,
+    pub(crate) near_hits: u64,
+    pub(crate) near_invalidations: u64,
+    pub(crate) near_flushes: u64,
+    pub(crate) near_refused_inserts: u64,
     pub(crate) hit_rate_pct: f64,
     pub(crate) primary_reads_total: u64,
     /// What a read of the primary took on average; before the first, what it is set to take.
@@ -98,19 +115,17 @@ pub(crate) struct Figures {
     pub(crate) pending: usize,
     /// Whether the cache is switched off.
     pub(crate) outage: bool,
+    /// Whether the near cache is switched on.
+    pub(crate) near_cache: bool,
+    /// Whether the server tells the near cache of changes.
+    pub(crate) tracker: &'static str,
     /// Where the cache is.
     pub(crate) cache: String,
 }
 
 impl Figures {
-    pub(crate) fn new(
-        stats: Stats,
-        primary: &Primary,
-        latencies: &Latencies,
-        pending: usize,
-        outage: bool,
-        cache: &str,
-    ) -> Self {
+    pub(crate) fn new(caches: &Caches, primary: &Primary, latencies: &Latencies, outage: bool, cache: &str) -> Self {
+        let stats = caches.stats();
         Self {
             hits: stats.hits,
             not_found_hits: stats.not_found_hits,
@@ -123,13 +138,19 @@ impl Figures {
             decode_errors: stats.decode_errors,
             updates: stats.updates,
             invalidations: stats.invalidations,
+            near_hits: stats.near_hits,
+            near_invalidations: stats.near_invalidations,
+            near_flushes: stats.near_flushes,
+            near_refused_inserts: stats.near_refused_inserts,
             hit_rate_pct: stats.hit_rate_pct(),
             primary_reads_total: primary.reads(),
             primary_read_latency_ms: millis(primary.read_latency()),
             read_latency_ms: millis(primary.latency()),
             outcomes: latencies.totals(),
-            pending,
+            pending: caches.chosen().pending().keys.len(),
             outage,
+            near_cache: caches.uses_near(),
+            tracker: tracker_name(stats.tracker),
             cache: cache.to_owned(),
         }
     }

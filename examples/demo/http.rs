@@ -41,6 +41,7 @@ pub(crate) fn router(shop: Arc<Shop>, loopback: Loopback, stopping: watch::Recei
         .route("/stampede", post(stampede))
         .route("/race", post(race))
         .route("/outage", post(outage))
+        .route("/near-cache", post(near_cache))
         .route("/latency", post(latency))
         .route("/reset", post(reset))
         .with_state(shop);
@@ -101,6 +102,11 @@ async fn race(State(shop): State<Arc<Shop>>, params: Params) -> Answer<Race> {
 
 async fn outage(State(shop): State<Arc<Shop>>, params: Params) -> Answer<Figures> {
     shop.set_outage(params.switch("on")?);
+    Ok(Json(shop.figures()))
+}
+
+async fn near_cache(State(shop): State<Arc<Shop>>, params: Params) -> Answer<Figures> {
+    shop.set_near_cache(params.switch("on")?)?;
     Ok(Json(shop.figures()))
 }
 

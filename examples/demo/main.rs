@@ -1,14 +1,17 @@
-//! A page on which people watch the cache work: reads, updates, stampedes, races and outages of a small shop.
+//! A page on which people watch the cache work: reads, updates, stampedes, races and outages of a small shop, and what a
+//! near cache adds.
 //!
 //! ```text
 //! cargo run --example demo                                             # http://127.0.0.1:8080, no server needed
-//! cargo run --example demo -- --cache redis://127.0.0.1:6379           # the same on Redis or Valkey
+//! cargo run --example demo -- --cache redis://127.0.0.1:6379           # the same on Redis or Valkey, and the near cache
 //! cargo run --example demo -- --help                                   # ports, latency, the database's file
 //! ```
 //!
 //! `service.rs` is the part to learn the cache from: all that a service does with it. `primary.rs` is the database,
-//! SQLite; `experiments.rs` the stampede and the race; the rest serves the page in `page/`.
+//! SQLite; `experiments.rs` the stampede and the race; `caches.rs` the near cache's switch; the rest serves the page in
+//! `page/`.
 
+mod caches;
 mod events;
 mod experiments;
 mod failure;

@@ -26,6 +26,18 @@ fn text(figures: &Figures) -> String {
         ("cache_decode_errors_total", "Entries that were unreadable.", figures.decode_errors),
         ("cache_updates_total", "Updates of cached records in place.", figures.updates),
         ("cache_invalidations_total", "Keys that were invalidated.", figures.invalidations),
+        ("cache_near_hits_total", "Hits that the near cache has answered.", figures.near_hits),
+        (
+            "cache_near_invalidations_total",
+            "Messages of the server that an entry has changed.",
+            figures.near_invalidations,
+        ),
+        ("cache_near_flushes_total", "How often the near cache was emptied.", figures.near_flushes),
+        (
+            "cache_near_refused_inserts_total",
+            "Entries that the near cache did not keep: changed while they were read.",
+            figures.near_refused_inserts,
+        ),
         ("primary_reads_total", "Reads of the primary database.", figures.primary_reads_total),
     ];
     let mut text = String::new();
@@ -35,6 +47,11 @@ fn text(figures: &Figures) -> String {
     let gauges = [
         ("cache_hit_ratio", "The share of gets that an entry answered.", figures.hit_rate_pct / 100.0),
         ("cache_outage", "1 while the cache is switched off.", f64::from(u8::from(figures.outage))),
+        (
+            "cache_tracker_live",
+            "1 while the server tells the near cache of changes.",
+            f64::from(u8::from(figures.tracker == "live")),
+        ),
         (
             "primary_read_latency_seconds",
             "What a read of the primary takes on average.",

@@ -9,7 +9,7 @@ const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
-const FILES: [(&str, &str, &str); 11] = [
+const FILES: [(&str, &str, &str); 12] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/style.css", CSS, include_str!("page/style.css")),
     ("/icon.svg", SVG, include_str!("page/icon.svg")),
@@ -20,6 +20,7 @@ const FILES: [(&str, &str, &str); 11] = [
     ("/entry.js", JS, include_str!("page/entry.js")),
     ("/stampede.js", JS, include_str!("page/stampede.js")),
     ("/race.js", JS, include_str!("page/race.js")),
+    ("/near.js", JS, include_str!("page/near.js")),
     ("/live.js", JS, include_str!("page/live.js")),
 ];
 

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
-use cache_aside::{Backend, Cache, Cacheable, EntryState, Error, LoadingCache, Outcome};
+use cache_aside::{Backend, Cache, Cacheable, EntryState, Error, LoadingCache, NearCache, Outcome};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::Mutex;
 
+use crate::caches::Caches;
 use crate::failure::{Failure, chain};
 use crate::figures::{Figures, Latencies, millis, name};
 use crate::primary::{Edit, Primary, Product};
@@ -20,11 +21,12 @@ use crate::primary::{Edit, Primary, Product};
 /// Longer than the default, for machines that are busy with building.
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// More than the shop has products.
+const NEAR_ENTRIES: usize = 1_000;
+
 pub(crate) struct Shop {
     pub(crate) primary: Primary,
-    pub(crate) cache: Cache<Product>,
-    /// The same cache, with the primary as its loader.
-    pub(crate) products: LoadingCache<Product>,
+    caches: Caches,
     pub(crate) latencies: Latencies,
     /// Held by an experiment, which would spoil another's figures.
     pub(crate) experiment: Mutex<()>,
@@ -41,7 +43,7 @@ pub(crate) struct Read {
     /// Whether the cache had the answer, be it that there is no such product.
     hit: bool,
     outcome: &'static str,
-    /// The cache alone.
+    /// The read of Redis alone; a near hit has none.
     redis_latency_ms: f64,
     /// The whole call.
     total_latency_ms: f64,
@@ -76,16 +78,19 @@ pub(crate) struct Stored {
 
 impl Shop {
     pub(crate) fn new(backend: Backend, primary: Primary) -> Result<Self, Error> {
-        let cache = Cache::builder(backend.clone()).update_timeout(UPDATE_TIMEOUT).build()?;
-        let loader = primary.clone();
-        let products = cache.with_loader(move |id| {
-            let primary = loader.clone();
-            async move { primary.find(id).await }
-        });
+        let products = |near_cache: Option<NearCache>| {
+            let builder = Cache::builder(backend.clone()).update_timeout(UPDATE_TIMEOUT);
+            let cache = builder.near_cache(near_cache).build()?;
+            let loader = primary.clone();
+            Ok::<_, Error>(cache.with_loader(move |id| {
+                let primary = loader.clone();
+                async move { primary.find(id).await }
+            }))
+        };
+        let caches = Caches::new(products(None)?, products(Some(NearCache::entries(NEAR_ENTRIES)))?);
         Ok(Self {
             primary,
-            cache,
-            products,
+            caches,
             latencies: Latencies::default(),
             experiment: Mutex::new(()),
             address: backend.to_string(),
@@ -94,28 +99,37 @@ impl Shop {
         })
     }
 
+    pub(crate) fn cache(&self) -> &Cache<Product> {
+        self.products()
+    }
+
+    /// The same cache, with the primary as its loader.
+    pub(crate) fn products(&self) -> &LoadingCache<Product> {
+        self.caches.chosen()
+    }
+
     /// Invalidates all products: a server may still hold entries of another database.
     pub(crate) async fn forget_earlier_runs(&self, products: Vec<Product>) -> Result<(), Error> {
         let ids = products.into_iter().map(|product| product.id);
-        self.cache.invalidate_many(ids).await.into_iter().try_for_each(|result| result.map(drop))?;
-        self.cache.reset_stats();
+        self.cache().invalidate_many(ids).await.into_iter().try_for_each(|result| result.map(drop))?;
+        self.caches.reset_stats();
         Ok(())
     }
 
     /// Reads through the cache; a product that doesn't exist is answered with 404 and the same fields.
     pub(crate) async fn read(&self, id: &str) -> Result<Read, Failure> {
         let began = Instant::now();
-        let lookup = self.products.lookup(id).await?;
+        let lookup = self.products().lookup(id).await?;
         let took = began.elapsed();
         self.latencies.add(lookup.outcome, took);
         let ttl = match lookup.outcome {
             Outcome::Bypassed => None,
-            _ => self.cache.ttl(id).await.ok().flatten(),
+            _ => self.cache().ttl(id).await.ok().flatten(),
         };
         let read = Read {
             id: id.to_owned(),
             record: lookup.value.as_deref().cloned(),
-            hit: matches!(lookup.outcome, Outcome::Hit | Outcome::NotFoundHit),
+            hit: matches!(lookup.outcome, Outcome::Hit | Outcome::NotFoundHit | Outcome::NearHit),
             outcome: name(lookup.outcome),
             redis_latency_ms: millis(lookup.cache_latency),
             total_latency_ms: millis(took),
@@ -130,7 +144,7 @@ impl Shop {
         if !self.primary.update(id, edit).await? {
             return Err(Failure::unknown(id));
         }
-        let invalidated = self.cache.invalidate(id).await.map_err(|error| untold(&error))?;
+        let invalidated = self.cache().invalidate(id).await.map_err(|error| untold(&error))?;
         Ok(self.written(id, Some(invalidated), None))
     }
 
@@ -142,9 +156,9 @@ impl Shop {
             return Err(Failure::unknown(id));
         }
         let updated = match edit {
-            Edit::Name(name) => self.cache.update_field(id, fields.name, name).await,
-            Edit::PriceCents(cents) => self.cache.update_field(id, fields.price_cents, cents).await,
-            Edit::Stock(stock) => self.cache.update_field(id, fields.stock, stock).await,
+            Edit::Name(name) => self.cache().update_field(id, fields.name, name).await,
+            Edit::PriceCents(cents) => self.cache().update_field(id, fields.price_cents, cents).await,
+            Edit::Stock(stock) => self.cache().update_field(id, fields.stock, stock).await,
         };
         let applied = updated.map_err(|error| untold(&error))?;
         Ok(self.written(id, None, Some(applied)))
@@ -156,20 +170,20 @@ impl Shop {
         if !self.primary.create(product).await? {
             return Err(Failure::new(StatusCode::CONFLICT, format!("there is a product `{id}` already")));
         }
-        let invalidated = self.cache.invalidate(&id).await.map_err(|error| untold(&error))?;
+        let invalidated = self.cache().invalidate(&id).await.map_err(|error| untold(&error))?;
         Ok(self.written(&id, Some(invalidated), None))
     }
 
     /// Invalidates by hand. An unknown id is answered with 404, after its not-found entry was removed.
     pub(crate) async fn invalidate(&self, id: &str) -> Result<Written, Failure> {
-        let invalidated = self.cache.invalidate(id).await?;
+        let invalidated = self.cache().invalidate(id).await?;
         let written = self.written(id, Some(invalidated), None);
         if self.primary.contains(id).await? { Ok(written) } else { Err(Failure::unknown(id).with(&written)) }
     }
 
     /// Looks at what is stored.
     pub(crate) async fn inspect(&self, id: &str) -> Result<Stored, Failure> {
-        let entry = self.cache.inspect(id).await?;
+        let entry = self.cache().inspect(id).await?;
         let (state, ttl_full) = match entry.state {
             EntryState::Missing => ("missing", None),
             EntryState::Record => ("record", Product::SCHEMA.ttl),
@@ -187,20 +201,31 @@ impl Shop {
         })
     }
 
-    /// Makes the cache unreachable, or reachable again. The entries stay as they are.
+    /// Makes the cache unreachable, or reachable again. The entries stay as they are, but for the near cache's.
     pub(crate) fn set_outage(&self, on: bool) {
         self.backend.outage(on);
         self.outage.store(on, Ordering::Relaxed);
     }
 
+    /// Puts the near cache before Redis, or takes it away again.
+    pub(crate) fn set_near_cache(&self, on: bool) -> Result<(), Failure> {
+        if self.caches.use_near(on) {
+            return Ok(());
+        }
+        let error = format!(
+            "{} is in this process already: a near cache needs no messages there, and is not used",
+            self.address
+        );
+        Err(Failure::new(StatusCode::CONFLICT, error))
+    }
+
     pub(crate) fn figures(&self) -> Figures {
         let outage = self.outage.load(Ordering::Relaxed);
-        let pending = self.cache.pending().keys.len();
-        Figures::new(self.cache.stats(), &self.primary, &self.latencies, pending, outage, &self.address)
+        Figures::new(&self.caches, &self.primary, &self.latencies, outage, &self.address)
     }
 
     pub(crate) fn reset(&self) {
-        self.cache.reset_stats();
+        self.caches.reset_stats();
         self.primary.reset();
         self.latencies.reset();
     }

@@ -55,6 +55,14 @@ impl Backend {
         tracked.tracking.wake();
     }
 
+    /// Simulates that the servers tell of nothing.
+    #[cfg(feature = "testing")]
+    pub(super) fn cut_tracking(&self, cut: bool) {
+        if let Some(tracking) = self.tracking() {
+            tracking.cut(cut);
+        }
+    }
+
     /// After a write: nothing from before it is kept.
     pub(super) fn written(&self, key: &Key) {
         if let Some(tracked) = self.shared.tracked.get() {

@@ -367,7 +367,7 @@ impl<T: Cacheable> CacheBuilder<T> {
         let namespace = self.namespace.as_deref().unwrap_or_default();
         let meter = CacheMeter::new(namespace, T::SCHEMA.entity);
         let near = self.policy.near_cache.filter(|_| self.policy.enabled).and_then(|settings| {
-            let tracking = self.backend.tracking()?.clone();
+            let tracking = self.backend.tracking()?;
             Some(Near::new(settings, keys.prefix(), tracking, NearMeter::new(namespace, T::SCHEMA.entity)))
         });
         self.backend.track();

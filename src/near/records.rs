@@ -52,7 +52,7 @@ impl<T> Weighter<Box<str>, Kept<T>> for Weight {
 
 impl<T: Cacheable> Near<T> {
     /// `prefix`: that of all keys.
-    pub(crate) fn new(settings: NearCache, prefix: &str, tracking: Arc<Tracking>, meter: NearMeter) -> Arc<Self> {
+    pub(crate) fn new(settings: NearCache, prefix: &str, tracking: &Arc<Tracking>, meter: NearMeter) -> Arc<Self> {
         let entries = settings.entries as u64;
         let least = settings.max_bytes as u64 / entries;
         let mut options = OptionsBuilder::new();
@@ -63,7 +63,8 @@ impl<T: Cacheable> Near<T> {
             RandomState::default(),
             DefaultLifecycle::default(),
         );
-        let near = Arc::new(Self { settings, kept, tracking: tracking.clone(), counters: NearCounters::default(), meter });
+        let near =
+            Arc::new(Self { settings, kept, tracking: tracking.clone(), counters: NearCounters::default(), meter });
         let listener: Weak<dyn Listener> = Arc::<Self>::downgrade(&near);
         tracking.add(prefix, listener);
         near

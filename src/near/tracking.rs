@@ -49,6 +49,8 @@ pub(crate) struct Tracking {
     is_unsupported: AtomicBool,
     /// Tells the tracker's task to look after something.
     attention: Notify,
+    #[cfg(feature = "testing")]
+    is_cut: AtomicBool,
     meter: TrackerMeter,
     without: Option<Guard>,
 }
@@ -88,6 +90,8 @@ impl Tracking {
             prefixes_added: AtomicU64::new(0),
             is_unsupported: AtomicBool::new(false),
             attention: Notify::new(),
+            #[cfg(feature = "testing")]
+            is_cut: AtomicBool::new(false),
             meter: TrackerMeter::new(address),
             without,
         }
@@ -128,12 +132,31 @@ impl Tracking {
 
     /// Whether the messages are known to come.
     pub(super) fn is_live(&self, now: Moment) -> bool {
-        now < Moment::from_ticks(self.live_until.load(Ordering::Acquire))
+        !self.is_cut()
+            && now < Moment::from_ticks(self.live_until.load(Ordering::Acquire))
             && self.changes() == self.live_at.load(Ordering::Acquire)
     }
 
     pub(super) fn is_unsupported(&self) -> bool {
-        self.is_unsupported.load(Ordering::Acquire)
+        !self.is_cut() && self.is_unsupported.load(Ordering::Acquire)
+    }
+
+    #[cfg(feature = "testing")]
+    fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::SeqCst)
+    }
+
+    #[cfg(not(feature = "testing"))]
+    #[expect(clippy::unused_self, reason = "tests can cut it")]
+    fn is_cut(&self) -> bool {
+        false
+    }
+
+    /// Pretends that no messages come, until it is called again.
+    #[cfg(feature = "testing")]
+    pub(crate) fn cut(&self, cut: bool) {
+        self.is_cut.store(cut, Ordering::SeqCst);
+        self.flush();
     }
 
     pub(super) fn state(&self, now: Moment) -> Tracker {
@@ -280,5 +303,131 @@ impl Drop for Session<'_> {
             tracking.flush();
         }
         tracking.meter.ended();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::cacheable::Schema;
+    use crate::key::KeySpace;
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[derive(Default)]
+    struct Told {
+        forgotten: Mutex<Vec<String>>,
+        flushes: AtomicUsize,
+    }
+
+    impl Listener for Told {
+        fn forget(&self, id: &str, _by_message: bool) {
+            self.forgotten.lock().unwrap().push(id.to_owned());
+        }
+
+        fn flush(&self) {
+            self.flushes.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn tracking() -> Tracking {
+        Tracking::new("redis://127.0.0.1:6379", Arc::default(), None)
+    }
+
+    fn listen(tracking: &Tracking, prefix: &str) -> Arc<Told> {
+        let told = Arc::<Told>::default();
+        let listener: Weak<dyn Listener> = Arc::<Told>::downgrade(&told);
+        tracking.add(prefix, listener);
+        told
+    }
+
+    fn key(id: u64) -> Key {
+        KeySpace::new(Some("billing"), &Schema::new("product")).key(&id).unwrap()
+    }
+
+    #[test]
+    fn wants_no_prefix_that_another_begins_with() {
+        let tracking = tracking();
+        let prefixes =
+            ["cache:billing:product:", "cache:billing:", "cache:billing@2:", "cache:orders:a:", "cache:orders:b:"];
+        let mut told: Vec<_> = prefixes.iter().map(|prefix| listen(&tracking, prefix)).collect();
+        let wanted = tracking.wanted();
+        assert_eq!(wanted.prefixes, ["cache:billing:", "cache:billing@2:", "cache:orders:a:", "cache:orders:b:"]);
+        told.remove(1);
+        assert_eq!(tracking.wanted().prefixes[0], "cache:billing:product:");
+        assert!(tracking.is_current(&wanted), "less is wanted, and what there is tells of it");
+        told.push(listen(&tracking, "cache:more:"));
+        assert!(!tracking.is_current(&wanted));
+    }
+
+    #[test]
+    fn tells_those_whose_key_it_is() {
+        let tracking = tracking();
+        let (product, order) = (listen(&tracking, "cache:billing:product:"), listen(&tracking, "cache:billing:order:"));
+        tracking.told(b"cache:billing:product:7");
+        tracking.told(b"cache:billing:product");
+        tracking.told(b"cache:billing:product:\xFF");
+        tracking.written(&key(8));
+        assert_eq!(*product.forgotten.lock().unwrap(), ["7", "8"]);
+        assert!(order.forgotten.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn keeps_nothing_whose_ticket_is_older_than_a_message() {
+        let tracking = tracking();
+        let keeps = |ticket| tracking.keep(&key(7), ticket, || {});
+        let ticket = tracking.ticket(&key(7), Moment::now());
+        assert!(keeps(ticket));
+        tracking.told(b"cache:billing:product:7");
+        assert!(!keeps(ticket));
+        assert!(keeps(tracking.ticket(&key(7), Moment::now())));
+    }
+
+    #[test]
+    fn is_live_within_a_session_while_the_server_answers_and_nothing_changes() {
+        let changes = Arc::<AtomicU64>::default();
+        let tracking = Tracking::new("redis://127.0.0.1:6379", changes.clone(), None);
+        let told = listen(&tracking, "cache:billing:product:");
+        let is_live = || tracking.is_live(Moment::now());
+        let wanted = tracking.wanted();
+        let session = tracking.begin(&wanted);
+        assert!(!is_live(), "it has not answered yet");
+        session.is_alive_for(Moment::now(), LONG);
+        assert!(is_live() && tracking.state(Moment::now()) == Tracker::Live);
+        assert!(!tracking.is_live(Moment::now().within(LONG + LONG)), "it has not answered for long");
+        let ticket = tracking.ticket(&key(7), Moment::now());
+        drop(session);
+        assert!(!is_live() && told.flushes.load(Ordering::Relaxed) == 1);
+        assert!(!tracking.keep(&key(7), ticket, || {}), "its message may have been missed");
+
+        let wanted = tracking.wanted();
+        let session = tracking.begin(&wanted);
+        session.is_alive_for(Moment::now(), LONG);
+        changes.fetch_add(1, Ordering::Relaxed);
+        assert!(!is_live(), "entries may be at another server");
+        drop(session);
+        let wanted = tracking.wanted();
+        let session = tracking.begin(&wanted);
+        session.is_alive_for(Moment::now(), LONG);
+        let _more = listen(&tracking, "cache:billing:order:");
+        assert!(!is_live(), "the server does not tell of these");
+        session.is_alive_for(Moment::now(), LONG);
+        assert!(!is_live(), "nor after its next answer");
+    }
+
+    #[tokio::test]
+    async fn wakes_those_who_wait_for_a_message() {
+        let tracking = tracking();
+        let before = tracking.generation(&key(7));
+        tracking.told(b"cache:billing:product:7");
+        tracking.told_since(&key(7), before).await;
+        let waiting = tracking.told_since(&key(7), before + 1);
+        tokio::select! {
+            biased;
+            () = waiting => {}
+            () = async { tracking.told(b"cache:billing:product:7"); std::future::pending().await } => {}
+        }
     }
 }

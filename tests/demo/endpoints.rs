@@ -143,6 +143,8 @@ async fn bad_parameters_are_refused_and_change_nothing() {
     demo.post("/invalidate", "").error(400);
     demo.post("/race", "").error(400);
     demo.post("/outage", "on=maybe").error(400);
+    demo.post("/near-cache", "on=maybe").error(400);
+    demo.post("/near-cache", "").error(400);
     demo.post("/latency", "ms=5001").error(400);
     assert_eq!(demo.get("/stats").ok()["primary_reads_total"], 0);
 }
@@ -238,6 +240,91 @@ async fn reads_go_on_when_the_server_dies_and_comes_back() {
     assert_eq!(demo.get("/read?id=p-001").ok()["record"]["stock"], 41);
 }
 
+/// Reads until the near cache has the answer.
+async fn warm(demo: &Demo, id: &str) -> Value {
+    let begun = std::time::Instant::now();
+    loop {
+        let read = demo.get(&format!("/read?id={id}")).ok();
+        if read["outcome"] == "near_hit" {
+            return read;
+        }
+        assert!(begun.elapsed() < LIMIT, "nothing is kept: {read:#}");
+    }
+}
+
+/// Removes an entry as another client does, and waits until the near cache was told.
+async fn remove_elsewhere(server: &Server, demo: &Demo, id: &str) {
+    let told = || demo.get("/stats").ok()["near_invalidations"].as_u64().unwrap();
+    let (before, begun) = (told(), std::time::Instant::now());
+    let mut client = server.client().await;
+    redis::cmd("DEL").arg(format!("cache:demo:product:{id}")).exec_async(&mut client).await.unwrap();
+    while told() == before {
+        assert!(begun.elapsed() < LIMIT, "no message came");
+    }
+}
+
+#[tokio::test]
+async fn a_near_cache_answers_while_it_is_on_and_is_told_of_changes() {
+    let server = Server::start(Flavor::Redis70).await;
+    let demo = Demo::start(&["--cache", &server.url()]);
+    assert_eq!(demo.get("/stats").ok()["near_cache"], false);
+    for _ in 0..3 {
+        assert_ne!(demo.get("/read?id=p-001").ok()["outcome"], "near_hit", "it is off");
+    }
+    assert_eq!(demo.post("/near-cache", "on=true").ok()["near_cache"], true);
+    let read = warm(&demo, "p-001").await;
+    assert_eq!((&read["hit"], &read["redis_latency_ms"]), (&json!(true), &json!(0.0)));
+    assert_eq!((&read["record"]["stock"], &read["stats"]["tracker"]), (&json!(42), &json!("live")));
+
+    // Own writes, in both ways.
+    demo.post("/update-cached", "id=p-001&field=stock&value=41").ok();
+    assert_eq!(demo.get("/read?id=p-001").ok()["record"]["stock"], 41);
+    warm(&demo, "p-001").await;
+    demo.post("/update", "id=p-001&field=stock&value=40").ok();
+    assert_eq!(demo.get("/read?id=p-001").ok()["record"]["stock"], 40);
+
+    warm(&demo, "p-001").await;
+    remove_elsewhere(&server, &demo, "p-001").await;
+    assert_eq!(demo.get("/read?id=p-001").ok()["outcome"], "loaded");
+
+    // While it is off it is told all the same.
+    warm(&demo, "p-001").await;
+    assert_eq!(demo.post("/near-cache", "on=false").ok()["near_cache"], false);
+    assert_eq!(demo.get("/read?id=p-001").ok()["outcome"], "hit");
+    remove_elsewhere(&server, &demo, "p-001").await;
+    demo.post("/near-cache", "on=true").ok();
+    assert_eq!(demo.get("/read?id=p-001").ok()["outcome"], "loaded");
+
+    let read = warm(&demo, "p-001").await;
+    let stats = &read["stats"];
+    assert!(stats["near_hits"].as_u64().unwrap() >= 5 && stats["hits"].as_u64() > stats["near_hits"].as_u64());
+    let counted = |read: &Value| read["stats"]["outcomes"].as_array().unwrap()[2].clone();
+    assert_eq!((&counted(&read)["outcome"], &counted(&read)["count"]), (&json!("near_hit"), &stats["near_hits"]));
+    let stats = demo.post("/reset", "").ok();
+    assert_eq!((&stats["near_hits"], &stats["hits"], &stats["near_cache"]), (&json!(0), &json!(0), &json!(true)));
+}
+
+#[tokio::test]
+async fn experiments_work_with_a_near_cache_too() {
+    let server = Server::start(Flavor::Redis70).await;
+    let demo = Demo::start(&["--cache", &server.url()]);
+    demo.post("/near-cache", "on=true").ok();
+    warm(&demo, "p-003").await;
+    let race = demo.post("/race", "id=p-003").ok();
+    assert_eq!((&race["fenced"], &race["later_stock"]), (&json!(true), &json!(97)));
+    warm(&demo, "p-003").await;
+    let stampede = demo.post("/stampede", "id=p-003&concurrency=200").ok();
+    assert_eq!(stampede["primary_reads"], 1, "{stampede:#}");
+}
+
+#[tokio::test]
+async fn in_memory_there_is_no_near_cache() {
+    let demo = Demo::start(&[]);
+    assert!(demo.post("/near-cache", "on=true").error(409).contains("memory:// is in this process already"));
+    let stats = demo.post("/near-cache", "on=false").ok();
+    assert_eq!((&stats["near_cache"], &stats["tracker"]), (&json!(false), &json!("unused")));
+}
+
 #[tokio::test]
 async fn entries_are_plain_hashes_on_a_server() {
     let server = Server::start(Flavor::Redis70).await;
@@ -259,8 +346,14 @@ async fn metrics_are_prometheus_text() {
     demo.get("/read?id=p-001").ok();
     let metrics = demo.get("/metrics");
     assert!(metrics.headers["content-type"].starts_with("text/plain; version=0.0.4"), "{metrics:?}");
-    for line in ["cache_hits_total 1", "primary_reads_total 1", "cache_read_duration_seconds_count{outcome=\"hit\"} 1"]
-    {
+    let expected = [
+        "cache_hits_total 1",
+        "cache_near_hits_total 0",
+        "primary_reads_total 1",
+        "cache_tracker_live 0",
+        "cache_read_duration_seconds_count{outcome=\"hit\"} 1",
+    ];
+    for line in expected {
         assert!(metrics.body.lines().any(|found| found == line), "no {line} in\n{}", metrics.body);
     }
     for line in metrics.body.lines().filter(|line| !line.starts_with("# ")) {

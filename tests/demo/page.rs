@@ -1,11 +1,13 @@
 //! The page in a real browser, with the cache in memory and on a server.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fantoccini::key::Key;
 use serde_json::json;
 
 use crate::browser::Browser;
+use crate::harness::{Flavor, Server};
+use crate::http::LIMIT;
 use crate::running::{Demo, on_every_cache};
 
 /// Runs a test on the page, and then looks for errors in the browser's console.
@@ -185,6 +187,80 @@ async fn stops_and_restarts_the_cache() {
         page.until_contains("record", "41").await;
     })
     .await;
+}
+
+async fn number(page: &Browser, id: &str) -> u64 {
+    page.until(id, |text| text.parse::<u64>().is_ok()).await.parse().unwrap()
+}
+
+/// Reads until the near cache has the answer.
+async fn read_near(page: &Browser, id: &str) {
+    let begun = Instant::now();
+    page.fill("id", id).await;
+    loop {
+        page.press("read").await;
+        if page.until("message", |text| !text.is_empty()).await.starts_with("near hit") {
+            return;
+        }
+        assert!(begun.elapsed() < LIMIT, "nothing is kept");
+    }
+}
+
+#[tokio::test]
+async fn puts_the_near_cache_before_redis_and_takes_it_away() {
+    let server = Server::start(Flavor::Redis70).await;
+    let demo = Demo::start(&["--cache", &server.url()]);
+    let page = Browser::start().await;
+    page.open(&demo).await;
+    page.until("tracker", |text| text == "live").await;
+    assert_eq!((page.text("near-state").await, number(&page, "near-hits").await), ("is off".to_owned(), 0));
+
+    page.press("near").await;
+    page.until("near-state", |text| text == "is on").await;
+    page.until_contains("near-message", "the third is a near hit").await;
+    read_near(&page, "p-020").await;
+    assert!(page.text("outcome-text").await.contains("no round trip"));
+    page.press("traffic").await;
+    page.until("near-hits", |text| text.parse().is_ok_and(|hits: u64| hits >= 5)).await;
+    page.until("near-invalidations", |text| text.parse().is_ok_and(|told: u64| told > 0)).await;
+    for drawn in ["#latency-chart .near_hit circle", "#latency-chart .told"] {
+        page.until_drawn(drawn).await;
+    }
+    page.press("traffic").await;
+    page.until("traffic", |text| text == "Keep reading").await;
+
+    read_near(&page, "p-020").await;
+    let told = number(&page, "near-invalidations").await;
+    page.press("invalidate").await;
+    page.until_contains("message", "The entry is gone").await;
+    page.until("near-invalidations", |text| text.parse().is_ok_and(|now: u64| now > told)).await;
+    read(&page, "p-020", "miss, loaded").await;
+
+    // While the cache is stopped nobody tells it of changes.
+    read_near(&page, "p-020").await;
+    page.press("power").await;
+    page.until("tracker", |text| text == "connecting").await;
+    page.until_contains("stored", "an outage is simulated").await;
+    page.press("power").await;
+    page.until_contains("tools-message", "The cache is back").await;
+
+    page.press("near").await;
+    page.until("near-state", |text| text == "is off").await;
+    read(&page, "p-020", "hit").await;
+    page.check_console();
+    page.leave().await;
+}
+
+#[tokio::test]
+async fn says_that_in_memory_a_near_cache_is_not_used() {
+    let demo = Demo::start(&[]);
+    let page = Browser::start().await;
+    page.open(&demo).await;
+    page.until("tracker", |text| text == "unused").await;
+    page.until_contains("tracker-text", "needs no messages there, and is not used").await;
+    assert!(!page.element("near").await.is_enabled().await.unwrap());
+    page.check_console();
+    page.leave().await;
 }
 
 #[tokio::test]

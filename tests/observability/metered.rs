@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use cache_aside::{Backend, BoxError, Cache, Cacheable};
+use cache_aside::{Backend, BoxError, Cache, Cacheable, NearCache, Outcome};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
 use crate::harness::{Flavor, Server};
@@ -14,6 +14,14 @@ struct Product {
     #[cacheable(id)]
     id: String,
     stock: u32,
+}
+
+/// What a near cache keeps.
+#[derive(Debug, Cacheable)]
+#[cacheable(namespace = "billing")]
+struct Offer {
+    #[cacheable(id)]
+    id: u64,
 }
 
 /// What was recorded: counts, gauges, and how many values each histogram has.
@@ -51,6 +59,7 @@ async fn live() -> impl Sized {
     other.invalidate("p-3").await.unwrap();
     overtaken.await.unwrap().unwrap();
     // One is refreshed ahead of its end, then ends, and is served stale.
+    let offers = Cache::<Offer>::builder(here.clone());
     let around_the_end = Cache::<Product>::builder(here)
         .ttl(Duration::from_secs(1))
         .jitter(0.0)
@@ -64,6 +73,16 @@ async fn live() -> impl Sized {
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let failing = |_| async { Err::<Option<Product>, _>("it failed") };
     assert!(around_the_end.get("p-6", failing).await.unwrap().is_some());
+    // The near cache is told of a write elsewhere.
+    let (offers, elsewhere) = (offers.near_cache(NearCache::entries(10)).build().unwrap(), connect().await.unwrap());
+    let offer = |id| async move { Ok::<_, BoxError>(Some(Offer { id })) };
+    while offers.lookup(7, offer).await.unwrap().outcome != Outcome::NearHit {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Cache::<Offer>::new(elsewhere).invalidate(7).await.unwrap();
+    while offers.lookup(7, offer).await.unwrap().outcome == Outcome::NearHit {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     cache.get("p-4", |_| async { Err::<Option<Product>, _>("it failed") }).await.unwrap_err();
     assert!(cache.update_field("p-1", Product::FIELDS.stock, 41).await.unwrap());
     assert!(!cache.update_field("p-9", Product::FIELDS.stock, 41).await.unwrap());
@@ -158,6 +177,10 @@ fn everything_that_happens_is_counted() {
     assert_eq!(recorded["cache_aside_breaker_open{}"], 1.0);
     assert_eq!(of_product("pending_invalidations"), 2.0);
     assert!(recorded["cache_aside_step_failures_total{kind=unanswered}"] >= 2.0);
+    assert!(recorded["cache_aside_operations_total{entity=offer,operation=get,outcome=near_hit}"] >= 1.0);
+    assert!(recorded["cache_aside_near_invalidations_total{entity=offer}"] >= 1.0);
+    assert!(recorded["cache_aside_near_flushes_total{entity=offer}"] >= 1.0, "the server was killed");
+    assert_eq!(recorded["cache_aside_tracker_live{}"], 0.0);
     assert!(recorded.contains_key("cache_aside_update_connections{state=in_use}"));
     for gauge in ["breaker_open{}", "pending_invalidations{entity=product}", "update_connections{state=idle}"] {
         // Each look at a gauge sets it back to zero.

@@ -9,8 +9,8 @@ use redis::aio::MultiplexedConnection;
 use tokio::time::sleep;
 
 use crate::clusters::{Cluster, ask};
-use crate::fixture::{Primary, Product, builder, connect, get, load_at_gate, loaf, lookup, on_every_server, products};
 use crate::fixture::until;
+use crate::fixture::{Primary, Product, builder, connect, get, load_at_gate, loaf, lookup, on_every_server, products};
 use crate::harness::{Flavor, Server};
 use crate::least_access::Access;
 use crate::proxy::{Lost, Proxy};
@@ -51,6 +51,16 @@ async fn outcome(cache: &Cache<Product>, primary: &Primary) -> Outcome {
 
 async fn stock(cache: &Cache<Product>, primary: &Primary) -> u32 {
     get(cache, primary.loader()).await.unwrap().unwrap().stock
+}
+
+/// Gets until the record is of this version; prints for how long it was not, from now on.
+async fn sees(cache: &Cache<Product>, primary: &Primary, version: u32, what: &str) {
+    let began = Instant::now();
+    while stock(cache, primary).await != version {
+        assert!(began.elapsed() < LIMIT, "the old record is kept: {what}");
+        sleep(Duration::from_micros(100)).await;
+    }
+    println!("{what}: seen after {:?}", began.elapsed());
 }
 
 /// Writes as another process does.
@@ -131,11 +141,11 @@ async fn the_writes_of_others_are_seen() {
         for version in 1..=20 {
             warm(&cache, &primary).await;
             write_elsewhere(&elsewhere, &primary, version).await;
-            until(LIMIT, "the old record is kept", async || stock(&cache, &primary).await == version).await;
+            sees(&cache, &primary, version, "a write elsewhere").await;
         }
         warm(&cache, &primary).await;
         assert!(elsewhere.update_field("p-001", Product::FIELDS.stock, 41).await.unwrap());
-        until(LIMIT, "the old record is kept", async || stock(&cache, &primary).await == 41).await;
+        sees(&cache, &primary, 41, "an update elsewhere").await;
         assert!(cache.stats().near_invalidations >= 21, "{:?}", cache.stats());
 
         let beside = products(&backend);
@@ -357,16 +367,14 @@ async fn kill_tracker(operator: &mut MultiplexedConnection) {
 async fn a_tracker_that_is_killed_is_replaced() {
     on_every_server(async |server, backend| {
         let (cache, primary) = (near(&backend), Primary::of(loaf(1)));
-        let mut operator = server.client().await;
+        let (mut operator, elsewhere) = (server.client().await, products(&connect(&server.url()).await));
         for version in 1..=3 {
             warm(&cache, &primary).await;
             let flushes = cache.stats().near_flushes;
             kill_tracker(&mut operator).await;
-            let killed = Instant::now();
-            until(LIMIT, "it goes unnoticed", async || cache.stats().near_flushes > flushes).await;
-            println!("noticed after {:?}", killed.elapsed());
-            write_elsewhere(&products(&connect(&server.url()).await), &primary, version).await;
-            until(LIMIT, "the old record is kept", async || stock(&cache, &primary).await == version).await;
+            write_elsewhere(&elsewhere, &primary, version).await;
+            sees(&cache, &primary, version, "a write while the tracker is killed").await;
+            until(LIMIT, "the end goes unnoticed", async || cache.stats().near_flushes > flushes).await;
             live(&cache).await;
         }
     })
@@ -380,11 +388,25 @@ async fn when_the_servers_data_are_flushed_nothing_is_kept() {
         warm(&cache, &primary).await;
         let flushes = cache.stats().near_flushes;
         primary.put(loaf(2));
-        redis::cmd("FLUSHALL").exec_async(&mut server.client().await).await.unwrap();
-        until(LIMIT, "the old record is kept", async || stock(&cache, &primary).await == 2).await;
+        let mut operator = server.client().await;
+        redis::cmd("FLUSHALL").exec_async(&mut operator).await.unwrap();
+        sees(&cache, &primary, 2, "FLUSHALL").await;
         assert!(cache.stats().near_flushes > flushes);
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_simulated_outage_nothing_is_kept() {
+    let server = Server::start(Flavor::Redis70).await;
+    let backend = connect(&server.url()).await;
+    let (cache, primary) = (near(&backend), Primary::of(loaf(1)));
+    warm(&cache, &primary).await;
+    backend.outage(true);
+    assert_eq!(outcome(&cache, &primary).await, Outcome::Bypassed);
+    backend.outage(false);
+    assert_eq!(outcome(&cache, &primary).await, Outcome::Hit);
+    warm(&cache, &primary).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -417,7 +439,8 @@ async fn what_is_kept_is_bounded_by_number_and_by_bytes() {
     let backend = connect(&server.url()).await;
     let load = |id: String| async move { Ok::<_, BoxError>(Some(Product { id, name: "x".repeat(1_000), ..loaf(1) })) };
     let (by_number, by_bytes) = (NearCache::entries(20), NearCache::entries(RECORDS).max_bytes(100_000));
-    for (settings, least, most) in [(by_number, 1, 20), (by_bytes, 1, 95), (NearCache::entries(RECORDS * 4), 500, 500)] {
+    for (settings, least, most) in [(by_number, 1, 20), (by_bytes, 1, 95), (NearCache::entries(RECORDS * 4), 500, 500)]
+    {
         let cache = builder(&backend).ttl(LONG).near_cache(settings.max_age(LONG)).build().unwrap();
         live(&cache).await;
         let ids = (0..RECORDS).map(|number| number.to_string()).collect::<Vec<_>>();
@@ -570,31 +593,29 @@ async fn in_a_cluster_it_follows_moving_slots_and_a_failover() {
         let mut cluster = Cluster::start(flavor).await;
         let (cache, primary) = (near(&connect(&cluster.url()).await), Primary::of(loaf(0)));
         let elsewhere = products(&connect(&cluster.url()).await);
-        let sees = async |version| {
-            let written = Instant::now();
+        let write = async |version, what: &str| {
             write_elsewhere(&elsewhere, &primary, version).await;
-            until(LIMIT, "the old record is kept", async || stock(&cache, &primary).await == version).await;
-            println!("{flavor:?}: version {version} seen after {:?}", written.elapsed());
+            sees(&cache, &primary, version, &format!("{flavor:?}, {what}")).await;
         };
         warm(&cache, &primary).await;
-        sees(1).await;
+        write(1, "all well").await;
 
         warm(&cache, &primary).await;
         let way = cluster.open(KEY).await;
         cluster.migrate(KEY, way).await;
-        sees(2).await;
+        write(2, "its slot on the way").await;
         get(&cache, primary.loader()).await.unwrap();
-        sees(3).await;
+        write(3, "its slot on the way").await;
         cluster.close(KEY, way).await;
         warm(&cache, &primary).await;
-        sees(4).await;
+        write(4, "its slot has moved").await;
 
         warm(&cache, &primary).await;
         cluster.fail_over(KEY).await;
         until(LIMIT, "the writer is out of reach", async || elsewhere.invalidate("p-001").await.is_ok()).await;
-        sees(5).await;
+        write(5, "after a failover").await;
         warm(&cache, &primary).await;
-        sees(6).await;
+        write(6, "after a failover").await;
         assert_eq!(ask(&cluster.servers[cluster.owner(KEY).await], "PING").await, "PONG");
     }
 }
@@ -607,12 +628,10 @@ async fn it_follows_the_sentinels_to_another_master() {
         warm(&cache, &primary).await;
         let elsewhere = products(&connect(&group.url()).await);
         group.fail_over().await;
-        write_elsewhere(&elsewhere, &primary, 1).await;
-        let written = Instant::now();
-        until(LIMIT, "the old record is kept", async || stock(&cache, &primary).await == 1).await;
-        println!("{flavor:?}: seen after {:?}", written.elapsed());
-        warm(&cache, &primary).await;
-        write_elsewhere(&elsewhere, &primary, 2).await;
-        until(LIMIT, "the old record is kept", async || stock(&cache, &primary).await == 2).await;
+        for version in 1..=2 {
+            write_elsewhere(&elsewhere, &primary, version).await;
+            sees(&cache, &primary, version, &format!("{flavor:?}, after a failover by sentinels")).await;
+            warm(&cache, &primary).await;
+        }
     }
 }

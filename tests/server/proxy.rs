@@ -133,7 +133,8 @@ async fn accept(listener: TcpListener, plan: Arc<Plan>) {
             continue;
         };
         // Else a message that comes by itself is held up until the one before it is acknowledged.
-        client.set_nodelay(true).and(server.set_nodelay(true)).unwrap();
+        client.set_nodelay(true).unwrap();
+        server.set_nodelay(true).unwrap();
         plan.accepted.fetch_add(1, Ordering::SeqCst);
         let line = Arc::<Line>::default();
         line.swallow.store(plan.swallow.load(Ordering::SeqCst), Ordering::SeqCst);

@@ -15,10 +15,7 @@ pub(super) fn hits() -> Vec<Contender> {
         quick_cache.insert(id(at), record.clone());
         moka.insert(id(at), record);
     }
-    vec![
-        Contender::new("quick_cache", QuickCache(Arc::new(quick_cache))),
-        Contender::new("moka", Moka(moka)),
-    ]
+    vec![Contender::new("quick_cache", QuickCache(Arc::new(quick_cache))), Contender::new("moka", Moka(moka))]
 }
 
 #[derive(Clone)]

@@ -3,14 +3,15 @@
 import { get, post } from "/api.js";
 import { currentId, listProducts } from "/product.js";
 import { showEntry } from "/entry.js";
+import { showNear } from "/near.js";
 import { byId, el, millis, onPress, outcomes, say, svg } from "/view.js";
 
 const MINUTE = 60_000;
 const HEIGHT = 170;
 /** Where the curves are; drawn as wide as there is room, so that texts keep their size. */
 const PLOT = { left: 52, right: 552, top: 8, bottom: HEIGHT - 20 };
-/** The logarithmic scale of latencies: from 10 microseconds to 10 seconds. */
-const DECADES = [0.01, 0.1, 1, 10, 100, 1000, 10_000];
+/** The logarithmic scale of latencies: from a microsecond, as near hits take, to 10 seconds. */
+const DECADES = [0.001, 0.01, 0.1, 1, 10, 100, 1000, 10_000];
 /** The hit rate of a moment is that of the reads of this long. */
 const RATE_WINDOW = 3000;
 
@@ -38,6 +39,7 @@ function showTotals(figures) {
   if (byId("pending").textContent !== pending) {
     byId("pending").textContent = pending;
   }
+  showNear(figures);
   if (document.activeElement !== byId("latency")) {
     showLatency(figures.read_latency_ms);
   }
@@ -128,10 +130,13 @@ function drawLatency(now) {
     const part = (Math.log10(Math.max(took, DECADES[0])) - lowest) / (highest - lowest);
     return PLOT.bottom - Math.min(1, part) * (PLOT.bottom - PLOT.top);
   };
-  const text = (took) => (took >= 1000 ? `${took / 1000} s` : `${took} ms`);
+  const text = (took) => (took >= 1000 ? `${took / 1000} s` : took >= 1 ? `${took} ms` : `${took * 1000} µs`);
   const picture = chart("Mean latency by outcome in the last minute; the table below has the figures", DECADES.map((took) => [y(took), text(took)]));
   for (let index = 1; index < history.length; index += 1) {
     const { at, figures } = history[index];
+    if (figures.near_invalidations > history[index - 1].figures.near_invalidations) {
+      picture.append(svg("line", { class: "told", x1: across(at, now), x2: across(at, now), y1: PLOT.bottom - 9, y2: PLOT.bottom }));
+    }
     for (const { outcome, count, total_ms } of between(history[index - 1].figures, figures)) {
       const r = Math.min(7, 2.5 + Math.log10(count) * 1.6);
       picture.append(svg("g", { class: outcome }, svg("circle", { class: "body", cx: across(at, now), cy: y(total_ms / count), r, "fill-opacity": 0.8 })));

@@ -2,6 +2,7 @@
 
 import "/stampede.js";
 import "/race.js";
+import "/near.js";
 import "/live.js";
 import { listProducts } from "/product.js";
 import { byId, say } from "/view.js";

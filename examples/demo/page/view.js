@@ -4,6 +4,7 @@
 export const outcomes = {
   hit: ["hit", "The cache had the record."],
   not_found_hit: ["not-found hit", "The cache knew that there is no such product."],
+  near_hit: ["near hit", "The shop’s own memory had the answer: no round trip to Redis."],
   loaded: ["miss, loaded", "Nobody had it: this read asked the primary and filled the cache."],
   coalesced: ["coalesced", "It shared the load that another read had under way."],
   waited: ["waited", "It shared the load of another process."],

@@ -126,11 +126,11 @@ impl Trackers {
                 Ok(Err(error)) => {
                     let error = without_arguments(&error);
                     tracing::warn!(error, "a server tells near caches of changes no more: they are emptied");
-                    return self.give_up(redis);
+                    return give_up(redis);
                 }
                 Err(_elapsed) => {
                     tracing::warn!("a server does not answer its heartbeat: near caches are emptied");
-                    return self.give_up(redis);
+                    return give_up(redis);
                 }
             }
             tokio::select! {
@@ -138,20 +138,17 @@ impl Trackers {
                 () = tracking.attention() => {}
                 () = self.lost.notified() => {
                     tracing::warn!("a server tells near caches of changes no more: they are emptied");
-                    return self.give_up(redis);
+                    return give_up(redis);
                 }
             }
         }
     }
+}
 
-    /// The other connections to the server may be lost too, or go to one that is a primary no more.
-    fn give_up(&self, redis: &Weak<Redis>) {
-        for tracker in &self.trackers {
-            tracker.node.shared.look_again();
-        }
-        if let Some(redis) = redis.upgrade() {
-            redis.servers.failed();
-        }
+/// Another server may have taken over.
+fn give_up(redis: &Weak<Redis>) {
+    if let Some(redis) = redis.upgrade() {
+        redis.servers.failed();
     }
 }
 
