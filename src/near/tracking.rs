@@ -419,15 +419,11 @@ mod tests {
 
     #[tokio::test]
     async fn wakes_those_who_wait_for_a_message() {
-        let tracking = tracking();
-        let before = tracking.generation(&key(7));
+        let (tracking, key) = (tracking(), key(7));
+        let before = tracking.generation(&key);
         tracking.told(b"cache:billing:product:7");
-        tracking.told_since(&key(7), before).await;
-        let waiting = tracking.told_since(&key(7), before + 1);
-        tokio::select! {
-            biased;
-            () = waiting => {}
-            () = async { tracking.told(b"cache:billing:product:7"); std::future::pending().await } => {}
-        }
+        tracking.told_since(&key, before).await;
+        let tell = async { tracking.told(b"cache:billing:product:7") };
+        tokio::join!(biased; tracking.told_since(&key, before + 1), tell);
     }
 }
