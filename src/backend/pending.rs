@@ -156,12 +156,12 @@ impl<'a> Write<'a> {
 
 impl Drop for Write<'_> {
     fn drop(&mut self) {
-        // Only now: until then, what was written over could be read again.
-        self.backend.written(&self.key);
         if self.failed {
             self.backend.shared.pending.remember(&self.key);
             self.backend.retry_in_background();
         }
+        // Only now: until then, what was written over could be read again.
+        self.backend.written(&self.key);
     }
 }
 

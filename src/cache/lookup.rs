@@ -358,13 +358,15 @@ impl<T: Cacheable> Core<T> {
         let missed = |cache_latency, out_of_reach, under_way| {
             ControlFlow::Continue(Miss { cache_latency, out_of_reach, under_way })
         };
+        // Before the look at what is pending: a write that fails is that first, and only then makes tickets void.
+        let ticket = self.ticket(key);
         if self.backend.is_pending(key) {
             return missed(Duration::ZERO, Some(self.backend.pending_error(key)), None);
         }
         if let Some(under_way) = self.flights.join(key) {
             return missed(Duration::ZERO, None, Some(under_way));
         }
-        let (looked, ticket) = (view.is_timed().then(Instant::now), self.ticket(key));
+        let looked = view.is_timed().then(Instant::now);
         let found = self.found(key, view.selection(self)).await;
         let cache_latency = looked.map(|looked| looked.elapsed()).unwrap_or_default();
         let found = match found {
