@@ -59,6 +59,29 @@ fn finds_a_guard_that_is_taken_out_while_servers_fail() {
 }
 
 #[test]
+fn finds_nothing_with_near_caches() {
+    for faults in [None, Some("--faults")] {
+        let args: Vec<_> = ["--near", "--seconds", "20"].into_iter().chain(faults).collect();
+        let output = torture(&args);
+        let text = text(&output);
+        assert_eq!(output.status.code(), Some(ALL_IS_WELL), "{args:?}: {text}");
+        assert!(text.contains(" 0 old for ever"), "{text}");
+    }
+}
+
+#[test]
+fn finds_each_guard_of_near_caches_that_is_taken_out() {
+    for guard in Guard::NEAR {
+        // As long as all is well, the messages come before anybody could miss them.
+        let faults = (guard != Guard::NearTicket).then_some("--faults");
+        let args: Vec<_> =
+            ["--near", "--without", guard.name(), "--seconds", "120"].into_iter().chain(faults).collect();
+        let output = torture(&args);
+        assert_eq!(output.status.code(), Some(VIOLATION), "{args:?}: {}", text(&output));
+    }
+}
+
+#[test]
 fn finds_nothing_in_one_process_with_all_guards_in() {
     let output = torture(&["--url", "memory://", "--processes", "1", "--seconds", "5"]);
     assert_eq!(output.status.code(), Some(ALL_IS_WELL), "{}", text(&output));
@@ -95,6 +118,8 @@ fn says_what_is_missing() {
         (&["--server", "no-such-server"], "valkey-9.1"),
         (&["--seconds", "0"], "--seconds"),
         (&["--without", "no-such-guard"], "token-check"),
+        (&["--without", "near-flush"], "add --near"),
+        (&["--url", "memory://", "--processes", "1", "--near"], "leave --near out"),
     ] {
         let output = torture(args);
         assert_eq!(output.status.code(), Some(COULD_NOT_RUN), "{args:?}: {}", text(&output));

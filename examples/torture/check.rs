@@ -4,12 +4,14 @@
 //! guarantees the version that the row had when the call started, an update in place the version that its caller had
 //! committed. A result must be the row as it was at one version, no older than the floor when the
 //! call started and no newer than the last commit when it ended. (Reads don't raise it, because a load around the cache
-//! may be newer than an entry that nobody has invalidated yet.)
+//! may be newer than an entry that nobody has invalidated yet.) Where a near cache has answered, `floor` says what was due.
+//! When nobody writes any more, the last version is.
 //!
 //! A record that was served from the cache was stored by a fill, so its load held a lease from before the load began
 //! until then. If a live entry stood there when the load began, it had been filled before that lease was granted: the
 //! grant was wrong. A load that brings no row, fails, or is fenced, and a record that nobody reads, prove nothing.
 
+use crate::floor::{Floor, Floors};
 use crate::history::{Call, Commit, Ended, Kind, Read, Seen};
 
 /// What is wrong with a call's result.
@@ -19,6 +21,11 @@ pub(crate) enum Mistake {
     TooOld {
         version: u64,
         floor: Floor,
+    },
+    /// Not the last version, though nobody wrote any more.
+    OldForEver {
+        version: u64,
+        last: u64,
     },
     /// Newer than the last version when the call ended.
     TooNew {
@@ -32,21 +39,35 @@ pub(crate) enum Mistake {
     },
 }
 
-/// A version that must be seen, and the call that guarantees it; the row's first version needs none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Floor {
-    pub(crate) version: u64,
-    pub(crate) by: Option<usize>,
-}
-
 /// What came out for one key.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
     /// By the index of the call.
     pub(crate) mistakes: Vec<(usize, Mistake)>,
+    pub(crate) figures: Figures,
+}
+
+/// What was seen while calls were checked.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Figures {
     pub(crate) reads: u64,
     /// The longest time between the commit that superseded a version and the start of a call that returned it.
     pub(crate) worst_staleness: u64,
+    /// The longest time that a near cache went on with a version after a newer one was guaranteed.
+    pub(crate) near_staleness: u64,
+    /// Reads when nobody wrote any more, and those of them that near caches have answered.
+    pub(crate) at_fence: u64,
+    pub(crate) near_at_fence: u64,
+}
+
+impl Figures {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.reads += other.reads;
+        self.worst_staleness = self.worst_staleness.max(other.worst_staleness);
+        self.near_staleness = self.near_staleness.max(other.near_staleness);
+        self.at_fence += other.at_fence;
+        self.near_at_fence += other.near_at_fence;
+    }
 }
 
 /// Calls that start when others end were not told of them: at one time starts come first, and ends last.
@@ -76,7 +97,7 @@ pub(crate) fn check(log: &[Commit], calls: &[Call]) -> Verdict {
     let mut verdict = Verdict::default();
     let mut starts = vec![Start::default(); calls.len()];
     let (mut last, mut last_absent) = (0, None);
-    let mut floor = Floor::default();
+    let mut floors = Floors::default();
     for (_, moment, index) in points {
         match moment {
             Moment::Commit => {
@@ -85,17 +106,17 @@ pub(crate) fn check(log: &[Commit], calls: &[Call]) -> Verdict {
                     last_absent = Some(index);
                 }
             }
-            Moment::Start => starts[index] = Start { floor, version: last as u64 },
+            Moment::Start => starts[index] = Start { floor: floors.due(&calls[index]), version: last as u64 },
             Moment::End => {
                 let (call, start) = (&calls[index], starts[index]);
                 let guaranteed = call.guarantees(start.version);
                 // A refresh reads after its own invalidation.
                 let own = Floor { version: start.version, by: Some(index) };
-                let at_least = if call.kind == Kind::Refresh { newer(start.floor, own) } else { start.floor };
-                let log = Log { commits: log, last, last_absent };
+                let at_least = if call.kind == Kind::Refresh { start.floor.or_newer(own) } else { start.floor };
+                let log = Log { commits: log, last, last_absent, floors: &floors };
                 verdict.judge(index, call, at_least, &log);
                 if let Some(version) = guaranteed {
-                    floor = newer(floor, Floor { version, by: Some(index) });
+                    floors.rise(call, Floor { version, by: Some(index) });
                 }
             }
         }
@@ -103,15 +124,12 @@ pub(crate) fn check(log: &[Commit], calls: &[Call]) -> Verdict {
     verdict
 }
 
-fn newer(floor: Floor, other: Floor) -> Floor {
-    if other.version > floor.version { other } else { floor }
-}
-
 /// The log as far as it had come when a call ended.
 struct Log<'a> {
     commits: &'a [Commit],
     last: usize,
     last_absent: Option<usize>,
+    floors: &'a Floors,
 }
 
 impl Verdict {
@@ -122,15 +140,27 @@ impl Verdict {
         let found = match call.read {
             Read::Nothing => return,
             Read::Unreadable => Err(Mistake::Unreadable),
-            Read::Absent => log.version_absent(floor),
-            Read::Record(seen) => log.version_of(seen, floor),
+            Read::Absent => log.version_absent(),
+            Read::Record(seen) => log.version_of(seen),
         };
-        self.reads += 1;
+        let last = log.last as u64;
+        let found = found.and_then(|version| match () {
+            () if call.is_fence() && version < last => Err(Mistake::OldForEver { version, last }),
+            () if version < floor.version => Err(Mistake::TooOld { version, floor }),
+            () => Ok(version),
+        });
+        let figures = &mut self.figures;
+        figures.reads += 1;
+        figures.at_fence += u64::from(call.is_fence());
+        figures.near_at_fence += u64::from(call.is_fence() && call.is_near_hit());
         match found {
             Ok(version) => {
                 let superseded = usize::try_from(version).ok().and_then(|version| log.commits.get(version + 1));
                 let stale = superseded.map_or(0, |commit| call.start.saturating_sub(commit.at));
-                self.worst_staleness = self.worst_staleness.max(stale);
+                figures.worst_staleness = figures.worst_staleness.max(stale);
+                if call.is_near_hit() {
+                    figures.near_staleness = figures.near_staleness.max(log.floors.overdue(version, call.start));
+                }
             }
             Err(mistake) => self.mistakes.push((index, mistake)),
         }
@@ -144,12 +174,12 @@ impl Verdict {
 
 impl Log<'_> {
     /// The latest version without a row.
-    fn version_absent(&self, floor: Floor) -> Result<u64, Mistake> {
-        let version = self.last_absent.ok_or(Mistake::TooNew { last: self.last as u64 })? as u64;
-        if version < floor.version { Err(Mistake::TooOld { version, floor }) } else { Ok(version) }
+    fn version_absent(&self) -> Result<u64, Mistake> {
+        let version = self.last_absent.ok_or(Mistake::TooNew { last: self.last as u64 })?;
+        Ok(version as u64)
     }
 
-    fn version_of(&self, seen: Seen, floor: Floor) -> Result<u64, Mistake> {
+    fn version_of(&self, seen: Seen) -> Result<u64, Mistake> {
         let row = seen.row.ok_or(Mistake::Torn)?;
         let version = row.version();
         if version > self.last as u64 {
@@ -159,7 +189,7 @@ impl Log<'_> {
         if at_version != Some(row) {
             return Err(Mistake::Torn);
         }
-        if version < floor.version { Err(Mistake::TooOld { version, floor }) } else { Ok(version) }
+        Ok(version)
     }
 }
 
@@ -167,6 +197,7 @@ impl Log<'_> {
 mod tests {
     use super::*;
     use crate::history::Source;
+    use crate::near::BOUND_NANOS;
     use crate::row::{Fields, NoteChange, Row};
 
     const STOCK: Fields = Fields { price: false, stock: true, weight: false, name: false, note: NoteChange::Removed };
@@ -180,7 +211,8 @@ mod tests {
 
     fn call(kind: Kind, start: u64, end: u64, read: Read) -> Call {
         let source = (kind == Kind::Lookup).then_some(Source::Hit);
-        Call { key: 0, process: 0, task: 0, kind, start, end, ended: Ended::Done, read, source, committed: None }
+        let (ended, backend, committed) = (Ended::Done, Some(0), None);
+        Call { key: 0, process: 0, task: 0, backend, kind, start, end, ended, read, source, committed }
     }
 
     fn version(version: usize) -> Read {
@@ -208,8 +240,8 @@ mod tests {
             Call { committed: Some(3), ..call(Kind::UpdateFields, 310, 320, Read::Nothing) },
             call(Kind::Refresh, 330, 340, version(3)),
         ];
-        let verdict = check(&log(), &calls);
-        assert_eq!((verdict.mistakes, verdict.reads, verdict.worst_staleness), (vec![], 7, 55));
+        let Verdict { mistakes, figures } = check(&log(), &calls);
+        assert_eq!((mistakes, figures.reads, figures.worst_staleness), (vec![], 7, 55));
     }
 
     #[test]
@@ -243,6 +275,37 @@ mod tests {
         }
         let early = call(Kind::Invalidate, 90, 120, Read::Nothing);
         assert_eq!(mistakes(&[early, call(Kind::Lookup, 130, 140, version(0))]), []);
+    }
+
+    #[test]
+    fn gives_near_caches_time_for_what_was_not_written_over_their_own_backend() {
+        let near_hit = |start| {
+            let source = Some(Source::NearHit);
+            Call { source, ..call(Kind::Lookup, start, start + 10, version(1)) }
+        };
+        let floor = Floor { version: 3, by: Some(0) };
+        let too_old = [(1, Mistake::TooOld { version: 1, floor })];
+        let invalidation = call(Kind::Invalidate, 310, 320, Read::Nothing);
+        assert_eq!(mistakes(&[invalidation.clone(), near_hit(321)]), too_old);
+        for elsewhere in [Call { process: 1, ..invalidation.clone() }, Call { backend: Some(1), ..invalidation }] {
+            let Verdict { mistakes: none, figures } = check(&log(), &[elsewhere.clone(), near_hit(320 + BOUND_NANOS)]);
+            assert_eq!((none, figures.near_staleness), (vec![], BOUND_NANOS));
+            assert_eq!(mistakes(&[elsewhere.clone(), near_hit(321 + BOUND_NANOS)]), too_old);
+            let hit = call(Kind::Lookup, 321, 330, version(1));
+            assert_eq!(mistakes(&[elsewhere, hit]), too_old);
+        }
+    }
+
+    #[test]
+    fn finds_what_is_not_the_last_version_when_nobody_writes_any_more() {
+        let last = [call(Kind::Fence, 900, 910, version(3)), call(Kind::FenceInspect, 920, 930, version(3))];
+        assert_eq!(mistakes(&last), []);
+        let near_hit = Call { source: Some(Source::NearHit), ..call(Kind::Fence, 900, 910, version(1)) };
+        let Verdict { mistakes, figures } =
+            check(&log(), &[near_hit, call(Kind::FenceInspect, 920, 930, Read::Absent)]);
+        let old = |version| Mistake::OldForEver { version, last: 3 };
+        assert_eq!(mistakes, [(0, old(1)), (1, old(2))]);
+        assert_eq!((figures.at_fence, figures.near_at_fence), (2, 1));
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! The parent process: makes sure that the run makes sense, starts the server, and says at the end how it went.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use cache_aside::Backend;
+use cache_aside::proof::Guard;
 
 use crate::faults::Servers;
+use crate::guards;
 use crate::options::Options;
 use crate::run::{Ended, Run};
 use crate::wire::Job;
@@ -32,17 +35,18 @@ pub(crate) async fn conduct(options: &Options) -> Result<ExitCode> {
         writers: options.writers,
         without: options.without.clone(),
         delays: options.delays,
+        near: options.near,
         own_servers: servers.each_url(),
     };
     let namespace = job.namespace.clone();
     let Options { processes, readers, writers, .. } = options;
     eprintln!("seed {seed}, {processes} processes with {readers} readers and {writers} writers each");
     let (began, mut run) = (Instant::now(), Run::start(options, job).await?);
-    let (may_happen, faults) = (servers.faults(), run.faults.clone());
+    let (may_happen, faults) = (servers.faults(options.near), run.faults.clone());
     let ended = if options.faults {
         tokio::select! {
             ended = run.rounds() => ended,
-            broken = servers.torment(seed, namespace, faults) => broken.map(|()| Ended::Interrupted),
+            broken = servers.torment(seed, namespace, may_happen.clone(), faults) => broken.map(|()| Ended::Interrupted),
         }
     } else {
         let ended = run.rounds().await;
@@ -67,6 +71,7 @@ pub(crate) async fn conduct(options: &Options) -> Result<ExitCode> {
     }
     let mut never = run.summary.missing(began.elapsed());
     if options.faults && began.elapsed() >= LONG_ENOUGH_FOR_ALL_FAULTS {
+        let may_happen = BTreeSet::from_iter(may_happen);
         let missing = may_happen.iter().filter(|fault| !happened.faults.contains_key(fault));
         never.extend(missing.map(|fault| format!("a fault that {fault}")));
     }
@@ -83,8 +88,16 @@ fn refuse_what_makes_no_sense(options: &Options) -> Result<()> {
             "--without and --delays need a build with hooks: cargo run --release --features __proof --example torture"
         );
     }
-    if options.url.as_deref().is_some_and(|url| url.starts_with("memory:")) && options.processes > 1 {
+    let is_in_memory = options.url.as_deref().is_some_and(|url| url.starts_with("memory:"));
+    if is_in_memory && options.processes > 1 {
         bail!("memory:// is the memory of one process: add --processes 1");
+    }
+    if is_in_memory && options.near {
+        bail!("on memory:// near caches keep nothing: leave --near out");
+    }
+    let without = options.without.as_deref().and_then(guards::named);
+    if without.is_some_and(|guard| Guard::NEAR.contains(&guard)) && !options.near {
+        bail!("--without takes a guard of near caches out: add --near");
     }
     Ok(())
 }

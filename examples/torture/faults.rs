@@ -14,7 +14,9 @@ use tokio::time::sleep;
 use crate::clock;
 use crate::clusters::Cluster;
 use crate::harness::{Server, free_port};
+use crate::near;
 use crate::options::{Options, Topology};
+use crate::proxy::{Lost, Proxy};
 use crate::sentinels::Group;
 
 /// Between one fault and the next.
@@ -25,12 +27,15 @@ const FROZEN: Duration = Duration::from_millis(300);
 const PATIENCE_OF_SENTINELS: u32 = 2000;
 /// How long a slot is on its way.
 const MOST_OPEN: Duration = Duration::from_millis(500);
+/// For how long a tracker's connection carries nothing, and is open.
+const MOST_SILENCE: Duration = near::BOUND.saturating_mul(3);
 
 /// The servers that were started for a run.
 pub(crate) enum Servers {
     /// None: there is an --url.
     Foreign,
-    One(Server),
+    /// Behind a proxy where near caches are to have faults.
+    One(Server, Option<Proxy>),
     Cluster(Cluster),
     Sentinels(Group),
 }
@@ -47,6 +52,10 @@ pub(crate) enum Fault {
     MoveSlot,
     /// A primary is killed; a replica takes over, if there is one.
     Kill,
+    /// The connections that near caches are told of changes over are cut off.
+    CutTrackersOff,
+    /// Some of them bring nothing for a while, without a trace.
+    SilenceTrackers,
 }
 
 /// A primary was killed, and a replica has taken over that may lack what was written last.
@@ -67,6 +76,8 @@ pub(crate) struct Happened {
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     happened: Mutex<Happened>,
+    /// Held by whoever lets something happen, or nothing.
+    pub(crate) peace: tokio::sync::Mutex<()>,
     /// The round that is played, for its keys.
     pub(crate) round: AtomicU64,
 }
@@ -94,7 +105,9 @@ impl Servers {
         }
         Ok(match options.topology {
             Topology::Single => {
-                Self::One(Server::try_start(flavor, options.port.unwrap_or_else(free_port), &[]).await?)
+                let server = Server::try_start(flavor, options.port.unwrap_or_else(free_port), &[]).await?;
+                let proxy = if options.near && options.faults { Some(Proxy::to(server.port()).await) } else { None };
+                Self::One(server, proxy)
             }
             Topology::Cluster => Self::Cluster(Cluster::start(flavor).await),
             Topology::Sentinel => {
@@ -109,7 +122,8 @@ impl Servers {
     pub(crate) fn url(&self) -> Option<String> {
         match self {
             Self::Foreign => None,
-            Self::One(server) => Some(server.url()),
+            Self::One(_, Some(proxy)) => Some(proxy.url()),
+            Self::One(server, None) => Some(server.url()),
             Self::Cluster(cluster) => Some(cluster.url()),
             Self::Sentinels(group) => Some(group.url()),
         }
@@ -119,7 +133,7 @@ impl Servers {
     pub(crate) fn each_url(&self) -> Vec<String> {
         match self {
             Self::Foreign => Vec::new(),
-            Self::One(server) => vec![server.unix_url()],
+            Self::One(server, _) => vec![server.unix_url()],
             Self::Cluster(cluster) => cluster.servers.iter().map(Server::unix_url).collect(),
             Self::Sentinels(group) => {
                 let sentinels = group.sentinels.iter().map(|sentinel| format!("redis://127.0.0.1:{}", sentinel.port()));
@@ -131,39 +145,56 @@ impl Servers {
     fn each(&self) -> &[Server] {
         match self {
             Self::Foreign => &[],
-            Self::One(server) => std::slice::from_ref(server),
+            Self::One(server, _) => std::slice::from_ref(server),
             Self::Cluster(cluster) => &cluster.servers,
             Self::Sentinels(group) => &group.servers,
         }
     }
 
-    /// What can happen to these servers.
-    pub(crate) fn faults(&self) -> &'static [Fault] {
-        const ANYWHERE: [Fault; 4] = [Fault::CutOff, Fault::Freeze, Fault::ForgetScripts, Fault::Kill];
-        const IN_A_CLUSTER: [Fault; 5] =
-            [Fault::CutOff, Fault::Freeze, Fault::ForgetScripts, Fault::MoveSlot, Fault::Kill];
-        match self {
-            Self::Foreign => &[],
-            Self::One(_) | Self::Sentinels(_) => &ANYWHERE,
-            Self::Cluster(_) => &IN_A_CLUSTER,
+    /// What happens to these servers before any of it happens again.
+    pub(crate) fn faults(&self, near: bool) -> Vec<Fault> {
+        let mut faults = match self {
+            Self::Foreign => return Vec::new(),
+            _ => vec![Fault::CutOff, Fault::Freeze, Fault::ForgetScripts, Fault::Kill],
+        };
+        if let Self::Cluster(_) = self {
+            faults.push(Fault::MoveSlot);
         }
+        // Each near cache is to have some of its own.
+        if near {
+            faults.extend([Fault::CutTrackersOff; 2]);
+        }
+        if let Self::One(_, Some(_)) = self {
+            faults.extend([Fault::SilenceTrackers; 3]);
+        }
+        faults
     }
 
     /// Does harm, one fault after the other, until it is dropped.
-    pub(crate) async fn torment(mut self, seed: u64, namespace: String, shared: Arc<Shared>) -> Result<()> {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let faults = self.faults();
+    pub(crate) async fn torment(
+        mut self,
+        seed: u64,
+        namespace: String,
+        faults: Vec<Fault>,
+        shared: Arc<Shared>,
+    ) -> Result<()> {
+        let (mut rng, mut left) = (StdRng::seed_from_u64(seed), Vec::new());
         loop {
+            if left.is_empty() {
+                left.clone_from(&faults);
+            }
             sleep(MOST_PEACE.mul_f64(rng.random())).await;
-            let fault = faults[rng.random_range(0..faults.len())];
+            let _no_peace = shared.peace.lock().await;
+            let fault = left.swap_remove(rng.random_range(0..left.len()));
             let hot = rng.random_range(0..5);
-            let key = format!("cache:{namespace}:row:{}.{hot}", shared.round.load(Ordering::Relaxed));
-            let failover = self.carry_out(fault, &key, &mut rng).await?;
+            let prefix = format!("cache:{namespace}:row:");
+            let key = format!("{prefix}{}.{hot}", shared.round.load(Ordering::Relaxed));
+            let failover = self.carry_out(fault, &prefix, &key, &mut rng).await?;
             shared.note(fault, failover);
         }
     }
 
-    async fn carry_out(&mut self, fault: Fault, key: &str, rng: &mut StdRng) -> Result<Option<Failover>> {
+    async fn carry_out(&mut self, fault: Fault, prefix: &str, key: &str, rng: &mut StdRng) -> Result<Option<Failover>> {
         let any = rng.random_range(0..self.each().len());
         match (fault, &mut *self) {
             (Fault::CutOff, _) => {
@@ -203,15 +234,45 @@ impl Servers {
                 group.bring_back(master).await;
                 return Ok(Some(failover));
             }
-            (Fault::Kill, Self::One(server)) => {
+            (Fault::CutTrackersOff, _) => {
+                for server in self.each() {
+                    cut_trackers_off(server, rng).await?;
+                }
+            }
+            (Fault::SilenceTrackers, Self::One(_, Some(proxy))) => {
+                // Only who asks for a heartbeat, or to be told, names the prefix alone.
+                let tracker = format!("{prefix}\r\n");
+                for _ in 0..rng.random_range(1..4) {
+                    proxy.lose(&tracker, Lost::ReplyForNow).await;
+                }
+                sleep(MOST_SILENCE.mul_f64(rng.random())).await;
+                proxy.release();
+            }
+            (Fault::Kill, Self::One(server, _)) => {
                 server.kill().await;
                 sleep(FROZEN).await;
                 server.restart().await;
             }
-            (Fault::MoveSlot | Fault::Kill, _) => {}
+            (Fault::MoveSlot | Fault::Kill | Fault::SilenceTrackers, _) => {}
         }
         Ok(None)
     }
+}
+
+/// Each with even odds.
+async fn cut_trackers_off(server: &Server, rng: &mut StdRng) -> Result<()> {
+    let mut client = server.client().await;
+    let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut client).await?;
+    let field = |client: &str, name: &str| {
+        client.split(' ').find_map(|field| field.strip_prefix(name)).unwrap_or_default().to_owned()
+    };
+    // `t`: it is told of changes.
+    for tracker in clients.lines().filter(|client| field(client, "flags=").contains('t')) {
+        if rng.random_bool(0.5) {
+            redis::cmd("CLIENT").arg(&["KILL", "ID", &field(tracker, "id=")]).query_async::<i64>(&mut client).await?;
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Display for Fault {
@@ -222,6 +283,8 @@ impl fmt::Display for Fault {
             Self::ForgetScripts => "flushed a server's scripts",
             Self::MoveSlot => "moved a slot in use",
             Self::Kill => "killed a primary",
+            Self::CutTrackersOff => "cut off trackers",
+            Self::SilenceTrackers => "silenced trackers",
         })
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct Call {
     pub(crate) key: u32,
     pub(crate) process: u16,
     pub(crate) task: u16,
+    /// The one of the process' backends that the cache is over; nothing for what is only a part of a call.
+    pub(crate) backend: Option<u8>,
     pub(crate) kind: Kind,
     pub(crate) start: u64,
     pub(crate) end: u64,
@@ -37,6 +39,7 @@ pub(crate) struct Call {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Kind {
     Get,
+    GetFresh,
     Lookup,
     Peek,
     Inspect,
@@ -49,6 +52,10 @@ pub(crate) enum Kind {
     /// The read of the cache within one of the others. Only recorded when it came upon something unreadable.
     Read,
     Load,
+    /// A lookup after the last write.
+    Fence,
+    /// A look at what is stored, then.
+    FenceInspect,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -89,6 +96,7 @@ pub(crate) struct Seen {
 pub(crate) enum Source {
     Hit,
     NotFoundHit,
+    NearHit,
     Loaded,
     Coalesced,
     Waited,
@@ -100,6 +108,7 @@ impl Source {
         Some(match outcome {
             Outcome::Hit => Self::Hit,
             Outcome::NotFoundHit => Self::NotFoundHit,
+            Outcome::NearHit => Self::NearHit,
             Outcome::Loaded => Self::Loaded,
             Outcome::Coalesced => Self::Coalesced,
             Outcome::Waited => Self::Waited,
@@ -118,15 +127,25 @@ impl Call {
         match self.kind {
             Kind::Invalidate | Kind::InvalidateMany | Kind::Refresh => Some(at_start),
             Kind::UpdateField | Kind::UpdateFields | Kind::Modify => self.committed,
-            Kind::Get | Kind::Lookup | Kind::Peek | Kind::Inspect | Kind::Read | Kind::Load => None,
+            Kind::Get | Kind::GetFresh | Kind::Lookup | Kind::Peek | Kind::Inspect | Kind::Read | Kind::Load => None,
+            Kind::Fence | Kind::FenceInspect => None,
         }
+    }
+
+    /// Whether it was made when nobody wrote any more.
+    pub(crate) fn is_fence(&self) -> bool {
+        matches!(self.kind, Kind::Fence | Kind::FenceInspect)
+    }
+
+    pub(crate) fn is_near_hit(&self) -> bool {
+        self.source == Some(Source::NearHit)
     }
 
     /// Whether what it read stood in the cache.
     pub(crate) fn read_the_cache(&self) -> bool {
         match self.source {
-            Some(source) => matches!(source, Source::Hit | Source::NotFoundHit | Source::Waited),
-            None => matches!(self.kind, Kind::Peek | Kind::Inspect | Kind::Modify),
+            Some(source) => matches!(source, Source::Hit | Source::NotFoundHit | Source::NearHit | Source::Waited),
+            None => matches!(self.kind, Kind::Peek | Kind::Inspect | Kind::FenceInspect | Kind::Modify),
         }
     }
 }

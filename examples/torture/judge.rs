@@ -1,11 +1,11 @@
 //! Judges a round that was played: checks it key by key, and has the first violations told.
 
-use crate::check::{Mistake, check};
+use crate::check::{Figures, Mistake, check};
 use crate::faults::Failover;
-use crate::history::{Call, Commit};
+use crate::history::{Call, Commit, Kind};
 use crate::story;
 use crate::wire::Round;
-use crate::worker::{LONGEST_LOAD, LONGEST_TTL};
+use crate::worker::LONGEST_LOAD;
 
 /// As many violations are told; more of one round would say the same.
 const STORIES: usize = 3;
@@ -16,14 +16,17 @@ pub(crate) struct Played {
     pub(crate) logs: Vec<Vec<Commit>>,
     pub(crate) calls: Vec<Call>,
     pub(crate) failovers: Vec<Failover>,
+    /// In milliseconds, of entries.
+    pub(crate) longest_ttl: u64,
 }
 
 pub(crate) struct Judgement {
     pub(crate) round: Round,
-    pub(crate) reads: u64,
+    pub(crate) figures: Figures,
     pub(crate) commits: u64,
-    pub(crate) worst_staleness: u64,
     pub(crate) violations: u64,
+    /// Those of the violations that were there when nobody wrote any more.
+    pub(crate) old_for_ever: u64,
     /// Mistakes that a failover explains, and how long after its promotion the last of them was.
     pub(crate) explained: u64,
     pub(crate) last_explained: u64,
@@ -31,13 +34,13 @@ pub(crate) struct Judgement {
 }
 
 pub(crate) fn judge(played: Played) -> Judgement {
-    let Played { round, logs, mut calls, failovers } = played;
+    let Played { round, logs, mut calls, failovers, longest_ttl } = played;
     let mut judgement = Judgement {
         round,
-        reads: 0,
+        figures: Figures::default(),
         commits: 0,
-        worst_staleness: 0,
         violations: 0,
+        old_for_ever: 0,
         explained: 0,
         last_explained: 0,
         stories: Vec::new(),
@@ -47,23 +50,24 @@ pub(crate) fn judge(played: Played) -> Judgement {
     for (key, log) in (0..).zip(&logs) {
         let (calls, others) = rest.split_at(rest.partition_point(|call| call.key <= key));
         rest = others;
-        judgement.add(key, log, calls, &failovers);
+        judgement.add(key, log, calls, |wrong, mistake| explained(calls, wrong, mistake, &failovers, longest_ttl));
     }
     judgement
 }
 
 impl Judgement {
-    fn add(&mut self, key: u32, log: &[Commit], calls: &[Call], failovers: &[Failover]) {
+    fn add(&mut self, key: u32, log: &[Commit], calls: &[Call], explained: impl Fn(usize, Mistake) -> Option<u64>) {
         let mut verdict = check(log, calls);
         verdict.mistakes.retain(|(wrong, mistake)| {
-            let Some(after) = explained(calls, *wrong, *mistake, failovers) else { return true };
+            let Some(after) = explained(*wrong, *mistake) else { return true };
             self.explained += 1;
             self.last_explained = self.last_explained.max(after);
             false
         });
-        self.reads += verdict.reads;
+        self.figures.add(verdict.figures);
         self.commits += log.len() as u64 - 1;
-        self.worst_staleness = self.worst_staleness.max(verdict.worst_staleness);
+        let old_for_ever = verdict.mistakes.iter().filter(|(_, mistake)| matches!(mistake, Mistake::OldForEver { .. }));
+        self.old_for_ever += old_for_ever.count() as u64;
         self.violations += verdict.mistakes.len() as u64;
         // The first of a key is the nearest to its cause.
         if let Some((wrong, mistake)) = verdict.mistakes.first()
@@ -77,19 +81,23 @@ impl Judgement {
 
 /// How long after a promotion the call was whose mistake it explains: replicas are told of writes after they are confirmed,
 /// so the last ones before the kill may be lost. If that is an invalidation, the old entry is back until its TTL ends; and
-/// if it is that of a lease, its load may still store what it has read, once.
-fn explained(calls: &[Call], wrong: usize, mistake: Mistake, failovers: &[Failover]) -> Option<u64> {
+/// if it is that of a lease, its load may still store what it has read, once. That a near cache alone keeps something old
+/// for ever is not explained.
+fn explained(calls: &[Call], wrong: usize, mistake: Mistake, failovers: &[Failover], longest_ttl: u64) -> Option<u64> {
     /// The time that a busy machine adds.
     const LAG: u64 = 500;
-    const BOUND: u64 = (LONGEST_LOAD + LONGEST_TTL + LAG) * 1_000_000;
+    let is_in_redis = || calls.iter().any(|call| call.kind == Kind::FenceInspect && call.read == calls[wrong].read);
+    let bound = (LONGEST_LOAD + longest_ttl + LAG) * 1_000_000;
     let confirmed = match mistake {
         Mistake::TooOld { floor, .. } => calls[floor.by?].end,
         Mistake::LeaseOverLiveEntry { .. } => 0,
+        Mistake::OldForEver { .. } if is_in_redis() => 0,
+        Mistake::OldForEver { .. } => return None,
         Mistake::TooNew { .. } | Mistake::Torn | Mistake::Unreadable => return None,
     };
     let Call { start, end, .. } = calls[wrong];
     let explains = |failover: &&Failover| {
-        confirmed <= failover.promoted && end >= failover.killed && start <= failover.promoted + BOUND
+        confirmed <= failover.promoted && end >= failover.killed && start <= failover.promoted + bound
     };
     failovers.iter().find(explains).map(|failover| start.saturating_sub(failover.promoted))
 }
@@ -97,14 +105,15 @@ fn explained(calls: &[Call], wrong: usize, mistake: Mistake, failovers: &[Failov
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Floor;
+    use crate::floor::Floor;
     use crate::history::{Ended, Kind, Read};
+    use crate::worker::LONGEST_TTL;
 
     const SECOND: u64 = 1_000_000_000;
 
     fn call(kind: Kind, start: u64, end: u64) -> Call {
-        let (ended, read) = (Ended::Done, Read::Nothing);
-        Call { key: 0, process: 0, task: 0, kind, start, end, ended, read, source: None, committed: None }
+        let (ended, read, backend) = (Ended::Done, Read::Nothing, Some(0));
+        Call { key: 0, process: 0, task: 0, backend, kind, start, end, ended, read, source: None, committed: None }
     }
 
     #[test]
@@ -113,13 +122,20 @@ mod tests {
         let too_old = Mistake::TooOld { version: 0, floor: Floor { version: 1, by: Some(0) } };
         let after = |invalidated: u64, read: u64, mistake: Mistake| {
             let calls = [call(Kind::Invalidate, invalidated - 1, invalidated), call(Kind::Get, read, read + 1)];
-            explained(&calls, 1, mistake, &failovers)
+            explained(&calls, 1, mistake, &failovers, LONGEST_TTL)
         };
         assert_eq!(after(9 * SECOND, 12 * SECOND + 5, too_old), Some(5));
         assert_eq!(after(9 * SECOND, 9 * SECOND + 5, too_old), None, "before the kill");
         assert_eq!(after(12 * SECOND + 1, 12 * SECOND + 5, too_old), None, "confirmed after the promotion");
         assert_eq!(after(9 * SECOND, 13 * SECOND, too_old), None, "later than any entry lives");
         assert_eq!(after(9 * SECOND, 12 * SECOND + 5, Mistake::Torn), None);
-        assert_eq!(explained(&[call(Kind::Get, 1, 2)], 0, too_old, &[]), None);
+        let at_fence = [
+            call(Kind::Fence, 12 * SECOND, 12 * SECOND + 1),
+            call(Kind::FenceInspect, 12 * SECOND + 2, 12 * SECOND + 3),
+        ];
+        let old = Mistake::OldForEver { version: 0, last: 1 };
+        assert_eq!(explained(&at_fence, 0, old, &failovers, LONGEST_TTL), Some(0), "it is in Redis");
+        assert_eq!(explained(&at_fence[..1], 0, old, &failovers, LONGEST_TTL), None, "a near cache alone has it");
+        assert_eq!(explained(&[call(Kind::Get, 1, 2)], 0, too_old, &[], LONGEST_TTL), None);
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::row::Change;
 use crate::wire::{self, Job, Question, Round, State, ToParent, ToWorker};
@@ -43,6 +43,7 @@ pub(crate) struct Link {
     pub(crate) sender: Sender,
     tickets: Arc<AtomicU64>,
     open: Open,
+    fence: Arc<Notify>,
 }
 
 type Open = Arc<Mutex<HashMap<u64, oneshot::Sender<State>>>>;
@@ -58,10 +59,16 @@ impl Link {
         let Some(ToWorker::Job(job)) = wire::next(&mut reader).await? else {
             bail!("the parent process gave no job");
         };
-        let open = Open::default();
+        let (open, fence) = (Open::default(), Arc::<Notify>::default());
         let (rounds_in, rounds) = mpsc::unbounded_channel();
-        tokio::spawn(listen(reader, open.clone(), rounds_in));
-        Ok((Self { sender, tickets: Arc::default(), open }, job, rounds))
+        tokio::spawn(listen(reader, open.clone(), fence.clone(), rounds_in));
+        Ok((Self { sender, tickets: Arc::default(), open, fence }, job, rounds))
+    }
+
+    /// Says that this process is quiet, and waits until all are.
+    pub(crate) async fn all_quiet(&self) {
+        self.sender.send(&ToParent::Quiet);
+        self.fence.notified().await;
     }
 
     pub(crate) async fn read(&self, round: u64, key: u32) -> Result<State> {
@@ -90,7 +97,12 @@ impl Link {
     }
 }
 
-async fn listen(mut reader: impl AsyncRead + Unpin, open: Open, rounds: mpsc::UnboundedSender<Round>) {
+async fn listen(
+    mut reader: impl AsyncRead + Unpin,
+    open: Open,
+    fence: Arc<Notify>,
+    rounds: mpsc::UnboundedSender<Round>,
+) {
     while let Ok(Some(message)) = wire::next(&mut reader).await {
         match message {
             ToWorker::Answer { ticket, state } => {
@@ -101,6 +113,7 @@ async fn listen(mut reader: impl AsyncRead + Unpin, open: Open, rounds: mpsc::Un
             ToWorker::Round(round) => {
                 let _ = rounds.send(round);
             }
+            ToWorker::Fence => fence.notify_one(),
             ToWorker::Job(_) => {}
         }
     }

@@ -8,6 +8,7 @@
 //! cargo run --release --example torture -- --server valkey-9.1 --seconds 60          # or redis-8.2
 //! cargo run --release --example torture -- --url redis://127.0.0.1:6379 --seconds 600 --processes 3 --writers 2
 //! cargo run --release --features cluster,sentinel --example torture -- --topology cluster --faults   # or sentinel
+//! cargo run --release --example torture -- --near --faults                           # with near caches
 //! cargo run --release --example torture -- --url memory:// --processes 1
 //! cargo run --release --features __proof --example torture -- --without recheck      # has to find something
 //! ```
@@ -23,6 +24,7 @@ mod clock;
 mod clusters;
 mod conductor;
 mod faults;
+mod floor;
 mod guards;
 #[path = "../../tests/server/harness.rs"]
 #[allow(dead_code, reason = "the tool starts and ends a server, and does nothing else with it")]
@@ -31,10 +33,14 @@ mod history;
 mod judge;
 mod link;
 mod loader;
+mod near;
 mod operations;
 mod options;
 mod primary;
 mod progress;
+#[path = "../../tests/server/proxy.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "the tool needs only a part of it")]
+mod proxy;
 mod row;
 mod run;
 #[path = "../../tests/server/sentinels.rs"]

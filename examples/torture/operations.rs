@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use cache_aside::{Cache, Error};
+use cache_aside::{Cache, Error, Inspection, Lookup};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::cached::{self, Record, inspected};
+use crate::cached::{self, Record};
 use crate::clock;
 use crate::history::{Call, Ended, Kind, Read, Recorder, Source};
 use crate::link::Link;
@@ -23,9 +23,11 @@ pub(crate) struct Stage {
     pub(crate) process: u16,
     pub(crate) round: Round,
     pub(crate) keys: u32,
+    /// Whether the caches have near caches.
+    pub(crate) near: bool,
     pub(crate) link: Link,
     pub(crate) recorder: Recorder,
-    /// The first two share their flights.
+    /// The first two share their flights, and their backend.
     pub(crate) caches: [Cache<Record>; 3],
     /// With every guard in its place, and without delays.
     pub(crate) bare: Cache<Record>,
@@ -53,12 +55,27 @@ impl Stage {
     /// A call that has ended well and brought nothing, to be filled in.
     pub(crate) fn call(&self, key: u32, task: u16, kind: Kind) -> Call {
         let (process, ended, read) = (self.process, Ended::Done, Read::Nothing);
-        Call { key, process, task, kind, start: 0, end: 0, ended, read, source: None, committed: None }
+        let (backend, source, committed) = (None, None, None);
+        Call { key, process, task, backend, kind, start: 0, end: 0, ended, read, source, committed }
+    }
+
+    /// One that waits for as long as it takes.
+    pub(crate) fn caller(&self, index: usize) -> Caller {
+        Caller { cache: self.caches[index].clone(), backend: Some(u8::from(index == 2)), patience: None }
     }
 }
 
+/// Whoever makes a call.
+pub(crate) struct Caller {
+    pub(crate) cache: Cache<Record>,
+    /// The one that the cache is over.
+    pub(crate) backend: Option<u8>,
+    /// The call is dropped when it takes longer.
+    pub(crate) patience: Option<Duration>,
+}
+
 /// A call's outcome as the history wants it.
-struct Told {
+pub(crate) struct Told {
     ended: Ended,
     read: Read,
     source: Option<Source>,
@@ -74,6 +91,10 @@ impl Told {
     fn peeked(record: Option<&Record>) -> Self {
         let read = record.map_or(Read::Nothing, |record| Read::Record(record.seen()));
         Self { ended: Ended::Done, read, source: None }
+    }
+
+    pub(crate) fn inspected(inspection: &Inspection) -> Self {
+        Self { read: cached::inspected(inspection), ..Self::without_record(Ended::Done) }
     }
 
     fn written(applied: bool) -> Self {
@@ -110,41 +131,63 @@ impl Actor {
     }
 
     async fn read_once(&mut self) {
-        let (key, cache, patience) = (self.draw_key(), self.draw_cache(), self.draw_patience());
-        let id = self.stage.id(key);
+        let (key, caller) = (self.draw_key(), self.draw_caller());
+        let (id, cache) = (self.stage.id(key), &caller.cache);
         let plan = Plan::draw(&mut self.rng);
         let (stage, task) = (self.stage.clone(), self.task);
         let load = move |id| loader::load(stage, key, task, id, plan);
         match self.rng.random_range(0..100) {
+            // A get doesn't tell whether a near cache has answered.
+            0..25 if self.stage.near => {
+                let get = cache.get_fresh(id, load);
+                self.call(key, Kind::GetFresh, &caller, None, get, |record| Told::read(record.as_deref(), None)).await;
+            }
             0..25 => {
                 let get = cache.get(id, load);
-                self.call(key, Kind::Get, patience, None, get, |record| Told::read(record.as_deref(), None)).await;
+                self.call(key, Kind::Get, &caller, None, get, |record| Told::read(record.as_deref(), None)).await;
             }
-            25..70 => {
-                let lookup = cache.lookup(id, load);
-                let tell = |lookup: cache_aside::Lookup<Record>| {
-                    Told::read(lookup.value.as_deref(), Source::of(lookup.outcome))
-                };
-                self.call(key, Kind::Lookup, patience, None, lookup, tell).await;
-            }
+            25..70 if self.stage.near => self.watch(key, &caller, plan).await,
+            25..70 => self.lookup(Kind::Lookup, key, &caller, plan).await,
             70..90 => {
                 let peek = cache.peek(id);
-                self.call(key, Kind::Peek, patience, None, peek, |record| Told::peeked(record.as_deref())).await;
+                self.call(key, Kind::Peek, &caller, None, peek, |record| Told::peeked(record.as_deref())).await;
             }
             90..94 => {
                 let inspect = cache.inspect(id);
-                let tell = |inspection| Told { read: inspected(&inspection), ..Told::without_record(Ended::Done) };
-                self.call(key, Kind::Inspect, patience, None, inspect, tell).await;
+                let tell = |inspection| Told::inspected(&inspection);
+                self.call(key, Kind::Inspect, &caller, None, inspect, tell).await;
             }
             94..97 => {
                 let refresh = cache.refresh(id, load);
                 let tell = |record: Option<Arc<Record>>| Told::read(record.as_deref(), None);
-                self.call(key, Kind::Refresh, patience, None, refresh, tell).await;
+                self.call(key, Kind::Refresh, &caller, None, refresh, tell).await;
             }
             _ => {
-                self.invalidate(&cache, key, patience).await;
+                self.invalidate(&caller, key).await;
             }
         }
+    }
+
+    /// Looks a record up again and again: what was loaded is near only after the next look. Now and then any record, for
+    /// long, since those that get most of the calls are forgotten soon.
+    async fn watch(&mut self, key: u32, caller: &Caller, plan: Plan) {
+        let (key, most_micros) = match self.rng.random_bool(0.03) {
+            true => (self.rng.random_range(0..self.stage.keys), 1_000_000),
+            false => (key, 10_000),
+        };
+        let end = Instant::now() + Duration::from_micros(self.rng.random_range(0..most_micros));
+        self.lookup(Kind::Lookup, key, caller, plan).await;
+        while Instant::now() < end {
+            self.rest(2_000).await;
+            self.lookup(Kind::Lookup, key, caller, plan).await;
+        }
+    }
+
+    pub(crate) async fn lookup(&self, kind: Kind, key: u32, caller: &Caller, plan: Plan) {
+        let (stage, task) = (self.stage.clone(), self.task);
+        let lookup = caller.cache.lookup(self.stage.id(key), move |id| loader::load(stage, key, task, id, plan));
+        let tell = |lookup: Lookup<Record>| Told::read(lookup.value.as_deref(), Source::of(lookup.outcome));
+        self.call(key, kind, caller, None, lookup, tell).await;
     }
 
     async fn write_once(&mut self) -> Result<()> {
@@ -157,8 +200,8 @@ impl Actor {
         }
         self.stage.link.commit(self.stage.round.number, key, change).await?;
         self.rest(3_000).await;
-        let (cache, patience) = (self.draw_cache(), self.draw_patience());
-        self.invalidate(&cache, key, patience).await;
+        let caller = self.draw_caller();
+        self.invalidate(&caller, key).await;
         Ok(())
     }
 
@@ -171,14 +214,14 @@ impl Actor {
         for key in &keys {
             self.stage.link.commit(self.stage.round.number, *key, change).await?;
         }
-        let cache = self.draw_cache();
+        let Caller { cache, backend, .. } = self.draw_caller();
         let start = clock::now();
         let results = cache.invalidate_many(keys.iter().map(|key| self.stage.id(*key))).await;
         let end = clock::now();
         for (key, result) in keys.into_iter().zip(results) {
             let ended = if result.is_ok() { Ended::Done } else { Ended::Failed };
             let call = self.stage.call(key, self.task, Kind::InvalidateMany);
-            self.stage.recorder.record(Call { start, end, ended, ..call });
+            self.stage.recorder.record(Call { backend, start, end, ended, ..call });
         }
         Ok(())
     }
@@ -188,30 +231,23 @@ impl Actor {
         let (link, round) = (self.stage.link.clone(), self.stage.round.number);
         let state = link.lock_and_commit(round, key, change).await?;
         self.rest(3_000).await;
-        let (cache, patience, way) = (self.draw_cache(), self.draw_patience(), self.rng.random_range(0..100));
+        let (caller, way) = (self.draw_caller(), self.rng.random_range(0..100));
         let done = match (state.row, change) {
             (Some(row), Change::Put(set)) if way < 80 => {
                 let set = if state.created { Fields::ALL } else { set };
-                self.update(&cache, key, patience, Written { version: state.version, row, set }, way).await
+                self.update(&caller, key, Written { version: state.version, row, set }, way).await
             }
-            _ => self.invalidate(&cache, key, patience).await,
+            _ => self.invalidate(&caller, key).await,
         };
         if !done {
-            self.invalidate_in_any_case(&cache, key).await?;
+            self.invalidate_in_any_case(&Caller { patience: None, ..caller }, key).await?;
         }
         link.unlock(round, key);
         Ok(())
     }
 
-    async fn update(
-        &mut self,
-        cache: &Cache<Record>,
-        key: u32,
-        patience: Option<Duration>,
-        written: Written,
-        way: u32,
-    ) -> bool {
-        let (id, fields) = (self.stage.id(key), Record::FIELDS);
+    async fn update(&self, caller: &Caller, key: u32, written: Written, way: u32) -> bool {
+        let (id, fields, cache) = (self.stage.id(key), Record::FIELDS, &caller.cache);
         let Written { version, row, set } = written;
         let committed = Some(version);
         if way < 25 {
@@ -220,31 +256,31 @@ impl Actor {
                 ended: Told::written(record.is_some()).ended,
                 ..Told::peeked(record.as_deref())
             };
-            return self.call(key, Kind::Modify, patience, committed, modify, tell).await;
+            return self.call(key, Kind::Modify, caller, committed, modify, tell).await;
         }
         if set == Fields::PRICE {
             let update = cache.update_field(id, fields.price, row.price);
-            return self.call(key, Kind::UpdateField, patience, committed, update, Told::written).await;
+            return self.call(key, Kind::UpdateField, caller, committed, update, Told::written).await;
         }
         if set == Fields::NAME {
             let update = cache.update_field(id, fields.name, cached::name_of(row.name));
-            return self.call(key, Kind::UpdateField, patience, committed, update, Told::written).await;
+            return self.call(key, Kind::UpdateField, caller, committed, update, Told::written).await;
         }
         let update = cache.update_fields(id, cached::changes(set, &row));
-        self.call(key, Kind::UpdateFields, patience, committed, update, Told::written).await
+        self.call(key, Kind::UpdateFields, caller, committed, update, Told::written).await
     }
 
-    async fn invalidate(&self, cache: &Cache<Record>, key: u32, patience: Option<Duration>) -> bool {
+    async fn invalidate(&self, caller: &Caller, key: u32) -> bool {
         let tell = |_was_there| Told::written(true);
-        self.call(key, Kind::Invalidate, patience, None, cache.invalidate(self.stage.id(key)), tell).await
+        self.call(key, Kind::Invalidate, caller, None, caller.cache.invalidate(self.stage.id(key)), tell).await
     }
 
     /// What became of an update is unknown: the row stays locked until an invalidation was carried out.
-    async fn invalidate_in_any_case(&self, cache: &Cache<Record>, key: u32) -> Result<()> {
+    async fn invalidate_in_any_case(&self, caller: &Caller, key: u32) -> Result<()> {
         /// Enough for a failover.
         const TRIES: u32 = 100;
         for _ in 0..TRIES {
-            if self.invalidate(cache, key, None).await {
+            if self.invalidate(caller, key).await {
                 return Ok(());
             }
             sleep(Duration::from_millis(100)).await;
@@ -253,17 +289,17 @@ impl Actor {
     }
 
     /// Makes a call, drops it when it takes longer than the caller's patience, and records it. Whether it ended well.
-    async fn call<R>(
+    pub(crate) async fn call<R>(
         &self,
         key: u32,
         kind: Kind,
-        patience: Option<Duration>,
+        caller: &Caller,
         committed: Option<u64>,
         work: impl Future<Output = Result<R, Error>>,
         tell: impl FnOnce(R) -> Told,
     ) -> bool {
         let start = clock::now();
-        let ended = match patience {
+        let ended = match caller.patience {
             Some(patience) => timeout(patience, work).await.ok(),
             None => Some(work.await),
         };
@@ -273,7 +309,7 @@ impl Actor {
             Some(Err(_)) => Told::without_record(Ended::Failed),
             None => Told::without_record(Ended::Dropped),
         };
-        let call = self.stage.call(key, self.task, kind);
+        let call = Call { backend: caller.backend, ..self.stage.call(key, self.task, kind) };
         self.stage.recorder.record(Call { start, end, ended, read, source, committed, ..call });
         matches!(ended, Ended::Done | Ended::NothingThere)
     }
@@ -290,14 +326,11 @@ impl Actor {
         key.min(self.stage.keys - 1)
     }
 
-    fn draw_cache(&mut self) -> Cache<Record> {
-        self.stage.caches[self.rng.random_range(0..self.stage.caches.len())].clone()
-    }
-
-    /// Some calls are dropped when they aren't done after a random time.
-    fn draw_patience(&mut self) -> Option<Duration> {
+    /// Some are not patient.
+    fn draw_caller(&mut self) -> Caller {
+        let caller = self.stage.caller(self.rng.random_range(0..self.stage.caches.len()));
         let patience = Duration::from_micros(self.rng.random_range(0..10_000));
-        self.rng.random_bool(0.1).then_some(patience)
+        Caller { patience: self.rng.random_bool(0.1).then_some(patience), ..caller }
     }
 
     fn draw_change(&mut self) -> Change {

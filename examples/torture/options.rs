@@ -6,6 +6,7 @@ use cache_aside::proof::Guard;
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::guards;
 use crate::harness::Flavor;
 
 /// Tortures a cache with several processes, and checks every answer.
@@ -25,6 +26,9 @@ pub(crate) struct Options {
     /// Lets servers fail meanwhile: cuts connections, freezes and kills them, moves slots
     #[arg(long, conflicts_with = "url")]
     pub(crate) faults: bool,
+    /// Gives all caches near caches, and checks what these promise
+    #[arg(long)]
+    pub(crate) near: bool,
     /// The port of that server; a free one if it is left out
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: Option<u16>,
@@ -49,8 +53,8 @@ pub(crate) struct Options {
     /// Runs this round of the seed, again and again
     #[arg(long, requires = "seed")]
     pub(crate) round: Option<u64>,
-    /// Takes a guard of the protocol out, to see that this is noticed; needs --features __proof
-    #[arg(long, value_parser = PossibleValuesParser::new(Guard::ALL.map(Guard::name)))]
+    /// Takes a guard of the protocol or of near caches out, to see that this is noticed; needs --features __proof
+    #[arg(long, value_parser = PossibleValuesParser::new(guards::all().map(Guard::name)))]
     pub(crate) without: Option<String>,
     /// Delays the steps of the protocol at random, as --without does; needs --features __proof
     #[arg(long)]

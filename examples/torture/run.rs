@@ -2,6 +2,7 @@
 //! runs. Each round is on fresh keys, so that no more than two rounds are ever remembered.
 
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,13 +23,17 @@ use crate::faults;
 use crate::history::Call;
 use crate::judge::{Judgement, Played, judge};
 use crate::link::Sender;
+use crate::near;
 use crate::options::{Options, Topology};
 use crate::primary::{Asker, Primary};
 use crate::progress::Progress;
 use crate::summary::Summary;
 use crate::wire::{self, Counts, Job, Round, ToParent, ToWorker};
+use crate::worker;
 
 const ROUND: Duration = Duration::from_secs(3);
+/// With near caches, which have a fence at the end of each.
+const ROUND_WITH_NEAR: Duration = Duration::from_secs(6);
 /// With faults: entries have to be there before a failover and after it.
 const ROUND_WITH_FAULTS: Duration = Duration::from_secs(8);
 /// How long workers may take to start, or to end a round: longer than all their own deadlines together.
@@ -40,6 +45,7 @@ pub(crate) struct Run {
     round: Duration,
     seconds: u64,
     keys: u32,
+    near: bool,
     only_round: Option<u64>,
     /// The command that plays a round again, without the round.
     again: String,
@@ -59,6 +65,7 @@ pub(crate) struct Run {
 enum News {
     Ready,
     History { round: u64, calls: Vec<Call> },
+    Quiet,
     Done(Counts),
     Failed(String),
     Lost,
@@ -106,9 +113,14 @@ impl Run {
         let mut run = Self {
             summary: Summary::default(),
             faults: Arc::default(),
-            round: if options.faults { ROUND_WITH_FAULTS } else { ROUND },
+            round: match options {
+                Options { faults: true, .. } => ROUND_WITH_FAULTS,
+                Options { near: true, .. } => ROUND_WITH_NEAR,
+                _ => ROUND,
+            },
             seconds: options.seconds,
             keys: options.keys,
+            near: options.near,
             only_round: options.round,
             again: again(options, job.seed),
             primary,
@@ -121,6 +133,7 @@ impl Run {
             _children: children,
             _folder: folder,
         };
+        run.summary.near = options.near;
         run.until_ready().await?;
         Ok(run)
     }
@@ -183,30 +196,55 @@ impl Run {
         for worker in &self.workers {
             worker.send(&ToWorker::Round(round));
         }
-        let (mut played, mut done) = (Vec::new(), 0);
-        while done < self.workers.len() {
-            match self.event().await? {
-                Event::News(News::History { round: number, calls }) if number == round.number => {
-                    self.summary.add_calls(&calls);
-                    played.extend(calls);
-                }
-                Event::News(News::Done(counts)) => {
-                    self.summary.add_counts(counts);
-                    done += 1;
-                }
-                Event::Interrupted => return Ok(Ended::Interrupted),
-                Event::Judged if self.summary.violations > 0 => return Ok(Ended::Done),
-                _ => {}
-            }
+        let mut calls = Vec::new();
+        let mut ended = self.collect(round, &mut calls).await?;
+        if self.near && ended.is_continue() {
+            ended = self.fence(round, &mut calls).await?;
+        }
+        if let ControlFlow::Break(ended) = ended {
+            return Ok(ended);
         }
         // The check of the round before takes less time than this round took; if not, it is waited for.
         if self.until_judged().await? == Ended::Interrupted {
             return Ok(Ended::Interrupted);
         }
         let (logs, failovers) = (self.primary.close(round.number), self.faults.happened().failovers);
-        let played = Played { round, logs, calls: played, failovers };
+        let longest_ttl = if self.near { near::LONGEST_TTL } else { worker::LONGEST_TTL };
+        let played = Played { round, logs, calls, failovers, longest_ttl };
         self.check = Some(tokio::task::spawn_blocking(move || judge(played)));
         Ok(Ended::Done)
+    }
+
+    /// Lets nothing happen after the last write, and has all be read.
+    async fn fence(&mut self, round: Round, calls: &mut Vec<Call>) -> Result<ControlFlow<Ended>> {
+        let faults = self.faults.clone();
+        let _peace = faults.peace.lock().await;
+        for worker in &self.workers {
+            worker.send(&ToWorker::Fence);
+        }
+        self.collect(round, calls).await
+    }
+
+    /// Collects the calls of a round until each worker has said that it is quiet, or done.
+    async fn collect(&mut self, round: Round, collected: &mut Vec<Call>) -> Result<ControlFlow<Ended>> {
+        let mut said = 0;
+        while said < self.workers.len() {
+            match self.event().await? {
+                Event::News(News::History { round: number, calls }) if number == round.number => {
+                    self.summary.add_calls(&calls);
+                    collected.extend(calls);
+                }
+                Event::News(News::Quiet) => said += 1,
+                Event::News(News::Done(counts)) => {
+                    self.summary.add_counts(counts);
+                    said += 1;
+                }
+                Event::Interrupted => return Ok(ControlFlow::Break(Ended::Interrupted)),
+                Event::Judged if self.summary.violations > 0 => return Ok(ControlFlow::Break(Ended::Done)),
+                _ => {}
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Waits for what happens next, and shows the progress meanwhile. A worker that is lost is an error.
@@ -236,15 +274,15 @@ impl Run {
     }
 
     fn conclude(&mut self, judgement: &Judgement) {
-        let Judgement { round, reads, commits, worst_staleness, violations, explained, last_explained, stories } =
+        let Judgement { round, figures, commits, violations, old_for_ever, explained, last_explained, stories } =
             judgement;
         self.summary.explained += explained;
         self.summary.last_explained = self.summary.last_explained.max(*last_explained);
         self.summary.rounds += 1;
-        self.summary.reads_checked += reads;
+        self.summary.figures.add(*figures);
         self.summary.commits += commits;
-        self.summary.worst_staleness = self.summary.worst_staleness.max(*worst_staleness);
         self.summary.violations += violations;
+        self.summary.old_for_ever += old_for_ever;
         for story in stories {
             self.report(*round, story);
         }
@@ -286,6 +324,7 @@ async fn hear(
             ToParent::Hello { .. } => continue,
             ToParent::Ready => News::Ready,
             ToParent::History { round, calls } => News::History { round, calls },
+            ToParent::Quiet => News::Quiet,
             ToParent::Done { counts } => News::Done(counts),
             ToParent::Failed { mistake } => News::Failed(mistake),
         };
@@ -331,6 +370,9 @@ fn again(options: &Options, seed: u64) -> String {
     }
     if options.faults {
         command.push_str(" --faults");
+    }
+    if options.near {
+        command.push_str(" --near");
     }
     if options.delays {
         command.push_str(" --delays");

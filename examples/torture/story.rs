@@ -83,6 +83,9 @@ fn sentence(call: &Call, calls: &[Call], mistake: Mistake) -> String {
             });
             format!("returned version {version}, too old: version {} was due{by}", floor.version)
         }
+        Mistake::OldForEver { version, last } => {
+            format!("returned version {version} when nobody wrote any more: version {last} is the last")
+        }
         Mistake::TooNew { last } => format!("returned {}, too new: version {last} was the last", result(call)),
         Mistake::Torn => format!("returned {}, which is not the row at any one version", result(call)),
         Mistake::Unreadable => "found an entry that is neither a record nor a not-found entry".to_owned(),
@@ -96,12 +99,13 @@ fn sentence(call: &Call, calls: &[Call], mistake: Mistake) -> String {
 }
 
 fn caller(call: &Call) -> String {
-    let Call { process, task, kind, .. } = call;
+    let Call { process, task, kind, backend, .. } = call;
     if *kind == Kind::Read {
         return format!("a read (process {process})");
     }
     let name = match kind {
         Kind::Get => "get",
+        Kind::GetFresh => "get_fresh",
         Kind::Lookup => "lookup",
         Kind::Peek => "peek",
         Kind::Inspect => "inspect",
@@ -113,8 +117,11 @@ fn caller(call: &Call) -> String {
         Kind::Modify => "modify",
         Kind::Read => "read",
         Kind::Load => "load",
+        Kind::Fence => "lookup at the fence",
+        Kind::FenceInspect => "inspect at the fence",
     };
-    format!("{name} (process {process}, task {task})")
+    let over = backend.map_or_else(String::new, |backend| format!(", backend {backend}"));
+    format!("{name} (process {process}{over}, task {task})")
 }
 
 fn result(call: &Call) -> String {

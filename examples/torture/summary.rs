@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use crate::check::Figures;
 use crate::faults::Happened;
 use crate::history::{Call, Ended, Kind, Source};
+use crate::near;
 use crate::wire::Counts;
 
 /// A run that is shorter may miss one of the rarer outcomes.
@@ -16,11 +18,14 @@ pub(crate) struct Summary {
     calls: BTreeMap<Kind, BTreeMap<Ended, u64>>,
     sources: BTreeMap<Source, u64>,
     counts: Counts,
+    /// Whether the caches have near caches.
+    pub(crate) near: bool,
+    pub(crate) figures: Figures,
     pub(crate) commits: u64,
     pub(crate) rounds: u64,
-    pub(crate) reads_checked: u64,
     pub(crate) violations: u64,
-    pub(crate) worst_staleness: u64,
+    /// Those of the violations that were there when nobody wrote any more.
+    pub(crate) old_for_ever: u64,
     /// Too old, since a failover has lost a write; and how long after the promotion the last of them was.
     pub(crate) explained: u64,
     pub(crate) last_explained: u64,
@@ -38,11 +43,7 @@ impl Summary {
     }
 
     pub(crate) fn add_counts(&mut self, counts: Counts) {
-        let Counts { loads, load_errors, fenced_fills, decode_errors } = counts;
-        self.counts.loads += loads;
-        self.counts.load_errors += load_errors;
-        self.counts.fenced_fills += fenced_fills;
-        self.counts.decode_errors += decode_errors;
+        self.counts.add(counts);
     }
 
     /// Calls on the cache; the loads are none.
@@ -75,12 +76,38 @@ impl Summary {
             ("a fenced fill", self.counts.fenced_fills),
             ("an update of a live record", updates),
         ];
-        let never = happened.into_iter().filter(|(_, times)| *times == 0).map(|(what, _)| what.to_owned());
+        let happened_near = [
+            ("a near hit", self.counts.near_hits),
+            ("a near invalidation", self.counts.near_invalidations),
+            ("a refused insert into a near cache", self.counts.near_refused_inserts),
+            ("a near hit at the fence", self.figures.near_at_fence),
+        ];
+        let happened = happened.into_iter().chain(happened_near.into_iter().filter(|_| self.near));
+        let never = happened.filter(|(_, times)| *times == 0).map(|(what, _)| what.to_owned());
         match self.rounds {
             0 => vec!["round that was checked".to_owned()],
             _ if ran < LONG_ENOUGH => Vec::new(),
             _ => never.collect(),
         }
+    }
+
+    fn fmt_near(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { near_hits, near_invalidations, near_flushes, near_refused_inserts, .. } = self.counts;
+        let Figures { near_staleness, at_fence, near_at_fence, .. } = self.figures;
+        let (stale, bound) = (millis(near_staleness), near::BOUND.as_millis());
+        writeln!(
+            f,
+            "near hits            {near_hits}, the oldest {stale:.3} ms after a newer write had returned, of {bound}"
+        )?;
+        writeln!(
+            f,
+            "near caches          {near_invalidations} invalidations, {near_flushes} flushes, {near_refused_inserts} refused inserts"
+        )?;
+        writeln!(
+            f,
+            "fence                {at_fence} reads, {near_at_fence} of them near hits, {} old for ever",
+            self.old_for_ever
+        )
     }
 }
 
@@ -101,11 +128,14 @@ impl fmt::Display for Summary {
         for (source, times) in &self.sources {
             write!(f, "  {source:?} {times}")?;
         }
-        let Counts { loads, load_errors, fenced_fills, decode_errors } = self.counts;
+        let Counts { loads, load_errors, fenced_fills, decode_errors, .. } = self.counts;
         writeln!(f, "\nloads                {loads}, {load_errors} failed, {fenced_fills} fenced")?;
         writeln!(f, "unreadable entries   {decode_errors}")?;
         writeln!(f, "commits              {} in {} rounds", self.commits, self.rounds)?;
-        writeln!(f, "worst staleness      {:.3} ms", millis(self.worst_staleness))?;
+        writeln!(f, "worst staleness      {:.3} ms", millis(self.figures.worst_staleness))?;
+        if self.near {
+            self.fmt_near(f)?;
+        }
         if let Some(Happened { faults, failovers }) = &self.faults {
             let faults: Vec<_> = faults.iter().map(|(fault, times)| format!("{fault} {times} times")).collect();
             writeln!(f, "faults               {}", faults.join(", "))?;
@@ -118,7 +148,7 @@ impl fmt::Display for Summary {
                 millis(self.last_explained)
             )?;
         }
-        write!(f, "reads checked        {}\nviolations           {}", self.reads_checked, self.violations)?;
+        write!(f, "reads checked        {}\nviolations           {}", self.figures.reads, self.violations)?;
         if self.violations == 0 && decode_errors > 0 {
             write!(f, ", but an entry was unreadable, and nobody else writes here")?;
         }

@@ -27,6 +27,8 @@ pub(crate) enum ToParent {
         round: u64,
         calls: Vec<Call>,
     },
+    /// With near caches: its writes have ended, and the cache was told of all.
+    Quiet,
     Done {
         counts: Counts,
     },
@@ -54,7 +56,12 @@ pub(crate) enum Question {
 pub(crate) enum ToWorker {
     Job(Job),
     Round(Round),
-    Answer { ticket: u64, state: State },
+    Answer {
+        ticket: u64,
+        state: State,
+    },
+    /// All are quiet.
+    Fence,
 }
 
 /// A row as it is in the primary.
@@ -77,6 +84,7 @@ pub(crate) struct Job {
     pub(crate) writers: u16,
     pub(crate) without: Option<String>,
     pub(crate) delays: bool,
+    pub(crate) near: bool,
     /// Where the servers are that were started for this run, and have to end with it.
     pub(crate) own_servers: Vec<String>,
 }
@@ -97,6 +105,23 @@ pub(crate) struct Counts {
     pub(crate) load_errors: u64,
     pub(crate) fenced_fills: u64,
     pub(crate) decode_errors: u64,
+    pub(crate) near_hits: u64,
+    pub(crate) near_invalidations: u64,
+    pub(crate) near_flushes: u64,
+    pub(crate) near_refused_inserts: u64,
+}
+
+impl Counts {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.loads += other.loads;
+        self.load_errors += other.load_errors;
+        self.fenced_fills += other.fenced_fills;
+        self.decode_errors += other.decode_errors;
+        self.near_hits += other.near_hits;
+        self.near_invalidations += other.near_invalidations;
+        self.near_flushes += other.near_flushes;
+        self.near_refused_inserts += other.near_refused_inserts;
+    }
 }
 
 /// A message with its length before it.

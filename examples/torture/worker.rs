@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use cache_aside::{Backend, Cache, UpdateTtl};
+use cache_aside::{Backend, Cache, Stats, UpdateTtl};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
@@ -16,6 +16,7 @@ use crate::cached::Record;
 use crate::guards;
 use crate::history::{Call, Kind, Read, Recorder};
 use crate::link::Link;
+use crate::near;
 use crate::operations::{Actor, Stage};
 use crate::unreadable::Unreadable;
 use crate::wire::{Counts, Job, Round, ToParent};
@@ -82,9 +83,9 @@ struct Worker {
 
 impl Worker {
     async fn start(process: u16, link: Link, job: Job) -> Result<Self> {
-        let bare = connect(&job.url).await?;
+        let bare = connect(&job).await?;
         // A second store in memory would be another cache.
-        let second = if job.url.starts_with("memory:") { bare.clone() } else { connect(&job.url).await? };
+        let second = if job.url.starts_with("memory:") { bare.clone() } else { connect(&job).await? };
         let guard = job.without.as_deref().and_then(guards::named);
         let is_rigged = guard.is_some() || job.delays;
         let backends =
@@ -95,17 +96,22 @@ impl Worker {
     async fn play(&self, round: Round) -> Result<Counts> {
         let stage = Arc::new(self.stage(round)?);
         let end = Instant::now() + Duration::from_millis(round.millis);
+        let Job { readers, writers, .. } = self.job;
+        let actor = |task| Actor { stage: stage.clone(), task, rng: self.rng(round, task) };
         let mut tasks = JoinSet::new();
-        for task in 0..self.job.writers + self.job.readers {
-            let actor = Actor { stage: stage.clone(), task, rng: self.rng(round, task) };
-            if task < self.job.writers {
-                tasks.spawn(actor.write_until(end));
+        for task in 0..writers + readers {
+            if task < writers {
+                tasks.spawn(actor(task).write_until(end));
             } else {
-                tasks.spawn(actor.read_until(end));
+                tasks.spawn(actor(task).read_until(end));
             }
         }
-        while let Some(ended) = tasks.join_next().await {
-            ended.context("a call on the cache has panicked")??;
+        all_end(tasks).await?;
+        if self.job.near {
+            self.tell_all().await;
+            self.link.all_quiet().await;
+            all_end((0..readers).map(|reader| actor(writers + reader).read_at_fence(reader, readers)).collect())
+                .await?;
         }
         for (at, key) in self.unreadable.take() {
             if let Some(key) = stage.key_in(&key) {
@@ -114,13 +120,16 @@ impl Worker {
             }
         }
         stage.recorder.close();
-        let [first, _clone, other] = stage.caches.each_ref().map(Cache::stats);
-        Ok(Counts {
-            loads: first.loads + other.loads,
-            load_errors: first.load_errors + other.load_errors,
-            fenced_fills: first.fenced_fills + other.fenced_fills,
-            decode_errors: first.decode_errors + other.decode_errors,
-        })
+        let [mut counts, _clone, other] = stage.caches.each_ref().map(|cache| counts(&cache.stats()));
+        counts.add(other);
+        Ok(counts)
+    }
+
+    /// Returns once the cache was told of the writes that failed or were dropped, however long that takes.
+    async fn tell_all(&self) {
+        for backend in &self.backends {
+            while backend.close().await.is_err() {}
+        }
     }
 
     fn stage(&self, round: Round) -> Result<Stage> {
@@ -131,6 +140,7 @@ impl Worker {
             process: self.process,
             round,
             keys: self.job.keys,
+            near: self.job.near,
             link: self.link.clone(),
             recorder: Recorder::new(round.number, self.link.sender.clone()),
             caches: [first.clone(), first, other],
@@ -142,6 +152,11 @@ impl Worker {
     fn cache(&self, backend: &Backend, rng: &mut StdRng) -> Result<Cache<Record>> {
         let mut millis = |least, most| Duration::from_millis(rng.random_range(least..=most));
         let (lock_ttl, ttl, not_found_ttl) = (millis(5, 50), millis(20, LONGEST_TTL), millis(10, 100));
+        // Some entries live on beside those that end soon, so that a near cache has something to forget.
+        let (ttl, not_found_ttl) = match self.job.near && rng.random_bool(0.5) {
+            true => (Duration::from_millis(near::LONGEST_TTL), Duration::from_millis(near::LONGEST_TTL / 2)),
+            false => (ttl, not_found_ttl),
+        };
         let update_ttl = if rng.random_bool(0.25) { UpdateTtl::Refresh } else { UpdateTtl::Keep };
         let cache = Cache::builder(backend.clone())
             .namespace(&*self.job.namespace)
@@ -152,6 +167,7 @@ impl Worker {
             .load_timeout(Duration::from_millis(LONGEST_LOAD))
             .wait_poll(Duration::from_millis(4))
             .wait_timeout(Duration::from_millis(100))
+            .near_cache(self.job.near.then(|| near::settings(self.job.keys)))
             .build();
         cache.context("a policy that was drawn is refused")
     }
@@ -166,7 +182,29 @@ impl Worker {
     }
 }
 
+fn counts(stats: &Stats) -> Counts {
+    Counts {
+        loads: stats.loads,
+        load_errors: stats.load_errors,
+        fenced_fills: stats.fenced_fills,
+        decode_errors: stats.decode_errors,
+        near_hits: stats.near_hits,
+        near_invalidations: stats.near_invalidations,
+        near_flushes: stats.near_flushes,
+        near_refused_inserts: stats.near_refused_inserts,
+    }
+}
+
+async fn all_end(mut tasks: JoinSet<Result<()>>) -> Result<()> {
+    while let Some(ended) = tasks.join_next().await {
+        ended.context("a call on the cache has panicked")??;
+    }
+    Ok(())
+}
+
 /// Connects with a deadline that a busy machine keeps: with the default, too many reads would go around the cache.
-async fn connect(url: &str) -> Result<Backend> {
-    Ok(Backend::builder(url).operation_timeout(Duration::from_secs(5)).connect().await?)
+async fn connect(job: &Job) -> Result<Backend> {
+    let builder = Backend::builder(&job.url).operation_timeout(Duration::from_secs(5));
+    let builder = builder.heartbeat_interval(near::HEARTBEAT_INTERVAL).heartbeat_timeout(near::HEARTBEAT_TIMEOUT);
+    Ok(builder.connect().await?)
 }
