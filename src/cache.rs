@@ -51,7 +51,8 @@ use crate::stats::{Counters, Stats};
 ///
 /// With one Redis primary, a loader that reads the primary database at read-committed or better, and all writers calling
 /// [`invalidate`](Self::invalidate) after their commit: a `get` that starts after that call has returned never returns
-/// the older value, and a returned record is never partial. What breaks it is told in `docs/protocol.md`.
+/// the older value, and a returned record is never partial. What breaks it is told in `docs/protocol.md`. A
+/// [near cache](crate::NearCache) promises less of what other processes write.
 ///
 /// # Examples
 ///

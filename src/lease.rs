@@ -111,8 +111,12 @@ impl<T: Cacheable> ReadThrough<T> {
             let (_, deadline) = *waiting.get_or_insert_with(|| (Began::now(), now + policy.wait_timeout));
             let pause = poll.next().min(acquired.busy_for.unwrap_or(Duration::MAX)).max(Poll::SHORTEST);
             let fill = self.core.backend.told_since(&self.key, told);
-            let wait = tokio::time::timeout_at(deadline.min(now + pause), fill);
-            let _told_or_not = wait.boxed().await;
+            let wait = async {
+                // Something may be told all the time, about this key or another.
+                tokio::time::sleep_until(now + Poll::SHORTEST).await;
+                let _told_or_not = tokio::time::timeout_at(deadline.min(now + pause), fill).await;
+            };
+            wait.boxed().await;
         }
     }
 

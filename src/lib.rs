@@ -39,7 +39,7 @@ pub use crate::error::{BoxError, Cause, Error};
 pub use crate::id::{CacheId, CacheKey};
 pub use crate::near::{NearCache, Untracked};
 pub use crate::projection::Projection;
-pub use crate::stats::{Stats, Tracker};
+pub use crate::stats::{Stats, TrackerState};
 pub use crate::value::FieldValue;
 
 /// What derived code calls. Not part of the public interface.

@@ -330,7 +330,10 @@ fn describe() {
         (DECODE_ERRORS, "entries that were found unreadable"),
         (NEAR_INVALIDATIONS, "messages of the server to a near cache that an entry has changed"),
         (NEAR_FLUSHES, "times that a near cache was emptied, because such messages may have been missed"),
-        (NEAR_REFUSED_INSERTS, "entries that a near cache did not keep, because they had changed while they were read"),
+        (
+            NEAR_REFUSED_INSERTS,
+            "entries that a near cache did not keep, because they may have changed while they were read",
+        ),
         (STEP_FAILURES, "calls to the backend that failed, unanswered or refused"),
     ];
     let histograms = [

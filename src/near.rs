@@ -1,7 +1,7 @@
 //! The near cache: decoded records in process memory, kept right by the server's own invalidation messages.
 //!
-//! This file has its settings. `records` keeps what was read, `tracking` knows whether the messages come and what they have
-//! told, `clock` says how old something is. The connections that the messages come over are the backend's.
+//! This file has its settings. `records` keeps what was read, `tracking` knows whether the messages come, `stripes` what they
+//! have told, and `clock` how old something is. The connections that the messages come over are the backend's.
 //!
 //! *The ticket rule.* What was read from Redis may be older than a message that has been handled since. So a reader takes a
 //! ticket before its read is sent, each message about the key makes earlier tickets void, and only what has a valid ticket
@@ -9,6 +9,7 @@
 
 mod clock;
 mod records;
+mod stripes;
 mod tracking;
 
 use std::time::Duration;
@@ -24,11 +25,12 @@ use crate::error::Error;
 ///
 /// A hit there costs no round trip, and hands out the same [`Arc`](std::sync::Arc) again. The server tells this process of
 /// each change of an entry, whoever made it (`CLIENT TRACKING` with `BCAST`), over a connection that all near caches of a
-/// [`Backend`](crate::Backend) share. So what is kept is as old as such a message takes, mostly less than a millisecond; when
-/// that connection is lost without a trace, at most as old as the backend's
+/// [`Backend`](crate::Backend) share. So a write of another process is seen as soon as such a message has come, mostly within
+/// a millisecond; when that connection is lost without a trace, at most the backend's
 /// [`heartbeat_interval`](crate::BackendBuilder::heartbeat_interval) and
-/// [`heartbeat_timeout`](crate::BackendBuilder::heartbeat_timeout) together; and never older than `max_age`. This process'
-/// own writes over the same backend are seen at once. While the connection is not there, reads go to Redis.
+/// [`heartbeat_timeout`](crate::BackendBuilder::heartbeat_timeout) together after it; and nothing is kept for longer than
+/// `max_age`. This process' own writes over the same backend are seen at once. While the connection is not there, reads go to
+/// Redis. `docs/protocol.md` has the promise in full.
 ///
 /// # Examples
 ///
@@ -80,7 +82,7 @@ impl NearCache {
     }
 
     /// The most bytes that are kept, as the records' values have in Redis, with their ids and the size of the struct. Each
-    /// entry counts as `max_bytes / entries` at least. Default: [`defaults::NEAR_MAX_BYTES`].
+    /// entry counts as `max_bytes / entries` at least; one that alone takes nearly all of it is not kept. Default: [`defaults::NEAR_MAX_BYTES`].
     pub fn max_bytes(mut self, max_bytes: usize) -> Self {
         self.max_bytes = max_bytes;
         self
@@ -100,6 +102,7 @@ impl NearCache {
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
+        check_bound("max_age of the near cache", self.max_age)?;
         if self.entries == 0 {
             return Err(Error::config("NearCache::entries is 0: to keep nothing leave near_cache out"));
         }
@@ -109,6 +112,15 @@ impl NearCache {
                 "max_bytes of the near cache is {max_bytes}: it must be at least one for each of its {entries} entries"
             )));
         }
-        check_duration("max_age of the near cache", self.max_age)
+        Ok(())
     }
+}
+
+/// The clock moves in steps, so nothing would be kept for less than one.
+pub(crate) fn check_bound(setting: &str, bound: Duration) -> Result<(), Error> {
+    check_duration(setting, bound)?;
+    if bound > clock::STEP {
+        return Ok(());
+    }
+    Err(Error::config(format!("{setting} is {bound:?}: it must be more than {:?}", clock::STEP)))
 }

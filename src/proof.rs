@@ -36,7 +36,7 @@ pub enum Guard {
 
 impl Guard {
     /// Those of what is stored in Redis.
-    pub const ALL: [Self; 7] = [
+    pub const STORED: [Self; 7] = [
         Self::TokenCheck,
         Self::Revocation,
         Self::AtomicRevocation,

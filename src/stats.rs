@@ -42,16 +42,16 @@ pub struct Stats {
     pub near_invalidations: u64,
     /// How often the near cache was emptied, because such messages may have been missed, or the server's data were flushed.
     pub near_flushes: u64,
-    /// Entries that the near cache did not keep, because they had changed while they were read.
+    /// Entries that the near cache did not keep, because they may have changed while they were read.
     pub near_refused_inserts: u64,
     /// Whether the server tells the near cache of changes; it is not a count, and `reset_stats` leaves it.
-    pub tracker: Tracker,
+    pub tracker: TrackerState,
 }
 
 /// Whether a server tells a [near cache](crate::NearCache) of changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
-pub enum Tracker {
+pub enum TrackerState {
     /// There is no near cache, or it needs none: on `memory://`, or in a cache that is not `enabled`.
     #[default]
     Unused,

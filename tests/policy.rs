@@ -55,7 +55,9 @@ async fn settings_that_make_no_sense_are_refused() {
     }
     refused("entries", |cache| cache.near_cache(NearCache::entries(0))).await;
     refused("max_bytes", |cache| cache.near_cache(NearCache::entries(10).max_bytes(9))).await;
-    refused("max_age", |cache| cache.near_cache(NearCache::entries(10).max_age(zero))).await;
+    for max_age in [zero, ms * 10] {
+        refused("max_age", |cache| cache.near_cache(NearCache::entries(10).max_age(max_age))).await;
+    }
     refused("lock_ttl", |cache| cache.lock_ttl(Duration::from_nanos(1))).await;
     refused("load_timeout", |cache| cache.load_timeout(zero)).await;
     refused("wait_poll", |cache| cache.wait_poll(zero)).await;
@@ -72,8 +74,8 @@ async fn settings_that_make_no_sense_are_refused() {
     for builder in [
         Backend::builder("memory://").max_entries(0),
         Backend::builder("memory://").operation_timeout(zero),
-        Backend::builder("memory://").heartbeat_interval(zero),
-        Backend::builder("memory://").heartbeat_timeout(zero),
+        Backend::builder("memory://").heartbeat_interval(ms * 10),
+        Backend::builder("memory://").heartbeat_timeout(ms * 10),
         Backend::builder("memory://").connect_timeout(Duration::MAX),
         Backend::builder("memory://").update_connections(0),
     ] {

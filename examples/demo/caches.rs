@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cache_aside::{LoadingCache, Stats, Tracker};
+use cache_aside::{LoadingCache, Stats, TrackerState};
 
 use crate::primary::Product;
 
@@ -31,7 +31,7 @@ impl Caches {
 
     /// Returns whether it could be switched: there is nothing to switch on where a near cache is of no use.
     pub(crate) fn use_near(&self, on: bool) -> bool {
-        let is_possible = !on || self.near.stats().tracker != Tracker::Unused;
+        let is_possible = !on || self.near.stats().tracker != TrackerState::Unused;
         if is_possible {
             self.uses_near.store(on, Ordering::Relaxed);
         }

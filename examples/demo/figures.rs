@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cache_aside::{Outcome, Tracker};
+use cache_aside::{Outcome, TrackerState};
 use serde::Serialize;
 
 use crate::caches::Caches;
@@ -24,12 +24,12 @@ pub(crate) fn name(outcome: Outcome) -> &'static str {
     OUTCOMES.iter().find(|(known, _)| *known == outcome).map_or("other", |(_, name)| name)
 }
 
-fn tracker_name(tracker: Tracker) -> &'static str {
+fn tracker_name(tracker: TrackerState) -> &'static str {
     match tracker {
-        Tracker::Unused => "unused",
-        Tracker::Connecting => "connecting",
-        Tracker::Live => "live",
-        Tracker::Unsupported => "unsupported",
+        TrackerState::Unused => "unused",
+        TrackerState::Connecting => "connecting",
+        TrackerState::Live => "live",
+        TrackerState::Unsupported => "unsupported",
         _ => "other",
     }
 }

@@ -5,7 +5,7 @@ use cache_aside::proof::Guard;
 
 /// Those that can be taken out.
 pub(crate) fn all() -> impl Iterator<Item = Guard> {
-    Guard::ALL.into_iter().chain(Guard::NEAR)
+    Guard::STORED.into_iter().chain(Guard::NEAR)
 }
 
 pub(crate) fn named(name: &str) -> Option<Guard> {

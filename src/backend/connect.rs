@@ -9,6 +9,7 @@ use super::redis::{Address, Limits, Redis, Sentinels, Tls};
 use super::{Backend, Settings, Store, check_runtime};
 use crate::defaults;
 use crate::error::Error;
+use crate::near::check_bound;
 
 /// The settings of a [`Backend`], begun with [`Backend::builder`].
 ///
@@ -119,15 +120,17 @@ impl BackendBuilder {
         self
     }
 
-    /// How often the connection that tells [near caches](crate::NearCache) of changes is asked whether it is there. What near
-    /// caches keep is older than this and `heartbeat_timeout` together at no time. Default:
+    /// How often the connection that tells [near caches](crate::NearCache) of changes is asked whether it is there. When it is
+    /// lost without a trace, a near cache may miss what others wrote in this time and `heartbeat_timeout` together, at most. It
+    /// must be more than 10 ms. Default:
     /// [`defaults::HEARTBEAT_INTERVAL`](crate::defaults::HEARTBEAT_INTERVAL).
     pub fn heartbeat_interval(mut self, heartbeat_interval: Duration) -> Self {
         self.settings.heartbeat_interval = heartbeat_interval;
         self
     }
 
-    /// How long that connection may take to answer; then it is given up, and near caches are emptied. Default:
+    /// How long that connection may take to answer; then it is given up, and near caches are emptied. It must be more than
+    /// 10 ms. Default:
     /// [`defaults::HEARTBEAT_TIMEOUT`](crate::defaults::HEARTBEAT_TIMEOUT).
     pub fn heartbeat_timeout(mut self, heartbeat_timeout: Duration) -> Self {
         self.settings.heartbeat_timeout = heartbeat_timeout;
@@ -196,8 +199,8 @@ impl BackendBuilder {
         defaults::check_duration("connect_timeout", self.connect_timeout)?;
         defaults::check_duration("breaker_pause", breaker_pause)?;
         defaults::check_duration("close_timeout", close_timeout)?;
-        defaults::check_duration("heartbeat_interval", self.settings.heartbeat_interval)?;
-        defaults::check_duration("heartbeat_timeout", self.settings.heartbeat_timeout)?;
+        check_bound("heartbeat_interval", self.settings.heartbeat_interval)?;
+        check_bound("heartbeat_timeout", self.settings.heartbeat_timeout)?;
         if breaker_threshold == 0 {
             return Err(Error::config("breaker_threshold is 0: it must be at least 1"));
         }

@@ -244,7 +244,7 @@ impl Backend {
         }
         for prefix in types {
             let swept = self.sweep(&prefix).await;
-            self.all_written();
+            self.all_written(&prefix);
             match swept {
                 Ok(()) => pending.swept(&prefix, sent_after),
                 Err(error) => last_error = Some(error),

@@ -1,6 +1,6 @@
 //! What near caches need of a backend: whether the servers tell of changes, and the task that sees to it.
 //!
-//! The task runs for as long as the backend, and begins with its first near cache.
+//! The task begins with the backend's first near cache. It ends with the backend, or when it finds no near cache left.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -70,10 +70,10 @@ impl Backend {
         }
     }
 
-    /// The same after one that may have changed anything.
-    pub(super) fn all_written(&self) {
+    /// The same after all entries with this prefix may have been written.
+    pub(super) fn all_written(&self, prefix: &str) {
         if let Some(tracked) = self.shared.tracked.get() {
-            tracked.tracking.flush();
+            tracked.tracking.flush_prefix(prefix);
         }
     }
 

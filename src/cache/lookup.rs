@@ -35,7 +35,7 @@ pub struct Lookup<T> {
     pub value: Option<Arc<T>>,
     /// How it was come by.
     pub outcome: Outcome,
-    /// How long this call's own read of the cache took; zero when it joined a load that was under way.
+    /// How long this call's own read of Redis took; zero when it joined a load that was under way, and for a near hit.
     pub cache_latency: Duration,
 }
 
@@ -323,7 +323,7 @@ impl<T: Cacheable> Core<T> {
 
     /// Reads an entry, together with its lifetime where that matters: to this cache, or because the entry may be stale.
     pub(super) async fn found(&self, key: &Key, selection: &Selection) -> Result<Option<Found>, Error> {
-        if !self.policy.reads_lifetimes() {
+        if !self.policy.reads_lifetimes() && self.near.is_none() {
             match self.backend.read(key, selection).await? {
                 Some(entry) if entry.meta().stale.is_some() => {}
                 entry => return Ok(entry.map(|entry| Found { entry, left: None })),

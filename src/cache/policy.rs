@@ -92,7 +92,7 @@ impl<T: Cacheable> Policy<T> {
 
     /// Whether this cache needs to know how long an entry will live whenever it reads one.
     pub(crate) fn reads_lifetimes(&self) -> bool {
-        self.stale_if_error.is_some() || self.refresh_ahead.is_some() || self.near_cache.is_some()
+        self.stale_if_error.is_some() || self.refresh_ahead.is_some()
     }
 
     /// The entry to store for what a loader returned after `took`, and how long it is to be there; `None` when nothing is
@@ -300,8 +300,9 @@ impl<T: Cacheable> CacheBuilder<T> {
         self
     }
 
-    /// Keeps decoded records in this process' memory, in front of Redis, where `get`, `lookup`, `get_fields` and their `_many`
-    /// look first: what that promises is told at [`NearCache`]. [`get_fresh`](Cache::get_fresh) goes past it. `None` for none.
+    /// Keeps decoded records in this process' memory, in front of Redis, where `get`, `lookup`, `get_many`, `lookup_many` and
+    /// `get_fields` look first: what that promises is told at [`NearCache`]. Whole records are kept, as all of these but
+    /// `get_fields` read them. [`get_fresh`](Cache::get_fresh) goes past it. `None` for none.
     /// On `memory://` there is none, whatever is set here. Default: none.
     ///
     /// A [refresh ahead](Self::refresh_ahead) is drawn by those hits alone that Redis answers.
@@ -368,7 +369,8 @@ impl<T: Cacheable> CacheBuilder<T> {
         let meter = CacheMeter::new(namespace, T::SCHEMA.entity);
         let near = self.policy.near_cache.filter(|_| self.policy.enabled).and_then(|settings| {
             let tracking = self.backend.tracking()?;
-            Some(Near::new(settings, keys.prefix(), tracking, NearMeter::new(namespace, T::SCHEMA.entity)))
+            let (largest, meter) = (self.policy.max_entry_bytes, NearMeter::new(namespace, T::SCHEMA.entity));
+            Some(Near::new(settings, keys.prefix(), largest, tracking, meter))
         });
         self.backend.track();
         Cache::with_policy(self.backend, keys, meter, near, self.policy)

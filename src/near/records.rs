@@ -13,7 +13,7 @@ use super::{NearCache, Untracked};
 use crate::cacheable::Cacheable;
 use crate::key::Key;
 use crate::meter::NearMeter;
-use crate::stats::{NearCounters, Tracker};
+use crate::stats::{NearCounters, TrackerState};
 
 /// The near cache of one [`Cache`](crate::Cache) and its clones.
 pub(crate) struct Near<T> {
@@ -51,12 +51,28 @@ impl<T> Weighter<Box<str>, Kept<T>> for Weight {
 }
 
 impl<T: Cacheable> Near<T> {
-    /// `prefix`: that of all keys.
-    pub(crate) fn new(settings: NearCache, prefix: &str, tracking: &Arc<Tracking>, meter: NearMeter) -> Arc<Self> {
+    /// `prefix`: that of all keys. `largest`: the most bytes that a record is stored with.
+    pub(crate) fn new(
+        settings: NearCache,
+        prefix: &str,
+        largest: usize,
+        tracking: &Arc<Tracking>,
+        meter: NearMeter,
+    ) -> Arc<Self> {
+        /// In each shard there is room for so many of the largest.
+        const LARGEST_IN_SHARD: usize = 2;
+        /// More would not meet less.
+        const MOST_SHARDS: usize = 64;
         let entries = settings.entries as u64;
         let least = settings.max_bytes as u64 / entries;
+        let shards = settings.max_bytes / largest.saturating_mul(LARGEST_IN_SHARD);
         let mut options = OptionsBuilder::new();
         options.estimated_items_capacity(settings.entries).weight_capacity(least * entries);
+        options.shards(1 << shards.clamp(1, MOST_SHARDS).ilog2());
+        if settings.entries == 1 {
+            // Else a part is set apart for what is new, which leaves too little for one.
+            options.hot_allocation(1.0);
+        }
         let kept = Cache::with_options(
             options.build().expect("both capacities are set"),
             Weight { least },
@@ -90,8 +106,9 @@ impl<T: Cacheable> Near<T> {
 
     /// The right to keep what a read brings that is sent after this; none while it would not be told of changes.
     pub(crate) fn ticket(&self, key: &Key) -> Option<Ticket> {
-        let now = Moment::now();
-        self.is_usable(now).then(|| self.tracking.ticket(key, now))
+        let ticket = self.tracking.ticket(key, Moment::now());
+        // Only now: when the messages end after this, that makes the ticket void.
+        self.is_usable(ticket.taken).then_some(ticket)
     }
 
     /// Keeps what was read, which takes so many bytes and is to live for so long.
@@ -111,7 +128,7 @@ impl<T: Cacheable> Near<T> {
         }
     }
 
-    pub(crate) fn tracker(&self) -> Tracker {
+    pub(crate) fn tracker(&self) -> TrackerState {
         self.tracking.state(Moment::now())
     }
 }

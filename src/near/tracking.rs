@@ -6,22 +6,18 @@
 //! drives the task that asks the server for its heartbeat, or the whole process stands still.
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 
 use super::clock::Moment;
+use super::stripes::Stripes;
 use crate::key::Key;
 use crate::meter::TrackerMeter;
 use crate::proof::Guard;
-use crate::stats::Tracker;
-
-/// Keys that share a stripe make each other's tickets void.
-const STRIPES: usize = 1024;
+use crate::stats::TrackerState;
 
 /// One near cache, as it is told of changes.
 pub(super) trait Listener: Send + Sync {
@@ -33,8 +29,7 @@ pub(super) trait Listener: Send + Sync {
 
 /// Shared by a backend and the near caches over it.
 pub(crate) struct Tracking {
-    stripes: Box<[Stripe]>,
-    hasher: RandomState,
+    stripes: Stripes,
     /// By the prefix of their keys.
     listeners: RwLock<HashMap<String, Vec<Weak<dyn Listener>>>>,
     /// Until when the messages are known to come.
@@ -53,13 +48,6 @@ pub(crate) struct Tracking {
     is_cut: AtomicBool,
     meter: TrackerMeter,
     without: Option<Guard>,
-}
-
-#[derive(Default)]
-struct Stripe {
-    /// How often something was told about one of its keys.
-    generation: Mutex<u64>,
-    told: Notify,
 }
 
 /// What a tracker asks a server for.
@@ -81,8 +69,7 @@ impl Tracking {
     /// `without`: a guard that a proof has taken out.
     pub(crate) fn new(address: &str, changes: Arc<AtomicU64>, without: Option<Guard>) -> Self {
         Self {
-            stripes: (0..STRIPES).map(|_| Stripe::default()).collect(),
-            hasher: RandomState::default(),
+            stripes: Stripes::new(),
             listeners: RwLock::default(),
             live_until: AtomicU64::new(Moment::NEVER.ticks()),
             changes,
@@ -105,7 +92,7 @@ impl Tracking {
         of_prefix.push(listener);
         if of_prefix.len() == 1 {
             self.prefixes_added.fetch_add(1, Ordering::AcqRel);
-            self.live_until.store(Moment::NEVER.ticks(), Ordering::Release);
+            self.lost();
             self.attention.notify_one();
         }
     }
@@ -159,11 +146,11 @@ impl Tracking {
         self.flush();
     }
 
-    pub(super) fn state(&self, now: Moment) -> Tracker {
+    pub(super) fn state(&self, now: Moment) -> TrackerState {
         match () {
-            () if self.is_live(now) => Tracker::Live,
-            () if self.is_unsupported() => Tracker::Unsupported,
-            () => Tracker::Connecting,
+            () if self.is_live(now) => TrackerState::Live,
+            () if self.is_unsupported() => TrackerState::Unsupported,
+            () => TrackerState::Connecting,
         }
     }
 
@@ -184,23 +171,14 @@ impl Tracking {
         !self.is_unsupported.swap(true, Ordering::AcqRel)
     }
 
-    fn stripe(&self, key: &str) -> &Stripe {
-        let index = usize::try_from(self.hasher.hash_one(key) % STRIPES as u64).unwrap_or(0);
-        &self.stripes[index]
-    }
-
     /// How often something was told about this key, or one of its stripe.
     pub(crate) fn generation(&self, key: &Key) -> u64 {
-        *self.stripe(key.as_str()).generation()
+        *self.stripes.of(key.as_str()).generation()
     }
 
     /// Waits until more was told than at this generation.
     pub(crate) async fn told_since(&self, key: &Key, generation: u64) {
-        let stripe = self.stripe(key.as_str());
-        let told = stripe.told.notified();
-        if *stripe.generation() == generation {
-            told.await;
-        }
+        self.stripes.of(key.as_str()).told_since(generation).await;
     }
 
     pub(super) fn ticket(&self, key: &Key, taken: Moment) -> Ticket {
@@ -209,12 +187,17 @@ impl Tracking {
 
     /// Keeps something, unless its ticket is void; returns whether it did.
     pub(super) fn keep(&self, key: &Key, ticket: Ticket, keep: impl FnOnce()) -> bool {
-        let generation = self.stripe(key.as_str()).generation();
+        let generation = self.stripes.of(key.as_str()).generation();
         let is_valid = *generation == ticket.generation || self.lacks(Guard::NearTicket);
         if is_valid {
             keep();
         }
         is_valid
+    }
+
+    /// A connection that messages came over is lost.
+    pub(crate) fn lost(&self) {
+        self.live_until.store(Moment::NEVER.ticks(), Ordering::Release);
     }
 
     /// Takes a message of the server about a key.
@@ -232,7 +215,7 @@ impl Tracking {
     }
 
     fn forget(&self, key: &str, by_message: bool) {
-        self.stripe(key).advance();
+        self.stripes.of(key).advance();
         let (prefix, id) = key.split_at(key.rfind(':').map_or(0, |end| end + 1));
         let listeners = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
         for listener in listeners.get(prefix).into_iter().flatten().filter_map(Weak::upgrade) {
@@ -242,11 +225,19 @@ impl Tracking {
 
     /// After anything may have been written that nobody told of.
     pub(crate) fn flush(&self) {
-        for stripe in &self.stripes {
-            stripe.advance();
-        }
+        self.flush_those(|_| true);
+    }
+
+    /// The same after any entry with this prefix may have been written.
+    pub(crate) fn flush_prefix(&self, prefix: &str) {
+        self.flush_those(|other| other == prefix);
+    }
+
+    fn flush_those(&self, are_meant: impl Fn(&str) -> bool) {
+        self.stripes.advance_all();
         let listeners = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
-        for listener in listeners.values().flatten().filter_map(Weak::upgrade) {
+        let meant = listeners.iter().filter(|(prefix, _)| are_meant(prefix)).flat_map(|(_, of_prefix)| of_prefix);
+        for listener in meant.filter_map(Weak::upgrade) {
             listener.flush();
         }
     }
@@ -263,18 +254,6 @@ impl Tracking {
 
     pub(crate) fn lacks(&self, guard: Guard) -> bool {
         self.without == Some(guard)
-    }
-}
-
-impl Stripe {
-    fn generation(&self) -> MutexGuard<'_, u64> {
-        self.generation.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes the tickets void, and wakes who waits.
-    fn advance(&self) {
-        *self.generation() += 1;
-        self.told.notify_waiters();
     }
 }
 
@@ -298,7 +277,7 @@ impl Session<'_> {
 impl Drop for Session<'_> {
     fn drop(&mut self) {
         let Self { tracking, .. } = self;
-        tracking.live_until.store(Moment::NEVER.ticks(), Ordering::Release);
+        tracking.lost();
         if !tracking.lacks(Guard::NearFlush) {
             tracking.flush();
         }
@@ -318,7 +297,7 @@ mod tests {
 
     #[derive(Default)]
     struct Told {
-        forgotten: Mutex<Vec<String>>,
+        forgotten: std::sync::Mutex<Vec<String>>,
         flushes: AtomicUsize,
     }
 
@@ -395,7 +374,7 @@ mod tests {
         let session = tracking.begin(&wanted);
         assert!(!is_live(), "it has not answered yet");
         session.is_alive_for(Moment::now(), LONG);
-        assert!(is_live() && tracking.state(Moment::now()) == Tracker::Live);
+        assert!(is_live() && tracking.state(Moment::now()) == TrackerState::Live);
         assert!(!tracking.is_live(Moment::now().within(LONG + LONG)), "it has not answered for long");
         let ticket = tracking.ticket(&key(7), Moment::now());
         drop(session);

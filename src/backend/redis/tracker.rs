@@ -31,7 +31,7 @@ use crate::proof::Guard;
 /// Between one attempt to connect and the next; from half of it on, at random.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// Until a server is asked again that has refused to tell of changes.
+/// Until a server is asked again that has refused to tell of changes; from half of it on, too.
 const PAUSE_OF_REFUSED: Duration = Duration::from_secs(30);
 
 /// Has the servers tell of changes until the backend is gone, or the last near cache over it.
@@ -46,8 +46,10 @@ pub(in crate::backend) async fn track(redis: Weak<Redis>, tracking: Arc<Tracking
         drop(present);
         pause = match connected {
             Ok(trackers) => {
+                let began = Instant::now();
                 trackers.keep(&redis, &tracking, &wanted, heartbeat).await;
-                SHORTEST_PAUSE
+                // One that ends at once may do so again and again.
+                if began.elapsed() >= LONGEST_PAUSE { SHORTEST_PAUSE } else { LONGEST_PAUSE.min(pause * 2) }
             }
             Err(Unconnected::Refused(error)) => {
                 if tracking.set_unsupported() {
@@ -63,7 +65,10 @@ pub(in crate::backend) async fn track(redis: Weak<Redis>, tracking: Arc<Tracking
             }
         };
         let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.0));
-        sleep(jittered).await;
+        tokio::select! {
+            () = sleep(jittered) => {}
+            () = tracking.attention() => {}
+        }
     }
 }
 
@@ -245,7 +250,10 @@ fn listen(tracking: Arc<Tracking>, lost: Arc<Notify>) -> impl Fn(PushInfo) -> Re
                 // All data are gone.
                 _ => tracking.flush(),
             },
-            PushKind::Disconnection => lost.notify_one(),
+            PushKind::Disconnection => {
+                tracking.lost();
+                lost.notify_one();
+            }
             _ => {}
         }
         Ok(())

@@ -178,9 +178,11 @@ impl Topology {
 
     /// Notes that keys are moving to this server; returns whether it is one that had none before.
     pub(super) fn imports(&mut self, node: Arc<Node>) -> bool {
-        let is_new = !self.with_keys().iter().any(|known| Arc::ptr_eq(known, &node));
+        if self.importing.iter().any(|known| Arc::ptr_eq(known, &node)) {
+            return false;
+        }
+        let is_new = self.index(node.clone()).is_some_and(|index| !self.owners.contains(&index));
         if is_new {
-            self.index(node.clone());
             self.importing.push(node);
         }
         is_new
