@@ -36,6 +36,7 @@ use crate::meter::CacheMeter;
 use crate::near::Near;
 use crate::projection::Projection;
 use crate::refresh::Refreshes;
+use crate::spread::SpreadArc;
 use crate::stats::{Counters, Stats};
 
 /// A typed cache of `T` records over a [`Backend`].
@@ -85,7 +86,7 @@ use crate::stats::{Counters, Stats};
 /// # }
 /// ```
 pub struct Cache<T: Cacheable> {
-    core: Arc<Core<T>>,
+    core: SpreadArc<Core<T>>,
 }
 
 /// What a cache, its clones and its flights share.
@@ -137,7 +138,7 @@ impl<T: Cacheable> Cache<T> {
             stats: Counters::default(),
             meter,
         };
-        Self { core: Arc::new(core) }
+        Self { core: SpreadArc::new(core) }
     }
 
     /// Binds a loader, so that calls need only the id.
@@ -203,7 +204,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.core.clone().get(Whole::default(), id, loader, |got| got.value)
+        self.core.handle().get(Whole::default(), id, loader, |got| got.value)
     }
 
     /// Is [`get`](Self::get), but goes past the [near cache](crate::NearCache): for reads that must see what any process has
@@ -227,7 +228,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.core.clone().get(Whole { is_fresh: true, ..Whole::default() }, id, loader, |got| got.value)
+        self.core.handle().get(Whole { is_fresh: true, ..Whole::default() }, id, loader, |got| got.value)
     }
 
     /// Is [`get`](Self::get), and tells how the record was come by.
@@ -250,7 +251,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.core.clone().get(Whole { is_timed: true, ..Whole::default() }, id, loader, Lookup::from)
+        self.core.handle().get(Whole { is_timed: true, ..Whole::default() }, id, loader, Lookup::from)
     }
 
     /// Reads some fields of a record through the cache: as [`get`](Self::get), but a hit reads only these. A loaded record
@@ -299,7 +300,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.core.clone().get(Selected::new::<T>(fields), id, loader, |got| got.value)
+        self.core.handle().get(Selected::new::<T>(fields), id, loader, |got| got.value)
     }
 
     /// Gets many records at once; the results have the order and the number of the ids, which may repeat.
@@ -387,7 +388,7 @@ impl<T: Cacheable> Cache<T> {
         E: Into<BoxError> + 'static,
     {
         let asked: Asked<K> = ids.into_iter().map(|id| (self.key(&id), id)).collect();
-        let (core, batch) = (self.core.clone(), Batch::new(loader));
+        let (core, batch) = (self.core.shared(), Batch::new(loader));
         async move { core.get_many(asked, batch).await }
     }
 
@@ -411,7 +412,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        let (core, key) = (self.core.clone(), self.key(&id));
+        let (core, key) = (self.core.handle(), self.key(&id));
         async move {
             let key = key?;
             core.invalidate(key.clone()).await?;

@@ -148,6 +148,10 @@ impl IdWriter {
         Err(fmt::Error)
     }
 
+    fn fits(&self, more: usize) -> bool {
+        self.key.len() - self.id_start + more <= MAX_ID_BYTES
+    }
+
     fn end_part(&mut self) -> fmt::Result {
         if self.part_start == Some(self.key.len()) {
             return self.refuse("it is empty, or has an empty part");
@@ -169,19 +173,16 @@ impl IdParts for IdWriter {
 
 impl Write for IdWriter {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut plain_from = 0;
-        for (at, byte) in text.bytes().enumerate() {
-            if is_escaped(byte) {
-                self.key.push_str(&text[plain_from..at]);
-                write!(self.key, "%{byte:02X}")?;
-                plain_from = at + 1;
-            }
-            if self.key.len() - self.id_start + at - plain_from > MAX_ID_BYTES {
-                break;
-            }
+        let mut rest = text;
+        while let Some(at) = rest.bytes().position(is_escaped)
+            && self.fits(at)
+        {
+            self.key.push_str(&rest[..at]);
+            write!(self.key, "%{:02X}", rest.as_bytes()[at])?;
+            rest = &rest[at + 1..];
         }
-        self.key.push_str(&text[plain_from..]);
-        if self.key.len() - self.id_start > MAX_ID_BYTES {
+        self.key.push_str(rest);
+        if !self.fits(0) {
             return self.refuse("it has more than 1,024 bytes as written in a key");
         }
         Ok(())

@@ -25,6 +25,7 @@ pub mod proof;
 mod record;
 mod refresh;
 mod spans;
+mod spread;
 mod stats;
 mod value;
 

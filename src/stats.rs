@@ -1,6 +1,8 @@
 //! What a cache counts: [`Stats`].
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::spread::SpreadCounter;
 
 /// What a cache and its clones have done in this process since it was built or
 /// [`reset_stats`](crate::Cache::reset_stats) was called.
@@ -143,39 +145,5 @@ impl NearCounters {
         for counter in [&self.invalidations, &self.flushes, &self.refused_inserts] {
             counter.reset();
         }
-    }
-}
-
-/// A counter that threads add to without getting into each other's way, for what is as quick as the adding.
-#[derive(Debug, Default)]
-pub(crate) struct SpreadCounter([Spread; SPREAD]);
-
-const SPREAD: usize = 16;
-
-/// In a cache line of its own, or two that are fetched together.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Spread(Counter);
-
-thread_local! {
-    /// Which part this thread adds to.
-    static PART: usize = {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        NEXT.fetch_add(1, Ordering::Relaxed) % SPREAD
-    };
-}
-
-impl SpreadCounter {
-    pub(crate) fn add(&self) {
-        // A thread that ends has no part any more.
-        self.0[PART.try_with(|part| *part).unwrap_or(0)].0.add();
-    }
-
-    fn get(&self) -> u64 {
-        self.0.iter().map(|Spread(counter)| counter.get()).sum()
-    }
-
-    fn reset(&self) {
-        self.0.iter().for_each(|Spread(counter)| counter.reset());
     }
 }

@@ -26,6 +26,7 @@ use crate::proof::Guard;
 use crate::record::{Hash, RecordReader};
 use crate::refresh::Due;
 use crate::spans;
+use crate::spread::Handle;
 
 /// A record, and how a [`lookup`](crate::Cache::lookup) came by it.
 #[derive(Debug)]
@@ -216,7 +217,7 @@ pub(super) struct Miss<T> {
     under_way: Option<Ticket<T>>,
 }
 
-impl<T: Cacheable> Core<T> {
+impl<T: Cacheable> Handle<Core<T>> {
     #[expect(clippy::manual_async_fn, reason = "an async fn's arguments take their memory twice")]
     pub(super) fn get<V, K, F, Fut, E, R>(
         self: Arc<Self>,
@@ -241,7 +242,7 @@ impl<T: Cacheable> Core<T> {
             let key = self.keys.key(&id)?;
             let (called, span) = (self.stamp_of_call(), spans::get::<T>(&key));
             let read_through = |key: Key| {
-                let (core, id, loader) = (self.clone(), id.into_id(), load::erase(loader));
+                let (core, id, loader) = (self.shared(), id.into_id(), load::erase(loader));
                 ReadThrough { core, key, id, loader, awaited: None }
             };
             // Boxed, so that the future of a hit stays small.
@@ -273,7 +274,9 @@ impl<T: Cacheable> Core<T> {
             Ok(answer(Got { value: value.map(|record| view.of(record)), outcome, cache_latency }))
         }
     }
+}
 
+impl<T: Cacheable> Core<T> {
     pub(super) fn stamp_of_call(&self) -> Stamp {
         if self.backend.holds(Guard::StampRule) { Stamp::of_call() } else { Stamp::EARLIEST }
     }
