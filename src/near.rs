@@ -82,7 +82,8 @@ impl NearCache {
     }
 
     /// The most bytes that are kept, as the records' values have in Redis, with their ids and the size of the struct. Each
-    /// entry counts as `max_bytes / entries` at least; one that alone takes nearly all of it is not kept. Default: [`defaults::NEAR_MAX_BYTES`].
+    /// entry counts as `max_bytes / entries` at least; one that alone takes nearly all of it is not kept.
+    /// Default: [`defaults::NEAR_MAX_BYTES`].
     pub fn max_bytes(mut self, max_bytes: usize) -> Self {
         self.max_bytes = max_bytes;
         self

@@ -45,11 +45,9 @@ impl SpreadCounter {
 }
 
 /// An `Arc` with a count of references for each part.
-#[derive(Debug)]
 pub(crate) struct SpreadArc<T>(Arc<[Arc<Handle<T>>]>);
 
 /// What one part's references are to.
-#[derive(Debug)]
 pub(crate) struct Handle<T>(Apart<Arc<T>>);
 
 impl<T> SpreadArc<T> {

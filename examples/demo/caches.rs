@@ -49,6 +49,8 @@ impl Caches {
         both.stampedes_suppressed += plain.stampedes_suppressed;
         both.fenced_fills += plain.fenced_fills;
         both.bypasses += plain.bypasses;
+        both.stale_served += plain.stale_served;
+        both.refreshes_ahead += plain.refreshes_ahead;
         both.decode_errors += plain.decode_errors;
         both.updates += plain.updates;
         both.invalidations += plain.invalidations;

@@ -35,7 +35,7 @@ fn text(figures: &Figures) -> String {
         ("cache_near_flushes_total", "How often the near cache was emptied.", figures.near_flushes),
         (
             "cache_near_refused_inserts_total",
-            "Entries that the near cache did not keep: changed while they were read.",
+            "Entries that the near cache did not keep: may have changed while they were read.",
             figures.near_refused_inserts,
         ),
         ("primary_reads_total", "Reads of the primary database.", figures.primary_reads_total),

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use crate::clock;
 use crate::clusters::Cluster;
-use crate::harness::{Server, free_port};
+use crate::harness::{Server, free_port, trackers};
 use crate::near;
 use crate::options::{Options, Topology};
 use crate::proxy::{Lost, Proxy};
@@ -160,7 +160,7 @@ impl Servers {
         if let Self::Cluster(_) = self {
             faults.push(Fault::MoveSlot);
         }
-        // Each near cache is to have some of its own.
+        // More often than others, since each meets only some of the trackers.
         if near {
             faults.extend([Fault::CutTrackersOff; 2]);
         }
@@ -262,14 +262,9 @@ impl Servers {
 /// Each with even odds.
 async fn cut_trackers_off(server: &Server, rng: &mut StdRng) -> Result<()> {
     let mut client = server.client().await;
-    let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut client).await?;
-    let field = |client: &str, name: &str| {
-        client.split(' ').find_map(|field| field.strip_prefix(name)).unwrap_or_default().to_owned()
-    };
-    // `t`: it is told of changes.
-    for tracker in clients.lines().filter(|client| field(client, "flags=").contains('t')) {
+    for id in trackers(&mut client).await? {
         if rng.random_bool(0.5) {
-            redis::cmd("CLIENT").arg(&["KILL", "ID", &field(tracker, "id=")]).query_async::<i64>(&mut client).await?;
+            redis::cmd("CLIENT").arg(&["KILL", "ID", &id]).query_async::<i64>(&mut client).await?;
         }
     }
     Ok(())

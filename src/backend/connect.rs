@@ -122,7 +122,7 @@ impl BackendBuilder {
 
     /// How often the connection that tells [near caches](crate::NearCache) of changes is asked whether it is there. When it is
     /// lost without a trace, a near cache may miss what others wrote in this time and `heartbeat_timeout` together, at most. It
-    /// must be more than 10 ms. Default:
+    /// must be more than 10 ms, on Windows 16. Default:
     /// [`defaults::HEARTBEAT_INTERVAL`](crate::defaults::HEARTBEAT_INTERVAL).
     pub fn heartbeat_interval(mut self, heartbeat_interval: Duration) -> Self {
         self.settings.heartbeat_interval = heartbeat_interval;
@@ -130,7 +130,7 @@ impl BackendBuilder {
     }
 
     /// How long that connection may take to answer; then it is given up, and near caches are emptied. It must be more than
-    /// 10 ms. Default:
+    /// 10 ms, on Windows 16. Default:
     /// [`defaults::HEARTBEAT_TIMEOUT`](crate::defaults::HEARTBEAT_TIMEOUT).
     pub fn heartbeat_timeout(mut self, heartbeat_timeout: Duration) -> Self {
         self.settings.heartbeat_timeout = heartbeat_timeout;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use coarsetime::Instant;
 
-/// By how much the clock may be behind: ten milliseconds, where a Linux kernel counts a hundred steps a second.
-pub(super) const STEP: Duration = Duration::from_millis(10);
+/// By how much the clock may be behind: where a Linux kernel counts a hundred steps a second, and on Windows.
+pub(super) const STEP: Duration = Duration::from_millis(if cfg!(windows) { 16 } else { 10 });
 
 /// A point in time, never later than the true one, nor earlier by more than the clock's step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

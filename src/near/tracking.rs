@@ -110,7 +110,12 @@ impl Tracking {
 
     /// Whether things are still as they were then.
     pub(crate) fn is_current(&self, wanted: &Wanted) -> bool {
-        self.changes() == wanted.changes && self.prefixes_added.load(Ordering::Acquire) == wanted.prefixes_added
+        self.changes() == wanted.changes && !self.wants_more(wanted)
+    }
+
+    /// Whether a prefix was added since then.
+    pub(crate) fn wants_more(&self, than: &Wanted) -> bool {
+        self.prefixes_added.load(Ordering::Acquire) != than.prefixes_added
     }
 
     fn changes(&self) -> u64 {
@@ -287,6 +292,7 @@ impl Drop for Session<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
@@ -297,7 +303,7 @@ mod tests {
 
     #[derive(Default)]
     struct Told {
-        forgotten: std::sync::Mutex<Vec<String>>,
+        forgotten: Mutex<Vec<String>>,
         flushes: AtomicUsize,
     }
 

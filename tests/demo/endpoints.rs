@@ -241,7 +241,7 @@ async fn reads_go_on_when_the_server_dies_and_comes_back() {
 }
 
 /// Reads until the near cache has the answer.
-async fn warm(demo: &Demo, id: &str) -> Value {
+fn warm(demo: &Demo, id: &str) -> Value {
     let begun = std::time::Instant::now();
     loop {
         let read = demo.get(&format!("/read?id={id}")).ok();
@@ -249,6 +249,7 @@ async fn warm(demo: &Demo, id: &str) -> Value {
             return read;
         }
         assert!(begun.elapsed() < LIMIT, "nothing is kept: {read:#}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }
 
@@ -272,30 +273,30 @@ async fn a_near_cache_answers_while_it_is_on_and_is_told_of_changes() {
         assert_ne!(demo.get("/read?id=p-001").ok()["outcome"], "near_hit", "it is off");
     }
     assert_eq!(demo.post("/near-cache", "on=true").ok()["near_cache"], true);
-    let read = warm(&demo, "p-001").await;
+    let read = warm(&demo, "p-001");
     assert_eq!((&read["hit"], &read["redis_latency_ms"]), (&json!(true), &json!(0.0)));
     assert_eq!((&read["record"]["stock"], &read["stats"]["tracker"]), (&json!(42), &json!("live")));
 
     // Own writes, in both ways.
     demo.post("/update-cached", "id=p-001&field=stock&value=41").ok();
     assert_eq!(demo.get("/read?id=p-001").ok()["record"]["stock"], 41);
-    warm(&demo, "p-001").await;
+    warm(&demo, "p-001");
     demo.post("/update", "id=p-001&field=stock&value=40").ok();
     assert_eq!(demo.get("/read?id=p-001").ok()["record"]["stock"], 40);
 
-    warm(&demo, "p-001").await;
+    warm(&demo, "p-001");
     remove_elsewhere(&server, &demo, "p-001").await;
     assert_eq!(demo.get("/read?id=p-001").ok()["outcome"], "loaded");
 
     // While it is off it is told all the same.
-    warm(&demo, "p-001").await;
+    warm(&demo, "p-001");
     assert_eq!(demo.post("/near-cache", "on=false").ok()["near_cache"], false);
     assert_eq!(demo.get("/read?id=p-001").ok()["outcome"], "hit");
     remove_elsewhere(&server, &demo, "p-001").await;
     demo.post("/near-cache", "on=true").ok();
     assert_eq!(demo.get("/read?id=p-001").ok()["outcome"], "loaded");
 
-    let read = warm(&demo, "p-001").await;
+    let read = warm(&demo, "p-001");
     let stats = &read["stats"];
     assert!(stats["near_hits"].as_u64().unwrap() >= 5 && stats["hits"].as_u64() > stats["near_hits"].as_u64());
     let counted = |read: &Value| read["stats"]["outcomes"].as_array().unwrap()[2].clone();
@@ -309,10 +310,10 @@ async fn experiments_work_with_a_near_cache_too() {
     let server = Server::start(Flavor::Redis70).await;
     let demo = Demo::start(&["--cache", &server.url()]);
     demo.post("/near-cache", "on=true").ok();
-    warm(&demo, "p-003").await;
+    warm(&demo, "p-003");
     let race = demo.post("/race", "id=p-003").ok();
     assert_eq!((&race["fenced"], &race["later_stock"]), (&json!(true), &json!(97)));
-    warm(&demo, "p-003").await;
+    warm(&demo, "p-003");
     let stampede = demo.post("/stampede", "id=p-003&concurrency=200").ok();
     assert_eq!(stampede["primary_reads"], 1, "{stampede:#}");
 }

@@ -24,7 +24,7 @@ struct Offer {
     id: u64,
 }
 
-/// What was recorded: counts, gauges, and how many values each histogram has.
+/// What was recorded, over all namespaces and backends: counts, gauges, and how many values each histogram has.
 pub(crate) type Recorded = BTreeMap<String, f64>;
 
 async fn found(id: String) -> Result<Option<Product>, BoxError> {
@@ -75,7 +75,8 @@ async fn live() -> impl Sized {
     // The near cache is told of a write elsewhere.
     let server_of_offers = Server::start(Flavor::Redis70).await;
     let url = server_of_offers.url();
-    let (offers, elsewhere) = (Backend::connect(&url).await.unwrap(), Backend::connect(&url).await.unwrap());
+    let offers = Backend::builder(&url).heartbeat_timeout(Duration::from_secs(5)).connect().await.unwrap();
+    let elsewhere = Backend::connect(&url).await.unwrap();
     let offers = Cache::<Offer>::builder(offers).near_cache(NearCache::entries(10)).build().unwrap();
     let offer = |id| async move { Ok::<_, BoxError>(Some(Offer { id })) };
     while offers.lookup(7, offer).await.unwrap().outcome != Outcome::NearHit {
@@ -117,7 +118,8 @@ fn recorded_twice() -> [Recorded; 2] {
     let snapshotter = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let kept = runtime.block_on(live());
+        let lived = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), live()).await });
+        let kept = lived.expect("it ends");
         let in_the_end = read(&snapshotter);
         drop((runtime, kept));
         [in_the_end, read(&snapshotter)]
@@ -135,13 +137,15 @@ fn read(snapshotter: &Snapshotter) -> Recorded {
         DebugValue::Gauge(gauge) => gauge.into_inner(),
         DebugValue::Histogram(values) => f64::from(u32::try_from(values.len()).unwrap()),
     };
-    let recorded = snapshotter.snapshot().into_vec().into_iter().map(|(key, _unit, description, recorded)| {
+    let mut sums = Recorded::new();
+    for (key, _unit, description, recorded) in snapshotter.snapshot().into_vec() {
         assert!(description.is_some(), "{key:?} is not described");
         let labels = key.key().labels().filter(|label| !["namespace", "backend"].contains(&label.key()));
         let labels: Vec<_> = labels.map(|label| format!("{}={}", label.key(), label.value())).collect();
-        (format!("{}{{{}}}", key.key().name(), labels.join(",")), value(recorded))
-    });
-    recorded.collect()
+        let series = format!("{}{{{}}}", key.key().name(), labels.join(","));
+        *sums.entry(series).or_default() += value(recorded);
+    }
+    sums
 }
 
 pub(crate) fn names(recorded: &Recorded) -> BTreeSet<String> {

@@ -52,7 +52,8 @@ pub(crate) async fn on_every_server(test: impl AsyncFn(&Server, Backend)) {
 
 /// Connects with a deadline that a busy machine keeps: with the default, reads would go around the cache there.
 pub(crate) async fn connect(url: &str) -> Backend {
-    Backend::builder(url).operation_timeout(Duration::from_secs(5)).connect().await.unwrap()
+    let limit = Duration::from_secs(5);
+    Backend::builder(url).operation_timeout(limit).heartbeat_timeout(limit).connect().await.unwrap()
 }
 
 pub(crate) fn products(backend: &Backend) -> Cache<Product> {

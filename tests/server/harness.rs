@@ -18,8 +18,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, RedisResult};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
@@ -220,6 +220,16 @@ impl Drop for Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// The ids of the clients that a server tells of changes.
+pub(crate) async fn trackers(operator: &mut MultiplexedConnection) -> RedisResult<Vec<String>> {
+    let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(operator).await?;
+    let field = |client: &str, name: &str| {
+        client.split(' ').find_map(|field| field.strip_prefix(name)).unwrap_or_default().to_owned()
+    };
+    let trackers = clients.lines().filter(|client| field(client, "flags=").contains('t'));
+    Ok(trackers.map(|client| field(client, "id=")).collect())
 }
 
 /// A port of 127.0.0.1 where nothing listens, never the same twice in a row.

@@ -15,6 +15,7 @@ use redis::{
     PushKind, RedisError, RedisFuture, RedisResult, Value,
 };
 
+use super::errors::is_too_many_clients;
 use super::node::Limits;
 use super::sentinel::Master;
 use super::tls::Connector;
@@ -429,8 +430,7 @@ fn manager(client: &Client, connect_timeout: Duration, generation: &Generation) 
 }
 
 fn may_be_about_the_connection(error: &RedisError) -> bool {
-    const TOO_MANY_CLIENTS: &str = "max number of clients";
     error.kind() == ErrorKind::AuthenticationFailed
         || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "READONLY" | "MASTERDOWN"))
-        || error.to_string().contains(TOO_MANY_CLIENTS)
+        || is_too_many_clients(error)
 }

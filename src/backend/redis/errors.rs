@@ -32,6 +32,11 @@ pub(super) fn is_wrong_type(error: &RedisError) -> bool {
     error.code() == Some("WRONGTYPE")
 }
 
+/// Whether a server takes no more clients. It says so in words alone.
+pub(super) fn is_too_many_clients(error: &RedisError) -> bool {
+    error.to_string().contains("max number of clients")
+}
+
 /// Whether the server's ACL is in the way. Of a command in a script it says so in words alone.
 pub(super) fn is_forbidden(error: &RedisError) -> bool {
     const IN_SCRIPT: [&str; 2] = ["ACL failure in script", "The user executing the script can't"];

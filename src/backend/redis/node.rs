@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool::managed::Pool;
-use futures_util::FutureExt;
 use redis::{Cmd, RedisResult, Value};
 use resp_rs::resp2::Frame;
 
@@ -83,10 +82,7 @@ impl Node {
     }
 
     pub(super) fn run(&self, command: Cmd) -> impl Future<Output = RedisResult<Value>> + use<> {
-        self.run_all([command]).map(|replies| {
-            let [reply] = replies?;
-            reply
-        })
+        self.pipelines.run(command)
     }
 
     /// Runs the commands in one round trip, one right after the other, each with a result of its own.
@@ -94,7 +90,7 @@ impl Node {
         &self,
         commands: [Cmd; N],
     ) -> impl Future<Output = RedisResult<[RedisResult<Value>; N]>> + use<N> {
-        self.pipelines.run(commands)
+        self.pipelines.run_all(commands)
     }
 
     /// Runs commands over the connection of reads; `None` where the shared one is to be used.

@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::{future, mem};
 
+use futures_util::FutureExt;
 use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::connect::Shared;
+use super::errors::connection_lost;
 use super::replies::received;
 
 /// The most commands of a pipeline, whose replies come all together.
@@ -46,8 +48,14 @@ impl Pipelines {
         Self { shared, queue: Arc::default() }
     }
 
+    /// Queues a command, and returns its reply.
+    pub(super) fn run(&self, command: Cmd) -> impl Future<Output = RedisResult<Value>> + use<> {
+        let [reply] = self.push([command]);
+        reply.map(|reply| reply.unwrap_or_else(|_task_ended| Err(connection_lost())))
+    }
+
     /// Queues `N` commands at once, to be sent one right after the other, and returns a reply to each.
-    pub(super) fn run<const N: usize>(
+    pub(super) fn run_all<const N: usize>(
         &self,
         commands: [Cmd; N],
     ) -> impl Future<Output = RedisResult<[RedisResult<Value>; N]>> + use<N> {

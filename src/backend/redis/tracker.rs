@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Redis;
 use super::connect::Beside;
-use super::errors::{knows_no_hello, unexpected_reply, without_arguments};
+use super::errors::{is_too_many_clients, knows_no_hello, unexpected_reply, without_arguments};
 use super::node::Node;
 use super::servers::Servers;
 use crate::backend::tracked::Heartbeat;
@@ -67,8 +67,15 @@ pub(in crate::backend) async fn track(redis: Weak<Redis>, tracking: Arc<Tracking
         let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.0));
         tokio::select! {
             () = sleep(jittered) => {}
-            () = tracking.attention() => {}
+            () = more_is_wanted(&tracking, &wanted) => {}
         }
+    }
+}
+
+/// Waits for one more prefix: not for those who just find that nothing is kept.
+async fn more_is_wanted(tracking: &Tracking, than: &Wanted) {
+    while !tracking.wants_more(than) {
+        tracking.attention().await;
     }
 }
 
@@ -227,6 +234,7 @@ fn ask(prefixes: &[String]) -> redis::Cmd {
 /// Whether a server that answers this can't tell of changes at all, or just not now.
 fn refusal(error: RedisError) -> Unconnected {
     let is_refusal = match error.code() {
+        _ if is_too_many_clients(&error) => false,
         Some("LOADING" | "MASTERDOWN" | "BUSY" | "CLUSTERDOWN" | "NOAUTH" | "WRONGPASS") => false,
         Some(_) => true,
         None => knows_no_hello(&error),
