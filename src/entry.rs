@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::cacheable::Cacheable;
 use crate::codec::FieldError;
 use crate::error::BoxError;
-use crate::record::{Changes, Hash, RecordReader, RecordWriter, StoredField, Values};
+use crate::record::{Changes, Hash, RecordReader, RecordWriter, StoredField};
 
 /// The name of the library's own field.
 pub(crate) const META: &[u8] = b"~meta";
@@ -153,8 +153,7 @@ fn meta_text(hash: &Hash) -> Option<&[u8]> {
 /// Whether there is nothing beside `~meta`.
 fn has_no_field(hash: &Hash) -> bool {
     match hash {
-        Hash::Selected { values: Values::Owned(values), .. } => values.iter().all(Option::is_none),
-        Hash::Selected { values: Values::Sliced(values), .. } => values.iter().all(Option::is_none),
+        Hash::Selected { values, .. } => values.lengths().all(|length| length.is_none()),
         Hash::Sliced(fields) => fields.len() == 1,
         hash => hash.fields().is_some_and(|fields| fields.len() == 1),
     }

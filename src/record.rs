@@ -34,6 +34,18 @@ pub(crate) enum Values {
     Sliced(Vec<Option<Bytes>>),
 }
 
+impl Values {
+    /// How long each is; `None` for one that isn't there.
+    pub(crate) fn lengths(&self) -> impl Iterator<Item = Option<usize>> {
+        let (owned, sliced): (&[_], &[_]) = match self {
+            Self::Owned(values) => (values, &[]),
+            Self::Sliced(values) => (&[], values),
+        };
+        let owned = owned.iter().map(|value: &Option<Vec<u8>>| value.as_ref().map(Vec::len));
+        owned.chain(sliced.iter().map(|value: &Option<Bytes>| value.as_ref().map(Bytes::len)))
+    }
+}
+
 impl Hash {
     /// Of values, that of the library's own field at the end; nothing where none is there.
     pub(crate) fn selected<V: Into<Bytes>>(
@@ -47,13 +59,9 @@ impl Hash {
 
     /// How many bytes its values have, with their names where these were read too.
     pub(crate) fn bytes(&self) -> usize {
-        let of_values = |values: &Values| match values {
-            Values::Owned(values) => values.iter().flatten().map(Vec::len).sum::<usize>(),
-            Values::Sliced(values) => values.iter().flatten().map(Bytes::len).sum(),
-        };
         match self {
             Self::Sliced(fields) => fields.iter().map(|(name, value)| name.len() + value.len()).sum(),
-            Self::Selected { values, .. } => of_values(values),
+            Self::Selected { values, .. } => values.lengths().flatten().sum(),
             hash => hash.fields().into_iter().flatten().map(|(name, value)| name.len() + value.len()).sum(),
         }
     }

@@ -370,9 +370,10 @@ impl<T: Cacheable> CacheBuilder<T> {
         let near = self.policy.near_cache.filter(|_| self.policy.enabled).and_then(|settings| {
             let tracking = self.backend.tracking()?;
             let (largest, meter) = (self.policy.max_entry_bytes, NearMeter::new(namespace, T::SCHEMA.entity));
-            Some(Near::new(settings, keys.prefix(), largest, tracking, meter))
+            let near = Near::new(settings, keys.prefix(), largest, tracking, meter);
+            self.backend.track();
+            Some(near)
         });
-        self.backend.track();
         Cache::with_policy(self.backend, keys, meter, near, self.policy)
     }
 

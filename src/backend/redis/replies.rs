@@ -113,6 +113,11 @@ pub(super) async fn received<R, const N: usize>(
     }
 }
 
+/// Whether this reply to ROLE is a primary's.
+pub(super) fn is_primary(role: &[Value]) -> bool {
+    matches!(role.first(), Some(Value::BulkString(role)) if role == b"master")
+}
+
 /// The lifetime that PTTL reports; `None` for a key that isn't there or has none.
 pub(super) fn remaining(pttl: &Value) -> Option<Duration> {
     match pttl {

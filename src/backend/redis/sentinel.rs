@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use rand::RngExt;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ProtocolVersion, PushInfo, PushKind, RedisError, RedisResult, Value};
 use tokio::sync::{Notify, watch};
@@ -22,9 +21,10 @@ use tokio::time::timeout;
 pub(super) use self::survey::advice;
 use self::survey::{Named, NoMaster, Place, Sentinel, survey};
 pub(in crate::backend) use self::url::Sentinels;
-use super::connect::{Address, Beside, Generation};
+use super::connect::{Address, Beside, Generation, jittered};
 use super::errors::unexpected_reply;
 use super::node::Limits;
+use super::replies::is_primary;
 
 /// How often the sentinels are asked while all is well. Like the other pauses, from half of it on, at random.
 const POLL: Duration = Duration::from_millis(600);
@@ -337,15 +337,8 @@ async fn follow(master: Weak<Master>, wake: Arc<Notify>) {
     }
 }
 
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(rand::rng().random_range(0.5..1.0))
-}
-
 async fn check_role(connection: &mut MultiplexedConnection, place: &Place) -> Result<(), NoMaster> {
     let role: RedisResult<Vec<Value>> = redis::cmd("ROLE").query_async(connection).await;
     let role = role.map_err(|error| NoMaster::unusable(place, &error))?;
-    match role.first() {
-        Some(Value::BulkString(role)) if role == b"master" => Ok(()),
-        _ => Err(NoMaster::replica(place)),
-    }
+    if is_primary(&role) { Ok(()) } else { Err(NoMaster::replica(place)) }
 }

@@ -152,6 +152,7 @@ impl Servers {
         }
     }
 
+    /// What that count is now.
     pub(super) fn generation(&self) -> u64 {
         self.changes().load(Ordering::Acquire)
     }

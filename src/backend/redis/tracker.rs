@@ -12,7 +12,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use rand::RngExt;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, Pipeline, ProtocolVersion, PushInfo, PushKind};
 use redis::{RedisError, RedisResult, Value};
@@ -20,9 +19,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Redis;
-use super::connect::Beside;
+use super::connect::{Beside, jittered};
 use super::errors::{is_too_many_clients, knows_no_hello, unexpected_reply, without_arguments};
 use super::node::Node;
+use super::replies::is_primary;
 use super::servers::Servers;
 use crate::backend::tracked::Heartbeat;
 use crate::near::{Moment, Tracking, Wanted};
@@ -64,9 +64,8 @@ pub(in crate::backend) async fn track(redis: Weak<Redis>, tracking: Arc<Tracking
                 LONGEST_PAUSE.min(pause * 2)
             }
         };
-        let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.0));
         tokio::select! {
-            () = sleep(jittered) => {}
+            () = sleep(jittered(pause)) => {}
             () = more_is_wanted(&tracking, &wanted) => {}
         }
     }
@@ -209,7 +208,7 @@ impl Tracker {
             return Err(error);
         }
         match role {
-            Ok(Value::Array(role)) if role.first() == Some(&Value::BulkString(b"master".to_vec())) => Ok(()),
+            Ok(Value::Array(role)) if is_primary(&role) => Ok(()),
             Ok(Value::Array(_)) => {
                 self.node.shared.lost(&self.beside);
                 Err((ErrorKind::Client, "the server is a replica").into())

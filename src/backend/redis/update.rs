@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, Object, PoolError, RecycleError, RecycleResult};
 use futures_util::FutureExt;
-use rand::RngExt;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult};
 use redis::{ServerErrorKind, Value};
 use tokio::sync::Mutex;
 
-use super::connect::Generation;
+use super::connect::{Generation, jittered};
 use super::errors::{is_elsewhere, is_on_the_move, unexpected_reply, without_arguments};
 use super::node::{Destination, Node};
 use super::replies::{command, found, look};
@@ -94,8 +93,7 @@ impl Updates {
                     }
                 },
             }
-            let jitter = rand::rng().random_range(0.5..1.0);
-            tokio::time::sleep(pause.mul_f64(jitter)).await;
+            tokio::time::sleep(jittered(pause)).await;
             pause = LONGEST_PAUSE.min(pause * 2);
         }
     }
