@@ -35,7 +35,7 @@ fn text(output: &Output) -> String {
 #[test]
 fn finds_each_guard_that_is_taken_out() {
     for guard in Guard::STORED {
-        let output = torture(&["--without", guard.name(), "--seconds", "60"]);
+        let output = torture(&["--without", guard.name(), "--seconds", "180"]);
         let text = text(&output);
         assert_eq!(output.status.code(), Some(VIOLATION), "without {guard:?}: {text}");
         assert!(text.contains("--seed") && text.contains("--round"), "without {guard:?}: {text}");

@@ -59,7 +59,7 @@ pub(crate) async fn conduct(options: &Options) -> Result<ExitCode> {
         run.summary.faults = Some(happened.clone());
     }
     println!("{}", run.summary);
-    if run.summary.has_violations() {
+    if run.summary.violations > 0 {
         if let Err(error) = &ended {
             eprintln!("torture: {error:#}");
         }

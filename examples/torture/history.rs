@@ -49,8 +49,6 @@ pub(crate) enum Kind {
     UpdateField,
     UpdateFields,
     Modify,
-    /// The read of the cache within one of the others. Only recorded when it came upon something unreadable.
-    Read,
     Load,
     /// A lookup after the last write.
     Fence,
@@ -127,7 +125,7 @@ impl Call {
         match self.kind {
             Kind::Invalidate | Kind::InvalidateMany | Kind::Refresh => Some(at_start),
             Kind::UpdateField | Kind::UpdateFields | Kind::Modify => self.committed,
-            Kind::Get | Kind::GetFresh | Kind::Lookup | Kind::Peek | Kind::Inspect | Kind::Read | Kind::Load => None,
+            Kind::Get | Kind::GetFresh | Kind::Lookup | Kind::Peek | Kind::Inspect | Kind::Load => None,
             Kind::Fence | Kind::FenceInspect => None,
         }
     }

@@ -48,7 +48,6 @@ mod run;
 mod sentinels;
 mod story;
 mod summary;
-mod unreadable;
 mod wire;
 mod worker;
 

@@ -39,13 +39,6 @@ impl Stage {
         format!("{}.{key}", self.round.number)
     }
 
-    /// The row that an entry's key stands for, if it is one of this round.
-    pub(crate) fn key_in(&self, entry: &str) -> Option<u32> {
-        let (_, id) = entry.rsplit_once(':')?;
-        let (round, key) = id.split_once('.')?;
-        (round.parse() == Ok(self.round.number)).then(|| key.parse().ok())?
-    }
-
     /// A number that no other load of any process has. Never 0.
     pub(crate) fn next_load(&self) -> u64 {
         const MOST_PROCESSES: u64 = 64;

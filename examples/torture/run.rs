@@ -236,7 +236,7 @@ impl Run {
                 }
                 Event::News(News::Quiet) => said += 1,
                 Event::News(News::Done(counts)) => {
-                    self.summary.add_counts(counts);
+                    self.add_counts(round, counts);
                     said += 1;
                 }
                 Event::Interrupted => return Ok(ControlFlow::Break(Ended::Interrupted)),
@@ -270,6 +270,16 @@ impl Run {
                 _ = terminate.recv() => return Ok(Event::Interrupted),
                 () = &mut deadline => bail!("nothing was heard of the workers for {PATIENCE:?}"),
             }
+        }
+    }
+
+    /// A get takes what is unreadable for a miss, so that the caches' own counts alone tell of it.
+    fn add_counts(&mut self, round: Round, counts: Counts) {
+        self.summary.add_counts(counts);
+        if counts.decode_errors > 0 {
+            self.summary.violations += counts.decode_errors;
+            let story = format!("VIOLATION: an entry was found unreadable, {} times\n", counts.decode_errors);
+            self.report(round, &story);
         }
     }
 

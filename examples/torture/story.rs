@@ -100,9 +100,6 @@ fn sentence(call: &Call, calls: &[Call], mistake: Mistake) -> String {
 
 fn caller(call: &Call) -> String {
     let Call { process, task, kind, backend, .. } = call;
-    if *kind == Kind::Read {
-        return format!("a read (process {process})");
-    }
     let name = match kind {
         Kind::Get => "get",
         Kind::GetFresh => "get_fresh",
@@ -115,7 +112,6 @@ fn caller(call: &Call) -> String {
         Kind::UpdateField => "update_field",
         Kind::UpdateFields => "update_fields",
         Kind::Modify => "modify",
-        Kind::Read => "read",
         Kind::Load => "load",
         Kind::Fence => "lookup at the fence",
         Kind::FenceInspect => "inspect at the fence",

@@ -14,11 +14,10 @@ use tokio::time::Instant;
 
 use crate::cached::Record;
 use crate::guards;
-use crate::history::{Call, Kind, Read, Recorder};
+use crate::history::Recorder;
 use crate::link::Link;
 use crate::near;
 use crate::operations::{Actor, Stage};
-use crate::unreadable::Unreadable;
 use crate::wire::{Counts, Job, Round, ToParent};
 
 /// In milliseconds.
@@ -78,7 +77,6 @@ struct Worker {
     /// Two connections, as two services would have; rigged if a guard is to be taken out.
     backends: [Backend; 2],
     bare: Backend,
-    unreadable: Unreadable,
 }
 
 impl Worker {
@@ -90,7 +88,7 @@ impl Worker {
         let is_rigged = guard.is_some() || job.delays;
         let backends =
             [bare.clone(), second].map(|backend| if is_rigged { guards::rigged(&backend, guard) } else { backend });
-        Ok(Self { process, job, link, backends, bare, unreadable: Unreadable::listen()? })
+        Ok(Self { process, job, link, backends, bare })
     }
 
     async fn play(&self, round: Round) -> Result<Counts> {
@@ -112,12 +110,6 @@ impl Worker {
             self.link.all_quiet().await;
             all_end((0..readers).map(|reader| actor(writers + reader).read_at_fence(reader, readers)).collect())
                 .await?;
-        }
-        for (at, key) in self.unreadable.take() {
-            if let Some(key) = stage.key_in(&key) {
-                let call = stage.call(key, NO_TASK, Kind::Read);
-                stage.recorder.record(Call { start: at, end: at, read: Read::Unreadable, ..call });
-            }
         }
         stage.recorder.close();
         let [mut counts, _clone, other] = stage.caches.each_ref().map(|cache| counts(&cache.stats()));

@@ -114,9 +114,17 @@ impl Server {
         self.port
     }
 
-    /// Stops the process where it stands: connections stay open, nothing answers.
+    /// Stops the process where it stands: connections stay open, nothing answers. The signal stops it a little later than
+    /// it is sent, so this waits until the system calls it stopped.
     pub(crate) fn freeze(&self) {
         self.signal("STOP");
+        let stopped =
+            || fs::read_to_string(format!("/proc/{}/stat", self.process.id())).is_ok_and(|stat| stat.contains(") T "));
+        let deadline = Instant::now() + START_LIMIT;
+        while !stopped() {
+            assert!(Instant::now() < deadline, "a server goes on after SIGSTOP");
+            std::thread::yield_now();
+        }
     }
 
     /// Lets a frozen server go on.
