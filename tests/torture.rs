@@ -75,7 +75,7 @@ fn finds_each_guard_of_near_caches_that_is_taken_out() {
         // As long as all is well, the messages come before anybody could miss them.
         let faults = (guard != Guard::NearTicket).then_some("--faults");
         let args: Vec<_> =
-            ["--near", "--without", guard.name(), "--seconds", "120"].into_iter().chain(faults).collect();
+            ["--near", "--without", guard.name(), "--seconds", "300"].into_iter().chain(faults).collect();
         let output = torture(&args);
         assert_eq!(output.status.code(), Some(VIOLATION), "{args:?}: {}", text(&output));
     }
