@@ -197,6 +197,7 @@ impl Run {
             worker.send(&ToWorker::Round(round));
         }
         let mut calls = Vec::new();
+        let unreadable = self.summary.unreadable();
         let mut ended = self.collect(round, &mut calls).await?;
         if self.near && ended.is_continue() {
             ended = self.fence(round, &mut calls).await?;
@@ -204,6 +205,7 @@ impl Run {
         if let ControlFlow::Break(ended) = ended {
             return Ok(ended);
         }
+        self.conclude_unreadable(round, self.summary.unreadable() - unreadable);
         // The check of the round before takes less time than this round took; if not, it is waited for.
         if self.until_judged().await? == Ended::Interrupted {
             return Ok(Ended::Interrupted);
@@ -236,7 +238,7 @@ impl Run {
                 }
                 Event::News(News::Quiet) => said += 1,
                 Event::News(News::Done(counts)) => {
-                    self.add_counts(round, counts);
+                    self.summary.add_counts(counts);
                     said += 1;
                 }
                 Event::Interrupted => return Ok(ControlFlow::Break(Ended::Interrupted)),
@@ -274,12 +276,10 @@ impl Run {
     }
 
     /// A get takes what is unreadable for a miss, so that the caches' own counts alone tell of it.
-    fn add_counts(&mut self, round: Round, counts: Counts) {
-        self.summary.add_counts(counts);
-        if counts.decode_errors > 0 {
-            self.summary.violations += counts.decode_errors;
-            let story = format!("VIOLATION: an entry was found unreadable, {} times\n", counts.decode_errors);
-            self.report(round, &story);
+    fn conclude_unreadable(&mut self, round: Round, found: u64) {
+        if found > 0 {
+            self.summary.violations += found;
+            self.report(round, &format!("VIOLATION: entries were found unreadable, {found} times\n"));
         }
     }
 

@@ -51,6 +51,10 @@ impl Summary {
         self.calls.iter().filter(|(kind, _)| is_call(**kind)).flat_map(|(_, ended)| ended.values()).sum()
     }
 
+    pub(crate) fn unreadable(&self) -> u64 {
+        self.counts.decode_errors
+    }
+
     fn ended(&self, kinds: &[Kind], ended: Ended) -> u64 {
         kinds.iter().filter_map(|kind| self.calls.get(kind)?.get(&ended)).sum()
     }
@@ -123,9 +127,9 @@ impl fmt::Display for Summary {
         for (source, times) in &self.sources {
             write!(f, "  {source:?} {times}")?;
         }
-        let Counts { loads, load_errors, fenced_fills, decode_errors, .. } = self.counts;
+        let Counts { loads, load_errors, fenced_fills, .. } = self.counts;
         writeln!(f, "\nloads                {loads}, {load_errors} failed, {fenced_fills} fenced")?;
-        writeln!(f, "unreadable entries   {decode_errors}")?;
+        writeln!(f, "unreadable entries   {}", self.unreadable())?;
         writeln!(f, "commits              {} in {} rounds", self.commits, self.rounds)?;
         writeln!(f, "worst staleness      {:.3} ms", millis(self.figures.worst_staleness))?;
         if self.near {

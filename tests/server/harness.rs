@@ -118,11 +118,14 @@ impl Server {
     /// it is sent, so this waits until the system calls it stopped.
     pub(crate) fn freeze(&self) {
         self.signal("STOP");
-        let stopped =
-            || fs::read_to_string(format!("/proc/{}/stat", self.process.id())).is_ok_and(|stat| stat.contains(") T "));
+        let status = format!("/proc/{}/stat", self.process.id());
         let deadline = Instant::now() + START_LIMIT;
-        while !stopped() {
-            assert!(Instant::now() < deadline, "a server goes on after SIGSTOP");
+        loop {
+            let status = fs::read_to_string(&status).expect("the system tells of a child");
+            if status.contains(") T ") {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not stopped by SIGSTOP: {status}");
             std::thread::yield_now();
         }
     }
