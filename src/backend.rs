@@ -7,6 +7,7 @@ mod breaker;
 mod connect;
 #[cfg(test)]
 mod contract;
+mod deadline;
 mod guard;
 mod memory;
 mod pending;
@@ -28,7 +29,7 @@ use futures_util::future::BoxFuture;
 
 use self::breaker::Breaker;
 pub use self::connect::BackendBuilder;
-pub(crate) use self::guard::check_runtime;
+pub(crate) use self::guard::current_runtime;
 use self::guard::{Call, WhileOpen};
 use self::memory::Memory;
 use self::pending::{Pending, Write};

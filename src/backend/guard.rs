@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
 
 use super::breaker::{Admission, Breaker};
+use super::deadline::within;
 use super::{Backend, StepError, Store};
 use crate::error::{Cause, Error};
 use crate::key::Key;
@@ -50,7 +51,7 @@ impl Backend {
         if self.shared.outage.load(Ordering::SeqCst) {
             return Err(self.failed(action(), "switch the outage off again", Cause::new("an outage is simulated")));
         }
-        check_runtime()?;
+        let runtime = current_runtime()?;
         let of_server = call.key.and_then(|key| self.breaker_of_server(key));
         let breaker = of_server.as_deref().unwrap_or(&self.shared.breaker);
         if !self.admits(call, breaker) {
@@ -58,15 +59,15 @@ impl Backend {
             return Err(self.failed(action(), advice, breaker.cause()));
         }
         let mut patience = Patience { backend: self, call, breaker, kept: false };
-        let ended = if self.may_wait() { tokio::time::timeout(call.limit, step).await } else { Ok(step.await) };
+        let ended = if self.may_wait() { within(call.limit, runtime, step).await } else { Some(step.await) };
         patience.kept = true;
-        if ended.is_err()
+        if ended.is_none()
             && let Store::Redis(redis) = &self.shared.store
         {
             redis.timed_out(call.key, call.limit);
         }
         let (error, answered) = match ended {
-            Ok(Ok(reply)) => {
+            Some(Ok(reply)) => {
                 self.answered(breaker);
                 if of_server.is_some() {
                     // It may have been opened while nobody knew which server has the key.
@@ -74,15 +75,15 @@ impl Backend {
                 }
                 return Ok(reply);
             }
-            Ok(Err(StepError::Refused(error))) => {
+            Some(Err(StepError::Refused(error))) => {
                 self.answered(breaker);
                 return Err(error);
             }
-            Ok(Err(StepError::Failed { advice, cause, answered })) => {
+            Some(Err(StepError::Failed { advice, cause, answered })) => {
                 (self.failed(action(), advice, Cause::new(cause)), Some(answered))
             }
-            Ok(Err(StepError::TimedOut)) => (self.timed_out(&action(), &self.read_call(call.key)), Some(false)),
-            Err(_elapsed) => (self.timed_out(&action(), call), call.one_trip.then_some(false)),
+            Some(Err(StepError::TimedOut)) => (self.timed_out(&action(), &self.read_call(call.key)), Some(false)),
+            None => (self.timed_out(&action(), call), call.one_trip.then_some(false)),
         };
         if !call.quiet {
             let (address, cause) = (&breaker.address, std::error::Error::source(&error).map(ToString::to_string));
@@ -191,10 +192,10 @@ impl Drop for Patience<'_> {
     }
 }
 
-/// Outside of a tokio runtime its timers and tasks would panic. Whether the runtime has timers, it doesn't tell.
-pub(crate) fn check_runtime() -> Result<(), Error> {
-    let within = Handle::try_current();
-    within
-        .map(drop)
+/// Which runtime this is: outside of one its timers and tasks would panic. Whether the runtime has timers, it doesn't tell.
+pub(crate) fn current_runtime() -> Result<Id, Error> {
+    let current = Handle::try_current();
+    current
+        .map(|runtime| runtime.id())
         .map_err(|_| Error::config("there is no tokio runtime here: call this inside `#[tokio::main]` or `block_on`"))
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use tracing::Instrument;
 
-use crate::backend::{Selection, check_runtime};
+use crate::backend::{Selection, current_runtime};
 use crate::cache::Core;
 use crate::cacheable::Cacheable;
 use crate::codec::FieldError;
@@ -283,7 +283,7 @@ impl<T: Cacheable> Core<T> {
 
     /// Gets a record from its loader alone.
     pub(super) async fn get_around(&self, read_through: ReadThrough<T>, began: Began) -> Result<Lookup<T>, Error> {
-        check_runtime()?;
+        current_runtime()?;
         self.landed(read_through.around_cache().await, Part::Started, Duration::ZERO, began)
     }
 
@@ -419,7 +419,7 @@ impl<T: Cacheable> Core<T> {
         began: Began,
         read_through: impl FnOnce(Key) -> ReadThrough<T>,
     ) -> Result<Lookup<T>, Error> {
-        check_runtime()?;
+        current_runtime()?;
         let flights = self.flights_for(&miss);
         let (landing, part) = loop {
             let ticket = match boarding {
