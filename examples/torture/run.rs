@@ -202,10 +202,10 @@ impl Run {
         if self.near && ended.is_continue() {
             ended = self.fence(round, &mut calls).await?;
         }
+        self.conclude_unreadable(round, self.summary.unreadable() - unreadable);
         if let ControlFlow::Break(ended) = ended {
             return Ok(ended);
         }
-        self.conclude_unreadable(round, self.summary.unreadable() - unreadable);
         // The check of the round before takes less time than this round took; if not, it is waited for.
         if self.until_judged().await? == Ended::Interrupted {
             return Ok(Ended::Interrupted);

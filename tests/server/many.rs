@@ -101,6 +101,20 @@ async fn what_is_missing_is_loaded_in_one_call_and_answers_are_in_order() {
     .await;
 }
 
+/// More than one task may have under way until it has to let others run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hundreds_are_read_at_once() {
+    on_every_backend(async |backend| {
+        let ids: Vec<_> = (0..500).map(|number| number.to_string()).collect();
+        let (cache, primary) = (products(&backend), Primary::of(&ids));
+        let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+        for outcome in [Outcome::Loaded, Outcome::Hit] {
+            assert_eq!(outcomes(&primary.get_many(&cache, &ids).await), vec![outcome; ids.len()]);
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn ids_may_be_none_at_all_or_invalid() {
     on_every_backend(async |backend| {
