@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use rand::RngExt;
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -26,6 +25,7 @@ use crate::flight::{Landing, Origin, Stamp};
 use crate::key::Key;
 use crate::load::{self, Loader, Loading};
 use crate::meter::Began;
+use crate::pause::jittered;
 use crate::record::StoredField;
 use crate::spans;
 
@@ -320,7 +320,7 @@ impl Poll {
     }
 
     fn next(&mut self) -> Duration {
-        let pause = self.pause.mul_f64(rand::rng().random_range(0.5..=1.0));
+        let pause = jittered(self.pause);
         self.pause = self.longest.min(self.pause * 2);
         pause
     }

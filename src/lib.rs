@@ -19,6 +19,7 @@ mod meter;
 #[path = "meter/off.rs"]
 mod meter;
 mod near;
+mod pause;
 mod projection;
 #[doc(hidden)]
 pub mod proof;

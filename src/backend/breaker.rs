@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rand::RngExt;
 use tokio::time::Instant;
 
 use crate::error::{Cause, Error};
 use crate::meter::BreakerMeter;
+use crate::pause::jittered;
 
 /// In place of the time of the next probe, while all steps pass.
 const CLOSED: u64 = 0;
@@ -128,8 +128,7 @@ impl Breaker {
 
     /// Jittered, so that not all processes ask a server that comes back at the same time.
     fn next_probe(&self) -> u64 {
-        let pause = self.pause.mul_f64(rand::rng().random_range(0.5..=1.0));
-        self.now().saturating_add(nanos(pause)).max(CLOSED + 1)
+        self.now().saturating_add(nanos(jittered(self.pause))).max(CLOSED + 1)
     }
 }
 

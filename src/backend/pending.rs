@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use rand::RngExt;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -21,6 +20,7 @@ use super::{Backend, Shared};
 use crate::error::Error;
 use crate::key::Key;
 use crate::meter;
+use crate::pause::jittered;
 
 /// Between one attempt to apply what waits and the next.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
@@ -292,9 +292,8 @@ async fn retry(shared: Weak<Shared>, mut turn: Turn) {
             tracing::info!("all pending invalidations have been applied");
             return;
         }
-        let jittered = pause.mul_f64(rand::rng().random_range(0.5..=1.0));
         tokio::select! {
-            () = tokio::time::sleep(jittered) => {}
+            () = tokio::time::sleep(jittered(pause)) => {}
             () = turn.pending.try_now.notified() => {}
         }
         pause = LONGEST_PAUSE.min(pause * 2);

@@ -7,7 +7,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use rand::RngExt;
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
 use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
@@ -428,11 +427,6 @@ fn manager(client: &Client, connect_timeout: Duration, generation: &Generation) 
         });
     }
     ConnectionManager::new_lazy_with_config(client.clone(), config)
-}
-
-/// From half of a pause on, at random, so that those who lost a server together don't come back together.
-pub(super) fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(rand::rng().random_range(0.5..1.0))
 }
 
 fn may_be_about_the_connection(error: &RedisError) -> bool {

@@ -21,10 +21,11 @@ use tokio::time::timeout;
 pub(super) use self::survey::advice;
 use self::survey::{Named, NoMaster, Place, Sentinel, survey};
 pub(in crate::backend) use self::url::Sentinels;
-use super::connect::{Address, Beside, Generation, jittered};
+use super::connect::{Address, Beside, Generation};
 use super::errors::unexpected_reply;
 use super::node::Limits;
 use super::replies::is_primary;
+use crate::pause::jittered;
 
 /// How often the sentinels are asked while all is well. Like the other pauses, from half of it on, at random.
 const POLL: Duration = Duration::from_millis(600);

@@ -19,13 +19,14 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Redis;
-use super::connect::{Beside, jittered};
+use super::connect::Beside;
 use super::errors::{is_too_many_clients, knows_no_hello, unexpected_reply, without_arguments};
 use super::node::Node;
 use super::replies::is_primary;
 use super::servers::Servers;
 use crate::backend::tracked::Heartbeat;
 use crate::near::{Moment, Tracking, Wanted};
+use crate::pause::jittered;
 use crate::proof::Guard;
 
 /// Between one attempt to connect and the next; from half of it on, at random.

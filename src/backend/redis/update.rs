@@ -15,7 +15,7 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, 
 use redis::{ServerErrorKind, Value};
 use tokio::sync::Mutex;
 
-use super::connect::{Generation, jittered};
+use super::connect::Generation;
 use super::errors::{is_elsewhere, is_on_the_move, unexpected_reply, without_arguments};
 use super::node::{Destination, Node};
 use super::replies::{command, found, look};
@@ -24,6 +24,7 @@ use super::servers::Servers;
 use super::{millis, revoke};
 use crate::backend::{ALL, Decide, Decision, StepError};
 use crate::key::Key;
+use crate::pause::jittered;
 
 /// As many keys can be updated at a time in this process as there are connections; many more queues make it rare that those
 /// who wait for one meet in a queue.
