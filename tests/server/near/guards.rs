@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use cache_aside::proof::{Guard, Rig};
-use cache_aside::{Backend, Cache, Cacheable, Outcome, TrackerState};
+use cache_aside::{Backend, BackendBuilder, Cache, Cacheable, Outcome, TrackerState};
 use tokio::time::sleep;
 
-use super::{BOUND, LIMIT, LONG, backend, bounded, live, loaded, near, outcome, stock, warm, write_elsewhere};
+use super::{BOUND, LIMIT, LONG, backend, live, loaded, near, outcome, stock, warm, write_elsewhere};
 use crate::fixture::{Primary, Product, connect, loaf, lookup, products, until};
 use crate::harness::{Flavor, Server};
 use crate::proxy::{Lost, Proxy};
@@ -49,6 +49,30 @@ async fn sees_own_writes(flavor: Flavor, without: Option<Guard>) -> bool {
     sees
 }
 
+/// A near cache whose link to its server can fail, and a cache elsewhere that writes.
+struct Stage {
+    server: Server,
+    proxy: Proxy,
+    cache: Cache<Product>,
+    primary: Primary,
+    elsewhere: Cache<Product>,
+}
+
+impl Stage {
+    async fn set(
+        flavor: Flavor,
+        without: Option<Guard>,
+        settings: impl FnOnce(BackendBuilder) -> BackendBuilder,
+    ) -> Self {
+        let server = Server::start(flavor).await;
+        let proxy = Proxy::to(server.port()).await;
+        let backend = settings(backend(&proxy.url())).connect().await.unwrap();
+        let cache = near(&rigged(&backend, without));
+        let elsewhere = products(&connect(&server.url()).await);
+        Self { server, proxy, cache, primary: Primary::of(loaf(1)), elsewhere }
+    }
+}
+
 fn rigged(backend: &Backend, without: Option<Guard>) -> Backend {
     match without {
         Some(guard) => backend.rigged(Rig::new().without(guard)),
@@ -87,11 +111,8 @@ async fn a_write_that_fails_or_is_given_up_is_seen_all_the_same() {
 
 /// Whether a record that was read before a message about it was handled is kept.
 async fn keeps_what_was_read_before_a_message(flavor: Flavor, without: Option<Guard>) -> bool {
-    let server = Server::start(flavor).await;
-    let proxy = Proxy::to(server.port()).await;
-    let backend = bounded(&proxy.url()).await;
-    let (cache, primary) = (near(&rigged(&backend, without)), Primary::of(loaf(1)));
-    let elsewhere = products(&connect(&server.url()).await);
+    let Stage { server: _server, proxy, cache, primary, elsewhere } =
+        Stage::set(flavor, without, |backend| backend).await;
     loaded(&cache, &primary).await;
     let told = cache.stats().near_invalidations;
     let read = futures_util::future::lazy(|_| tokio::spawn(lookup(&cache, primary.loader())));
@@ -117,11 +138,7 @@ async fn what_was_read_before_a_message_about_it_is_not_kept() {
 
 /// Whether a record outlives a time in which nobody told of changes.
 async fn outlives_a_cut(flavor: Flavor, without: Option<Guard>) -> bool {
-    let server = Server::start(flavor).await;
-    let proxy = Proxy::to(server.port()).await;
-    let backend = bounded(&proxy.url()).await;
-    let (cache, primary) = (near(&rigged(&backend, without)), Primary::of(loaf(1)));
-    let elsewhere = products(&connect(&server.url()).await);
+    let Stage { server, proxy, cache, primary, elsewhere } = Stage::set(flavor, without, |backend| backend).await;
     warm(&cache, &primary).await;
     let flushes = cache.stats().near_flushes;
     // Where nothing listens.
@@ -147,13 +164,11 @@ async fn nothing_outlives_a_time_in_which_nobody_told_of_changes() {
 
 /// For how long an old record is answered after a write elsewhere, while the connections carry nothing and stay open.
 async fn old_through_a_half_open_link(without: Option<Guard>) -> Duration {
-    let server = Server::start(Flavor::Redis70).await;
-    let proxy = Proxy::to(server.port()).await;
-    // Reads have a heartbeat of their own, by which the near cache is given up too.
-    let backend = backend(&proxy.url()).operation_timeout(Duration::from_millis(100)).read_connection(false);
-    let backend = backend.connect().await.unwrap();
-    let (cache, primary) = (near(&rigged(&backend, without)), Primary::of(loaf(1)));
-    let elsewhere = products(&connect(&server.url()).await);
+    let stage = Stage::set(Flavor::Redis70, without, |backend| {
+        // Reads have a heartbeat of their own, by which the near cache is given up too.
+        backend.operation_timeout(Duration::from_millis(100)).read_connection(false)
+    });
+    let Stage { server: _server, proxy, cache, primary, elsewhere } = stage.await;
     warm(&cache, &primary).await;
     proxy.black_hole(true);
     let written = Instant::now();
