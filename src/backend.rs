@@ -291,6 +291,7 @@ impl Backend {
     pub(crate) fn update<'a>(
         &'a self,
         key: &'a Key,
+        selection: &'a Selection,
         limit: Duration,
         decide: &'a mut Decide<'_>,
     ) -> BoxFuture<'a, Result<bool, Error>> {
@@ -302,7 +303,7 @@ impl Backend {
                 self.measure_connections();
                 decide(found)
             };
-            let updated = step!(self, call, "update", key, store => store.update(key, &mut decide));
+            let updated = step!(self, call, "update", key, store => store.update(key, selection, &mut decide));
             self.measure_connections();
             if let Ok(_) | Err(Error::InvalidId { .. }) = updated {
                 write.done();

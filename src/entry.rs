@@ -4,7 +4,6 @@
 //! unreadable, and so a miss: later releases may add to it.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cacheable::Cacheable;
@@ -52,35 +51,27 @@ impl Entry {
 }
 
 impl Found {
-    /// Reads a whole record.
-    pub(crate) fn read<T: Cacheable>(self) -> Reading<T> {
-        self.read_by(decode)
+    /// Reads a whole record, and keeps what was found.
+    pub(crate) fn read<T: Cacheable>(&mut self) -> Reading<T> {
+        self.read_by(|hash| T::decode(&mut RecordReader::borrowing(hash, T::SCHEMA.fields)))
     }
 
-    pub(crate) fn read_by<V>(self, decode: impl FnOnce(&mut Hash) -> Result<V, FieldError>) -> Reading<V> {
-        let Entry::Hash(mut hash) = self.entry else {
+    pub(crate) fn read_by<V>(&mut self, decode: impl FnOnce(&mut Hash) -> Result<V, FieldError>) -> Reading<V> {
+        let Entry::Hash(hash) = &mut self.entry else {
             return Reading::Unreadable("it is not a hash".into());
         };
-        let meta = match meta_text(&hash) {
+        let meta = match meta_text(hash) {
             None => Some(Meta::default()),
-            Some(ABSENT) if has_no_field(&hash) => return Reading::NotFound,
+            Some(ABSENT) if has_no_field(hash) => return Reading::NotFound,
             Some(text) => Meta::parse(text),
         };
         let Some(meta) = meta else {
             return Reading::Unreadable("its `~meta` is of another release".into());
         };
-        match (decode(&mut hash), meta.age(self.left)) {
+        match (decode(hash), meta.age(self.left)) {
             (Ok(record), None) => Reading::Record(record),
             (Ok(record), Some(age)) => Reading::Stale(record, age),
             (Err(mistake), _) => Reading::Unreadable(mistake.into()),
-        }
-    }
-
-    /// The same, as it is cheap to clone.
-    pub(crate) fn shared(self) -> Self {
-        match self.entry {
-            Entry::Hash(Hash::Owned(fields)) => Self { entry: Entry::Hash(Hash::Shared(Arc::new(fields))), ..self },
-            entry => Self { entry, ..self },
         }
     }
 
@@ -153,7 +144,7 @@ fn meta_text(hash: &Hash) -> Option<&[u8]> {
 /// Whether there is nothing beside `~meta`.
 fn has_no_field(hash: &Hash) -> bool {
     match hash {
-        Hash::Selected { values, .. } => values.lengths().all(|length| length.is_none()),
+        Hash::Selected { values, .. } => values.iter().all(|value| value.is_none()),
         Hash::Sliced(fields) => fields.len() == 1,
         hash => hash.fields().is_some_and(|fields| fields.len() == 1),
     }
@@ -182,6 +173,20 @@ pub(crate) fn encode<T: Cacheable>(record: &T) -> Result<Vec<StoredField>, Field
     Ok(fields.filter_map(|(name, value)| Some((Cow::Borrowed(name.as_bytes()), value?))).collect())
 }
 
+/// Shows each field of a hash. `selected` are the names that it was asked for, if it wasn't asked for all.
+pub(crate) fn each_field(hash: &Hash, selected: &[&'static str], mut see: impl FnMut(&[u8], &[u8])) {
+    match hash {
+        Hash::Owned(fields) => fields.iter().for_each(|(name, value)| see(name, value)),
+        Hash::Shared(fields) => fields.iter().for_each(|(name, value)| see(name, value)),
+        Hash::Sliced(fields) => fields.iter().for_each(|(name, value)| see(name, value)),
+        Hash::Selected { values, meta } => {
+            let values = selected.iter().zip(values.iter());
+            values.for_each(|(name, value)| value.iter().for_each(|value| see(name.as_bytes(), value)));
+            meta.iter().for_each(|text| see(META, text));
+        }
+    }
+}
+
 /// A hash with its changes carried out.
 pub(crate) fn changed(fields: &[StoredField], changes: Changes) -> Vec<StoredField> {
     let mut fields = fields.to_vec();
@@ -193,11 +198,15 @@ pub(crate) fn changed(fields: &[StoredField], changes: Changes) -> Vec<StoredFie
 }
 
 /// The [`size`] of a hash with its changes carried out.
-pub(crate) fn size_of_changed(fields: &[StoredField], changes: &Changes) -> usize {
-    let is_kept = |name: &[u8]| changes.iter().all(|(changed, _)| changed.as_bytes() != name);
-    let kept = fields.iter().filter(|(name, _)| is_kept(name)).map(|(name, value)| name.len() + value.len());
+pub(crate) fn size_of_changed(hash: &Hash, selected: &[&'static str], changes: &Changes) -> usize {
+    let mut kept = 0;
+    each_field(hash, selected, |name, value| {
+        if changes.iter().all(|(changed, _)| changed.as_bytes() != name) {
+            kept += name.len() + value.len();
+        }
+    });
     let set = changes.iter().filter_map(|(name, value)| Some(name.len() + value.as_ref()?.len()));
-    kept.chain(set).sum()
+    kept + set.sum::<usize>()
 }
 
 /// How much a hash counts towards `max_entry_bytes`: its names and its values.

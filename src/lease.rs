@@ -120,7 +120,7 @@ impl<T: Cacheable> ReadThrough<T> {
         }
     }
 
-    fn reading(&self, found: Found) -> Reading<T> {
+    fn reading(&self, mut found: Found) -> Reading<T> {
         // Otherwise those who looked first have told of what is unreadable.
         if self.core.selection.overlooks(&found.entry) {
             self.core.read(&self.key, found, entry::decode)
@@ -251,7 +251,7 @@ async fn after_failure<T: Cacheable>(core: &Core<T>, key: &Key, failed: Landing<
     }
     let looked = Stamp::of_step();
     let found = match core.backend.read_with_ttl(key, &core.selection).await {
-        Ok(found) => found.and_then(|found| served(found.read(), Origin::OtherLoad)),
+        Ok(found) => found.and_then(|mut found| served(found.read(), Origin::OtherLoad)),
         Err(_told_by_the_backend) => None,
     };
     let Some((value, origin)) = found else {

@@ -35,14 +35,13 @@ pub(crate) enum Values {
 }
 
 impl Values {
-    /// How long each is; `None` for one that isn't there.
-    pub(crate) fn lengths(&self) -> impl Iterator<Item = Option<usize>> {
-        let (owned, sliced): (&[_], &[_]) = match self {
+    /// `None` for one that isn't there.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Option<&[u8]>> {
+        let (owned, sliced): (&[Option<Vec<u8>>], &[Option<Bytes>]) = match self {
             Self::Owned(values) => (values, &[]),
             Self::Sliced(values) => (&[], values),
         };
-        let owned = owned.iter().map(|value: &Option<Vec<u8>>| value.as_ref().map(Vec::len));
-        owned.chain(sliced.iter().map(|value: &Option<Bytes>| value.as_ref().map(Bytes::len)))
+        owned.iter().map(Option::as_deref).chain(sliced.iter().map(Option::as_deref))
     }
 }
 
@@ -61,7 +60,7 @@ impl Hash {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Sliced(fields) => fields.iter().map(|(name, value)| name.len() + value.len()).sum(),
-            Self::Selected { values, .. } => values.lengths().flatten().sum(),
+            Self::Selected { values, .. } => values.iter().flatten().map(<[u8]>::len).sum(),
             hash => hash.fields().into_iter().flatten().map(|(name, value)| name.len() + value.len()).sum(),
         }
     }

@@ -176,7 +176,7 @@ async fn tells_how_long_an_entry_will_be_there_in_every_look_at_it() {
             shown.push(left(found));
             Ok(Decision::Apply { changes: Vec::new(), ttl: None })
         };
-        assert!(backend.update(&key, LEASE, &mut decide).await.unwrap());
+        assert!(backend.update(&key, &ALL, LEASE, &mut decide).await.unwrap());
         for _ in ["granted", "refused"] {
             shown.push(left(backend.acquire(&key, &Token::new(), LEASE).await.unwrap().found));
         }
@@ -336,13 +336,13 @@ async fn updates_what_was_decided_and_leaves_the_lifetime() {
             assert_eq!(shown.map(hash), Some(fields(&[("a", "1"), ("b", "1"), ("c", "1")])));
             Ok(Decision::Apply { changes: changes.clone(), ttl: None })
         };
-        assert!(backend.update(&key, LEASE, &mut decide).await.unwrap());
+        assert!(backend.update(&key, &ALL, LEASE, &mut decide).await.unwrap());
         let look = backend.look(&key).await.unwrap();
         assert_eq!(look.found.clone().map(hash), Some(fields(&[("a", "2"), ("c", "1"), ("d", "2")])));
         assert!(left(look.found) <= before);
 
         let mut renewing = |_| Ok(Decision::Apply { changes: Vec::new(), ttl: Some(TTL * 2) });
-        assert!(backend.update(&key, LEASE, &mut renewing).await.unwrap());
+        assert!(backend.update(&key, &ALL, LEASE, &mut renewing).await.unwrap());
         assert!(left(backend.look(&key).await.unwrap().found) > TTL);
     })
     .await;
@@ -353,17 +353,17 @@ async fn revokes_the_lease_with_every_update() {
     on_every_backend(async |backend, key| {
         let token = granted(&backend, &key, LEASE).await;
         let mut drop_it = |_| Ok(Decision::Drop);
-        assert!(!backend.update(&key, LEASE, &mut drop_it).await.unwrap());
+        assert!(!backend.update(&key, &ALL, LEASE, &mut drop_it).await.unwrap());
         assert!(is_fenced(&backend, &key, &token).await, "nothing was there to update");
 
         fill(&backend, &key, &[("v", "1")]).await;
         let token = granted(&backend, &key, LEASE).await;
         let mut apply = |_| Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None });
-        assert!(backend.update(&key, LEASE, &mut apply).await.unwrap());
+        assert!(backend.update(&key, &ALL, LEASE, &mut apply).await.unwrap());
         assert!(is_fenced(&backend, &key, &token).await, "updated");
 
         let token = granted(&backend, &key, LEASE).await;
-        assert!(!backend.update(&key, LEASE, &mut drop_it).await.unwrap());
+        assert!(!backend.update(&key, &ALL, LEASE, &mut drop_it).await.unwrap());
         assert_eq!(stored(&backend, &key).await, None);
         assert!(is_fenced(&backend, &key, &token).await, "dropped");
     })
@@ -417,7 +417,7 @@ async fn writes_nothing_when_the_decision_is_refused() {
     on_every_backend(async |backend, key| {
         fill(&backend, &key, &[("v", "1")]).await;
         let mut refuse = |_| Err(Error::invalid_id("p-001", "no"));
-        assert!(matches!(backend.update(&key, LEASE, &mut refuse).await, Err(Error::InvalidId { .. })));
+        assert!(matches!(backend.update(&key, &ALL, LEASE, &mut refuse).await, Err(Error::InvalidId { .. })));
         assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "1")])));
     })
     .await;
@@ -442,7 +442,7 @@ async fn loses_no_update_of_many() {
                             let changes = vec![("v", Some(next.to_string().into_bytes()))];
                             Ok(Decision::Apply { changes, ttl: None })
                         };
-                        assert!(backend.update(&key, LEASE, &mut increment).await.unwrap());
+                        assert!(backend.update(&key, &ALL, LEASE, &mut increment).await.unwrap());
                     }
                 })
             })
@@ -472,7 +472,7 @@ async fn decides_again_when_the_entry_changes_under_an_update() {
             }
             Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None })
         };
-        assert!(backend.update(&key, LEASE, &mut decide).await.unwrap());
+        assert!(backend.update(&key, &ALL, LEASE, &mut decide).await.unwrap());
         assert_eq!(shown, [fields(&[("v", "1"), ("w", "1")]), fields(&[("v", "1"), ("w", "2")])]);
         assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "2"), ("w", "2")])));
     }
@@ -515,7 +515,7 @@ async fn replaces_an_entry_of_another_type() {
             assert!(matches!(shown, Some(Found { entry: Entry::WrongType, .. })));
             Ok(Decision::Drop)
         };
-        assert!(!backend.update(&key, LEASE, &mut drop_it).await.unwrap());
+        assert!(!backend.update(&key, &ALL, LEASE, &mut drop_it).await.unwrap());
         assert_eq!(stored(&backend, &key).await, None);
     }
 }
@@ -528,7 +528,7 @@ async fn still_invalidates_when_the_server_is_out_of_memory() {
         fill(&backend, &key, &[("v", "1")]).await;
         redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1"]).exec_async(&mut client).await.unwrap();
         let mut apply = |_| Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None });
-        assert!(!backend.update(&key, LEASE, &mut apply).await.unwrap());
+        assert!(!backend.update(&key, &ALL, LEASE, &mut apply).await.unwrap());
         assert_eq!(stored(&backend, &key).await, None);
         assert!(!backend.invalidate(key.clone()).await.unwrap());
         let refused = backend.acquire(&key, &Token::new(), LEASE).await.unwrap_err();
@@ -544,11 +544,11 @@ async fn survives_the_loss_of_its_scripts_and_connections() {
         for loss in [&["SCRIPT", "FLUSH"][..], &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]] {
             fill(&backend, &key, &[("v", "1")]).await;
             let mut apply = |_| Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None });
-            assert!(backend.update(&key, LEASE, &mut apply).await.unwrap());
+            assert!(backend.update(&key, &ALL, LEASE, &mut apply).await.unwrap());
             redis::cmd(loss[0]).arg(&loss[1..]).exec_async(&mut client).await.unwrap();
             tokio::time::sleep(Duration::from_millis(50)).await;
             assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "2")])));
-            assert!(backend.update(&key, LEASE, &mut apply).await.unwrap());
+            assert!(backend.update(&key, &ALL, LEASE, &mut apply).await.unwrap());
             assert!(backend.invalidate(key.clone()).await.unwrap());
         }
     }

@@ -335,8 +335,13 @@ impl Steps for Redis {
         }
     }
 
-    async fn update(&self, key: &Key, decide: &mut Decide<'_>) -> Result<bool, StepError> {
-        match self.updates.run(&self.servers, key, decide).await? {
+    async fn update(
+        &self,
+        key: &Key,
+        selection: &Selection,
+        decide: &mut Decide<'_>,
+    ) -> Result<bool, StepError> {
+        match self.updates.run(&self.servers, key, selection, decide).await? {
             Some(applied) => Ok(applied),
             // Without memory for a transaction, deleting works all the same.
             None => self.invalidate(key).await.map(|_was_there| false),

@@ -168,16 +168,26 @@ impl Rig {
 
 impl Rigged<'_> {
     /// The absent entry is seen in one step, the lease revoked in another.
-    async fn update_in_two_steps(&self, key: &Key, decide: &mut Decide<'_>) -> Result<bool, StepError> {
+    async fn update_in_two_steps(
+        &self,
+        key: &Key,
+        selection: &Selection,
+        decide: &mut Decide<'_>,
+    ) -> Result<bool, StepError> {
         if on!(self.store, store => store.read(key, &ALL))?.is_some() {
-            return on!(self.store, store => store.update(key, decide));
+            return on!(self.store, store => store.update(key, selection, decide));
         }
         self.rig.reach(Step::Update, Moment::Within, key).await;
         on!(self.store, store => store.delete_lease(key))?;
         Ok(false)
     }
 
-    async fn update_with_hook(&self, key: &Key, decide: &mut Decide<'_>) -> Result<bool, StepError> {
+    async fn update_with_hook(
+        &self,
+        key: &Key,
+        selection: &Selection,
+        decide: &mut Decide<'_>,
+    ) -> Result<bool, StepError> {
         let mut decide = |found| {
             if self.rig.hook.is_some() && Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread {
                 let reached = self.rig.reach(Step::Update, Moment::Within, key);
@@ -185,7 +195,7 @@ impl Rigged<'_> {
             }
             decide(found)
         };
-        on!(self.store, store => store.update(key, &mut decide))
+        on!(self.store, store => store.update(key, selection, &mut decide))
     }
 }
 
@@ -261,12 +271,17 @@ impl Steps for Rigged<'_> {
         self.rig.around(Step::Invalidate, key, run).await
     }
 
-    async fn update(&self, key: &Key, decide: &mut Decide<'_>) -> Result<bool, StepError> {
+    async fn update(
+        &self,
+        key: &Key,
+        selection: &Selection,
+        decide: &mut Decide<'_>,
+    ) -> Result<bool, StepError> {
         let run = async {
             if self.rig.holds(Guard::AtomicRevocation) {
-                return self.update_with_hook(key, decide).await;
+                return self.update_with_hook(key, selection, decide).await;
             }
-            self.update_in_two_steps(key, decide).await
+            self.update_in_two_steps(key, selection, decide).await
         };
         self.rig.around(Step::Update, key, run).await
     }

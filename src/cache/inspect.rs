@@ -47,7 +47,7 @@ pub enum EntryState {
 }
 
 impl Inspection {
-    pub(super) fn new<T: Cacheable>(key: &Key, look: Look) -> Self {
+    pub(super) fn new<T: Cacheable>(key: &Key, mut look: Look) -> Self {
         let ttl = look.found.as_ref().and_then(Found::ttl).filter(|ttl| !ttl.is_zero());
         let stale_ttl = look.found.as_ref().and_then(|found| found.entry.meta().stale.min(found.left));
         let fields = match look.found.as_ref().map(|found| &found.entry) {
@@ -56,7 +56,7 @@ impl Inspection {
         };
         let text = |(name, value): &StoredField| (String::from_utf8_lossy(name).into_owned(), value.clone());
         let fields = fields.iter().map(text).collect();
-        let state = match look.found.map(Found::read::<T>) {
+        let state = match look.found.as_mut().map(Found::read::<T>) {
             None => EntryState::Missing,
             Some(Reading::Record(_)) => EntryState::Record,
             Some(Reading::Stale(..)) => EntryState::Stale,

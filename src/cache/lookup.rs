@@ -339,7 +339,7 @@ impl<T: Cacheable> Core<T> {
     pub(crate) fn read<V>(
         &self,
         key: &Key,
-        found: Found,
+        mut found: Found,
         decode: impl FnOnce(&mut Hash) -> Result<V, FieldError>,
     ) -> Reading<V> {
         let reading = found.read_by(decode);

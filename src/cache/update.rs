@@ -88,20 +88,20 @@ impl<T: Cacheable> Core<T> {
     async fn update(
         &self,
         key: &Key,
-        mut decide: impl FnMut(Found) -> Result<Option<Changes>, Error> + Send,
+        mut decide: impl FnMut(&mut Found) -> Result<Option<Changes>, Error> + Send,
     ) -> Result<bool, Error> {
         if self.backend.is_pending(key) {
             // What is stored may be older than the primary in any field.
             return self.invalidate(key.clone()).await.map(|_was_there| false);
         }
         let mut decide = |shown: Option<Found>| {
-            let Some(shown) = shown.map(Found::shared) else {
+            let Some(mut shown) = shown else {
                 return Ok(Decision::Drop);
             };
-            let changes = decide(shown.clone())?;
+            let changes = decide(&mut shown)?;
             Ok(changes.and_then(|changes| self.decision(key, &shown.entry, changes)).unwrap_or(Decision::Drop))
         };
-        let update = self.backend.update(key, self.policy.update_timeout, &mut decide);
+        let update = self.backend.update(key, &self.selection, self.policy.update_timeout, &mut decide);
         let update = join(update, self.invalidate_other_versions(key));
         let (own, others) = update.instrument(spans::update::<T>(key)).await;
         self.flights.expel(key);
@@ -119,18 +119,21 @@ impl<T: Cacheable> Core<T> {
         let Entry::Hash(hash) = shown else {
             return None;
         };
-        let fields = hash.fields()?;
+        let names = T::SCHEMA.fields;
+        let mut has_alias = false;
+        entry::each_field(hash, names, |name, _| {
+            has_alias |= T::SCHEMA.aliases.iter().any(|alias| *name == *alias.as_bytes());
+        });
         // Set by its own name beside it, the field would stay old for those who know only the other one.
-        if fields.iter().any(|(name, _)| T::SCHEMA.aliases.iter().any(|alias| **name == *alias.as_bytes())) {
-            return None;
-        }
-        if !self.policy.fits(key, entry::size_of_changed(fields, &changes)) {
+        if has_alias || !self.policy.fits(key, entry::size_of_changed(hash, names, &changes)) {
             return None;
         }
         let ttl = match self.policy.update_ttl {
             UpdateTtl::Keep => None,
             UpdateTtl::Refresh => {
-                let becomes = Entry::Hash(Hash::Owned(entry::changed(fields, changes.clone())));
+                let mut fields = Vec::new();
+                entry::each_field(hash, names, |name, value| fields.push((name.to_vec().into(), value.to_vec())));
+                let becomes = Entry::Hash(Hash::Owned(entry::changed(&fields, changes.clone())));
                 match (Found { entry: becomes, left: None }).read() {
                     Reading::Record(record) => {
                         Some(self.policy.lifetime(&record)? + shown.meta().stale.unwrap_or_default())

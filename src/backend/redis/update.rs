@@ -5,6 +5,7 @@
 //! connections never reconnect by themselves, so a guard can't be lost between WATCH and EXEC unnoticed.
 
 use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use futures_util::FutureExt;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult};
 use redis::{ServerErrorKind, Value};
+use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
 use super::connect::Generation;
@@ -22,7 +24,8 @@ use super::replies::{command, found, look};
 use super::sentinel::Master;
 use super::servers::Servers;
 use super::{millis, revoke};
-use crate::backend::{ALL, Decide, Decision, StepError};
+use crate::backend::deadline::within;
+use crate::backend::{Decide, Decision, Selection, StepError};
 use crate::key::Key;
 use crate::pause::jittered;
 
@@ -68,6 +71,7 @@ impl Updates {
         &self,
         servers: &Servers,
         key: &Key,
+        selection: &Selection,
         decide: &mut Decide<'_>,
     ) -> Result<Option<bool>, StepError> {
         const LONGEST_PAUSE: Duration = Duration::from_millis(16);
@@ -76,7 +80,7 @@ impl Updates {
         let mut destination = servers.destination(key).await?;
         let mut written = Written::EntryAndLease;
         loop {
-            let attempt = self.attempt(&destination, written, key, decide).await;
+            let attempt = self.attempt(&destination, written, key, selection, decide).await;
             match attempt.inspect_err(|_| servers.failed())? {
                 Attempt::Done(applied) => return Ok(Some(applied)),
                 Attempt::Refused => return Ok(None),
@@ -109,13 +113,14 @@ impl Updates {
         Destination { node, asking }: &Destination,
         written: Written,
         key: &Key,
+        selection: &Selection,
         decide: &mut Decide<'_>,
     ) -> Result<Attempt, StepError> {
         let mut connection = connection(node).await?;
         connection.clean = false;
         let mut commands = Pipeline::with_capacity(3);
         commands.add_command(command("WATCH", 1, key.as_str().len()).arg(key.as_str()).take());
-        for command in look(key, &ALL) {
+        for command in look(key, selection) {
             commands.add_command(command);
         }
         if *asking {
@@ -132,7 +137,7 @@ impl Updates {
         }
         let [watched, left, entry] = looked.try_into().map_err(|_| unexpected_reply())?;
         watched?;
-        let decision = decide(found(left, entry, &ALL)?).map_err(StepError::Refused)?;
+        let decision = decide(found(left, entry, selection)?).map_err(StepError::Refused)?;
         let applies = matches!(decision, Decision::Apply { .. });
         let commands = transaction(key, decision, written, *asking);
         let replies = self.send::<Vec<RedisResult<Value>>>(&mut connection, &commands).await??;
@@ -160,8 +165,8 @@ impl Updates {
         exclusive: &mut Exclusive,
         commands: &Pipeline,
     ) -> Result<RedisResult<R>, StepError> {
-        let reply = tokio::time::timeout(self.operation_timeout, commands.query_async(&mut exclusive.connection)).await;
-        reply.map_err(|_elapsed| StepError::TimedOut)
+        let reply = pin!(commands.query_async(&mut exclusive.connection));
+        within(self.operation_timeout, Handle::current().id(), reply).await.ok_or(StepError::TimedOut)
     }
 }
 
@@ -189,15 +194,15 @@ fn transaction(key: &Key, decision: Decision, written: Written, asking: bool) ->
         // It holds until EXEC.
         commands.cmd("ASKING");
     }
-    commands.cmd("MULTI");
+    commands.add_command(command("MULTI", 0, 0));
     match decision {
         Decision::Apply { changes, ttl } => {
             let (set, removed): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(_, value)| value.is_some());
             if !set.is_empty() {
-                commands.cmd("HSET").arg(key.as_str());
-                for (name, value) in set {
-                    commands.arg(name).arg(value);
-                }
+                let bytes = set.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len));
+                let mut hset = command("HSET", 1 + 2 * set.len(), key.as_str().len() + bytes.sum::<usize>());
+                hset.arg(key.as_str()).arg(set);
+                commands.add_command(hset);
             }
             if !removed.is_empty() {
                 commands.cmd("HDEL").arg(key.as_str());
@@ -214,9 +219,9 @@ fn transaction(key: &Key, decision: Decision, written: Written, asking: bool) ->
         }
     }
     if written == Written::EntryAndLease {
-        commands.cmd("DEL").arg(key.lock());
+        commands.add_command(command("DEL", 1, key.lock().len()).arg(key.lock()).take());
     }
-    commands.cmd("EXEC").ignore_errors();
+    commands.add_command(command("EXEC", 0, 0)).ignore_errors();
     commands
 }
 
