@@ -164,9 +164,9 @@ async fn send(shared: Arc<Shared>, mut batch: Batch) {
         let mut connection = connection?;
         let replies = connection.link.send(&pipeline).await;
         shared.check(&connection, replies.as_ref().err());
-        let replies: Vec<_> = replies?.into_iter().map(result).collect();
-        for error in replies.iter().filter_map(|reply| reply.as_ref().err()) {
-            shared.check(&connection, Some(error));
+        let replies = replies?;
+        for error in replies.iter().filter_map(server_error) {
+            shared.check(&connection, Some(&error));
         }
         Ok(replies)
     };
@@ -175,13 +175,22 @@ async fn send(shared: Arc<Shared>, mut batch: Batch) {
         replies = exchange => replies,
         () = nobody_waits(&mut waiting) => return,
     };
-    let replies = replies.unwrap_or_else(|error: RedisError| waiting.iter().map(|_| Err(error.clone())).collect());
+    let replies = match replies {
+        Ok(replies) => replies,
+        Err(error) => return fail(waiting, &error),
+    };
     for (at, (waiter, reply)) in waiting.into_iter().zip(replies).enumerate() {
         if at > 0 && at % TURN == 0 {
             others_first().await;
         }
         // It fails when its caller is gone.
-        let _ = waiter.send(reply);
+        let _ = waiter.send(server_error(&reply).map_or(Ok(reply), Err));
+    }
+}
+
+fn fail(waiting: Vec<Waiter>, error: &RedisError) {
+    for waiter in waiting {
+        let _ = waiter.send(Err(error.clone()));
     }
 }
 
@@ -191,9 +200,9 @@ async fn nobody_waits(waiting: &mut [Waiter]) {
     }
 }
 
-fn result(reply: Value) -> RedisResult<Value> {
+fn server_error(reply: &Value) -> Option<RedisError> {
     match reply {
-        Value::ServerError(error) => Err(error.into()),
-        reply => Ok(reply),
+        Value::ServerError(error) => Some(error.clone().into()),
+        _ => None,
     }
 }
