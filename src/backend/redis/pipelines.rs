@@ -175,6 +175,7 @@ async fn send(shared: Arc<Shared>, mut batch: Batch) {
         replies = exchange => replies,
         () = nobody_waits(&mut waiting) => return,
     };
+    drop(pipeline);
     let replies = match replies {
         Ok(replies) => replies,
         Err(error) => return fail(waiting, &error),
