@@ -451,8 +451,8 @@ impl<T: Cacheable> Cache<T> {
     /// The versions that the struct's `also_invalidates` lists are invalidated at the same time, whatever becomes of the
     /// update; the answer is about this version's entry alone.
     ///
-    /// Redis: `WATCH`, `PTTL`, `HGETALL`, then `MULTI`, `HSET` or `HDEL`, `DEL` of the lease, `EXEC`, on a connection of its
-    /// own: two round trips.
+    /// Redis: `WATCH`, `PTTL`, `HMGET` or `HGETALL`, then `MULTI`, `HSET` or `HDEL`, `DEL` of the lease, `EXEC`, on a
+    /// connection of its own: two round trips.
     ///
     /// # Errors
     ///

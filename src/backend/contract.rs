@@ -10,10 +10,10 @@ use self::harness::{Flavor, Server};
 use self::least_access::Access;
 use super::{ALL, Backend, Decision, Filled, Selection, Token};
 use crate::cacheable::Schema;
-use crate::entry::{Entry, Found};
+use crate::entry::{Entry, Found, META, each_field};
 use crate::error::Error;
 use crate::key::{Key, KeySpace};
-use crate::record::{Hash, StoredField, Values};
+use crate::record::StoredField;
 
 #[path = "../../tests/server/clusters.rs"]
 #[allow(dead_code, reason = "this suite needs only a part of it")]
@@ -65,22 +65,28 @@ fn fields(pairs: &[(&'static str, &str)]) -> Vec<StoredField> {
 
 /// The stored hash in the order of its names.
 async fn stored(backend: &Backend, key: &Key) -> Option<Vec<StoredField>> {
-    backend.read(key, &ALL).await.unwrap().map(sorted)
+    backend.read(key, &ALL).await.unwrap().map(|entry| seen(&entry, &ALL))
 }
 
-fn hash(found: Found) -> Vec<StoredField> {
-    sorted(found.entry)
+fn hash(found: &Found) -> Vec<StoredField> {
+    seen(&found.entry, &ALL)
 }
 
-fn sorted(entry: Entry) -> Vec<StoredField> {
-    let mut fields: Vec<StoredField> = match entry {
-        Entry::Hash(Hash::Sliced(fields)) => {
-            fields.into_iter().map(|(name, value)| (name.to_vec().into(), value.to_vec())).collect()
-        }
-        Entry::Hash(hash) => hash.fields().expect("they were read with their names").to_vec(),
-        Entry::WrongType => panic!("not a hash"),
-    };
+/// What a read shows, in the order of its names.
+fn seen(entry: &Entry, selection: &Selection) -> Vec<StoredField> {
+    let Entry::Hash(hash) = entry else { panic!("not a hash") };
+    let mut fields = Vec::new();
+    let names = selection.names().unwrap_or_default();
+    each_field(hash, names, |name, value| fields.push((name.to_vec().into(), value.to_vec())));
     fields.sort();
+    fields
+}
+
+/// Of that, what every backend shows.
+fn seen_of_selected(entry: &Entry, selection: &Selection) -> Vec<StoredField> {
+    let names = selection.names().unwrap();
+    let mut fields = seen(entry, selection);
+    fields.retain(|(name, _)| **name == *META || names.iter().any(|selected| selected.as_bytes() == &**name));
     fields
 }
 
@@ -127,10 +133,10 @@ async fn shows_the_entry_to_whoever_acquires() {
         fill(&backend, &key, &[("v", "1")]).await;
         let acquired = backend.acquire(&key, &Token::new(), LEASE).await.unwrap();
         assert!(acquired.granted);
-        assert_eq!(acquired.found.map(hash), Some(fields(&[("v", "1")])));
+        assert_eq!(acquired.found.as_ref().map(hash), Some(fields(&[("v", "1")])));
         let refused = backend.acquire(&key, &Token::new(), LEASE).await.unwrap();
         assert!(!refused.granted);
-        assert_eq!(refused.found.map(hash), Some(fields(&[("v", "1")])));
+        assert_eq!(refused.found.as_ref().map(hash), Some(fields(&[("v", "1")])));
     })
     .await;
 }
@@ -145,7 +151,7 @@ async fn fills_whole_with_a_lifetime_and_uses_up_the_lease() {
         let look = backend.look(&key).await.unwrap();
         let found = look.found.unwrap();
         assert!(found.left.unwrap() <= TTL && found.left.unwrap() > TTL / 2);
-        assert_eq!(hash(found), fields(&[("empty", ""), ("v", "2")]));
+        assert_eq!(hash(&found), fields(&[("empty", ""), ("v", "2")]));
         assert_eq!(look.lease_ttl, None);
         assert!(is_fenced(&backend, &key, &token).await, "a lease fills once");
     })
@@ -183,7 +189,7 @@ async fn tells_how_long_an_entry_will_be_there_in_every_look_at_it() {
         shown.push(left(backend.look(&key).await.unwrap().found));
         let read = backend.read_with_ttl(&key, &ALL).await.unwrap();
         shown.push(left(read.clone()));
-        assert_eq!(read.map(hash), Some(fields(&[("v", "1")])));
+        assert_eq!(read.as_ref().map(hash), Some(fields(&[("v", "1")])));
         assert!(shown[0] <= TTL && shown.is_sorted_by(|one, next| one >= next), "{shown:?}");
         assert!(*shown.last().unwrap() > TTL / 2, "{shown:?}");
     })
@@ -204,7 +210,7 @@ async fn postpones_a_load_only_for_the_holder_and_for_no_longer_than_told() {
         assert!(backend.look(&key).await.unwrap().lease_ttl.unwrap() <= PAUSE);
         let marked = backend.acquire(&key, &Token::new(), LEASE).await.unwrap();
         assert!(!marked.granted && marked.postponed && marked.busy_for.is_none());
-        assert_eq!(marked.found.map(hash), Some(fields(&[("v", "1")])));
+        assert_eq!(marked.found.as_ref().map(hash), Some(fields(&[("v", "1")])));
         assert!(is_fenced(&backend, &key, &token).await);
         assert!(!backend.renew(&key, &token, LEASE).await.unwrap());
         backend.abandon(&key, &token).await.unwrap();
@@ -333,17 +339,36 @@ async fn updates_what_was_decided_and_leaves_the_lifetime() {
         let before = left(backend.look(&key).await.unwrap().found);
         let changes = vec![("a", Some(b"2".to_vec())), ("b", None), ("d", Some(b"2".to_vec()))];
         let mut decide = |shown: Option<Found>| {
-            assert_eq!(shown.map(hash), Some(fields(&[("a", "1"), ("b", "1"), ("c", "1")])));
+            assert_eq!(shown.as_ref().map(hash), Some(fields(&[("a", "1"), ("b", "1"), ("c", "1")])));
             Ok(Decision::Apply { changes: changes.clone(), ttl: None })
         };
         assert!(backend.update(&key, &ALL, LEASE, &mut decide).await.unwrap());
         let look = backend.look(&key).await.unwrap();
-        assert_eq!(look.found.clone().map(hash), Some(fields(&[("a", "2"), ("c", "1"), ("d", "2")])));
+        assert_eq!(look.found.as_ref().map(hash), Some(fields(&[("a", "2"), ("c", "1"), ("d", "2")])));
         assert!(left(look.found) <= before);
 
         let mut renewing = |_| Ok(Decision::Apply { changes: Vec::new(), ttl: Some(TTL * 2) });
         assert!(backend.update(&key, &ALL, LEASE, &mut renewing).await.unwrap());
         assert!(left(backend.look(&key).await.unwrap().found) > TTL);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_update_is_shown_at_least_what_is_selected_and_keeps_the_rest() {
+    on_every_backend(async |backend, key| {
+        let selection = Selection::of(&Schema::new("thing").fields(&["b", "none", "a"]));
+        fill(&backend, &key, &[("a", "1"), ("more", "2"), ("b", ""), ("~meta", "stale=1")]).await;
+        let mut decide = |shown: Option<Found>| {
+            let shown = shown.unwrap();
+            assert!(shown.left.is_some_and(|left| left <= TTL), "{shown:?}");
+            let expected = fields(&[("a", "1"), ("b", ""), ("~meta", "stale=1")]);
+            assert_eq!(seen_of_selected(&shown.entry, &selection), expected);
+            Ok(Decision::Apply { changes: vec![("a", None), ("none", Some(b"3".to_vec()))], ttl: None })
+        };
+        assert!(backend.update(&key, &selection, LEASE, &mut decide).await.unwrap());
+        let left = fields(&[("b", ""), ("more", "2"), ("none", "3"), ("~meta", "stale=1")]);
+        assert_eq!(stored(&backend, &key).await, Some(left));
     })
     .await;
 }
@@ -383,29 +408,12 @@ async fn reads_at_least_what_is_selected() {
             }
             entry
         };
-        let seen = |entry: Option<Entry>| match entry.unwrap() {
-            Entry::Hash(Hash::Selected { values, meta }) => {
-                let values = match values {
-                    Values::Owned(values) => values,
-                    Values::Sliced(values) => values.into_iter().map(|value| Some(value?.to_vec())).collect(),
-                };
-                let [b, none, a] = values.try_into().unwrap();
-                assert_eq!(none, None);
-                [a, b, meta.map(|meta| meta.to_vec())]
-            }
-            entry => {
-                let fields = sorted(entry);
-                ["a", "b", "~meta"].map(|wanted| {
-                    let field = fields.iter().find(|(name, _)| **name == *wanted.as_bytes());
-                    field.map(|(_, value)| value.clone())
-                })
-            }
-        };
+        let seen = |entry: Option<Entry>| seen_of_selected(&entry.unwrap(), &selection);
         assert!(read().await.is_none());
         fill(&backend, &key, &[("a", "1"), ("more", "2"), ("b", ""), ("~meta", "stale=1")]).await;
-        assert_eq!(seen(read().await), [Some(b"1".to_vec()), Some(Vec::new()), Some(b"stale=1".to_vec())]);
+        assert_eq!(seen(read().await), fields(&[("a", "1"), ("b", ""), ("~meta", "stale=1")]));
         fill(&backend, &key, &[("~meta", "absent")]).await;
-        assert_eq!(seen(read().await), [None, None, Some(b"absent".to_vec())]);
+        assert_eq!(seen(read().await), fields(&[("~meta", "absent")]));
         fill(&backend, &key, &[("more", "2")]).await;
         assert!(read().await.is_none_or(|entry| selection.overlooks(&entry)));
     })
@@ -437,7 +445,7 @@ async fn loses_no_update_of_many() {
                     for _ in 0..EACH {
                         let mut increment = |shown: Option<Found>| {
                             decisions.fetch_add(1, Ordering::Relaxed);
-                            let [(_, value)] = &hash(shown.unwrap())[..] else { panic!("one field") };
+                            let [(_, value)] = &hash(&shown.unwrap())[..] else { panic!("one field") };
                             let next = std::str::from_utf8(value).unwrap().parse::<u32>().unwrap() + 1;
                             let changes = vec![("v", Some(next.to_string().into_bytes()))];
                             Ok(Decision::Apply { changes, ttl: None })
@@ -466,7 +474,7 @@ async fn decides_again_when_the_entry_changes_under_an_update() {
         let mut interloper = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
         let mut shown = Vec::new();
         let mut decide = |found: Option<Found>| {
-            shown.push(hash(found.unwrap()));
+            shown.push(hash(&found.unwrap()));
             if shown.len() == 1 {
                 redis::cmd("HSET").arg(key.as_str()).arg("w").arg("2").exec(&mut interloper).unwrap();
             }

@@ -223,12 +223,7 @@ impl Steps for Memory {
         Ok(shard.remove(key))
     }
 
-    async fn update(
-        &self,
-        key: &Key,
-        _selection: &Selection,
-        decide: &mut Decide<'_>,
-    ) -> Result<bool, StepError> {
+    async fn update(&self, key: &Key, _selection: &Selection, decide: &mut Decide<'_>) -> Result<bool, StepError> {
         loop {
             let (seen, found) = {
                 let mut shard = self.shard(key);

@@ -335,12 +335,7 @@ impl Steps for Redis {
         }
     }
 
-    async fn update(
-        &self,
-        key: &Key,
-        selection: &Selection,
-        decide: &mut Decide<'_>,
-    ) -> Result<bool, StepError> {
+    async fn update(&self, key: &Key, selection: &Selection, decide: &mut Decide<'_>) -> Result<bool, StepError> {
         match self.updates.run(&self.servers, key, selection, decide).await? {
             Some(applied) => Ok(applied),
             // Without memory for a transaction, deleting works all the same.

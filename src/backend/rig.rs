@@ -271,12 +271,7 @@ impl Steps for Rigged<'_> {
         self.rig.around(Step::Invalidate, key, run).await
     }
 
-    async fn update(
-        &self,
-        key: &Key,
-        selection: &Selection,
-        decide: &mut Decide<'_>,
-    ) -> Result<bool, StepError> {
+    async fn update(&self, key: &Key, selection: &Selection, decide: &mut Decide<'_>) -> Result<bool, StepError> {
         let run = async {
             if self.rig.holds(Guard::AtomicRevocation) {
                 return self.update_with_hook(key, selection, decide).await;

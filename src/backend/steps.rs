@@ -202,12 +202,7 @@ pub(crate) trait Steps {
     /// Shows K to `decide`, at least what is selected of it, carries out what it decides if K is still the same, and
     /// deletes L in any case; returns whether changes were applied. Starts again, up to `limit`, when K has changed in
     /// between.
-    async fn update(
-        &self,
-        key: &Key,
-        selection: &Selection,
-        decide: &mut Decide<'_>,
-    ) -> Result<bool, StepError>;
+    async fn update(&self, key: &Key, selection: &Selection, decide: &mut Decide<'_>) -> Result<bool, StepError>;
 
     /// Reads K, how long it will be there, and the same of L.
     async fn look(&self, key: &Key) -> Result<Look, StepError>;
