@@ -16,7 +16,7 @@ pub(crate) const META: &[u8] = b"~meta";
 const ABSENT: &[u8] = b"absent";
 
 /// What a backend found at a data key.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) enum Entry {
     Hash(Hash),
     /// A value of another Redis type, put there by somebody else.
@@ -24,7 +24,7 @@ pub(crate) enum Entry {
 }
 
 /// An entry, and how long it will be there.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) entry: Entry,
     /// `None`: it has no end, or its end was not asked for.
@@ -51,11 +51,12 @@ impl Entry {
 }
 
 impl Found {
-    /// Reads a whole record, and keeps what was found.
+    /// Reads a whole record from all fields or those of its struct, and keeps what was found.
     pub(crate) fn read<T: Cacheable>(&mut self) -> Reading<T> {
         self.read_by(|hash| T::decode(&mut RecordReader::borrowing(hash, T::SCHEMA.fields)))
     }
 
+    /// The same by another `decode`; what that takes out of the hash is gone from it.
     pub(crate) fn read_by<V>(&mut self, decode: impl FnOnce(&mut Hash) -> Result<V, FieldError>) -> Reading<V> {
         let Entry::Hash(hash) = &mut self.entry else {
             return Reading::Unreadable("it is not a hash".into());
@@ -188,8 +189,7 @@ pub(crate) fn each_field(hash: &Hash, selected: &[&'static str], mut see: impl F
 }
 
 /// A hash with its changes carried out.
-pub(crate) fn changed(fields: &[StoredField], changes: Changes) -> Vec<StoredField> {
-    let mut fields = fields.to_vec();
+pub(crate) fn changed(mut fields: Vec<StoredField>, changes: Changes) -> Vec<StoredField> {
     for (name, value) in changes {
         fields.retain(|(present, _)| **present != *name.as_bytes());
         fields.extend(value.map(|value| (Cow::Borrowed(name.as_bytes()), value)));
@@ -197,7 +197,7 @@ pub(crate) fn changed(fields: &[StoredField], changes: Changes) -> Vec<StoredFie
     fields
 }
 
-/// The [`size`] of a hash with its changes carried out.
+/// The [`size`] of a hash, as far as it was read, with its changes carried out.
 pub(crate) fn size_of_changed(hash: &Hash, selected: &[&'static str], changes: &Changes) -> usize {
     let mut kept = 0;
     each_field(hash, selected, |name, value| {

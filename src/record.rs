@@ -13,7 +13,7 @@ use crate::codec::{Codec, FieldError};
 pub(crate) type StoredField = (Cow<'static, [u8]>, Vec<u8>);
 
 /// What was found of a stored hash.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) enum Hash {
     Owned(Vec<StoredField>),
     /// The embedded backend hands it out without a copy.
@@ -28,7 +28,7 @@ pub(crate) enum Hash {
 }
 
 /// Values in the order of the names that were asked for.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) enum Values {
     Owned(Vec<Option<Vec<u8>>>),
     Sliced(Vec<Option<Bytes>>),

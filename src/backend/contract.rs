@@ -90,7 +90,7 @@ fn seen_of_selected(entry: &Entry, selection: &Selection) -> Vec<StoredField> {
     fields
 }
 
-fn left(found: Option<Found>) -> Duration {
+fn left(found: Option<&Found>) -> Duration {
     found.unwrap().left.unwrap()
 }
 
@@ -178,17 +178,17 @@ async fn tells_how_long_an_entry_will_be_there_in_every_look_at_it() {
         assert!(backend.read_with_ttl(&key, &ALL).await.unwrap().is_none());
         fill(&backend, &key, &[("v", "1")]).await;
         let mut shown = Vec::new();
-        let mut decide = |found| {
-            shown.push(left(found));
+        let mut decide = |found: Option<Found>| {
+            shown.push(left(found.as_ref()));
             Ok(Decision::Apply { changes: Vec::new(), ttl: None })
         };
         assert!(backend.update(&key, &ALL, LEASE, &mut decide).await.unwrap());
         for _ in ["granted", "refused"] {
-            shown.push(left(backend.acquire(&key, &Token::new(), LEASE).await.unwrap().found));
+            shown.push(left(backend.acquire(&key, &Token::new(), LEASE).await.unwrap().found.as_ref()));
         }
-        shown.push(left(backend.look(&key).await.unwrap().found));
+        shown.push(left(backend.look(&key).await.unwrap().found.as_ref()));
         let read = backend.read_with_ttl(&key, &ALL).await.unwrap();
-        shown.push(left(read.clone()));
+        shown.push(left(read.as_ref()));
         assert_eq!(read.as_ref().map(hash), Some(fields(&[("v", "1")])));
         assert!(shown[0] <= TTL && shown.is_sorted_by(|one, next| one >= next), "{shown:?}");
         assert!(*shown.last().unwrap() > TTL / 2, "{shown:?}");
@@ -336,7 +336,7 @@ async fn updates_what_was_decided_and_leaves_the_lifetime() {
     on_every_backend(async |backend, key| {
         fill(&backend, &key, &[("a", "1"), ("b", "1"), ("c", "1")]).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
-        let before = left(backend.look(&key).await.unwrap().found);
+        let before = left(backend.look(&key).await.unwrap().found.as_ref());
         let changes = vec![("a", Some(b"2".to_vec())), ("b", None), ("d", Some(b"2".to_vec()))];
         let mut decide = |shown: Option<Found>| {
             assert_eq!(shown.as_ref().map(hash), Some(fields(&[("a", "1"), ("b", "1"), ("c", "1")])));
@@ -345,11 +345,11 @@ async fn updates_what_was_decided_and_leaves_the_lifetime() {
         assert!(backend.update(&key, &ALL, LEASE, &mut decide).await.unwrap());
         let look = backend.look(&key).await.unwrap();
         assert_eq!(look.found.as_ref().map(hash), Some(fields(&[("a", "2"), ("c", "1"), ("d", "2")])));
-        assert!(left(look.found) <= before);
+        assert!(left(look.found.as_ref()) <= before);
 
         let mut renewing = |_| Ok(Decision::Apply { changes: Vec::new(), ttl: Some(TTL * 2) });
         assert!(backend.update(&key, &ALL, LEASE, &mut renewing).await.unwrap());
-        assert!(left(backend.look(&key).await.unwrap().found) > TTL);
+        assert!(left(backend.look(&key).await.unwrap().found.as_ref()) > TTL);
     })
     .await;
 }
@@ -367,8 +367,16 @@ async fn an_update_is_shown_at_least_what_is_selected_and_keeps_the_rest() {
             Ok(Decision::Apply { changes: vec![("a", None), ("none", Some(b"3".to_vec()))], ttl: None })
         };
         assert!(backend.update(&key, &selection, LEASE, &mut decide).await.unwrap());
-        let left = fields(&[("b", ""), ("more", "2"), ("none", "3"), ("~meta", "stale=1")]);
-        assert_eq!(stored(&backend, &key).await, Some(left));
+        let kept = fields(&[("b", ""), ("more", "2"), ("none", "3"), ("~meta", "stale=1")]);
+        assert_eq!(stored(&backend, &key).await, Some(kept));
+
+        fill(&backend, &key, &[("more", "2")]).await;
+        let mut drop_it = |shown: Option<Found>| {
+            assert!(shown.is_none_or(|shown| selection.overlooks(&shown.entry)));
+            Ok(Decision::Drop)
+        };
+        assert!(!backend.update(&key, &selection, LEASE, &mut drop_it).await.unwrap());
+        assert_eq!(stored(&backend, &key).await, None, "what it overlooks is dropped too");
     })
     .await;
 }

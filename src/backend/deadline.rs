@@ -1,5 +1,6 @@
-//! The deadlines of steps, which few of them miss. To set a timer for each and to take it back, tokio takes a lock twice that all
-//! threads share. So a thread keeps timers as they were set, and lends them: a deadline costs a look at the clock.
+//! The deadlines of steps and of their round trips, which few of them miss. To set a timer for each and to take it back,
+//! tokio takes a lock twice that all threads share. So a thread keeps timers as they were set, and lends them: a deadline
+//! costs a look at the clock.
 //!
 //! A timer that is lent rings at the deadline or earlier, and is set again if it was too early. One that is kept wakes nobody.
 //! It keeps its runtime's handle alive until its thread ends, or awaits something on another runtime.

@@ -122,7 +122,7 @@ impl Shard {
         };
         let applied = self.live(key, |stored, now| {
             // A new `Arc` in any case: concurrent updates tell by it that the entry has changed.
-            stored.fields = Arc::new(entry::changed(&stored.fields, changes));
+            stored.fields = Arc::new(entry::changed(stored.fields.to_vec(), changes));
             if let Some(ttl) = ttl {
                 stored.expires = now + ttl;
             }

@@ -199,9 +199,9 @@ pub(crate) trait Steps {
     /// Deletes K and L; returns whether K was there.
     async fn invalidate(&self, key: &Key) -> Result<bool, StepError>;
 
-    /// Shows K to `decide`, at least what is selected of it, carries out what it decides if K is still the same, and
-    /// deletes L in any case; returns whether changes were applied. Starts again, up to `limit`, when K has changed in
-    /// between.
+    /// Shows K to `decide` as [`read_with_ttl`](Self::read_with_ttl) does, carries out what it decides if K is still the
+    /// same, also where it was shown nothing of it, and deletes L in any case; returns whether changes were applied. Starts
+    /// again, up to `limit`, when K has changed in between.
     async fn update(&self, key: &Key, selection: &Selection, decide: &mut Decide<'_>) -> Result<bool, StepError>;
 
     /// Reads K, how long it will be there, and the same of L.

@@ -119,7 +119,7 @@ impl<T: Cacheable> Core<T> {
         let Entry::Hash(hash) = shown else {
             return None;
         };
-        let names = T::SCHEMA.fields;
+        let names = self.selection.names().unwrap_or_default();
         let mut has_alias = false;
         entry::each_field(hash, names, |name, _| {
             has_alias |= T::SCHEMA.aliases.iter().any(|alias| *name == *alias.as_bytes());
@@ -133,7 +133,7 @@ impl<T: Cacheable> Core<T> {
             UpdateTtl::Refresh => {
                 let mut fields = Vec::new();
                 entry::each_field(hash, names, |name, value| fields.push((name.to_vec().into(), value.to_vec())));
-                let becomes = Entry::Hash(Hash::Owned(entry::changed(&fields, changes.clone())));
+                let becomes = Entry::Hash(Hash::Owned(entry::changed(fields, changes.clone())));
                 match (Found { entry: becomes, left: None }).read() {
                     Reading::Record(record) => {
                         Some(self.policy.lifetime(&record)? + shown.meta().stale.unwrap_or_default())

@@ -19,7 +19,7 @@ pub type StoredHash = Vec<(Vec<u8>, Vec<u8>)>;
 /// Whatever makes an entry a miss.
 pub fn decode<T: Cacheable>(fields: StoredHash) -> Result<Option<T>, BoxError> {
     let fields = fields.into_iter().map(|(name, value)| (name.into(), value)).collect();
-    match (Found { entry: Entry::Hash(Hash::Owned(fields)), left: None }).read() {
+    match (Found { entry: Entry::Hash(Hash::Owned(fields)), left: None }).read_by(entry::decode) {
         Reading::Record(record) | Reading::Stale(record, _) => Ok(Some(record)),
         Reading::NotFound => Ok(None),
         Reading::Unreadable(cause) => Err(cause),

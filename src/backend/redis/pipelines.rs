@@ -175,6 +175,7 @@ async fn send(shared: Arc<Shared>, mut batch: Batch) {
         replies = exchange => replies,
         () = nobody_waits(&mut waiting) => return,
     };
+    // Its memory is what the next commands of those who get their replies now are made of.
     drop(pipeline);
     let replies = match replies {
         Ok(replies) => replies,

@@ -200,9 +200,8 @@ fn transaction(key: &Key, decision: Decision, written: Written, asking: bool) ->
             let (set, removed): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(_, value)| value.is_some());
             if !set.is_empty() {
                 let bytes = set.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len));
-                let mut hset = command("HSET", 1 + 2 * set.len(), key.as_str().len() + bytes.sum::<usize>());
-                hset.arg(key.as_str()).arg(set);
-                commands.add_command(hset);
+                let bytes = key.as_str().len() + bytes.sum::<usize>();
+                commands.add_command(command("HSET", 1 + 2 * set.len(), bytes).arg(key.as_str()).arg(set).take());
             }
             if !removed.is_empty() {
                 commands.cmd("HDEL").arg(key.as_str());
@@ -215,7 +214,7 @@ fn transaction(key: &Key, decision: Decision, written: Written, asking: bool) ->
             }
         }
         Decision::Drop => {
-            commands.cmd("DEL").arg(key.as_str());
+            commands.add_command(command("DEL", 1, key.as_str().len()).arg(key.as_str()).take());
         }
     }
     if written == Written::EntryAndLease {
