@@ -13,6 +13,7 @@ mod report;
 mod stampede;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
@@ -20,7 +21,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use redis::aio::MultiplexedConnection;
 use tokio::runtime::{Builder, Runtime};
 
-use self::contenders::{Table, growth};
+use self::contenders::{HITS, Table, growth};
 use self::harness::{Flavor, Server, free_port};
 use self::measure::{Contender, Measured, Row, Setting};
 
@@ -31,7 +32,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
-    /// The server to measure on, which should do nothing else; its keys that begin with `cache:bench`, `raw`, `cached`,
+    /// The server to measure on, as redis://host:port, which should do nothing else; its keys that begin with `cache:bench`, `raw`, `cached`,
     /// `hitbox` and `rustis` are written. Without it, `redis-server` is started and stopped again.
     #[arg(long)]
     url: Option<String>,
@@ -48,11 +49,12 @@ struct Options {
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64, 256], value_parser = at_least_one)]
     callers: Vec<usize>,
 
-    /// How many threads their runtime has.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 2], value_parser = at_least_one)]
+    /// How many threads their runtime has, up to 64.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2], value_parser = some_threads)]
     threads: Vec<usize>,
 
-    /// Only the tables whose titles contain one of these, such as `misses`.
+    /// Only the tables whose titles contain one of these: hits of 4, of 16, of 64 fields, near hits, embedded hits, batches,
+    /// misses, updates, invalidations, stampede; with --growth, hits among entries, of values, of types.
     #[arg(long, value_delimiter = ',')]
     tables: Vec<String>,
 
@@ -73,23 +75,52 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "it must be a number, 1 or more".to_owned())
 }
 
-fn main() -> Result<(), Failure> {
-    let options = Options::parse();
+fn some_threads(text: &str) -> Result<usize, String> {
+    let number = at_least_one(text)?;
+    if number > 64 { Err("it must be 64 or less".to_owned()) } else { Ok(number) }
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), Failure> {
+    let tables: &[Table] = if options.growth { &growth::TABLES } else { &contenders::TABLES };
+    let tables: Vec<_> = tables.iter().filter(|table| is_chosen(&options.tables, table.title)).collect();
+    let with_stampede = !options.growth && is_chosen(&options.tables, stampede::TITLE);
+    if tables.is_empty() && !with_stampede {
+        return Err("--tables names no table: see --help".into());
+    }
+    let is_shown =
+        tables.iter().any(|table| table.title == HITS) && options.callers.iter().max() >= Some(&picture::MANY);
+    if options.picture.is_some() && !is_shown {
+        return Err(format!("--picture shows the table {HITS:?} with {} callers or more", picture::MANY).into());
+    }
     let own_server = options.url.is_none().then(start_server).transpose()?;
     let url = own_server.as_ref().map_or_else(|| options.url.clone().unwrap_or_default(), Server::url);
 
+    runtime(1)?
+        .block_on(contenders::connect(&url))
+        .map_err(|mistake| format!("the server can't be reached: {mistake}"))?;
     let progress = ProgressBar::no_length().with_style(ProgressStyle::with_template("{bar:40} {percent:>3} % {msg}")?);
-    if options.growth {
+    if tables.iter().any(|table| table.title == growth::AMONG_ENTRIES) {
         runtime(1)?.block_on(growth::write_entries(&url))?;
     }
     let mut measured = Vec::new();
     let mut stampedes = Vec::new();
     for &threads in &options.threads {
         let runtime = runtime(threads)?;
-        let tables: &[Table] = if options.growth { &growth::TABLES } else { &contenders::TABLES };
         let mut chosen = Vec::new();
-        for table in tables.iter().filter(|table| is_chosen(&options.tables, table.title)) {
-            chosen.push((table.title, runtime.block_on(contenders(&options, table, &url))?));
+        for table in &tables {
+            let contenders = runtime.block_on(contenders(options, table, &url));
+            let contenders = contenders.map_err(|mistake| format!("the table {:?}: {mistake}", table.title))?;
+            chosen.push((table.title, contenders));
         }
         let turns: usize = chosen.iter().map(|(_, contenders)| contenders.len()).sum();
         progress.set_length((turns * options.threads.len() * options.callers.len()) as u64 * u64::from(options.rounds));
@@ -98,11 +129,11 @@ fn main() -> Result<(), Failure> {
             for &callers in &options.callers {
                 let setting = Setting { threads, callers };
                 progress.set_message(format!("{title}, {setting}"));
-                let rows = measure(&options, &runtime, &mut observer, contenders, setting, &progress);
+                let rows = measure(options, &runtime, &mut observer, contenders, setting, &progress);
                 measured.push(Measured { title, setting, rows });
             }
         }
-        if !options.growth && is_chosen(&options.tables, stampede::TITLE) {
+        if with_stampede {
             stampedes.push((threads, runtime.block_on(stampede::run(&url, options.rounds))?));
         }
     }
@@ -111,7 +142,7 @@ fn main() -> Result<(), Failure> {
     report::print(&measured);
     stampede::print(&stampedes);
     if let Some(path) = &options.picture {
-        picture::draw(&measured, path)?;
+        picture::draw(&measured, path).map_err(|mistake| format!("{}: {mistake}", path.display()))?;
     }
     Ok(())
 }

@@ -112,13 +112,15 @@ impl Contender {
 
     /// Counts what calls allocate on a runtime of one thread, with all that goes on for them in other tasks.
     pub(crate) fn allocations(&self, runtime: &Runtime, callers: usize) -> Allocated {
-        /// So many that a caller itself doesn't count.
+        /// So many that a caller itself doesn't count, and of many callers not more than can be waited for.
         const OF_EACH: usize = 100;
-        runtime.block_on((self.run)(callers, Until::Calls(OF_EACH)));
+        const OF_ALL: usize = 25_600;
+        let of_each = (OF_ALL / callers).clamp(1, OF_EACH);
+        runtime.block_on((self.run)(callers, Until::Calls(of_each)));
         let counted = allocation_counter::measure(|| {
-            runtime.block_on((self.run)(callers, Until::Calls(OF_EACH)));
+            runtime.block_on((self.run)(callers, Until::Calls(of_each)));
         });
-        let calls = (OF_EACH * callers) as f64;
+        let calls = (of_each * callers) as f64;
         Allocated { times: counted.count_total as f64 / calls, bytes: counted.bytes_total as f64 / calls }
     }
 }

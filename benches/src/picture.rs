@@ -18,9 +18,11 @@ const HEADING: f64 = 40.0;
 /// Room for the number behind the longest bar.
 const NUMBER: f64 = 60.0;
 
+/// So many callers are enough to be shown.
+pub(crate) const MANY: usize = 64;
+
 /// Draws the tables of hits with many callers, one below the other.
 pub(crate) fn draw(measured: &[Measured], path: &Path) -> Result<(), Failure> {
-    const MANY: usize = 64;
     let hits = || measured.iter().filter(|each| each.title == HITS && each.setting.callers >= MANY);
     let height: f64 = hits().map(|each| HEADING + STEP * each.rows.len() as f64).sum();
     let spreads =

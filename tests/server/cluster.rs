@@ -49,6 +49,38 @@ async fn every_operation_works() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_are_read_and_loaded_over_all_primaries() {
+    on_every_cluster(async |cluster, backend| {
+        let cache = products(&backend);
+        let ids: Vec<_> = (0..100).map(|number| number.to_string()).collect();
+        let mut owners = Vec::new();
+        for id in &ids {
+            owners.push(cluster.owner(&format!("cache:billing:product:{id}")).await);
+        }
+        owners.sort_unstable();
+        owners.dedup();
+        assert_eq!(owners.len(), 3);
+        let load = |ids: Vec<String>| async {
+            Ok::<_, BoxError>(ids.into_iter().map(|id| Product { id, ..loaf(1) }).collect::<Vec<_>>())
+        };
+        for outcome in [Outcome::Loaded, Outcome::Hit] {
+            let answers = cache.lookup_many(ids.clone(), load).await;
+            assert_eq!(answers.len(), ids.len());
+            for (id, answer) in ids.iter().zip(answers) {
+                let answer = answer.unwrap();
+                assert_eq!((answer.outcome, &answer.value.unwrap().id), (outcome, id));
+            }
+        }
+        let never = |_id: String| async { Err::<Option<Product>, BoxError>("it is there".into()) };
+        for id in &ids {
+            let stock = cache.get_fields(id, (Product::FIELDS.stock,), never).await.unwrap();
+            assert_eq!(stock, Some((1,)));
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_operation_works_while_the_keys_slot_is_on_its_way() {
     on_every_cluster(async |cluster, backend| {
         let (cache, primary) = (products(&backend), Primary::of(loaf(42)));

@@ -1,10 +1,12 @@
 //! Whether an operation costs more where there is more of everything: entries, bytes, types.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cache_aside::{Backend, BoxError, Cache, Cacheable};
 use futures_util::FutureExt;
 
+use super::ours::never;
 use super::{Table, connect};
 use crate::Failure;
 use crate::measure::{Contender, Operation};
@@ -12,9 +14,11 @@ use crate::measure::{Contender, Operation};
 const AMONG: [(&str, u64); 4] =
     [("1 entry", 1), ("10 entries", 10), ("100,000 entries", 100_000), ("1,000,000 entries", 1_000_000)];
 
+pub(crate) const AMONG_ENTRIES: &str = "Hits among entries";
+
 /// Hits of the same kind among ever more; all are compared with the least. [`write_entries`] comes first.
 pub(crate) const TABLES: [Table; 3] = [
-    Table { title: "Hits among entries", contenders: |url| among_entries(url).boxed() },
+    Table { title: AMONG_ENTRIES, contenders: |url| among_entries(url).boxed() },
     Table { title: "Hits of values", contenders: |url| of_sizes(url).boxed() },
     Table { title: "Hits of types", contenders: |url| of_types(url).boxed() },
 ];
@@ -31,21 +35,30 @@ async fn among_entries(url: &str) -> Result<Vec<Contender>, Failure> {
 async fn of_sizes(url: &str) -> Result<Vec<Contender>, Failure> {
     const SIZES: [(&str, usize); 5] =
         [("100 B", 100), ("1 KB", 1_000), ("10 KB", 10_000), ("100 KB", 100_000), ("1 MB", 1_000_000)];
-    let backend = Backend::connect(url).await?;
-    let contender = |(name, bytes)| {
+    // Many large values take their time.
+    let backend = Backend::builder(url).operation_timeout(Duration::from_secs(30)).connect().await?;
+    let mut contenders = Vec::new();
+    for (name, bytes) in SIZES {
         let cache = Cache::builder(backend.clone()).namespace(format!("bench-{bytes}")).max_entry_bytes(2_000_000);
-        Ok(Contender::new(name, OfSize { cache: cache.build()?, bytes }))
-    };
-    SIZES.into_iter().map(contender).collect()
+        let cache = cache.build()?;
+        fill(&cache, bytes).await?;
+        contenders.push(Contender::new(name, OfSize(cache)));
+    }
+    Ok(contenders)
 }
 
 async fn of_types(url: &str) -> Result<Vec<Contender>, Failure> {
     let backend = Backend::connect(url).await?;
-    let contender = |(name, types)| {
+    let mut contenders = Vec::new();
+    for (name, types) in [("1 type", 1), ("10 types", 10), ("100 types", 100)] {
         let caches = (0..types).map(|of| Cache::builder(backend.clone()).namespace(format!("bench-t{of}")).build());
-        Ok(Contender::new(name, OfTypes(caches.collect::<Result<_, _>>()?)))
-    };
-    [("1 type", 1), ("10 types", 10), ("100 types", 100)].into_iter().map(contender).collect()
+        let caches: Arc<[_]> = caches.collect::<Result<_, _>>()?;
+        for cache in caches.iter() {
+            fill(cache, BYTES).await?;
+        }
+        contenders.push(Contender::new(name, OfTypes(caches)));
+    }
+    Ok(contenders)
 }
 
 #[derive(Debug, Cacheable)]
@@ -87,9 +100,16 @@ fn text(bytes: usize) -> String {
     "x".repeat(bytes)
 }
 
-async fn get(cache: &Cache<Thing>, id: u64, bytes: usize) {
-    let load = move |id| async move { Ok::<_, BoxError>(Some(Thing { id, text: text(bytes) })) };
-    std::hint::black_box(cache.get(id, load).await.expect("a reply"));
+/// The one that each cache is asked for.
+const ID: u64 = 1;
+
+async fn fill(cache: &Cache<Thing>, bytes: usize) -> Result<(), Failure> {
+    cache.get(ID, move |id| async move { Ok::<_, BoxError>(Some(Thing { id, text: text(bytes) })) }).await?;
+    Ok(())
+}
+
+async fn get(cache: &Cache<Thing>, id: u64) {
+    std::hint::black_box(cache.get(id, never).await.expect("a hit"));
 }
 
 #[derive(Clone)]
@@ -100,19 +120,16 @@ struct AmongEntries {
 
 impl Operation for AmongEntries {
     async fn call(&mut self, at: usize) {
-        get(&self.cache, at as u64 % self.entries, BYTES).await;
+        get(&self.cache, at as u64 % self.entries).await;
     }
 }
 
 #[derive(Clone)]
-struct OfSize {
-    cache: Cache<Thing>,
-    bytes: usize,
-}
+struct OfSize(Cache<Thing>);
 
 impl Operation for OfSize {
     async fn call(&mut self, _at: usize) {
-        get(&self.cache, 1, self.bytes).await;
+        get(&self.0, ID).await;
     }
 }
 
@@ -121,6 +138,6 @@ struct OfTypes(Arc<[Cache<Thing>]>);
 
 impl Operation for OfTypes {
     async fn call(&mut self, at: usize) {
-        get(&self.0[at % self.0.len()], 1, BYTES).await;
+        get(&self.0[at % self.0.len()], ID).await;
     }
 }

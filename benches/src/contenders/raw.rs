@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Script, Value};
@@ -17,7 +18,9 @@ pub(crate) async fn connect(url: &str) -> Result<MultiplexedConnection, Failure>
     let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
     let settings = address.redis_settings().clone().set_protocol(redis::ProtocolVersion::RESP3);
     address = address.set_tcp_settings(tcp).set_redis_settings(settings);
-    Ok(redis::Client::open(address)?.get_multiplexed_async_connection().await?)
+    // Half a second, its default, may be too little where many call.
+    let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
+    Ok(redis::Client::open(address)?.get_multiplexed_async_connection_with_config(&patient).await?)
 }
 
 pub(super) async fn hits<R: Record>(url: &str) -> Result<Vec<Contender>, Failure> {

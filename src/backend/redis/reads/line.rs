@@ -207,6 +207,8 @@ impl<'a> Line<'a> {
                 }
                 Err(ParseError::Incomplete) => {
                     let rest = mem::take(&mut self.replies);
+                    // Who is left with the buffer alone goes on in it; else what came of a large reply is copied each time.
+                    drop(mem::take(&mut self.received));
                     self.received = rest.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&*shared));
                     if self.received.len() > MAX_REPLY_BYTES {
                         self.refuse_reply();
