@@ -32,8 +32,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
-    /// The server to measure on, as redis://host:port, which should do nothing else; its keys that begin with `cache:bench`, `raw`, `cached`,
-    /// `hitbox` and `rustis` are written. Without it, `redis-server` is started and stopped again.
+    /// The server to measure on, as redis://host:port, which should do nothing else; its keys that begin with `cache:bench`,
+    /// `raw`, `cached`, `hitbox` and `rustis` are written. Without it, `redis-server` is started and stopped again.
     #[arg(long)]
     url: Option<String>,
 
@@ -53,8 +53,8 @@ struct Options {
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2], value_parser = some_threads)]
     threads: Vec<usize>,
 
-    /// Only the tables whose titles contain one of these: hits of 4, of 16, of 64 fields, near hits, embedded hits, batches,
-    /// misses, updates, invalidations, stampede; with --growth, hits among entries, of values, of types.
+    /// Only the tables whose titles contain one of these: hits of 4, of 16, of 64 fields, near hits, embedded hits,
+    /// batches, misses, updates, invalidations, stampede; with --growth, hits among entries, of values, of types.
     #[arg(long, value_delimiter = ',')]
     tables: Vec<String>,
 
@@ -84,7 +84,8 @@ fn main() -> ExitCode {
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            let causes = std::iter::successors(Some(&*failure as &dyn std::error::Error), |error| error.source());
+            eprintln!("{}", causes.map(ToString::to_string).collect::<Vec<_>>().join(": "));
             ExitCode::FAILURE
         }
     }
@@ -107,7 +108,7 @@ fn run(options: &Options) -> Result<(), Failure> {
 
     runtime(1)?
         .block_on(contenders::connect(&url))
-        .map_err(|mistake| format!("the server can't be reached: {mistake}"))?;
+        .map_err(|mistake| format!("--url can't be connected to: {mistake}"))?;
     let progress = ProgressBar::no_length().with_style(ProgressStyle::with_template("{bar:40} {percent:>3} % {msg}")?);
     if tables.iter().any(|table| table.title == growth::AMONG_ENTRIES) {
         runtime(1)?.block_on(growth::write_entries(&url))?;
@@ -119,8 +120,7 @@ fn run(options: &Options) -> Result<(), Failure> {
         let mut chosen = Vec::new();
         for table in &tables {
             let contenders = runtime.block_on(contenders(options, table, &url));
-            let contenders = contenders.map_err(|mistake| format!("the table {:?}: {mistake}", table.title))?;
-            chosen.push((table.title, contenders));
+            chosen.push((table.title, contenders?));
         }
         let turns: usize = chosen.iter().map(|(_, contenders)| contenders.len()).sum();
         progress.set_length((turns * options.threads.len() * options.callers.len()) as u64 * u64::from(options.rounds));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cache_aside::{Backend, BoxError, Cache, Outcome};
 use redis::aio::MultiplexedConnection;
 
-use crate::fixture::{Primary, Product, connect, get, loaf, lookup, on_every_server, products, until};
+use crate::fixture::{Primary, Product, builder, connect, get, loaf, lookup, on_every_server, products, until};
 use crate::harness::{Flavor, Server};
 use crate::proxy::{Lost, Proxy};
 
@@ -150,6 +150,28 @@ async fn gets_that_are_dropped_leave_the_others_their_own_replies() {
         }
     })
     .await;
+}
+
+/// Large replies and small ones, of which many come together and hardly one in a single piece.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replies_that_come_in_pieces_are_whole() {
+    const READS: usize = 200;
+    const LENGTHS: [usize; 5] = [10, 2_000_000, 30_000, 70_000, 300_000];
+    let server = Server::start(Flavor::Redis70).await;
+    let cache = builder(&connect(&server.url()).await).max_entry_bytes(4_000_000).build().unwrap();
+    let name = |at: usize| at.to_string().repeat(LENGTHS[at % LENGTHS.len()]);
+    for at in 0..10 {
+        let product = Product { id: at.to_string(), name: name(at), ..loaf(1) };
+        cache.get(product.id.clone(), async move |_| Ok::<_, BoxError>(Some(product))).await.unwrap();
+    }
+    let reads = (0..READS).map(|read| {
+        let cache = cache.clone();
+        tokio::spawn(async move { cache.peek((read % 10).to_string()).await })
+    });
+    for (read, product) in reads.collect::<Vec<_>>().into_iter().enumerate() {
+        let found = product.await.unwrap().unwrap().unwrap();
+        assert!(found.name == name(read % 10), "read {read} has {} bytes", found.name.len());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -104,7 +104,7 @@ fn text(bytes: usize) -> String {
 const ID: u64 = 1;
 
 async fn fill(cache: &Cache<Thing>, bytes: usize) -> Result<(), Failure> {
-    cache.get(ID, move |id| async move { Ok::<_, BoxError>(Some(Thing { id, text: text(bytes) })) }).await?;
+    cache.refresh(ID, move |id| async move { Ok::<_, BoxError>(Some(Thing { id, text: text(bytes) })) }).await?;
     Ok(())
 }
 

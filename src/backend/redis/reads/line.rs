@@ -207,9 +207,13 @@ impl<'a> Line<'a> {
                 }
                 Err(ParseError::Incomplete) => {
                     let rest = mem::take(&mut self.replies);
-                    // Who is left with the buffer alone goes on in it; else what came of a large reply is copied each time.
+                    // Nothing is in it; but without it the rest may be alone in its buffer, and need no copy.
                     drop(mem::take(&mut self.received));
-                    self.received = rest.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&*shared));
+                    self.received = rest.try_into_mut().unwrap_or_else(|shared| {
+                        let mut copy = BytesMut::with_capacity(shared.len() + RECEIVED_AT_ONCE);
+                        copy.extend_from_slice(&shared);
+                        copy
+                    });
                     if self.received.len() > MAX_REPLY_BYTES {
                         self.refuse_reply();
                         return Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
