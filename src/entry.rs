@@ -177,15 +177,21 @@ pub(crate) fn encode<T: Cacheable>(record: &T) -> Result<Vec<StoredField>, Field
 /// Shows each field of a hash. `selected` are the names that it was asked for, if it wasn't asked for all.
 pub(crate) fn each_field(hash: &Hash, selected: &[&'static str], mut see: impl FnMut(&[u8], &[u8])) {
     match hash {
-        Hash::Owned(fields) => fields.iter().for_each(|(name, value)| see(name, value)),
-        Hash::Shared(fields) => fields.iter().for_each(|(name, value)| see(name, value)),
         Hash::Sliced(fields) => fields.iter().for_each(|(name, value)| see(name, value)),
         Hash::Selected { values, meta } => {
             let values = selected.iter().zip(values.iter());
             values.for_each(|(name, value)| value.iter().for_each(|value| see(name.as_bytes(), value)));
             meta.iter().for_each(|text| see(META, text));
         }
+        hash => hash.fields().into_iter().flatten().for_each(|(name, value)| see(name, value)),
     }
+}
+
+/// A copy of the fields of a hash, with their names.
+pub(crate) fn named(hash: &Hash, selected: &[&'static str]) -> Vec<StoredField> {
+    let mut fields = Vec::new();
+    each_field(hash, selected, |name, value| fields.push((name.to_vec().into(), value.to_vec())));
+    fields
 }
 
 /// A hash with its changes carried out.

@@ -10,7 +10,7 @@ use self::harness::{Flavor, Server};
 use self::least_access::Access;
 use super::{ALL, Backend, Decision, Filled, Selection, Token};
 use crate::cacheable::Schema;
-use crate::entry::{Entry, Found, META, each_field};
+use crate::entry::{Entry, Found, META, named};
 use crate::error::Error;
 use crate::key::{Key, KeySpace};
 use crate::record::StoredField;
@@ -75,9 +75,7 @@ fn hash(found: &Found) -> Vec<StoredField> {
 /// What a read shows, in the order of its names.
 fn seen(entry: &Entry, selection: &Selection) -> Vec<StoredField> {
     let Entry::Hash(hash) = entry else { panic!("not a hash") };
-    let mut fields = Vec::new();
-    let names = selection.names().unwrap_or_default();
-    each_field(hash, names, |name, value| fields.push((name.to_vec().into(), value.to_vec())));
+    let mut fields = named(hash, selection.names().unwrap_or_default());
     fields.sort();
     fields
 }

@@ -131,9 +131,8 @@ impl<T: Cacheable> Core<T> {
         let ttl = match self.policy.update_ttl {
             UpdateTtl::Keep => None,
             UpdateTtl::Refresh => {
-                let mut fields = Vec::new();
-                entry::each_field(hash, names, |name, value| fields.push((name.to_vec().into(), value.to_vec())));
-                let becomes = Entry::Hash(Hash::Owned(entry::changed(fields, changes.clone())));
+                let becomes = entry::changed(entry::named(hash, names), changes.clone());
+                let becomes = Entry::Hash(Hash::Owned(becomes));
                 match (Found { entry: becomes, left: None }).read() {
                     Reading::Record(record) => {
                         Some(self.policy.lifetime(&record)? + shown.meta().stale.unwrap_or_default())

@@ -12,6 +12,8 @@ use crate::measure::{Contender, Operation};
 use crate::records::{IDS, Product, Record, borrowed_id, id};
 
 const MANY: usize = 100;
+/// The longest run whose entries stay until its end.
+const WHOLE_RUN: Duration = Duration::from_secs(3_600);
 
 pub(super) async fn hits<R: Record>(url: &str) -> Result<Vec<Contender>, Failure> {
     let cache = filled::<R>(Backend::connect(url).await?).await?;
@@ -24,7 +26,6 @@ pub(super) async fn hits<R: Record>(url: &str) -> Result<Vec<Contender>, Failure
 }
 
 pub(super) async fn other_reads(url: &str) -> Result<Vec<Contender>, Failure> {
-    const WHOLE_RUN: Duration = Duration::from_secs(3_600);
     let cache = Cache::<Product>::builder(Backend::connect(url).await?);
     let cache = cache.ttl(WHOLE_RUN * 2).not_found_ttl(WHOLE_RUN).build()?;
     for at in 0..IDS {
@@ -37,7 +38,6 @@ pub(super) async fn other_reads(url: &str) -> Result<Vec<Contender>, Failure> {
 }
 
 pub(super) async fn near_hits(url: &str) -> Result<Contender, Failure> {
-    const WHOLE_RUN: Duration = Duration::from_secs(3_600);
     let cache = Cache::<Product>::builder(Backend::connect(url).await?).ttl(WHOLE_RUN * 2);
     let cache = cache.near_cache(NearCache::entries(ENTRIES).max_age(WHOLE_RUN)).build()?;
     let filled = async {
