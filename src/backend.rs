@@ -55,9 +55,9 @@ use crate::record::StoredField;
 /// | `redis://[user][:password@]host[:port][/db]` | on one Redis (7.0 or later) or Valkey (7.2 or later) server |
 /// | `rediss://[user][:password@]host[:port][/db]` | the same, over TLS, with the feature `tls` |
 /// | `unix:///path/to/redis.sock[?db=1&user=..&pass=..]` | the same, over a Unix socket |
-/// | `redis+cluster://[user][:password@]host[:port],host[:port]..` | on the cluster that these servers belong to, with the feature `cluster`; `rediss+cluster://` over TLS |
-/// | `redis+sentinel://[user][:password@]host[:port],host[:port]/name[/db][?sentinel_user=..&sentinel_password=..]` | on the master of this name by the sentinels at these hosts, port 26379 without one; a failover is followed. User, password and database are the master's. With the feature `sentinel` |
-/// | `rediss+sentinel://..` | the same, over TLS to the sentinels and to the master, with the feature `tls` too |
+/// | `redis+cluster://[user][:password@]host[:port],host[:port]..` | on the cluster that these servers belong to; `rediss+cluster://` over TLS |
+/// | `redis+sentinel://[user][:password@]host[:port],host[:port]/name[/db][?sentinel_user=..&sentinel_password=..]` | on the master of this name by the sentinels at these hosts, port 26379 without one; a failover is followed. User, password and database are the master's. |
+/// | `rediss+sentinel://..` | the same, over TLS to the sentinels and to the master |
 ///
 /// # Examples
 ///
@@ -212,8 +212,8 @@ impl Backend {
     /// Asks for an answer: of the server that has the key, if one is given.
     async fn ping(&self, key: Option<&Key>, limit: Duration) -> Result<(), Error> {
         let advice = "check that the server is up and the URL right, rediss:// for TLS and redis:// without, or allow it more time";
-        let call = Call { key, limit, advice, while_open: WhileOpen::Passes, one_trip: true, quiet: false };
-        step!(self, call, "connect", "to the cache", store => store.ping(key))
+        let call = Call { limit, advice, while_open: WhileOpen::Passes, ..self.read_call(key) };
+        step!(self, call, "connect", "to the cache", store => store.ping(key, limit))
     }
 
     pub(crate) async fn read(&self, key: &Key, selection: &Selection) -> Result<Option<Entry>, Error> {
@@ -224,7 +224,8 @@ impl Backend {
         step!(self, self.read_call(key), "read", key, store => store.read_with_ttl(key, selection))
     }
 
-    pub(crate) async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, Error> {
+    /// Tries to get a lease. `token` is the one that was used in the end, also after an error.
+    pub(crate) async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, Error> {
         step!(self, self.read_call(key), "lease", key, store => store.acquire(key, token, lease))
     }
 
@@ -269,8 +270,7 @@ impl Backend {
     /// Removes all entries with this prefix, and revokes the loads that are under way.
     async fn sweep(&self, prefix: &str) -> Result<(), Error> {
         // First the leases: else a load that is under way could fill behind the sweep's back.
-        // The last one asks all servers.
-        let call = Call { limit: self.operation_timeout() * TRIPS_OF_SWEEP, one_trip: false, ..self.write_call(None) };
+        let call = Call { limit: self.operation_timeout() * TRIPS_OF_SWEEP, ..self.write_call(None) };
         for swept in [Swept::Leases, Swept::Entries] {
             let mut cursor = None;
             loop {
@@ -296,7 +296,7 @@ impl Backend {
         decide: &'a mut Decide<'_>,
     ) -> BoxFuture<'a, Result<bool, Error>> {
         let advice = "it will be invalidated: others keep changing the entry, or the server is slow";
-        let call = Call { limit, advice, one_trip: false, ..self.write_call(key) };
+        let call = Call { outer_limit: Some(limit), advice, ..self.write_call(key) };
         async move {
             let write = Write::new(self, key.clone());
             let mut decide = |found| {

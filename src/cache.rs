@@ -434,7 +434,7 @@ impl<T: Cacheable> Cache<T> {
             return Ok(None);
         }
         let found = self.core.found(&key, &self.core.selection).await?;
-        Ok(match found.map(|found| self.core.read(&key, found, entry::decode)) {
+        Ok(match found.map(|found| self.core.read(&key, &found, entry::decode)) {
             Some(Reading::Record(record)) => Some(Arc::new(record)),
             Some(Reading::Stale(..) | Reading::NotFound | Reading::Unreadable(_)) | None => None,
         })
@@ -605,7 +605,7 @@ impl<T: Cacheable> Cache<T> {
     pub async fn inspect(&self, id: impl CacheKey<T::Id>) -> Result<Inspection, Error> {
         let key = self.key(&id)?;
         let look = self.core.backend.look(&key).await?;
-        Ok(Inspection::new::<T>(&key, look))
+        Ok(Inspection::new::<T>(&key, &look))
     }
 
     /// Shows which of this struct's records are read around the cache, because an invalidation or update of them failed

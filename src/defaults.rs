@@ -67,7 +67,7 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long it may take to answer that.
 pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Outer limit of each operation of a backend, reconnecting included.
+/// How long a server may take to answer a step.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Steps in a row without an answer, after which a backend is left alone.
@@ -87,9 +87,6 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Connections that a Redis backend keeps to each server for updates, at most.
 pub const UPDATE_CONNECTIONS: usize = 8;
-
-/// Whether reads from a Redis server have a connection of their own.
-pub const READ_CONNECTION: bool = true;
 
 /// Entries that a `memory://` backend keeps, at most.
 pub const MAX_ENTRIES: usize = 100_000;

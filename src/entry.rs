@@ -6,10 +6,12 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::cacheable::Cacheable;
 use crate::codec::FieldError;
 use crate::error::BoxError;
-use crate::record::{Changes, Hash, RecordReader, RecordWriter, StoredField};
+use crate::record::{Changes, FoundField, Hash, RecordReader, RecordWriter, StoredField};
 
 /// The name of the library's own field.
 pub(crate) const META: &[u8] = b"~meta";
@@ -52,13 +54,13 @@ impl Entry {
 
 impl Found {
     /// Reads a whole record from all fields or those of its struct, and keeps what was found.
-    pub(crate) fn read<T: Cacheable>(&mut self) -> Reading<T> {
-        self.read_by(|hash| T::decode(&mut RecordReader::borrowing(hash, T::SCHEMA.fields)))
+    pub(crate) fn read<T: Cacheable>(&self) -> Reading<T> {
+        self.read_by(decode)
     }
 
-    /// The same by another `decode`; what that takes out of the hash is gone from it.
-    pub(crate) fn read_by<V>(&mut self, decode: impl FnOnce(&mut Hash) -> Result<V, FieldError>) -> Reading<V> {
-        let Entry::Hash(hash) = &mut self.entry else {
+    /// Like `read`, with another decoder.
+    pub(crate) fn read_by<V>(&self, decode: impl FnOnce(&Hash) -> Result<V, FieldError>) -> Reading<V> {
+        let Entry::Hash(hash) = &self.entry else {
             return Reading::Unreadable("it is not a hash".into());
         };
         let meta = match meta_text(hash) {
@@ -137,17 +139,15 @@ impl Meta {
 fn meta_text(hash: &Hash) -> Option<&[u8]> {
     match hash {
         Hash::Selected { meta, .. } => meta.as_deref(),
-        Hash::Sliced(fields) => fields.iter().find(|(name, _)| **name == *META).map(|(_, text)| &**text),
-        hash => hash.fields()?.iter().find(|(name, _)| **name == *META).map(|(_, text)| text.as_slice()),
+        Hash::Whole(fields) => fields.iter().find(|(name, _)| **name == *META).map(|(_, text)| &**text),
     }
 }
 
 /// Whether there is nothing beside `~meta`.
 fn has_no_field(hash: &Hash) -> bool {
     match hash {
-        Hash::Selected { values, .. } => values.iter().all(|value| value.is_none()),
-        Hash::Sliced(fields) => fields.len() == 1,
-        hash => hash.fields().is_some_and(|fields| fields.len() == 1),
+        Hash::Selected { values, .. } => values.iter().all(Option::is_none),
+        Hash::Whole(fields) => fields.len() == 1,
     }
 }
 
@@ -157,7 +157,7 @@ pub(crate) fn not_found() -> Vec<StoredField> {
 }
 
 /// A whole record.
-pub(crate) fn decode<T: Cacheable>(hash: &mut Hash) -> Result<T, FieldError> {
+pub(crate) fn decode<T: Cacheable>(hash: &Hash) -> Result<T, FieldError> {
     T::decode(&mut RecordReader::new(hash, T::SCHEMA.fields))
 }
 
@@ -177,28 +177,32 @@ pub(crate) fn encode<T: Cacheable>(record: &T) -> Result<Vec<StoredField>, Field
 /// Shows each field of a hash. `selected` are the names that it was asked for, if it wasn't asked for all.
 pub(crate) fn each_field(hash: &Hash, selected: &[&'static str], mut see: impl FnMut(&[u8], &[u8])) {
     match hash {
-        Hash::Sliced(fields) => fields.iter().for_each(|(name, value)| see(name, value)),
+        Hash::Whole(fields) => fields.iter().for_each(|(name, value)| see(name, value)),
         Hash::Selected { values, meta } => {
             let values = selected.iter().zip(values.iter());
             values.for_each(|(name, value)| value.iter().for_each(|value| see(name.as_bytes(), value)));
             meta.iter().for_each(|text| see(META, text));
         }
-        hash => hash.fields().into_iter().flatten().for_each(|(name, value)| see(name, value)),
     }
 }
 
-/// A copy of the fields of a hash, with their names.
-pub(crate) fn named(hash: &Hash, selected: &[&'static str]) -> Vec<StoredField> {
-    let mut fields = Vec::new();
-    each_field(hash, selected, |name, value| fields.push((name.to_vec().into(), value.to_vec())));
-    fields
+/// The fields of a hash, with their names.
+pub(crate) fn named(hash: &Hash, selected: &[&'static str]) -> Vec<FoundField> {
+    match hash {
+        Hash::Whole(fields) => fields.to_vec(),
+        Hash::Selected { values, meta } => {
+            let values = selected.iter().zip(values);
+            let fields = values.filter_map(|(name, value)| Some((Bytes::from_static(name.as_bytes()), value.clone()?)));
+            fields.chain(meta.clone().map(|text| (Bytes::from_static(META), text))).collect()
+        }
+    }
 }
 
 /// A hash with its changes carried out.
-pub(crate) fn changed(mut fields: Vec<StoredField>, changes: Changes) -> Vec<StoredField> {
+pub(crate) fn changed(mut fields: Vec<FoundField>, changes: Changes) -> Vec<FoundField> {
     for (name, value) in changes {
         fields.retain(|(present, _)| **present != *name.as_bytes());
-        fields.extend(value.map(|value| (Cow::Borrowed(name.as_bytes()), value)));
+        fields.extend(value.map(|value| (Bytes::from_static(name.as_bytes()), value.into())));
     }
     fields
 }

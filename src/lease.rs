@@ -54,10 +54,10 @@ impl<T: Cacheable> ReadThrough<T> {
         let mut origin = Origin::Entry;
         let mut waiting = None;
         loop {
-            let token = Token::new();
+            let mut token = Token::new();
             let looked = Stamp::of_step();
             let told = self.core.backend.told(&self.key);
-            let acquired = match self.core.backend.acquire(&self.key, &token, policy.lock_ttl).await {
+            let acquired = match self.core.backend.acquire(&self.key, &mut token, policy.lock_ttl).await {
                 Ok(acquired) => acquired,
                 Err(error) => {
                     abandon_in_background(self.core.clone(), self.key.clone(), token);
@@ -65,7 +65,7 @@ impl<T: Cacheable> ReadThrough<T> {
                 }
             };
             let serves_stale = acquired.postponed && policy.stale_if_error.is_some();
-            let found = match acquired.found.map(|found| self.reading(found)) {
+            let found = match acquired.found.map(|found| self.reading(&found)) {
                 Some(Reading::Stale(..)) if !serves_stale => None,
                 found => found.and_then(|reading| served(reading, origin)),
             };
@@ -120,7 +120,7 @@ impl<T: Cacheable> ReadThrough<T> {
         }
     }
 
-    fn reading(&self, mut found: Found) -> Reading<T> {
+    fn reading(&self, found: &Found) -> Reading<T> {
         // Otherwise those who looked first have told of what is unreadable.
         if self.core.selection.overlooks(&found.entry) {
             self.core.read(&self.key, found, entry::decode)
@@ -251,7 +251,7 @@ async fn after_failure<T: Cacheable>(core: &Core<T>, key: &Key, failed: Landing<
     }
     let looked = Stamp::of_step();
     let found = match core.backend.read_with_ttl(key, &core.selection).await {
-        Ok(found) => found.and_then(|mut found| served(found.read(), Origin::OtherLoad)),
+        Ok(found) => found.and_then(|found| served(found.read(), Origin::OtherLoad)),
         Err(_told_by_the_backend) => None,
     };
     let Some((value, origin)) = found else {

@@ -12,6 +12,7 @@ mod flight;
 mod id;
 mod key;
 mod lease;
+mod life;
 mod load;
 #[cfg(feature = "metrics")]
 mod meter;

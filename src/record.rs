@@ -12,65 +12,36 @@ use crate::codec::{Codec, FieldError};
 /// One field of a stored hash: its name and its value.
 pub(crate) type StoredField = (Cow<'static, [u8]>, Vec<u8>);
 
-/// What was found of a stored hash.
+/// One field of a hash that was found: its name and its value.
+pub(crate) type FoundField = (Bytes, Bytes);
+
+/// What was found of a stored hash. Its bytes are slices of what was received, or shared with the embedded backend.
 #[derive(Debug)]
 pub(crate) enum Hash {
-    Owned(Vec<StoredField>),
-    /// The embedded backend hands it out without a copy.
-    Shared(Arc<Vec<StoredField>>),
-    /// The same, as slices of what was received.
-    Sliced(Vec<(Bytes, Bytes)>),
-    /// Without names: the values of those that were asked for, in that order, and the library's own field.
-    Selected {
-        values: Values,
-        meta: Option<Bytes>,
-    },
-}
-
-/// Values in the order of the names that were asked for.
-#[derive(Debug)]
-pub(crate) enum Values {
-    Owned(Vec<Option<Vec<u8>>>),
-    Sliced(Vec<Option<Bytes>>),
-}
-
-impl Values {
-    /// `None` for one that isn't there.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Option<&[u8]>> {
-        let (owned, sliced): (&[Option<Vec<u8>>], &[Option<Bytes>]) = match self {
-            Self::Owned(values) => (values, &[]),
-            Self::Sliced(values) => (&[], values),
-        };
-        owned.iter().map(Option::as_deref).chain(sliced.iter().map(Option::as_deref))
-    }
+    /// All fields, with their names.
+    Whole(Arc<Vec<FoundField>>),
+    /// Without names: the values of the fields that were asked for, in that order, and the library's own field.
+    Selected { values: Vec<Option<Bytes>>, meta: Option<Bytes> },
 }
 
 impl Hash {
-    /// Of values, that of the library's own field at the end; nothing where none is there.
-    pub(crate) fn selected<V: Into<Bytes>>(
-        mut values: Vec<Option<V>>,
-        kept: fn(Vec<Option<V>>) -> Values,
-    ) -> Option<Self> {
-        let meta = values.pop()?.map(V::into);
+    /// A hash of these fields; `None` if there are none.
+    pub(crate) fn whole(fields: Vec<FoundField>) -> Option<Self> {
+        (!fields.is_empty()).then(|| Self::Whole(Arc::new(fields)))
+    }
+
+    /// The last value is that of the library's own field. `None` if no field exists.
+    pub(crate) fn selected(mut values: Vec<Option<Bytes>>) -> Option<Self> {
+        let meta = values.pop()?;
         let is_there = meta.is_some() || values.iter().any(Option::is_some);
-        is_there.then(|| Self::Selected { values: kept(values), meta })
+        is_there.then_some(Self::Selected { values, meta })
     }
 
     /// How many bytes its values have, with their names where these were read too.
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Self::Sliced(fields) => fields.iter().map(|(name, value)| name.len() + value.len()).sum(),
-            Self::Selected { values, .. } => values.iter().flatten().map(<[u8]>::len).sum(),
-            hash => hash.fields().into_iter().flatten().map(|(name, value)| name.len() + value.len()).sum(),
-        }
-    }
-
-    /// The fields, if they are there to stay.
-    pub(crate) fn fields(&self) -> Option<&[StoredField]> {
-        match self {
-            Self::Owned(fields) => Some(fields),
-            Self::Shared(fields) => Some(fields),
-            Self::Sliced(_) | Self::Selected { .. } => None,
+            Self::Whole(fields) => fields.iter().map(|(name, value)| name.len() + value.len()).sum(),
+            Self::Selected { values, .. } => values.iter().flatten().map(Bytes::len).sum(),
         }
     }
 }
@@ -104,7 +75,7 @@ impl RecordWriter {
     }
 }
 
-/// Gives out the fields of a stored hash, each once.
+/// Reads the fields of a stored hash.
 ///
 /// It looks for a field from where the last one was found, since most hashes keep the order of declaration.
 #[doc(hidden)]
@@ -116,56 +87,18 @@ pub struct RecordReader<'a> {
 
 #[derive(Debug)]
 enum Fields<'a> {
-    Owned(Vec<StoredField>),
-    Borrowed(&'a [StoredField]),
-    Sliced(&'a [(Bytes, Bytes)]),
-    Selected { names: &'a [&'static str], values: Selected<'a> },
-}
-
-#[derive(Debug)]
-enum Selected<'a> {
-    Owned(Vec<Option<Vec<u8>>>),
-    Borrowed(&'a [Option<Vec<u8>>]),
-    Sliced(&'a [Option<Bytes>]),
-}
-
-impl<'a> Selected<'a> {
-    fn take(&mut self, at: usize) -> Option<Cow<'a, [u8]>> {
-        match self {
-            Self::Owned(values) => Some(Cow::Owned(values.get_mut(at)?.take()?)),
-            Self::Borrowed(values) => Some(Cow::Borrowed(values.get(at)?.as_ref()?)),
-            Self::Sliced(values) => Some(Cow::Borrowed(values.get(at)?.as_ref()?)),
-        }
-    }
+    Whole(&'a [FoundField]),
+    Selected { names: &'a [&'static str], values: &'a [Option<Bytes>] },
 }
 
 impl<'a> RecordReader<'a> {
     /// `selected` are the names that the hash was asked for, if it wasn't asked for all.
-    pub(crate) fn new(hash: &'a mut Hash, selected: &'a [&'static str]) -> Self {
+    pub(crate) fn new(hash: &'a Hash, selected: &'a [&'static str]) -> Self {
         let fields = match hash {
-            Hash::Owned(fields) => Fields::Owned(std::mem::take(fields)),
-            Hash::Shared(fields) => Fields::Borrowed(fields),
-            Hash::Sliced(fields) => Fields::Sliced(fields),
-            Hash::Selected { values, .. } => {
-                let values = match values {
-                    Values::Owned(values) => Selected::Owned(std::mem::take(values)),
-                    Values::Sliced(values) => Selected::Sliced(values),
-                };
-                Fields::Selected { names: selected, values }
-            }
+            Hash::Whole(fields) => Fields::Whole(fields),
+            Hash::Selected { values, .. } => Fields::Selected { names: selected, values },
         };
         Self { fields, next: 0 }
-    }
-
-    /// The same for fields that may be read several times.
-    pub(crate) fn borrowing(hash: &'a mut Hash, selected: &'a [&'static str]) -> Self {
-        match hash {
-            Hash::Owned(fields) => Self { fields: Fields::Borrowed(fields), next: 0 },
-            Hash::Selected { values: Values::Owned(values), .. } => {
-                Self { fields: Fields::Selected { names: selected, values: Selected::Borrowed(values) }, next: 0 }
-            }
-            hash => Self::new(hash, selected),
-        }
     }
 
     /// Reads a field that must be there, unless its type has a value for an absent one, or its attribute.
@@ -175,30 +108,26 @@ impl<'a> RecordReader<'a> {
     /// When it isn't there, or does not decode.
     pub fn read<V>(&mut self, codec: &Codec<V>) -> Result<V, FieldError> {
         match self.take_any(codec) {
-            Some(bytes) => codec.decode(bytes),
+            Some(bytes) => codec.decode(Cow::Borrowed(bytes)),
             None => codec.missing(),
         }
     }
 
     /// Takes a field by its own name, or by the first alias that is there.
-    fn take_any<V>(&mut self, codec: &Codec<V>) -> Option<Cow<'a, [u8]>> {
+    fn take_any<V>(&mut self, codec: &Codec<V>) -> Option<&'a [u8]> {
         self.take(codec.name()).or_else(|| codec.other_names().iter().find_map(|alias| self.take(alias)))
     }
 
-    fn take(&mut self, field: &str) -> Option<Cow<'a, [u8]>> {
-        let found = match &self.fields {
-            Fields::Owned(fields) => find(fields, self.next, |(name, _)| **name == *field.as_bytes()),
-            Fields::Borrowed(fields) => find(fields, self.next, |(name, _)| **name == *field.as_bytes()),
-            Fields::Sliced(fields) => find(fields, self.next, |(name, _)| **name == *field.as_bytes()),
+    fn take(&mut self, field: &str) -> Option<&'a [u8]> {
+        let found = match self.fields {
+            Fields::Whole(fields) => find(fields, self.next, |(name, _)| **name == *field.as_bytes()),
             Fields::Selected { names, .. } => find(names, self.next, |name| *name == field),
         };
         let at = found?;
         self.next = at + 1;
-        match &mut self.fields {
-            Fields::Owned(fields) => Some(Cow::Owned(std::mem::take(&mut fields[at].1))),
-            Fields::Borrowed(fields) => Some(Cow::Borrowed(&fields[at].1)),
-            Fields::Sliced(fields) => Some(Cow::Borrowed(&fields[at].1)),
-            Fields::Selected { values, .. } => values.take(at),
+        match self.fields {
+            Fields::Whole(fields) => Some(&fields[at].1),
+            Fields::Selected { values, .. } => values.get(at)?.as_deref(),
         }
     }
 }

@@ -84,8 +84,8 @@ impl<T: Cacheable> ReadThrough<T> {
 
     /// Returns whether there is nothing left to do: `false` when the load failed, or is somebody else's.
     async fn refresh(self, due: Due) -> bool {
-        let (core, key, token) = (self.core.clone(), self.key.clone(), Token::new());
-        let acquired = match core.backend.acquire(&key, &token, core.policy.lock_ttl).await {
+        let (core, key, mut token) = (self.core.clone(), self.key.clone(), Token::new());
+        let acquired = match core.backend.acquire(&key, &mut token, core.policy.lock_ttl).await {
             Ok(acquired) => acquired,
             Err(_told_by_the_backend) => {
                 abandon_in_background(core, key, token);

@@ -8,23 +8,3 @@ async fn without_the_feature_tls_its_urls_are_refused_with_its_name() {
     assert!(matches!(error, cache_aside::Error::Config { .. }), "{error:?}");
     assert_eq!(error.to_string(), "rediss:// needs TLS: switch on the feature `tls` of cache-aside");
 }
-
-#[cfg(not(feature = "cluster"))]
-#[tokio::test]
-async fn without_the_feature_cluster_its_urls_are_refused_with_its_name() {
-    let error = cache_aside::Backend::connect("redis+cluster://user:secret@127.0.0.1").await.unwrap_err();
-    assert!(matches!(error, cache_aside::Error::Config { .. }), "{error:?}");
-    assert_eq!(
-        error.to_string(),
-        "redis+cluster:// needs the cluster's client: switch on the feature `cluster` of cache-aside"
-    );
-}
-
-#[cfg(not(feature = "sentinel"))]
-#[tokio::test]
-async fn without_the_feature_sentinel_its_urls_are_refused_with_its_name() {
-    let error = cache_aside::Backend::connect("redis+sentinel://user:secret@127.0.0.1/mymaster").await.unwrap_err();
-    assert!(matches!(error, cache_aside::Error::Config { .. }), "{error:?}");
-    let said = "redis+sentinel:// needs sentinels: switch on the feature `sentinel` of cache-aside";
-    assert_eq!(error.to_string(), said);
-}

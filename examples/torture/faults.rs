@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;
@@ -99,9 +99,6 @@ impl Servers {
         let flavor = options.server.flavor();
         if options.url.is_some() {
             return Ok(Self::Foreign);
-        }
-        if options.topology != Topology::Single && !cfg!(all(feature = "cluster", feature = "sentinel")) {
-            bail!("--topology needs a build with the features: cargo run --release --features cluster,sentinel ..");
         }
         Ok(match options.topology {
             Topology::Single => {

@@ -7,7 +7,7 @@
 //! cargo run --release --example torture -- --seconds 60                              # starts a redis-server itself
 //! cargo run --release --example torture -- --server valkey-9.1 --seconds 60          # or redis-8.2
 //! cargo run --release --example torture -- --url redis://127.0.0.1:6379 --seconds 600 --processes 3 --writers 2
-//! cargo run --release --features cluster,sentinel --example torture -- --topology cluster --faults   # or sentinel
+//! cargo run --release --example torture -- --topology cluster --faults   # or sentinel
 //! cargo run --release --example torture -- --near --faults                           # with near caches
 //! cargo run --release --example torture -- --url memory:// --processes 1
 //! cargo run --release --features __proof --example torture -- --without recheck      # has to find something

@@ -20,7 +20,7 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value_t = ServerName::RedisServer)]
     pub(crate) server: ServerName,
     /// What to start: one server, a cluster of three primaries with a replica each, or a master with two replicas and three
-    /// sentinels; the latter two need --features cluster,sentinel
+    /// sentinels
     #[arg(long, value_enum, default_value_t = Topology::Single, conflicts_with_all = ["url", "port"])]
     pub(crate) topology: Topology,
     /// Lets servers fail meanwhile: cuts connections, freezes and kills them, moves slots

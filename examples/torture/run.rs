@@ -358,11 +358,8 @@ fn again(options: &Options, seed: u64) -> String {
     let Options { processes, writers, readers, keys, seconds, .. } = options;
     let mut command = "cargo run --release".to_owned();
     let has_hooks = options.without.is_some() || options.delays;
-    match (has_hooks, options.topology == Topology::Single) {
-        (false, true) => {}
-        (true, true) => command.push_str(" --features __proof"),
-        (false, false) => command.push_str(" --features cluster,sentinel"),
-        (true, false) => command.push_str(" --features cluster,sentinel,__proof"),
+    if has_hooks {
+        command.push_str(" --features __proof");
     }
     command.push_str(" --example torture --");
     let server = options.server.to_possible_value();

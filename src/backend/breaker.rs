@@ -86,7 +86,6 @@ impl Breaker {
     }
 
     /// Closes it for good: nobody will ask its server again.
-    #[cfg(feature = "cluster")]
     pub(super) fn close(&self) {
         self.answered();
     }

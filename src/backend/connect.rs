@@ -35,7 +35,6 @@ pub struct BackendBuilder {
     settings: Settings,
     connect_timeout: Duration,
     update_connections: usize,
-    read_connection: bool,
     max_entries: usize,
     tls: Tls,
 }
@@ -55,13 +54,13 @@ impl BackendBuilder {
             },
             connect_timeout: defaults::CONNECT_TIMEOUT,
             update_connections: defaults::UPDATE_CONNECTIONS,
-            read_connection: defaults::READ_CONNECTION,
             max_entries: defaults::MAX_ENTRIES,
             tls: Tls::default(),
         }
     }
 
-    /// The outer limit of each operation, reconnecting included. Default:
+    /// How long a server may take to answer a step. The time runs from when the step's command goes out, or while there is no
+    /// connection; how busy this process is doesn't count. Default:
     /// [`defaults::OPERATION_TIMEOUT`](crate::defaults::OPERATION_TIMEOUT).
     pub fn operation_timeout(mut self, operation_timeout: Duration) -> Self {
         self.settings.operation_timeout = operation_timeout;
@@ -80,14 +79,6 @@ impl BackendBuilder {
     /// Redis only. Default: [`defaults::UPDATE_CONNECTIONS`](crate::defaults::UPDATE_CONNECTIONS).
     pub fn update_connections(mut self, update_connections: usize) -> Self {
         self.update_connections = update_connections;
-        self
-    }
-
-    /// Whether reads have a connection to each server that is theirs alone, over which a hit costs about half as much. Without
-    /// it they share that of the other steps, as they do when the server refuses `ROLE`. Redis only. Default:
-    /// [`defaults::READ_CONNECTION`](crate::defaults::READ_CONNECTION), `true`.
-    pub fn read_connection(mut self, read_connection: bool) -> Self {
-        self.read_connection = read_connection;
         self
     }
 
@@ -210,7 +201,6 @@ impl BackendBuilder {
             operation_timeout,
             connect_timeout: self.connect_timeout,
             update_connections,
-            read_connection: self.read_connection,
             breaker_threshold,
             breaker_pause,
         };
@@ -223,7 +213,6 @@ impl BackendBuilder {
             }
             "redis+cluster" | "rediss+cluster" => self.cluster(limits)?,
             "redis+sentinel" | "rediss+sentinel" => {
-                Sentinels::check_feature(scheme).map_err(Error::config)?;
                 let sentinels = Sentinels::parse(&self.url).map_err(|mistake| self.bad_url(&mistake))?;
                 let sentinels = sentinels.secure(&self.tls).map_err(Error::config)?;
                 let shown = sentinels.to_string();
@@ -241,7 +230,6 @@ impl BackendBuilder {
         Ok(Backend::new(store, address, self.settings))
     }
 
-    #[cfg(feature = "cluster")]
     fn cluster(&self, limits: Limits) -> Result<(Store, String), Error> {
         let addresses = Address::parse_cluster(&self.url).map_err(|mistake| self.bad_url(&mistake))?;
         let shown = Address::show_cluster(&addresses);
@@ -249,13 +237,6 @@ impl BackendBuilder {
         let redis =
             Redis::cluster(secured.map_err(Error::config)?, limits).map_err(|mistake| self.bad_url(&mistake))?;
         Ok((Store::Redis(Arc::new(redis)), shown))
-    }
-
-    #[cfg(not(feature = "cluster"))]
-    fn cluster(&self, _limits: Limits) -> Result<(Store, String), Error> {
-        Err(Error::config(
-            "redis+cluster:// needs the cluster's client: switch on the feature `cluster` of cache-aside",
-        ))
     }
 
     fn bad_url(&self, mistake: &str) -> Error {
@@ -274,7 +255,6 @@ impl std::fmt::Debug for BackendBuilder {
             .field("settings", &self.settings)
             .field("connect_timeout", &self.connect_timeout)
             .field("update_connections", &self.update_connections)
-            .field("read_connection", &self.read_connection)
             .field("max_entries", &self.max_entries)
             .field("tls", &self.tls)
             .finish()

@@ -75,7 +75,9 @@ fn hash(found: &Found) -> Vec<StoredField> {
 /// What a read shows, in the order of its names.
 fn seen(entry: &Entry, selection: &Selection) -> Vec<StoredField> {
     let Entry::Hash(hash) = entry else { panic!("not a hash") };
-    let mut fields = named(hash, selection.names().unwrap_or_default());
+    let fields = named(hash, selection.names().unwrap_or_default());
+    let mut fields: Vec<StoredField> =
+        fields.into_iter().map(|(name, value)| (name.to_vec().into(), value.into())).collect();
     fields.sort();
     fields
 }
@@ -93,8 +95,8 @@ fn left(found: Option<&Found>) -> Duration {
 }
 
 async fn granted(backend: &Backend, key: &Key, lease: Duration) -> Token {
-    let token = Token::new();
-    assert!(backend.acquire(key, &token, lease).await.unwrap().granted);
+    let mut token = Token::new();
+    assert!(backend.acquire(key, &mut token, lease).await.unwrap().granted);
     token
 }
 
@@ -113,12 +115,12 @@ async fn is_fenced(backend: &Backend, key: &Key, token: &Token) -> bool {
 async fn grants_one_lease_at_a_time() {
     on_every_backend(async |backend, key| {
         let first = granted(&backend, &key, LEASE).await;
-        let second = backend.acquire(&key, &Token::new(), LEASE).await.unwrap();
+        let second = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
         assert!(!second.granted && second.found.is_none());
         let busy_for = second.busy_for.unwrap();
         assert!(busy_for <= LEASE && busy_for > LEASE / 2, "{busy_for:?}");
         backend.abandon(&key, &Token::new()).await.unwrap();
-        assert!(!backend.acquire(&key, &Token::new(), LEASE).await.unwrap().granted, "abandoned by a stranger");
+        assert!(!backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap().granted, "abandoned by a stranger");
         backend.abandon(&key, &first).await.unwrap();
         granted(&backend, &key, LEASE).await;
     })
@@ -129,10 +131,10 @@ async fn grants_one_lease_at_a_time() {
 async fn shows_the_entry_to_whoever_acquires() {
     on_every_backend(async |backend, key| {
         fill(&backend, &key, &[("v", "1")]).await;
-        let acquired = backend.acquire(&key, &Token::new(), LEASE).await.unwrap();
+        let acquired = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
         assert!(acquired.granted);
         assert_eq!(acquired.found.as_ref().map(hash), Some(fields(&[("v", "1")])));
-        let refused = backend.acquire(&key, &Token::new(), LEASE).await.unwrap();
+        let refused = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
         assert!(!refused.granted);
         assert_eq!(refused.found.as_ref().map(hash), Some(fields(&[("v", "1")])));
     })
@@ -182,7 +184,7 @@ async fn tells_how_long_an_entry_will_be_there_in_every_look_at_it() {
         };
         assert!(backend.update(&key, &ALL, LEASE, &mut decide).await.unwrap());
         for _ in ["granted", "refused"] {
-            shown.push(left(backend.acquire(&key, &Token::new(), LEASE).await.unwrap().found.as_ref()));
+            shown.push(left(backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap().found.as_ref()));
         }
         shown.push(left(backend.look(&key).await.unwrap().found.as_ref()));
         let read = backend.read_with_ttl(&key, &ALL).await.unwrap();
@@ -201,23 +203,23 @@ async fn postpones_a_load_only_for_the_holder_and_for_no_longer_than_told() {
         fill(&backend, &key, &[("v", "1")]).await;
         let token = granted(&backend, &key, LEASE).await;
         backend.postpone(&key, &Token::new(), PAUSE).await.unwrap();
-        let held = backend.acquire(&key, &Token::new(), LEASE).await.unwrap();
+        let held = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
         assert!(!held.granted && !held.postponed, "postponed by a stranger");
 
         backend.postpone(&key, &token, PAUSE).await.unwrap();
         assert!(backend.look(&key).await.unwrap().lease_ttl.unwrap() <= PAUSE);
-        let marked = backend.acquire(&key, &Token::new(), LEASE).await.unwrap();
+        let marked = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
         assert!(!marked.granted && marked.postponed && marked.busy_for.is_none());
         assert_eq!(marked.found.as_ref().map(hash), Some(fields(&[("v", "1")])));
         assert!(is_fenced(&backend, &key, &token).await);
         assert!(!backend.renew(&key, &token, LEASE).await.unwrap());
         backend.abandon(&key, &token).await.unwrap();
-        assert!(backend.acquire(&key, &Token::new(), LEASE).await.unwrap().postponed, "no longer the holder's");
+        assert!(backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap().postponed, "no longer the holder's");
         tokio::time::sleep(PAUSE * 2).await;
         let token = granted(&backend, &key, LEASE).await;
 
         backend.abandon(&key, &Token::failed_load()).await.unwrap();
-        assert!(!backend.acquire(&key, &Token::new(), LEASE).await.unwrap().granted, "there was no mark to remove");
+        assert!(!backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap().granted, "there was no mark to remove");
         backend.postpone(&key, &token, LEASE).await.unwrap();
         backend.abandon(&key, &Token::failed_load()).await.unwrap();
         let token = granted(&backend, &key, LEASE).await;
@@ -518,8 +520,8 @@ async fn replaces_an_entry_of_another_type() {
         redis::cmd("RPUSH").arg(key.as_str()).arg("a list").exec_async(&mut client).await.unwrap();
         assert!(matches!(backend.read(&key, &ALL).await.unwrap(), Some(Entry::WrongType)));
         assert!(matches!(backend.look(&key).await.unwrap().found, Some(Found { entry: Entry::WrongType, .. })));
-        let token = Token::new();
-        let acquired = backend.acquire(&key, &token, LEASE).await.unwrap();
+        let mut token = Token::new();
+        let acquired = backend.acquire(&key, &mut token, LEASE).await.unwrap();
         assert!(acquired.granted && matches!(acquired.found, Some(Found { entry: Entry::WrongType, .. })));
         backend.fill(&key, &token, fields(&[("v", "1")]), TTL).await.unwrap();
         assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "1")])));
@@ -545,7 +547,7 @@ async fn still_invalidates_when_the_server_is_out_of_memory() {
         assert!(!backend.update(&key, &ALL, LEASE, &mut apply).await.unwrap());
         assert_eq!(stored(&backend, &key).await, None);
         assert!(!backend.invalidate(key.clone()).await.unwrap());
-        let refused = backend.acquire(&key, &Token::new(), LEASE).await.unwrap_err();
+        let refused = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap_err();
         assert!(refused.to_string().contains("maxmemory"), "{refused}");
     }
 }
@@ -589,7 +591,7 @@ async fn keeps_the_embedded_backend_within_its_bound() {
 async fn sweeps_out_the_leases_of_lost_loads() {
     let memory = super::memory::Memory::new(std::num::NonZeroUsize::MIN);
     for id in 0..5000 {
-        let acquired = super::Steps::acquire(&memory, &key(&id.to_string()), &Token::new(), LEASE).await.unwrap();
+        let acquired = super::Steps::acquire(&memory, &key(&id.to_string()), &mut Token::new(), LEASE).await.unwrap();
         assert!(acquired.granted);
         tokio::time::advance(LEASE / 500).await;
     }

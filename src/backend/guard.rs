@@ -20,14 +20,17 @@ use crate::key::Key;
 pub(super) struct Call<'a> {
     /// What it is about, if that is one entry: in a cluster each server has a breaker of its own.
     pub(super) key: Option<&'a Key>,
+    /// How long each of its round trips may take at the server.
     pub(super) limit: Duration,
+    /// How long all of it may take, if that is bounded.
+    pub(super) outer_limit: Option<Duration>,
     pub(super) advice: &'static str,
     pub(super) while_open: WhileOpen,
-    /// Whether it is one round trip: if it takes too long, nothing answers.
-    pub(super) one_trip: bool,
     /// Whether somebody else tells of its failures, many at a time.
     pub(super) quiet: bool,
 }
+
+const SLOW_SERVER: &str = "check that the server is up and not overloaded, or raise operation_timeout";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum WhileOpen {
@@ -51,7 +54,7 @@ impl Backend {
         if self.shared.outage.load(Ordering::SeqCst) {
             return Err(self.failed(action(), "switch the outage off again", Cause::new("an outage is simulated")));
         }
-        let runtime = current_runtime()?;
+        current_runtime()?;
         let of_server = call.key.and_then(|key| self.breaker_of_server(key));
         let breaker = of_server.as_deref().unwrap_or(&self.shared.breaker);
         if !self.admits(call, breaker) {
@@ -59,13 +62,11 @@ impl Backend {
             return Err(self.failed(action(), advice, breaker.cause()));
         }
         let mut patience = Patience { backend: self, call, breaker, kept: false };
-        let ended = if self.may_wait() { within(call.limit, runtime, step).await } else { Some(step.await) };
+        let ended = match call.outer_limit {
+            None => Some(step.await),
+            Some(limit) => within(limit, step).await,
+        };
         patience.kept = true;
-        if ended.is_none()
-            && let Store::Redis(redis) = &self.shared.store
-        {
-            redis.timed_out(call.key, call.limit);
-        }
         let (error, answered) = match ended {
             Some(Ok(reply)) => {
                 self.answered(breaker);
@@ -82,8 +83,13 @@ impl Backend {
             Some(Err(StepError::Failed { advice, cause, answered })) => {
                 (self.failed(action(), advice, Cause::new(cause)), Some(answered))
             }
-            Some(Err(StepError::TimedOut)) => (self.timed_out(&action(), &self.read_call(call.key)), Some(false)),
-            None => (self.timed_out(&action(), call), call.one_trip.then_some(false)),
+            Some(Err(StepError::TimedOut)) => {
+                // An update's advice is about all of it.
+                let advice = if call.outer_limit.is_some() { SLOW_SERVER } else { call.advice };
+                (self.timed_out(&action(), call.limit, advice), Some(false))
+            }
+            // It may be others who keep the entry busy.
+            None => (self.timed_out(&action(), call.outer_limit.unwrap_or(call.limit), call.advice), None),
         };
         if !call.quiet {
             let (address, cause) = (&breaker.address, std::error::Error::source(&error).map(ToString::to_string));
@@ -97,15 +103,6 @@ impl Backend {
             None => {}
         }
         Err(error)
-    }
-
-    /// Whether a step can take time: in this process' memory none does, and a deadline would only cost a look at the clock.
-    fn may_wait(&self) -> bool {
-        #[cfg(feature = "__proof")]
-        if self.shared.rig.is_some() {
-            return true;
-        }
-        !matches!(self.shared.store, Store::Memory(_))
     }
 
     fn breaker_of_server(&self, key: &Key) -> Option<Arc<Breaker>> {
@@ -147,9 +144,9 @@ impl Backend {
     }
 
     pub(super) fn read_call<'a>(&self, key: impl Into<Option<&'a Key>>) -> Call<'a> {
-        let advice = "check that the server is up and not overloaded, or raise operation_timeout";
+        let advice = SLOW_SERVER;
         let (key, limit) = (key.into(), self.operation_timeout());
-        Call { key, limit, advice, while_open: WhileOpen::Fails, one_trip: true, quiet: false }
+        Call { key, limit, outer_limit: None, advice, while_open: WhileOpen::Fails, quiet: false }
     }
 
     /// Of a write that is tried again.
@@ -161,9 +158,9 @@ impl Backend {
         Call { while_open: WhileOpen::Probes, ..self.read_call(key) }
     }
 
-    fn timed_out(&self, action: &str, call: &Call<'_>) -> Error {
+    fn timed_out(&self, action: &str, limit: Duration, advice: &'static str) -> Error {
         let action = format!("the attempt to {action} at {}", self.shared.address);
-        Error::Timeout { action, limit: call.limit, advice: call.advice }
+        Error::Timeout { action, limit, advice }
     }
 
     pub(super) fn failed(&self, action: String, advice: &'static str, source: Cause) -> Error {

@@ -4,12 +4,14 @@
 //! under that lock. Time is tokio's, so that a test can pause it. Leases don't count towards the bound on entries: there
 //! are as many as there are loads, and those of loads that were lost are swept out now and then.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use foldhash::fast::RandomState;
 use lru::LruCache;
 use tokio::time::Instant;
@@ -17,7 +19,7 @@ use tokio::time::Instant;
 use super::{Acquired, Cursor, Decide, Decision, Filled, Look, Selection, StepError, Steps, Swept, Token};
 use crate::entry::{self, Entry, Found};
 use crate::key::Key;
-use crate::record::{Hash, StoredField};
+use crate::record::{FoundField, Hash, StoredField};
 
 /// With fewer entries than this in a shard, the bound on all entries would be too uneven over the keys.
 const ENTRIES_PER_SHARD: usize = 1024;
@@ -38,7 +40,7 @@ struct Shard {
 }
 
 struct Stored {
-    fields: Arc<Vec<StoredField>>,
+    fields: Arc<Vec<FoundField>>,
     expires: Instant,
 }
 
@@ -91,18 +93,23 @@ impl Shard {
         self.entries.pop(key).is_some_and(|stored| stored.expires > Instant::now())
     }
 
-    fn hash(&mut self, key: &Key) -> Option<Arc<Vec<StoredField>>> {
+    fn hash(&mut self, key: &Key) -> Option<Arc<Vec<FoundField>>> {
         self.live(key, |stored, _| stored.fields.clone())
     }
 
     fn found(&mut self, key: &Key) -> Option<Found> {
         self.live(key, |stored, now| Found {
-            entry: Entry::Hash(Hash::Shared(stored.fields.clone())),
+            entry: Entry::Hash(Hash::Whole(stored.fields.clone())),
             left: Some(stored.expires - now),
         })
     }
 
     fn put(&mut self, key: &Key, fields: Vec<StoredField>, ttl: Duration) {
+        let bytes = |name: Cow<'static, [u8]>| match name {
+            Cow::Borrowed(name) => Bytes::from_static(name),
+            Cow::Owned(name) => name.into(),
+        };
+        let fields = fields.into_iter().map(|(name, value)| (bytes(name), value.into())).collect();
         let stored = Stored { fields: Arc::new(fields), expires: Instant::now() + ttl };
         self.entries.put(key.clone(), stored);
         if self.entries.len() > self.capacity {
@@ -111,7 +118,7 @@ impl Shard {
     }
 
     /// Carries out an update, and returns whether it applied changes; `None` if the entry isn't the one that was `seen`.
-    fn carry_out(&mut self, key: &Key, seen: Option<&Arc<Vec<StoredField>>>, decision: Decision) -> Option<bool> {
+    fn carry_out(&mut self, key: &Key, seen: Option<&Arc<Vec<FoundField>>>, decision: Decision) -> Option<bool> {
         if self.hash(key).as_ref().map(Arc::as_ptr) != seen.map(Arc::as_ptr) {
             return None;
         }
@@ -152,19 +159,19 @@ impl Shard {
 }
 
 impl Steps for Memory {
-    async fn ping(&self, _key: Option<&Key>) -> Result<(), StepError> {
+    async fn ping(&self, _key: Option<&Key>, _limit: Duration) -> Result<(), StepError> {
         Ok(())
     }
 
     async fn read(&self, key: &Key, _selection: &Selection) -> Result<Option<Entry>, StepError> {
-        Ok(self.shard(key).hash(key).map(|fields| Entry::Hash(Hash::Shared(fields))))
+        Ok(self.shard(key).hash(key).map(|fields| Entry::Hash(Hash::Whole(fields))))
     }
 
     async fn read_with_ttl(&self, key: &Key, _selection: &Selection) -> Result<Option<Found>, StepError> {
         Ok(self.shard(key).found(key))
     }
 
-    async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, StepError> {
+    async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, StepError> {
         let mut shard = self.shard(key);
         let held = shard.lease(key).map(|held| (held.expires - Instant::now(), held.token.is_failed_load()));
         if held.is_none() {

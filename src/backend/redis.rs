@@ -1,65 +1,59 @@
 //! The Redis backend: the protocol's steps on a Redis or Valkey server, or on a cluster of them.
 //!
-//! To each server there is a connection for reads (`redis/reads.rs`), and one for all other steps but updates, whose commands
-//! go out together (`redis/pipelines.rs`); they reconnect by themselves. `update` needs WATCH, whose state belongs to the
-//! connection: it has connections of its own (`redis/update.rs`). The driver's types stay in here.
+//! To each server there is one connection that all steps but updates share (`redis/shared.rs`). `update` needs WATCH, whose
+//! state belongs to the connection: it has connections of its own (`redis/update.rs`), and so have trackers, which the driver
+//! brings pushes over (`redis/tracker.rs`).
 
-#[cfg(feature = "cluster")]
-mod cluster;
 mod connect;
+mod connection;
 mod errors;
-mod in_place;
-mod node;
-mod pipelines;
-mod reads;
-mod replies;
+mod resp;
 mod script;
-#[cfg_attr(not(feature = "sentinel"), path = "redis/without_sentinel.rs")]
 mod sentinel;
-mod servers;
+mod server;
+mod shared;
+mod slots;
 #[cfg_attr(not(feature = "tls"), path = "redis/without_tls.rs")]
 mod tls;
+mod topology;
 mod tracker;
 mod update;
+mod url;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::try_join_all;
-use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, ServerErrorKind, ToRedisArgs, Value};
-use resp_rs::resp2::Frame;
+use redis::RedisResult;
 use tokio::time::Instant;
 
-#[cfg(feature = "cluster")]
-use self::cluster::Cluster;
-pub(super) use self::connect::Address;
-use self::connect::Generation;
-use self::errors::{is_elsewhere, is_on_the_move, is_wrong_type, unexpected_reply};
-pub(super) use self::node::Limits;
-use self::node::Node;
-use self::replies::{command, entry, found, look, pttl, read_hash, remaining};
-use self::script::{ABANDON, CLEAR_LEASE, FILL, INVALIDATE, POSTPONE, RENEW, Script};
+use self::errors::{is_lost, is_on_the_move, is_unknown_script, is_wrong_type, unexpected_reply};
+use self::resp::{Reply, encode, encode_read, entry};
+use self::script::{ABANDON, CLEAR_LEASE, FILL, POSTPONE, RENEW, Script};
 pub(super) use self::sentinel::Sentinels;
-use self::servers::Servers;
+pub(super) use self::server::Limits;
+use self::server::Server;
+use self::shared::{Encode, Request};
 pub(super) use self::tls::Tls;
+use self::topology::Topology;
 pub(super) use self::tracker::track;
 use self::update::Updates;
+pub(super) use self::url::Address;
 use super::breaker::Breaker;
-use super::{ALL, Acquired, Cursor, Decide, Filled, Look, Position, Selection, StepError, Steps, Swept, Token};
+use super::{
+    ALL, Acquired, Cursor, Decide, Filled, Look, Position, Selection, StepError, Steps, Swept, TRIPS_OF_SWEEP, Token,
+};
 use crate::entry::{Entry, Found};
 use crate::key::Key;
 use crate::record::StoredField;
 
 /// Until a step is tried again whose two keys are at two servers, as long as their hash slot moves.
 const PAUSE_OF_MOVE: Duration = Duration::from_millis(5);
-/// How often a command may be sent.
-const ONCE: u32 = 1;
-const TWICE: u32 = 2;
-
 pub(super) struct Redis {
-    servers: Servers,
+    topology: Arc<Topology>,
     updates: Updates,
     operation_timeout: Duration,
 }
@@ -67,214 +61,181 @@ pub(super) struct Redis {
 impl Redis {
     /// Prepares the connections to one server; none is made yet.
     pub(super) fn new(address: Address, limits: Limits) -> Result<Self, String> {
-        Ok(Self::on(Servers::One(Arc::new(Node::new(address, Generation::default(), limits)?)), limits))
+        Ok(Self::on(Topology::of_server(address, limits)?, limits))
     }
 
-    /// The same for the master that the sentinels name; must be called within a tokio runtime.
+    /// The same for the master that the sentinels name.
     pub(super) fn following(sentinels: Sentinels, limits: Limits) -> Result<Self, String> {
-        Ok(Self::on(Servers::One(Arc::new(Node::following(sentinels, limits)?)), limits))
+        Ok(Self::on(Topology::of_master(sentinels, limits)?, limits))
     }
 
     /// The same for the cluster that these servers belong to.
-    #[cfg(feature = "cluster")]
     pub(super) fn cluster(seeds: Vec<Address>, limits: Limits) -> Result<Self, String> {
-        Ok(Self::on(Servers::Cluster(Arc::new(Cluster::new(seeds, limits)?)), limits))
+        Ok(Self::on(Topology::of_cluster(seeds, limits)?, limits))
     }
 
-    fn on(servers: Servers, limits: Limits) -> Self {
+    fn on(topology: Topology, limits: Limits) -> Self {
         let operation_timeout = limits.operation_timeout;
-        Self { servers, updates: Updates::new(operation_timeout), operation_timeout }
-    }
-
-    /// Says that a step, of this key if of one, got no answer within its limit.
-    pub(super) fn timed_out(&self, key: Option<&Key>, limit: Duration) {
-        self.servers.timed_out(key, limit);
+        Self { topology: Arc::new(topology), updates: Updates::new(operation_timeout), operation_timeout }
     }
 
     /// The breaker of the server that has the key, if it has one of its own.
     pub(super) fn breaker_of_server(&self, key: &Key) -> Option<Arc<Breaker>> {
-        self.servers.breaker(key)
+        self.topology.breaker(key)
     }
 
     /// How many connections of updates are in use, and how many are idle.
     pub(super) fn update_connections(&self) -> (usize, usize) {
-        let used = |(in_use, idle), node: Arc<Node>| {
-            let status = node.updates.status();
+        let used = |(in_use, idle), server: Arc<Server>| {
+            let status = server.updates.status();
             (in_use + status.size.saturating_sub(status.available), idle + status.available)
         };
-        self.servers.known_primaries().into_iter().fold((0, 0), used)
+        self.topology.known_primaries().into_iter().fold((0, 0), used)
     }
 
     /// Counts the changes after which entries may be at another server.
     pub(super) fn changes(&self) -> Arc<AtomicU64> {
-        self.servers.changes()
+        self.topology.changes()
     }
 
-    fn run<R: FromRedisValue>(
-        &self,
-        key: &Key,
-        command: impl Fn() -> Cmd + Sync,
-    ) -> impl Future<Output = RedisResult<R>> {
-        self.run_up_to(ONCE, key, command)
+    /// Runs commands that may be carried out twice on the key's server, one right after the other.
+    fn run<'a, const N: usize>(
+        &'a self,
+        key: &'a Key,
+        encode: &'a Encode<'a>,
+    ) -> impl Future<Output = RedisResult<[RedisResult<Reply>; N]>> + 'a {
+        async move { self.topology.run(key, &Request::new(self.operation_timeout, encode)).await }
     }
 
-    /// Runs a command that may be carried out twice.
-    fn run_idempotent<R: FromRedisValue>(
+    /// The same for commands that must not be carried out twice.
+    async fn run_once<const N: usize>(
         &self,
         key: &Key,
-        command: impl Fn() -> Cmd + Sync,
-    ) -> impl Future<Output = RedisResult<R>> {
-        self.run_up_to(TWICE, key, command)
-    }
-
-    /// Runs a command, again if the connection was cut: one that was cut while idle is noticed by its first use.
-    #[expect(clippy::manual_async_fn, reason = "an async fn's arguments take their memory twice")]
-    fn run_up_to<R: FromRedisValue>(
-        &self,
-        mut attempts: u32,
-        key: &Key,
-        command: impl Fn() -> Cmd + Sync,
-    ) -> impl Future<Output = RedisResult<R>> {
-        async move {
-            loop {
-                match self.servers.run(key, &command).await {
-                    Err(error) if error.is_connection_dropped() && attempts > 1 => attempts -= 1,
-                    reply => return Ok(R::from_redis_value(reply?)?),
-                }
-            }
-        }
-    }
-
-    /// The same for several commands that may be carried out twice, in one round trip.
-    async fn run_all_idempotent<const N: usize>(
-        &self,
-        key: &Key,
-        commands: impl Fn() -> [Cmd; N] + Sync,
-    ) -> RedisResult<[RedisResult<Value>; N]> {
-        let mut attempts = TWICE;
-        loop {
-            match self.servers.run_all(key, &commands).await {
-                Err(error) if error.is_connection_dropped() && attempts > 1 => attempts -= 1,
-                replies => return replies,
-            }
-        }
+        encode: &Encode<'_>,
+    ) -> RedisResult<[RedisResult<Reply>; N]> {
+        self.topology.run(key, &Request::once(self.operation_timeout, encode)).await
     }
 
     /// Reads L, and then looks.
-    async fn look_with_holder(&self, key: &Key) -> RedisResult<(Option<Vec<u8>>, Look)> {
-        let commands = || {
-            let [get, lease_ttl] = lease(key);
-            let [left, entry] = look(key, &ALL);
-            [get, lease_ttl, left, entry]
+    async fn look_with_holder(&self, key: &Key) -> RedisResult<(Option<Bytes>, Look)> {
+        let commands = |at: usize, out: &mut Vec<u8>| match at {
+            0 | 1 => encode_lease(at, out, key),
+            2 => encode_pttl(out, key.as_str()),
+            _ => encode_read(out, key, &ALL),
         };
-        let [get, lease_ttl, left, entry] = self.run_all_idempotent(key, commands).await?;
-        Ok((holder(get)?, Look { found: found(left, entry, &ALL)?, lease_ttl: remaining(&lease_ttl?) }))
+        let [get, lease_ttl, left, read] = self.run(key, &commands).await?;
+        Ok((holder(get)?, Look { found: found(&left?, read, &ALL)?, lease_ttl: lease_ttl?.remaining() }))
     }
 
-    /// Runs commands over the connection of reads. Nothing comes back where the shared one has to be used, since this one
-    /// can't, or the key is elsewhere: then the shared one's ways lead there.
-    async fn read_in_place<const N: usize>(
-        &self,
-        key: &Key,
-        encode: impl Fn(&mut Vec<u8>),
-    ) -> RedisResult<Option<[RedisResult<Frame>; N]>> {
-        let mut replies = self.servers.read(key, &encode).await;
-        if let Some(Err(error)) = &replies
-            && error.is_connection_dropped()
-        {
-            // One that was cut while idle is noticed by its first use.
-            replies = self.servers.read(key, &encode).await;
-        }
-        let is_elsewhere = |reply: &RedisResult<Frame>| reply.as_ref().is_err_and(is_elsewhere);
-        match replies {
-            Some(Ok(replies)) if replies.iter().any(is_elsewhere) => Ok(None),
-            replies => replies.transpose(),
-        }
+    async fn read_lease(&self, key: &Key) -> RedisResult<(Option<Bytes>, Look)> {
+        let [get, lease_ttl] = self.run(key, &|at, out| encode_lease(at, out, key)).await?;
+        Ok((holder(get)?, Look { found: None, lease_ttl: lease_ttl?.remaining() }))
     }
 
-    #[expect(clippy::manual_async_fn, reason = "an async fn's arguments take their memory twice")]
-    fn run_script(
-        &self,
-        script: &Script,
-        key: &Key,
-        keys: &[&str],
-        args: &[&[u8]],
-    ) -> impl Future<Output = RedisResult<bool>> {
-        async move {
-            let attempts = if script.is_idempotent { TWICE } else { ONCE };
-            match self.run_up_to(attempts, key, || script.by_hash(keys, args)).await {
-                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                    self.run(key, || script.by_text(keys, args)).boxed().await
-                }
-                reply => reply,
+    /// Runs a script that may be carried out twice.
+    async fn run_script(&self, script: &Script, key: &Key, keys: &[&str], args: &[&[u8]]) -> RedisResult<bool> {
+        let [reply] = self.run(key, &|_, out| script.encode_by_hash(out, keys, args)).await?;
+        let reply = match reply {
+            Err(error) if is_unknown_script(&error) => {
+                let [reply] = self.run(key, &|_, out| script.encode_by_text(out, keys, args)).boxed().await?;
+                reply
             }
-        }
+            reply => reply,
+        };
+        Ok(reply?.integer()? != 0)
+    }
+
+    /// Stores an entry, once: carried out again, it would report that it was fenced.
+    async fn run_fill(&self, key: &Key, args: &[&[u8]]) -> RedisResult<bool> {
+        let keys = [key.as_str(), key.lock()];
+        let [reply] = self.run_once(key, &|_, out| FILL.encode_by_hash(out, &keys, args)).await?;
+        let reply = match reply {
+            Err(error) if is_unknown_script(&error) => {
+                let [reply] = self.run_once(key, &|_, out| FILL.encode_by_text(out, &keys, args)).boxed().await?;
+                reply
+            }
+            reply => reply,
+        };
+        Ok(reply?.integer()? != 0)
+    }
+
+    /// Deletes the lease alone.
+    async fn revoke(&self, key: &Key) -> RedisResult<()> {
+        let [deleted] = self.run(key, &|_, out| encode_delete(out, key.lock().as_bytes())).await?;
+        deleted.map(drop)
     }
 }
 
 impl Steps for Redis {
-    async fn ping(&self, key: Option<&Key>) -> Result<(), StepError> {
+    async fn ping(&self, key: Option<&Key>, limit: Duration) -> Result<(), StepError> {
         match key {
-            Some(key) => self.run(key, || redis::cmd("PING")).await?,
-            None => self.servers.ping().await?,
+            Some(key) => {
+                let [pong] = self.topology.run(key, &Request::new(limit, &|_, out| encode(out, &[b"PING"]))).await?;
+                pong?;
+            }
+            None => self.topology.ping(limit).await?,
         }
         Ok(())
     }
 
     async fn read(&self, key: &Key, selection: &Selection) -> Result<Option<Entry>, StepError> {
-        let command = |out: &mut Vec<u8>| in_place::encode_read(out, key, selection);
-        if let Some([reply]) = self.read_in_place(key, command).await? {
-            return Ok(in_place::entry(reply, selection)?);
-        }
-        let reply = self.run_idempotent(key, || read_hash(key, selection)).await;
-        Ok(entry(reply, selection)?)
+        let [read] = self.run(key, &|_, out| encode_read(out, key, selection)).await?;
+        Ok(entry(read, selection)?)
     }
 
     async fn read_with_ttl(&self, key: &Key, selection: &Selection) -> Result<Option<Found>, StepError> {
-        let commands = |out: &mut Vec<u8>| {
-            reads::encode(out, &[b"PTTL", key.as_str().as_bytes()]);
-            in_place::encode_read(out, key, selection);
+        // PTTL comes first: an entry that is filled between the two is taken to be as old as the one before, and never the other
+        // way round.
+        let commands = |at: usize, out: &mut Vec<u8>| match at {
+            0 => encode_pttl(out, key.as_str()),
+            _ => encode_read(out, key, selection),
         };
-        if let Some([left, reply]) = self.read_in_place(key, commands).await? {
-            let left = in_place::remaining(&left?);
-            return Ok(in_place::entry(reply, selection)?.map(|entry| Found { entry, left }));
-        }
-        // Boxed, since hits of some caches seldom come here, and their futures stay small.
-        let [left, reply] = self.run_all_idempotent(key, || look(key, selection)).boxed().await?;
-        Ok(found(left, reply, selection)?)
+        let [left, read] = self.run(key, &commands).await?;
+        Ok(found(&left?, read, selection)?)
     }
 
-    async fn acquire(&self, key: &Key, token: &Token, lease_for: Duration) -> Result<Acquired, StepError> {
-        let (lock, lease_millis) = (key.lock(), millis(lease_for));
+    async fn acquire(&self, key: &Key, token: &mut Token, lease_for: Duration) -> Result<Acquired, StepError> {
+        const ATTEMPTS: u32 = 4;
+        let (lock, lease_millis) = (key.lock().as_bytes(), millis(lease_for));
+        let mut attempts = 1..ATTEMPTS;
         loop {
-            let commands = || {
-                let bytes = lock.len() + token.0.len() + lease_millis.len() + "NXPX".len();
-                let mut set = command("SET", 5, bytes);
-                set.arg(lock).arg(&token.0).arg("NX").arg("PX").arg(&lease_millis);
-                [set, exists(key)]
+            let set_and_look = {
+                let token = token.0.as_bytes();
+                let commands = |at: usize, out: &mut Vec<u8>| match at {
+                    0 => encode(out, &[b"SET", lock, token, b"NX", b"PX", lease_millis.as_bytes()]),
+                    _ => encode(out, &[b"EXISTS", key.as_str().as_bytes()]),
+                };
+                self.run_once(key, &commands).await
             };
-            let [set, is_there] = self.servers.run_all(key, commands).await?;
-            let is_set = match set? {
-                Value::Okay => true,
-                Value::Nil => false,
-                _ => return Err(unexpected_reply().into()),
+            let [set, is_there] = match set_and_look {
+                Err(error) if is_lost(&error) && attempts.next().is_some() => {
+                    // It may have been granted, or be so yet. With the same token, a load under a lease that is granted now
+                    // could fill under that one.
+                    self.abandon(key, token).boxed().await?;
+                    *token = Token::new();
+                    continue;
+                }
+                replies => replies?,
             };
-            let is_there = bool::from_redis_value(is_there?).map_err(RedisError::from)?;
-            if is_set && !is_there {
+            let set = set?;
+            if !set.is_ok() && !set.is_nil() {
+                return Err(unexpected_reply().into());
+            }
+            let is_there = is_there?.integer()? != 0;
+            if set.is_ok() && !is_there {
                 return Ok(Acquired { granted: true, found: None, busy_for: None, postponed: false });
             }
             // Boxed, as what follows: it is not for the first load of a record, whose future stays small.
             let (holder, Look { found, lease_ttl }) = if is_there {
                 self.look_with_holder(key).boxed().await?
             } else {
-                let [get, lease_ttl] = self.run_all_idempotent(key, || lease(key)).boxed().await?;
-                (holder(get)?, Look { found: None, lease_ttl: remaining(&lease_ttl?) })
+                self.read_lease(key).boxed().await?
             };
             let is_held_by = |token: &Token| holder.as_deref() == Some(token.0.as_bytes());
             let granted = is_held_by(token);
             if !granted && (holder.is_none() || lease_ttl.is_none()) {
                 // It has just ended, or nobody would ever release it.
-                self.run_script(&CLEAR_LEASE, key, &[lock], &[]).boxed().await?;
+                self.run_script(&CLEAR_LEASE, key, &[key.lock()], &[]).boxed().await?;
                 continue;
             }
             let postponed = is_held_by(&Token::failed_load());
@@ -301,7 +262,7 @@ impl Steps for Redis {
         args.extend(fields.iter().flat_map(|(name, value)| [&**name, value.as_slice()]));
         let given_up = Instant::now() + self.operation_timeout / 2;
         loop {
-            match self.run_script(&FILL, key, &[key.as_str(), key.lock()], &args).await {
+            match self.run_fill(key, &args).await {
                 Ok(stored) => return Ok(if stored { Filled::Accepted } else { Filled::Fenced }),
                 Err(error) if is_on_the_move(&error) && Instant::now() < given_up => {
                     tokio::time::sleep(PAUSE_OF_MOVE).boxed().await;
@@ -313,8 +274,10 @@ impl Steps for Redis {
 
     async fn abandon(&self, key: &Key, token: &Token) -> Result<(), StepError> {
         // By text at once: on a server that is late, nobody would be there any more to answer "no such script".
-        let lock = key.lock();
-        Ok(self.run_idempotent(key, || ABANDON.by_text(&[lock], &[token.0.as_bytes()])).await?)
+        let command = |_: usize, out: &mut Vec<u8>| ABANDON.encode_by_text(out, &[key.lock()], &[token.0.as_bytes()]);
+        let [abandoned] = self.run(key, &command).await?;
+        abandoned?;
+        Ok(())
     }
 
     async fn postpone(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), StepError> {
@@ -325,18 +288,18 @@ impl Steps for Redis {
     }
 
     async fn invalidate(&self, key: &Key) -> Result<bool, StepError> {
-        match self.run_script(&INVALIDATE, key, &[key.as_str(), key.lock()], &[]).await {
-            Err(error) if is_on_the_move(&error) => {
-                // Each by itself. A load that begins in between has read what this invalidation is about.
-                revoke(&self.servers, key).await?;
-                Ok(self.run_idempotent(key, || delete(key.as_str())).await?)
-            }
-            reply => Ok(reply?),
-        }
+        // L before K, also where one of them is sent again: in the other order an old load could fill between the two.
+        let commands = |at: usize, out: &mut Vec<u8>| match at {
+            0 => encode_delete(out, key.lock().as_bytes()),
+            _ => encode_delete(out, key.as_str().as_bytes()),
+        };
+        let [lease, entry] = self.run(key, &commands).await?;
+        lease?;
+        Ok(entry?.integer()? != 0)
     }
 
     async fn update(&self, key: &Key, selection: &Selection, decide: &mut Decide<'_>) -> Result<bool, StepError> {
-        match self.updates.run(&self.servers, key, selection, decide).await? {
+        match self.updates.run(self, key, selection, decide).await? {
             Some(applied) => Ok(applied),
             // Without memory for a transaction, deleting works all the same.
             None => self.invalidate(key).await.map(|_was_there| false),
@@ -344,88 +307,103 @@ impl Steps for Redis {
     }
 
     async fn look(&self, key: &Key) -> Result<Look, StepError> {
-        let commands = || {
-            let [left, entry] = look(key, &ALL);
-            [left, entry, pttl(key.lock())]
+        let commands = |at: usize, out: &mut Vec<u8>| match at {
+            0 => encode_pttl(out, key.as_str()),
+            1 => encode_read(out, key, &ALL),
+            _ => encode_pttl(out, key.lock()),
         };
-        let [left, entry, lease_ttl] = self.run_all_idempotent(key, commands).await?;
-        Ok(Look { found: found(left, entry, &ALL)?, lease_ttl: remaining(&lease_ttl?) })
+        let [left, read, lease_ttl] = self.run(key, &commands).await?;
+        Ok(Look { found: found(&left?, read, &ALL)?, lease_ttl: lease_ttl?.remaining() })
     }
 
     async fn sweep(&self, prefix: &str, swept: Swept, cursor: Cursor) -> Result<Cursor, StepError> {
-        const KEYS_AT_A_TIME: u32 = 500;
-        let generation = self.servers.generation();
-        let servers = self.servers.primaries().await?;
+        const KEYS_AT_A_TIME: &[u8] = b"500";
+        let limit = self.operation_timeout * TRIPS_OF_SWEEP;
+        let generation = self.topology.changes().load(Ordering::Acquire);
+        let servers = self.topology.primaries().await?;
         let Position { server, at, .. } = cursor.unwrap_or(Position { server: 0, at: 0, generation });
         let Some(node) = servers.get(server).filter(|_| cursor.is_none_or(|cursor| cursor.generation == generation))
         else {
             return Err(changed_meanwhile());
         };
-        let mut scan = redis::cmd("SCAN");
-        scan.arg(at).arg("MATCH").arg(pattern(prefix, swept)).arg("COUNT").arg(KEYS_AT_A_TIME);
-        let reply = redis::from_redis_value(node.run(scan).await?);
-        let (next, found): (u64, Vec<Vec<u8>>) = reply.map_err(RedisError::from)?;
-        let found = found.iter().filter(|key| is_of_type(key, prefix, swept));
-        try_join_all(found.map(|key| node.run(delete(key)))).await?;
+        let (from, pattern) = (at.to_string(), pattern(prefix, swept));
+        let scan = |_: usize, out: &mut Vec<u8>| {
+            encode(out, &[b"SCAN", from.as_bytes(), b"MATCH", pattern.as_bytes(), b"COUNT", KEYS_AT_A_TIME]);
+        };
+        let [scanned] = node.shared.run(&Request::new(limit, &scan)).await?;
+        let [next, found] = <[_; 2]>::try_from(scanned?.array()?).map_err(|_| unexpected_reply())?;
+        let next: u64 = next?.text()?.parse().map_err(|_| unexpected_reply())?;
+        let found = found?.array()?.into_iter().map(|key| key?.bytes()).collect::<RedisResult<Vec<_>>>()?;
+        let found: Vec<_> = found.into_iter().flatten().filter(|key| is_of_type(key, prefix, swept)).collect();
+        try_join_all(found.iter().map(|key| async move {
+            let [deleted] = node.shared.run(&Request::new(limit, &|_, out| encode_delete(out, key))).await?;
+            deleted
+        }))
+        .await?;
         let (server, at) = if next == 0 { (server + 1, 0) } else { (server, next) };
         if server < servers.len() {
             return Ok(Some(Position { server, at, generation }));
         }
-        if self.servers.stood_still(generation).await? { Ok(None) } else { Err(changed_meanwhile()) }
+        if self.topology.is_unchanged_since(generation).await? { Ok(None) } else { Err(changed_meanwhile()) }
     }
 }
 
 #[cfg(feature = "__proof")]
 impl super::rig::Bare for Redis {
     async fn put_entry(&self, key: &Key, fields: Vec<StoredField>, ttl: Duration) -> Result<(), StepError> {
-        let fields: Vec<_> = fields.iter().map(|(name, value)| (&**name, value.as_slice())).collect();
-        let set = || redis::cmd("HSET").arg(key.as_str()).arg(&fields).take();
-        let expire = || redis::cmd("PEXPIRE").arg(key.as_str()).arg(millis(ttl)).take();
-        // Each by itself: while its slot moves, a transaction is refused.
-        self.servers.run(key, || delete(key.as_str())).await?;
-        self.servers.run(key, set).await?;
-        self.servers.run(key, expire).await?;
+        let entry = key.as_str().as_bytes();
+        let set = fields.iter().flat_map(|(name, value)| [&**name, value.as_slice()]);
+        let set: Vec<_> = [&b"HSET"[..], entry].into_iter().chain(set).collect();
+        let commands = |at: usize, out: &mut Vec<u8>| match at {
+            0 => encode_delete(out, entry),
+            1 => encode(out, &set),
+            _ => encode(out, &[b"PEXPIRE", entry, millis(ttl).as_bytes()]),
+        };
+        let [deleted, set, expires] = self.run(key, &commands).await?;
+        (deleted?, set?, expires?);
         Ok(())
     }
 
     async fn delete_entry(&self, key: &Key) -> Result<bool, StepError> {
-        Ok(self.run(key, || delete(key.as_str())).await?)
+        let [deleted] = self.run(key, &|_, out| encode_delete(out, key.as_str().as_bytes())).await?;
+        Ok(deleted?.integer()? != 0)
     }
 
     async fn delete_lease(&self, key: &Key) -> Result<(), StepError> {
-        Ok(revoke(&self.servers, key).await?)
+        Ok(self.revoke(key).await?)
     }
 }
 
-/// The two commands that read L.
-fn lease(key: &Key) -> [Cmd; 2] {
-    let lock = key.lock();
-    [command("GET", 1, lock.len()).arg(lock).take(), pttl(lock)]
+/// Appends one of the two commands that read L.
+fn encode_lease(at: usize, out: &mut Vec<u8>, key: &Key) {
+    match at {
+        0 => encode(out, &[b"GET", key.lock().as_bytes()]),
+        _ => encode_pttl(out, key.lock()),
+    }
+}
+
+fn encode_pttl(out: &mut Vec<u8>, key: &str) {
+    encode(out, &[b"PTTL", key.as_bytes()]);
+}
+
+fn encode_delete(out: &mut Vec<u8>, key: &[u8]) {
+    encode(out, &[b"DEL", key]);
 }
 
 /// What the reply to GET says is at L, if that is a lease at all.
-fn holder(reply: RedisResult<Value>) -> RedisResult<Option<Vec<u8>>> {
+fn holder(reply: RedisResult<Reply>) -> RedisResult<Option<Bytes>> {
     match reply {
         Err(error) if is_wrong_type(&error) => Ok(None),
-        reply => Ok(Option::from_redis_value(reply?)?),
+        reply => reply?.bytes(),
     }
 }
 
-fn exists(key: &Key) -> Cmd {
-    command("EXISTS", 1, key.as_str().len()).arg(key.as_str()).take()
-}
-
-fn delete(key: impl ToRedisArgs) -> Cmd {
-    redis::cmd("DEL").arg(key).take()
+fn found(left: &Reply, read: RedisResult<Reply>, selection: &Selection) -> RedisResult<Option<Found>> {
+    Ok(entry(read, selection)?.map(|entry| Found { entry, left: left.remaining() }))
 }
 
 fn millis(duration: Duration) -> String {
     itoa::Buffer::new().format(duration.as_millis()).to_owned()
-}
-
-/// Deletes the lease alone.
-async fn revoke(servers: &Servers, key: &Key) -> RedisResult<()> {
-    servers.run(key, || delete(key.lock())).await.map(drop)
 }
 
 /// What finds the keys of a type, and more. No part of a prefix means anything to a pattern.

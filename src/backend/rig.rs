@@ -200,8 +200,8 @@ impl Rigged<'_> {
 }
 
 impl Steps for Rigged<'_> {
-    async fn ping(&self, key: Option<&Key>) -> Result<(), StepError> {
-        on!(self.store, store => store.ping(key))
+    async fn ping(&self, key: Option<&Key>, limit: Duration) -> Result<(), StepError> {
+        on!(self.store, store => store.ping(key, limit))
     }
 
     async fn read(&self, key: &Key, selection: &Selection) -> Result<Option<Entry>, StepError> {
@@ -214,8 +214,9 @@ impl Steps for Rigged<'_> {
         self.rig.around(Step::Read, key, run).await
     }
 
-    async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, StepError> {
-        let token = self.rig.token(token);
+    async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, StepError> {
+        let mut shared = self.rig.token.clone();
+        let token = if self.rig.holds(Guard::FreshTokens) { token } else { &mut shared };
         let run = async { on!(self.store, store => store.acquire(key, token, lease)) };
         let mut acquired = self.rig.around(Step::Acquire, key, run).await?;
         if acquired.granted && !self.rig.holds(Guard::Recheck) {

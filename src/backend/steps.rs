@@ -13,7 +13,7 @@ use crate::cacheable::Schema;
 use crate::entry::{Entry, Found, META};
 use crate::error::{BoxError, Error};
 use crate::key::Key;
-use crate::record::{Changes, StoredField};
+use crate::record::{Changes, Hash, StoredField};
 
 /// The most fields that are read by their names: with more of them, the names cost more than they save.
 const MOST_SELECTED: usize = 12;
@@ -108,11 +108,11 @@ impl Selection {
 
     /// Whether a read of these fields sees nothing of an entry that is there.
     pub(crate) fn overlooks(&self, entry: &Entry) -> bool {
-        let (Some(names), Entry::Hash(hash)) = (self.names(), entry) else {
+        let (Some(names), Entry::Hash(Hash::Whole(fields))) = (self.names(), entry) else {
             return false;
         };
-        let is_seen = |(name, _): &StoredField| **name == *META || names.iter().any(|seen| seen.as_bytes() == &**name);
-        hash.fields().is_some_and(|fields| !fields.iter().any(is_seen))
+        let is_seen = |name: &[u8]| *name == *META || names.iter().any(|seen| *seen.as_bytes() == *name);
+        !fields.iter().any(|(name, _)| is_seen(name))
     }
 
     /// How a store writes the names, kept for the next read.
@@ -166,8 +166,8 @@ pub(crate) struct Position {
 
 /// The steps of the protocol. K is the entry at the data key, L the lease at the lock key.
 pub(crate) trait Steps {
-    /// Fails unless the backend answers: the server that has the key, if one is given.
-    async fn ping(&self, key: Option<&Key>) -> Result<(), StepError>;
+    /// Fails unless the backend answers within `limit`: the server that has the key, if one is given.
+    async fn ping(&self, key: Option<&Key>, limit: Duration) -> Result<(), StepError>;
 
     /// Reads K, at least what is selected of it. Without any of the selected fields there may be no K.
     async fn read(&self, key: &Key, selection: &Selection) -> Result<Option<Entry>, StepError>;
@@ -175,8 +175,9 @@ pub(crate) trait Steps {
     /// Reads K and how long it will be there.
     async fn read_with_ttl(&self, key: &Key, selection: &Selection) -> Result<Option<Found>, StepError>;
 
-    /// Sets L to `token` for `lease`, if L is free or is no proper lease; then looks at K.
-    async fn acquire(&self, key: &Key, token: &Token, lease: Duration) -> Result<Acquired, StepError>;
+    /// Sets L to `token` for `lease`, if L is free or is no proper lease; then looks at K. An attempt that is made again has a
+    /// new token, after the first was abandoned.
+    async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, StepError>;
 
     /// Prolongs L, if it still is `token`; returns whether it was.
     async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, StepError>;

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use crate::backend::Look;
 use crate::cacheable::Cacheable;
-use crate::entry::{Entry, Found, Reading};
+use crate::entry::{self, Entry, Found, Reading};
 use crate::key::Key;
-use crate::record::StoredField;
 
 /// What is stored for one record, as [`Cache::inspect`](crate::Cache::inspect) found it. Its `Display` is a short text
 /// with one field a line.
@@ -47,16 +46,16 @@ pub enum EntryState {
 }
 
 impl Inspection {
-    pub(super) fn new<T: Cacheable>(key: &Key, mut look: Look) -> Self {
+    pub(super) fn new<T: Cacheable>(key: &Key, look: &Look) -> Self {
         let ttl = look.found.as_ref().and_then(Found::ttl).filter(|ttl| !ttl.is_zero());
         let stale_ttl = look.found.as_ref().and_then(|found| found.entry.meta().stale.min(found.left));
-        let fields = match look.found.as_ref().map(|found| &found.entry) {
-            Some(Entry::Hash(hash)) => hash.fields().unwrap_or_default(),
-            Some(Entry::WrongType) | None => &[],
-        };
-        let text = |(name, value): &StoredField| (String::from_utf8_lossy(name).into_owned(), value.clone());
-        let fields = fields.iter().map(text).collect();
-        let state = match look.found.as_mut().map(Found::read::<T>) {
+        let mut fields = Vec::new();
+        if let Some(Entry::Hash(hash)) = look.found.as_ref().map(|found| &found.entry) {
+            entry::each_field(hash, &[], |name, value| {
+                fields.push((String::from_utf8_lossy(name).into_owned(), value.to_vec()));
+            });
+        }
+        let state = match look.found.as_ref().map(Found::read::<T>) {
             None => EntryState::Missing,
             Some(Reading::Record(_)) => EntryState::Record,
             Some(Reading::Stale(..)) => EntryState::Stale,

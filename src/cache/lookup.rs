@@ -110,7 +110,7 @@ pub(super) trait View<T: Cacheable>: Send + Sync {
     fn is_timed(&self) -> bool;
     /// Whether it goes past the near cache.
     fn is_fresh(&self) -> bool;
-    fn decode(&self, hash: &mut Hash) -> Result<Self::Value, FieldError>;
+    fn decode(&self, hash: &Hash) -> Result<Self::Value, FieldError>;
     fn of(&self, record: Arc<T>) -> Self::Value;
     /// The whole record, for the near cache; some fields alone are nothing to keep.
     fn record(&self, value: &Self::Value) -> Option<Arc<T>>;
@@ -138,7 +138,7 @@ impl<T: Cacheable> View<T> for Whole {
         self.is_fresh
     }
 
-    fn decode(&self, hash: &mut Hash) -> Result<Arc<T>, FieldError> {
+    fn decode(&self, hash: &Hash) -> Result<Arc<T>, FieldError> {
         entry::decode(hash).map(Arc::new)
     }
 
@@ -183,8 +183,8 @@ impl<T: Cacheable, P: Projection<T>> View<T> for Selected<P> {
         false
     }
 
-    fn decode(&self, hash: &mut Hash) -> Result<P::Values, FieldError> {
-        self.fields.decode(&mut RecordReader::borrowing(hash, self.selection.names().unwrap_or_default()))
+    fn decode(&self, hash: &Hash) -> Result<P::Values, FieldError> {
+        self.fields.decode(&mut RecordReader::new(hash, self.selection.names().unwrap_or_default()))
     }
 
     fn of(&self, record: Arc<T>) -> P::Values {
@@ -339,8 +339,8 @@ impl<T: Cacheable> Core<T> {
     pub(crate) fn read<V>(
         &self,
         key: &Key,
-        mut found: Found,
-        decode: impl FnOnce(&mut Hash) -> Result<V, FieldError>,
+        found: &Found,
+        decode: impl FnOnce(&Hash) -> Result<V, FieldError>,
     ) -> Reading<V> {
         let reading = found.read_by(decode);
         if let Reading::Unreadable(cause) = &reading {
@@ -381,7 +381,7 @@ impl<T: Cacheable> Core<T> {
             Some((near, ticket, found.bytes(), found.ttl()))
         });
         let due = self.policy.refresh_ahead.and_then(|beta| Due::draw(found.as_ref()?, beta));
-        let (value, outcome) = match found.map(|found| self.read(key, found, |hash| view.decode(hash))) {
+        let (value, outcome) = match found.as_ref().map(|found| self.read(key, found, |hash| view.decode(hash))) {
             Some(Reading::Record(value)) => (Some(value), Outcome::Hit),
             Some(Reading::NotFound) => (None, Outcome::NotFoundHit),
             Some(Reading::Stale(..) | Reading::Unreadable(_)) | None => return missed(cache_latency, None, None),

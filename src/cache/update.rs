@@ -88,17 +88,17 @@ impl<T: Cacheable> Core<T> {
     async fn update(
         &self,
         key: &Key,
-        mut decide: impl FnMut(&mut Found) -> Result<Option<Changes>, Error> + Send,
+        mut decide: impl FnMut(&Found) -> Result<Option<Changes>, Error> + Send,
     ) -> Result<bool, Error> {
         if self.backend.is_pending(key) {
             // What is stored may be older than the primary in any field.
             return self.invalidate(key.clone()).await.map(|_was_there| false);
         }
         let mut decide = |shown: Option<Found>| {
-            let Some(mut shown) = shown else {
+            let Some(shown) = shown else {
                 return Ok(Decision::Drop);
             };
-            let changes = decide(&mut shown)?;
+            let changes = decide(&shown)?;
             Ok(changes.and_then(|changes| self.decision(key, &shown.entry, changes)).unwrap_or(Decision::Drop))
         };
         let update = self.backend.update(key, &self.selection, self.policy.update_timeout, &mut decide);
@@ -132,7 +132,7 @@ impl<T: Cacheable> Core<T> {
             UpdateTtl::Keep => None,
             UpdateTtl::Refresh => {
                 let becomes = entry::changed(entry::named(hash, names), changes.clone());
-                let becomes = Entry::Hash(Hash::Owned(becomes));
+                let becomes = Entry::Hash(Hash::Whole(Arc::new(becomes)));
                 match (Found { entry: becomes, left: None }).read() {
                     Reading::Record(record) => {
                         Some(self.policy.lifetime(&record)? + shown.meta().stale.unwrap_or_default())

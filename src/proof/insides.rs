@@ -1,5 +1,7 @@
 //! What is private elsewhere, for proofs to look at.
 
+use std::sync::Arc;
+
 pub use crate::backend::{Moment, Point, Rig, Step};
 use crate::cache::Cache;
 use crate::cacheable::Cacheable;
@@ -18,8 +20,8 @@ pub type StoredHash = Vec<(Vec<u8>, Vec<u8>)>;
 ///
 /// Whatever makes an entry a miss.
 pub fn decode<T: Cacheable>(fields: StoredHash) -> Result<Option<T>, BoxError> {
-    let fields = fields.into_iter().map(|(name, value)| (name.into(), value)).collect();
-    match (Found { entry: Entry::Hash(Hash::Owned(fields)), left: None }).read_by(entry::decode) {
+    let fields = fields.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+    match (Found { entry: Entry::Hash(Hash::Whole(Arc::new(fields))), left: None }).read() {
         Reading::Record(record) | Reading::Stale(record, _) => Ok(Some(record)),
         Reading::NotFound => Ok(None),
         Reading::Unreadable(cause) => Err(cause),

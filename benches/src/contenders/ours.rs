@@ -17,12 +17,7 @@ const WHOLE_RUN: Duration = Duration::from_secs(3_600);
 
 pub(super) async fn hits<R: Record>(url: &str) -> Result<Vec<Contender>, Failure> {
     let cache = filled::<R>(Backend::connect(url).await?).await?;
-    let driver_alone = Backend::builder(url).read_connection(false).connect().await?;
-    Ok(vec![
-        Contender::new("cache-aside get", Get(cache.clone())),
-        Contender::new("cache-aside get, driver alone", Get(Cache::<R>::new(driver_alone))),
-        Contender::new("cache-aside peek", Peek(cache)),
-    ])
+    Ok(vec![Contender::new("cache-aside get", Get(cache.clone())), Contender::new("cache-aside peek", Peek(cache))])
 }
 
 pub(super) async fn other_reads(url: &str) -> Result<Vec<Contender>, Failure> {

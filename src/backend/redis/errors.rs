@@ -68,11 +68,37 @@ pub(super) fn without_arguments(error: &RedisError) -> String {
     text
 }
 
+/// Whether a server is there, and can't be used now, whatever it is asked.
+pub(super) fn is_not_ready(error: &RedisError) -> bool {
+    matches!(error.code(), Some("NOAUTH" | "LOADING" | "MASTERDOWN")) || is_too_many_clients(error)
+}
+
+pub(super) fn is_replica() -> RedisError {
+    (ErrorKind::Server(ServerErrorKind::ReadOnly), "the server is a replica").into()
+}
+
+pub(super) fn is_unknown_script(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+/// Whether a command was sent, or may have been, over a connection that then ended.
+pub(super) fn is_lost(error: &RedisError) -> bool {
+    error.is_connection_dropped() && !error.is_connection_refusal()
+}
+
+/// Said to a command that a server did not answer in time.
+pub(super) fn not_answered() -> RedisError {
+    std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+}
+
 impl From<RedisError> for StepError {
     fn from(error: RedisError) -> Self {
-        // A server that is loading, or has no primary, answers nothing else.
+        if error.is_timeout() {
+            return Self::TimedOut;
+        }
         let answered = !matches!(error.kind(), ErrorKind::Io | ErrorKind::AuthenticationFailed)
-            && !matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN"));
+            && !matches!(error.code(), Some("WRONGPASS" | "CLUSTERDOWN"))
+            && !is_not_ready(&error);
         let advice = tls::advice(&error).or_else(|| sentinel::advice(&error)).unwrap_or_else(|| advice_on(&error));
         Self::Failed { advice, cause: without_arguments(&error).into(), answered }
     }
@@ -92,7 +118,7 @@ pub(super) fn advice_on(error: &RedisError) -> &'static str {
         (_, Some("TRYAGAIN")) => "wait until the cluster has moved the key's hash slot",
         (_, Some("CLUSTERDOWN")) => "see `CLUSTER INFO`: the cluster has lost a primary, or hash slots",
         (_, Some("MOVED" | "ASK" | "CROSSSLOT")) => {
-            "this is a server of a cluster: write redis+cluster://, with the feature `cluster`"
+            "this is a server of a cluster: write redis+cluster://"
         }
         _ if is_no_cluster(error) => "this is a single server: write redis://",
         (_, Some("LOADING")) => "wait until the server has loaded its data",

@@ -4,46 +4,43 @@
 
 use std::sync::LazyLock;
 
-use redis::Cmd;
+use super::resp::{encode_argument, encode_array};
 
-use super::replies::command;
-
-pub(super) static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/fill.lua"), false));
-pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/renew.lua"), true));
-pub(super) static ABANDON: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/abandon.lua"), true));
-pub(super) static POSTPONE: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("scripts/postpone.lua"), true));
-pub(super) static INVALIDATE: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("scripts/invalidate.lua"), true));
-pub(super) static CLEAR_LEASE: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("scripts/clear_lease.lua"), true));
+pub(super) static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/fill.lua")));
+pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/renew.lua")));
+pub(super) static ABANDON: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/abandon.lua")));
+pub(super) static POSTPONE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/postpone.lua")));
+pub(super) static CLEAR_LEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/clear_lease.lua")));
 
 pub(super) struct Script {
     text: &'static str,
     hash: String,
-    /// Whether running it twice does what running it once does.
-    pub(super) is_idempotent: bool,
 }
 
 impl Script {
-    fn new(text: &'static str, is_idempotent: bool) -> Self {
-        Self { text, hash: redis::Script::new(text).get_hash().to_owned(), is_idempotent }
+    fn new(text: &'static str) -> Self {
+        Self { text, hash: redis::Script::new(text).get_hash().to_owned() }
     }
 
-    pub(super) fn by_hash(&self, keys: &[&str], args: &[&[u8]]) -> Cmd {
-        call("EVALSHA", &self.hash, keys, args)
+    pub(super) fn encode_by_hash(&self, out: &mut Vec<u8>, keys: &[&str], args: &[&[u8]]) {
+        encode_call(out, b"EVALSHA", &self.hash, keys, args);
     }
 
-    pub(super) fn by_text(&self, keys: &[&str], args: &[&[u8]]) -> Cmd {
-        call("EVAL", self.text, keys, args)
+    pub(super) fn encode_by_text(&self, out: &mut Vec<u8>, keys: &[&str], args: &[&[u8]]) {
+        encode_call(out, b"EVAL", self.text, keys, args);
     }
 }
 
-fn call(name: &str, script: &str, keys: &[&str], args: &[&[u8]]) -> Cmd {
-    const DIGITS: usize = 1;
-    let of_keys: usize = keys.iter().map(|key| key.len()).sum();
-    let of_args: usize = args.iter().map(|arg| arg.len()).sum();
-    let mut call = command(name, 2 + keys.len() + args.len(), script.len() + DIGITS + of_keys + of_args);
-    call.arg(script).arg(keys.len()).arg(keys).arg(args);
-    call
+fn encode_call(out: &mut Vec<u8>, name: &[u8], script: &str, keys: &[&str], args: &[&[u8]]) {
+    const NAME_SCRIPT_AND_COUNT: usize = 3;
+    encode_array(out, NAME_SCRIPT_AND_COUNT + keys.len() + args.len());
+    encode_argument(out, name);
+    encode_argument(out, script.as_bytes());
+    encode_argument(out, itoa::Buffer::new().format(keys.len()).as_bytes());
+    for key in keys {
+        encode_argument(out, key.as_bytes());
+    }
+    for arg in args {
+        encode_argument(out, arg);
+    }
 }

@@ -1,23 +1,22 @@
-//! TLS: the certificates of a backend, checked before the driver gets them.
+//! TLS: the certificates of a backend, checked before anything connects.
 //!
-//! The driver looks at some of them only when it connects, and quotes what it can't read. Here a mistake is told at once,
-//! and never with a part of what was given: it may be a key.
+//! A mistake is reported at once, and never with a part of what was given: it may be a key.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::{fmt, io};
 
-use redis::{Client, ClientTlsConfig, ConnectionAddr, RedisError, TlsCertificates};
+use redis::{ConnectionAddr, RedisError};
 use rustls::client::WantsClientCert;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::ring;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{CertificateError, ClientConfig, ConfigBuilder, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::connect::Address;
-use super::reads::Duplex;
+use super::connect::Duplex;
+use super::url::Address;
 
 const ROOT_CERTIFICATES: &str = "tls_root_certificates";
 const CLIENT_CERTIFICATE: &str = "tls_client_certificate";
@@ -69,29 +68,18 @@ impl Tls {
                 "`{host}` can't be the name in a certificate: write one that can, as in rediss://cache.internal:6379"
             )
         })?;
-        // Where no provider was chosen and several are compiled in, `rustls` would panic.
-        if CryptoProvider::get_default().is_none() {
-            // It fails when another thread has just chosen one, which is as good.
-            let _ = ring::default_provider().install_default();
-        }
-        let connector = Some(self.connector()?);
-        let certificates = TlsCertificates {
-            client_tls: self.client_certificate.clone().map(ClientCertificate::into_driver),
-            root_cert: self.root_certificates.clone(),
-        };
-        let client = Client::build_with_tls(address.info, certificates);
-        // Its reasons may quote the PEM text; all that it can object to was checked above.
-        let client = client.map_err(|_| "the driver can't use these certificates".to_owned())?;
-        Ok(Address { info: client.get_connection_info().clone(), tls: connector })
+        Ok(Address { tls: Some(self.connector()?), ..address })
     }
 
-    /// What makes a connection secure that the driver doesn't make, in the same way.
     fn connector(&self) -> Result<Connector, String> {
         let roots = match &self.root_certificates {
             Some(pem) => own_roots(pem)?,
             None => webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
         };
-        let config = ClientConfig::builder().with_root_certificates(roots);
+        // A provider of our own: nothing is installed for the whole process.
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let config = config.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
+        let config = config.with_root_certificates(roots);
         let config = match &self.client_certificate {
             Some(certificate) => certificate.add_to(config)?,
             None => config.with_no_client_auth(),
@@ -111,10 +99,6 @@ impl ClientCertificate {
             rustls::Error::InconsistentKeys(_) => format!("{CLIENT_KEY} belongs to another certificate"),
             error => format!("{CLIENT_CERTIFICATE} or its key can't be used: {error}"),
         })
-    }
-
-    fn into_driver(self) -> ClientTlsConfig {
-        ClientTlsConfig { client_cert: self.chain, client_key: self.key }
     }
 }
 

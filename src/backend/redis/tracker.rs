@@ -1,7 +1,7 @@
 //! The trackers: connections over which the servers tell near caches of changes, one to each server that keys may be at.
 //!
-//! They are plain connections, since one that connects again by itself would go on without being told. Each goes to the
-//! server of the shared connection, as reads do, and is given up when that is lost. A tracker's server is asked again and
+//! They are plain connections, since one that connects again by itself would go on without being told. Each belongs to an epoch
+//! of its server's shared connection, and ends with it. A tracker's server is asked again and
 //! again whether it is there and still a primary: a link that is cut without a trace tells nothing, and a server that has
 //! lost its place may not learn of changes itself.
 //!
@@ -13,18 +13,18 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, Pipeline, ProtocolVersion, PushInfo, PushKind};
+use redis::{AsyncConnectionConfig, ErrorKind, Pipeline, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo};
 use redis::{RedisError, RedisResult, Value};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Redis;
-use super::connect::Beside;
-use super::errors::{is_too_many_clients, knows_no_hello, unexpected_reply, without_arguments};
-use super::node::Node;
-use super::replies::is_primary;
-use super::servers::Servers;
+use super::errors::{is_not_ready, is_replica, knows_no_hello, unexpected_reply, without_arguments};
+use super::server::Server;
+use super::shared::Epoch;
+use super::topology::Topology;
 use crate::backend::tracked::Heartbeat;
+use crate::load::AbortOnDrop;
 use crate::near::{Moment, Tracking, Wanted};
 use crate::pause::jittered;
 use crate::proof::Guard;
@@ -43,7 +43,7 @@ pub(in crate::backend) async fn track(redis: Weak<Redis>, tracking: Arc<Tracking
         if wanted.prefixes.is_empty() {
             return;
         }
-        let connected = connect(&present.servers, &wanted, &tracking).await;
+        let connected = connect(&present.topology, &wanted, &tracking).await;
         drop(present);
         pause = match connected {
             Ok(trackers) => {
@@ -103,17 +103,18 @@ struct Tracker {
     connection: MultiplexedConnection,
     /// What is asked again and again.
     beat: Arc<Pipeline>,
-    node: Arc<Node>,
-    /// The shared connection beside which it was made.
-    beside: Beside,
+    server: Arc<Server>,
+    epoch: Epoch,
+    /// What receives the server's messages.
+    _driver: AbortOnDrop<()>,
 }
 
-async fn connect(servers: &Servers, wanted: &Wanted, tracking: &Arc<Tracking>) -> Result<Trackers, Unconnected> {
+async fn connect(topology: &Arc<Topology>, wanted: &Wanted, tracking: &Arc<Tracking>) -> Result<Trackers, Unconnected> {
     let lost = Arc::<Notify>::default();
     let beat = Arc::new(beat(&wanted.prefixes[0]));
-    let nodes = servers.with_keys().await?;
-    let trackers = nodes.into_iter().map(|node| Tracker::connect(node, wanted, beat.clone(), &lost, tracking));
-    let trackers = try_join_all(trackers).await.inspect_err(|_| servers.failed())?;
+    let servers = topology.with_keys().await?;
+    let trackers = servers.into_iter().map(|server| Tracker::connect(server, wanted, beat.clone(), &lost, tracking));
+    let trackers = try_join_all(trackers).await.inspect_err(|_| topology.refresh())?;
     Ok(Trackers { trackers, lost })
 }
 
@@ -160,35 +161,33 @@ impl Trackers {
 /// Another server may have taken over.
 fn give_up(redis: &Weak<Redis>) {
     if let Some(redis) = redis.upgrade() {
-        redis.servers.failed();
+        redis.topology.refresh();
     }
 }
 
 impl Tracker {
     async fn connect(
-        node: Arc<Node>,
+        server: Arc<Server>,
         wanted: &Wanted,
         beat: Arc<Pipeline>,
         lost: &Arc<Notify>,
         tracking: &Arc<Tracking>,
     ) -> Result<Self, Unconnected> {
-        let limit = node.connect_timeout;
+        let (link, epoch) = server.shared.connect_beside().await?;
+        if epoch.address.info.redis_settings().protocol() != ProtocolVersion::RESP3 {
+            let mistake = (ErrorKind::RESP3NotSupported, "the URL asks for another protocol than RESP3");
+            return Err(Unconnected::Refused(mistake.into()));
+        }
+        let settings = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
+        let config = AsyncConnectionConfig::new()
+            .set_response_timeout(None)
+            .set_push_sender(listen(tracking.clone(), lost.clone()));
         let connect = async {
-            let (address, beside) = node.shared.whereabouts().await?;
-            if address.info.redis_settings().protocol() != ProtocolVersion::RESP3 {
-                let mistake = (ErrorKind::RESP3NotSupported, "the URL asks for another protocol than RESP3");
-                return Err(Unconnected::Refused(mistake.into()));
-            }
-            let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(limit))
-                .set_response_timeout(None)
-                .set_push_sender(listen(tracking.clone(), lost.clone()));
-            let client = Client::open(address.info)?;
-            let connected = client.get_multiplexed_async_connection_with_config(&config).await;
-            let mut connection = connected.map_err(refusal)?;
-            let asked = ask(&wanted.prefixes).query_async::<()>(&mut connection).await;
-            asked.map_err(refusal)?;
-            let mut tracker = Self { connection, beat, node: node.clone(), beside };
+            let connected = MultiplexedConnection::new_with_config(&settings, link.stream, config).await;
+            let (mut connection, driver) = connected.map_err(refusal)?;
+            let driver = AbortOnDrop(tokio::spawn(driver));
+            ask(&wanted.prefixes).query_async::<()>(&mut connection).await.map_err(refusal)?;
+            let mut tracker = Self { connection, beat, server: server.clone(), epoch, _driver: driver };
             tracker.beat().await?;
             Ok(tracker)
         };
@@ -196,7 +195,7 @@ impl Tracker {
             let silent = RedisError::from((ErrorKind::Io, "a server does not answer in time"));
             Err(Unconnected::Failed(silent))
         };
-        timeout(limit, connect).await.unwrap_or_else(too_long)
+        timeout(server.shared.connect_timeout(), connect).await.unwrap_or_else(too_long)
     }
 
     /// Fails unless the server answers as a primary.
@@ -209,16 +208,19 @@ impl Tracker {
             return Err(error);
         }
         match role {
-            Ok(Value::Array(role)) if is_primary(&role) => Ok(()),
-            Ok(Value::Array(_)) => {
-                self.node.shared.lost(&self.beside);
-                Err((ErrorKind::Client, "the server is a replica").into())
+            Ok(Value::Array(role)) if is_role_of_replica(&role) => {
+                self.server.shared.leave(&self.epoch);
+                Err(is_replica())
             }
-            Ok(_) => Err(unexpected_reply()),
-            // It answers at least, where the user may not ask for more.
-            Err(_) => Ok(()),
+            Err(error) if is_not_ready(&error) => Err(error),
+            // It answers at least, where it doesn't tell its role.
+            _ => Ok(()),
         }
     }
+}
+
+fn is_role_of_replica(role: &[Value]) -> bool {
+    matches!(role.first(), Some(Value::BulkString(role)) if role == b"slave")
 }
 
 /// The command by which a server begins to tell.
@@ -234,8 +236,8 @@ fn ask(prefixes: &[String]) -> redis::Cmd {
 /// Whether a server that answers this can't tell of changes at all, or just not now.
 fn refusal(error: RedisError) -> Unconnected {
     let is_refusal = match error.code() {
-        _ if is_too_many_clients(&error) => false,
-        Some("LOADING" | "MASTERDOWN" | "BUSY" | "CLUSTERDOWN" | "NOAUTH" | "WRONGPASS") => false,
+        _ if is_not_ready(&error) => false,
+        Some("BUSY" | "CLUSTERDOWN" | "WRONGPASS") => false,
         Some(_) => true,
         None => knows_no_hello(&error),
     };

@@ -5,27 +5,28 @@
 //! connections never reconnect by themselves, so a guard can't be lost between WATCH and EXEC unnoticed.
 
 use std::hash::{BuildHasher, RandomState};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, Object, PoolError, RecycleError, RecycleResult};
 use futures_util::FutureExt;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult};
-use redis::{ServerErrorKind, Value};
-use tokio::runtime::Handle;
+use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
+use tokio::runtime::{self, Handle};
 use tokio::sync::Mutex;
 
-use super::connect::Generation;
-use super::errors::{is_elsewhere, is_on_the_move, unexpected_reply, without_arguments};
-use super::node::{Destination, Node};
-use super::replies::{command, found, look};
-use super::sentinel::Master;
-use super::servers::Servers;
-use super::{millis, revoke};
+use super::connect::Link;
+use super::errors::{
+    is_elsewhere, is_lost, is_on_the_move, is_replica, is_too_many_clients, not_answered, unexpected_reply,
+    without_arguments,
+};
+use super::resp::{Reply, encode, encode_argument, encode_array, encode_read, entry};
+use super::server::Server;
+use super::shared::{Epoch, Shared};
+use super::topology::Destination;
+use super::{Redis, millis};
 use crate::backend::deadline::within;
 use crate::backend::{Decide, Decision, Selection, StepError};
+use crate::entry::Found;
 use crate::key::Key;
 use crate::pause::jittered;
 
@@ -53,9 +54,9 @@ enum Written {
 enum Attempt {
     /// The transaction was carried out; whether changes were applied.
     Done(bool),
-    /// Nothing was written: the entry has changed since it was looked at, or the connection had been cut.
+    /// Nothing was written: the entry has changed since it was looked at, or the connection had been lost.
     Again,
-    /// Nothing was written: the server refuses such a transaction, as for lack of memory.
+    /// Nothing was written: the server refuses such a transaction, as for lack of memory, or one more connection.
     Refused,
     /// Nothing was written: the key, or its lease, is at another server.
     Elsewhere(RedisError),
@@ -69,31 +70,32 @@ impl Updates {
     /// Updates an entry; `None` when the server refuses the transaction. Tries until its caller drops it.
     pub(super) async fn run(
         &self,
-        servers: &Servers,
+        redis: &Redis,
         key: &Key,
         selection: &Selection,
         decide: &mut Decide<'_>,
     ) -> Result<Option<bool>, StepError> {
         const LONGEST_PAUSE: Duration = Duration::from_millis(16);
+        let topology = &redis.topology;
         let _turn = self.queue(key).lock().await;
         let mut pause = Duration::from_millis(1);
-        let mut destination = servers.destination(key).await?;
+        let mut destination = topology.destination(key).await?;
         let mut written = Written::EntryAndLease;
         loop {
             let attempt = self.attempt(&destination, written, key, selection, decide).await;
-            match attempt.inspect_err(|_| servers.failed())? {
+            match attempt.inspect_err(|_| topology.refresh())? {
                 Attempt::Done(applied) => return Ok(Some(applied)),
                 Attempt::Refused => return Ok(None),
                 Attempt::Again => {}
                 Attempt::Elsewhere(error) if is_on_the_move(&error) && written == Written::EntryAndLease => {
-                    revoke(servers, key).await?;
+                    redis.revoke(key).await?;
                     written = Written::Entry;
                 }
-                Attempt::Elsewhere(error) => match servers.redirected(key, &destination, &error) {
+                Attempt::Elsewhere(error) => match topology.redirected(key, &destination, &error) {
                     Some(next) => destination = next,
-                    None if is_on_the_move(&error) => destination = servers.destination(key).await?,
+                    None if is_on_the_move(&error) => destination = topology.destination(key).await?,
                     None => {
-                        servers.failed();
+                        topology.refresh();
                         return Err(error.into());
                     }
                 },
@@ -110,165 +112,197 @@ impl Updates {
 
     async fn attempt(
         &self,
-        Destination { node, asking }: &Destination,
+        Destination { server, asking }: &Destination,
         written: Written,
         key: &Key,
         selection: &Selection,
         decide: &mut Decide<'_>,
     ) -> Result<Attempt, StepError> {
-        let mut connection = connection(node).await?;
+        let mut connection = match connection(server).await {
+            Ok(connection) => connection,
+            Err(error) if is_lost(&error) => return Ok(Attempt::Again),
+            Err(error) if is_too_many_clients(&error) => return Ok(refused(key, &error)),
+            Err(error) => return Err(error.into()),
+        };
         connection.clean = false;
-        let mut commands = Pipeline::with_capacity(3);
-        commands.add_command(command("WATCH", 1, key.as_str().len()).arg(key.as_str()).take());
-        for command in look(key, selection) {
-            commands.add_command(command);
-        }
-        if *asking {
-            commands = each_asking(&commands);
-        }
-        let looked = self.send::<Vec<RedisResult<Value>>>(&mut connection, commands.ignore_errors()).await?;
-        let looked = match looked {
+        let mut commands = Commands::new(*asking);
+        commands.add(|out| encode(out, &[b"WATCH", key.as_str().as_bytes()]));
+        // PTTL comes before the read, as in `read_with_ttl`.
+        commands.add(|out| encode(out, &[b"PTTL", key.as_str().as_bytes()]));
+        commands.add(|out| encode_read(out, key, selection));
+        let looked = match self.exchange(&mut connection, commands).await {
             Ok(looked) => looked,
-            Err(error) if error.is_connection_dropped() => return Ok(Attempt::Again),
+            // Nothing is written yet, so a connection that was dropped while idle, silently or not, is no error.
+            Err(error) if is_lost(&error) || error.is_timeout() && connection.was_idle => return Ok(Attempt::Again),
             Err(error) => return Err(error.into()),
         };
         if let Some(error) = looked.iter().filter_map(|reply| reply.as_ref().err()).find(|error| is_elsewhere(error)) {
             return Ok(Attempt::Elsewhere(error.clone()));
         }
-        let [watched, left, entry] = looked.try_into().map_err(|_| unexpected_reply())?;
+        let [watched, left, read] = <[_; 3]>::try_from(looked).map_err(|_| unexpected_reply())?;
         watched?;
-        let decision = decide(found(left, entry, selection)?).map_err(StepError::Refused)?;
+        let left = left?.remaining();
+        let found = entry(read, selection)?.map(|entry| Found { entry, left });
+        let decision = decide(found).map_err(StepError::Refused)?;
         let applies = matches!(decision, Decision::Apply { .. });
-        let commands = transaction(key, decision, written, *asking);
-        let replies = self.send::<Vec<RedisResult<Value>>>(&mut connection, &commands).await??;
+        let replies = self.exchange(&mut connection, transaction(key, &decision, written, *asking)).await?;
         // With EXEC's error at the end comes that of the command for which it is refused.
-        let refused = replies.iter().find_map(|reply| reply.as_ref().err());
-        if let Some(error) = refused.filter(|error| is_elsewhere(error)) {
+        let refusal = replies.iter().find_map(|reply| reply.as_ref().err());
+        if let Some(error) = refusal.filter(|error| is_elsewhere(error)) {
             return Ok(Attempt::Elsewhere(error.clone()));
         }
-        let attempt = match (replies.last().ok_or_else(unexpected_reply)?, refused) {
-            (Ok(Value::Nil), _) => Attempt::Again,
+        let attempt = match (replies.last().ok_or_else(unexpected_reply)?, refusal) {
+            (Ok(reply), _) if reply.is_nil() => Attempt::Again,
             (Ok(_), _) => Attempt::Done(applies),
+            (Err(_), Some(error)) if error.code() == is_replica().code() => {
+                server.shared.leave(&connection.epoch);
+                return Err(error.clone().into());
+            }
             (Err(end), Some(error)) if end.kind() == ErrorKind::Server(ServerErrorKind::ExecAbort) => {
-                let error = without_arguments(error);
-                tracing::warn!(keys = key.prefix(), error, "the server refuses an update: the entry is invalidated");
-                return Ok(Attempt::Refused);
+                return Ok(refused(key, error));
             }
             (Err(end), _) => return Err(end.clone().into()),
         };
+        if !server.shared.is_still_at(&connection.epoch).await {
+            // Those who read over the shared connection may not see what was written.
+            let cause = "the connection was replaced before the update was confirmed".into();
+            return Err(StepError::Failed { advice: "it is made up for by an invalidation", cause, answered: true });
+        }
         connection.clean = true;
         Ok(attempt)
     }
 
-    async fn send<R: FromRedisValue>(
+    /// Sends commands and returns their replies, within `operation_timeout`.
+    async fn exchange(
         &self,
-        exclusive: &mut Exclusive,
-        commands: &Pipeline,
-    ) -> Result<RedisResult<R>, StepError> {
-        let reply = pin!(commands.query_async(&mut exclusive.connection));
-        within(self.operation_timeout, Handle::current().id(), reply).await.ok_or(StepError::TimedOut)
+        connection: &mut Exclusive,
+        commands: Commands,
+    ) -> RedisResult<Vec<RedisResult<Reply>>> {
+        let Commands { encoded, count, asking } = commands;
+        let exchange = connection.link.exchange(&encoded, count);
+        let mut replies = within(self.operation_timeout, exchange).await.ok_or_else(not_answered)??;
+        if asking {
+            // Every other reply is one to ASKING.
+            let mut at = 0;
+            replies.retain(|_| {
+                at += 1;
+                at % 2 == 0
+            });
+        }
+        Ok(replies)
     }
 }
 
-async fn connection(node: &Node) -> Result<Object<Connector>, StepError> {
-    node.updates.get().await.map_err(|error| match error {
-        PoolError::Backend(error) => error.into(),
-        error => StepError::Failed { advice: "see the cause", cause: error.to_string().into(), answered: false },
+fn refused(key: &Key, error: &RedisError) -> Attempt {
+    let error = without_arguments(error);
+    tracing::warn!(keys = key.prefix(), error, "the server refuses an update: the entry is invalidated");
+    Attempt::Refused
+}
+
+async fn connection(server: &Server) -> RedisResult<Object<Exclusives>> {
+    server.updates.get().await.map_err(|error| match error {
+        PoolError::Backend(error) => error,
+        error => (ErrorKind::Client, "there is no connection for an update", error.to_string()).into(),
     })
 }
 
-/// The same commands at a server that a key is on its way to.
-fn each_asking(commands: &Pipeline) -> Pipeline {
-    let mut asking = redis::pipe();
-    for command in commands.cmd_iter() {
-        asking.cmd("ASKING").ignore().add_command(command.clone());
-    }
-    asking
+/// Commands to be sent together.
+struct Commands {
+    encoded: Vec<u8>,
+    count: usize,
+    /// Whether each is preceded by ASKING: the key is on its way to the server.
+    asking: bool,
 }
 
-/// MULTI .. EXEC. Not the driver's own: of that, it reports no redirection.
-fn transaction(key: &Key, decision: Decision, written: Written, asking: bool) -> Pipeline {
-    const USUAL_COMMANDS: usize = 4;
-    let mut commands = Pipeline::with_capacity(USUAL_COMMANDS);
+impl Commands {
+    fn new(asking: bool) -> Self {
+        Self { encoded: Vec::new(), count: 0, asking }
+    }
+
+    fn add(&mut self, encode_command: impl FnOnce(&mut Vec<u8>)) {
+        if self.asking {
+            encode(&mut self.encoded, &[b"ASKING"]);
+            self.count += 1;
+        }
+        encode_command(&mut self.encoded);
+        self.count += 1;
+    }
+}
+
+/// MULTI .. EXEC.
+fn transaction(key: &Key, decision: &Decision, written: Written, asking: bool) -> Commands {
+    let (entry, lease) = (key.as_str().as_bytes(), key.lock().as_bytes());
+    let mut commands = Commands::new(false);
     if asking {
         // It holds until EXEC.
-        commands.cmd("ASKING");
+        commands.add(|out| encode(out, &[b"ASKING"]));
     }
-    commands.add_command(command("MULTI", 0, 0));
+    commands.add(|out| encode(out, &[b"MULTI"]));
     match decision {
         Decision::Apply { changes, ttl } => {
-            let (set, removed): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(_, value)| value.is_some());
+            let set: Vec<_> = changes.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))).collect();
             if !set.is_empty() {
-                let bytes = set.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len));
-                let bytes = key.as_str().len() + bytes.sum::<usize>();
-                commands.add_command(command("HSET", 1 + 2 * set.len(), bytes).arg(key.as_str()).arg(set).take());
+                commands.add(|out| {
+                    encode_array(out, 2 + 2 * set.len());
+                    encode_argument(out, b"HSET");
+                    encode_argument(out, entry);
+                    for (name, value) in &set {
+                        encode_argument(out, name.as_bytes());
+                        encode_argument(out, value);
+                    }
+                });
             }
-            if !removed.is_empty() {
-                commands.cmd("HDEL").arg(key.as_str());
-                for (name, _none) in removed {
-                    commands.arg(name);
-                }
+            let removed = changes.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name.as_bytes());
+            let removed: Vec<_> = [&b"HDEL"[..], entry].into_iter().chain(removed).collect();
+            if removed.len() > 2 {
+                commands.add(|out| encode(out, &removed));
             }
             if let Some(ttl) = ttl {
-                commands.cmd("PEXPIRE").arg(key.as_str()).arg(millis(ttl));
+                commands.add(|out| encode(out, &[b"PEXPIRE", entry, millis(*ttl).as_bytes()]));
             }
         }
-        Decision::Drop => {
-            commands.add_command(command("DEL", 1, key.as_str().len()).arg(key.as_str()).take());
-        }
+        Decision::Drop => commands.add(|out| encode(out, &[b"DEL", entry])),
     }
     if written == Written::EntryAndLease {
-        commands.add_command(command("DEL", 1, key.lock().len()).arg(key.lock()).take());
+        commands.add(|out| encode(out, &[b"DEL", lease]));
     }
-    commands.add_command(command("EXEC", 0, 0)).ignore_errors();
+    commands.add(|out| encode(out, &[b"EXEC"]));
     commands
 }
 
 /// A connection that only one update uses at a time.
 pub(super) struct Exclusive {
-    connection: MultiplexedConnection,
+    link: Link,
     /// Whether its last transaction ended as expected. It isn't while one runs, so that an error or a cancellation
     /// keeps it from being used again: the server may still be working on it, or still watch a key.
     clean: bool,
-    /// The generation of the shared connection that it was made in: updates and reads have to meet at one server.
-    generation: u64,
+    /// Whether it has been used before: the network may have dropped it since.
+    was_idle: bool,
+    /// The epoch that it was made in, and the runtime: it ends with either.
+    epoch: Epoch,
+    runtime: runtime::Id,
 }
 
-/// Opens connections, and says which of them may be used again.
-pub(super) struct Connector {
-    peer: Peer,
-    config: AsyncConnectionConfig,
-    generation: Generation,
+/// Opens connections for updates, and says which of them may be used again.
+pub(super) struct Exclusives {
+    shared: Arc<Shared>,
 }
 
-/// Where the connections of updates go.
-pub(super) enum Peer {
-    Server(Box<Client>),
-    /// The master that the sentinels name.
-    Master(Arc<Master>),
-}
-
-impl Connector {
-    pub(super) fn new(peer: Peer, connect_timeout: Duration, generation: Generation) -> Self {
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(connect_timeout)).set_response_timeout(None);
-        Self { peer, config, generation }
+impl Exclusives {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
     }
 }
 
-impl Manager for Connector {
+impl Manager for Exclusives {
     type Type = Exclusive;
     type Error = RedisError;
 
     async fn create(&self) -> RedisResult<Exclusive> {
         // Boxed, as it is rare: the pool's future takes its memory three times.
         let connect = async {
-            let generation = self.generation.now();
-            let connection = match &self.peer {
-                Peer::Server(client) => client.get_multiplexed_async_connection_with_config(&self.config).await?,
-                Peer::Master(master) => master.connect_beside().await?,
-            };
-            Ok(Exclusive { connection, clean: true, generation })
+            let (link, epoch) = self.shared.connect_beside().await?;
+            Ok(Exclusive { link, clean: true, was_idle: false, epoch, runtime: Handle::current().id() })
         };
         connect.boxed().await
     }
@@ -277,9 +311,13 @@ impl Manager for Connector {
         if !exclusive.clean {
             return Err(RecycleError::message("its last transaction did not end"));
         }
-        if exclusive.generation != self.generation.now() {
+        if !self.shared.is_current(&exclusive.epoch) {
             return Err(RecycleError::message("the shared connection may be connected to another server by now"));
         }
+        if exclusive.runtime != Handle::current().id() {
+            return Err(RecycleError::message("its runtime may end, or not be driven"));
+        }
+        exclusive.was_idle = true;
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use redis::RedisError;
 use tokio::net::TcpStream;
 
-use super::connect::Address;
+use super::url::Address;
 
 #[derive(Debug, Clone, Default)]
 pub(in crate::backend) struct Tls {}

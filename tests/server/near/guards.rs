@@ -165,8 +165,7 @@ async fn nothing_outlives_a_time_in_which_nobody_told_of_changes() {
 /// For how long an old record is answered after a write elsewhere, while the connections carry nothing and stay open.
 async fn old_through_a_half_open_link(without: Option<Guard>) -> Duration {
     let stage = Stage::set(Flavor::Redis70, without, |backend| {
-        // Reads have a heartbeat of their own, by which the near cache is given up too.
-        backend.operation_timeout(Duration::from_millis(100)).read_connection(false)
+        backend.operation_timeout(Duration::from_millis(100))
     });
     let Stage { server: _server, proxy, cache, primary, elsewhere } = stage.await;
     warm(&cache, &primary).await;

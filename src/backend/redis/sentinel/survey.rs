@@ -2,19 +2,21 @@
 
 use std::cmp::Reverse;
 use std::error::Error as StdError;
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, RedisError, RedisResult};
+use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::time::timeout;
 
-use super::super::errors::{advice_on, is_cut_off, is_forbidden, without_arguments};
+use super::super::connect::{Link, connect};
+use super::super::errors::{advice_on, is_cut_off, is_forbidden, is_replica, unexpected_reply, without_arguments};
+use super::super::resp::{Reply, encode};
 use super::super::tls;
+use super::super::topology::Place;
+use super::super::url::Address;
 
 const ADVICE_SENTINELS: &str =
     "check that the sentinels are up and the URL right, rediss+sentinel:// for TLS and redis+sentinel:// without";
@@ -24,61 +26,59 @@ const ADVICE_QUORUM: &str =
 const ADVICE_ANNOUNCE: &str =
     "have the servers announce hosts that can be connected to, and that their certificates name";
 
-/// Where a server is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) host: String,
-    pub(super) port: u16,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port } = self;
-        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
-    }
-}
-
 /// One sentinel, and the connection to it that is kept.
 pub(super) struct Sentinel {
     place: Place,
-    info: ConnectionInfo,
-    connection: Option<MultiplexedConnection>,
+    address: Address,
+    connection: Option<Link>,
 }
 
 impl Sentinel {
-    pub(super) fn new(place: Place, info: ConnectionInfo) -> Self {
-        Self { place, info, connection: None }
+    pub(super) fn new(place: Place, address: Address) -> Self {
+        Self { place, address, connection: None }
     }
 
     async fn ask_within(&mut self, name: &str, limit: Duration) -> Result<Option<Place>, NoMaster> {
-        let Ok(answer) = timeout(limit, self.ask(name, limit)).await else {
-            self.connection = None;
+        // Taken out while it is used: a connection whose exchange is dropped half way is of no use.
+        let kept = self.connection.take();
+        let Ok(answer) = timeout(limit, self.ask(name, kept)).await else {
             let problem = format!("the sentinel {} does not answer", self.place);
             return Err(NoMaster { problem, advice: ADVICE_SENTINELS });
         };
         answer.map_err(|error| NoMaster::unhelpful(&self.place, &error))
     }
 
-    async fn ask(&mut self, name: &str, limit: Duration) -> RedisResult<Option<Place>> {
-        if let Some(connection) = &mut self.connection {
-            match master_of(connection, name).await {
-                // It was cut since.
-                Err(error) if error.is_io_error() => self.connection = None,
-                answer => return answer,
-            }
+    async fn ask(&mut self, name: &str, kept: Option<Link>) -> RedisResult<Option<Place>> {
+        if let Some(mut link) = kept
+            && let Ok(reply) = master_of(&mut link, name).await
+        {
+            self.connection = Some(link);
+            return master(reply?);
         }
-        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(limit)).set_response_timeout(None);
-        let client = Client::open(self.info.clone())?;
-        let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        master_of(self.connection.insert(connection), name).await
+        // There was none, or it was cut since.
+        let mut link = connect(&self.address).await?;
+        let reply = master_of(&mut link, name).await?;
+        self.connection = Some(link);
+        master(reply?)
     }
 }
 
-async fn master_of(connection: &mut MultiplexedConnection, name: &str) -> RedisResult<Option<Place>> {
-    let mut command = redis::cmd("SENTINEL");
-    command.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
-    let answer: Option<(String, u16)> = command.query_async(connection).await?;
-    Ok(answer.map(|(host, port)| Place { host, port }))
+async fn master_of(link: &mut Link, name: &str) -> RedisResult<RedisResult<Reply>> {
+    let mut command = Vec::new();
+    encode(&mut command, &[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name.as_bytes()]);
+    link.exchange(&command, 1).await?.pop().ok_or_else(unexpected_reply)
+}
+
+fn master(reply: Reply) -> RedisResult<Option<Place>> {
+    if reply.is_nil() {
+        return Ok(None);
+    }
+    let mut place = reply.array()?.into_iter();
+    let (Some(host), Some(port)) = (place.next(), place.next()) else {
+        return Err(unexpected_reply());
+    };
+    let (host, port) = (host?.text()?, port?.text()?.parse().map_err(|_| unexpected_reply())?);
+    Ok(Some(Place { host, port }))
 }
 
 /// What the sentinels say.
@@ -150,7 +150,7 @@ impl NoMaster {
         Self { problem: format!("{place}, the master by the sentinels, does not answer"), advice: ADVICE_QUORUM }
     }
 
-    pub(super) fn replica(place: &Place) -> Self {
+    fn replica(place: &Place) -> Self {
         Self {
             problem: format!("{place}, the master by the sentinels, says that it is a replica"),
             advice: "wait until a failover has ended, or check with SENTINEL CKQUORUM that one can",
@@ -162,6 +162,9 @@ impl NoMaster {
     }
 
     pub(super) fn unusable(place: &Place, error: &RedisError) -> Self {
+        if error.code() == is_replica().code() {
+            return Self::replica(place);
+        }
         let cause = without_arguments(error);
         let advice = match tls::advice(error) {
             Some(_) if cause.contains("not valid for name") => ADVICE_ANNOUNCE,

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use redis::{Client, ConnectionAddr, ProtocolVersion};
+use redis::ConnectionAddr;
 
-use super::survey::{NoMaster, Place, Sentinel};
-use crate::backend::redis::connect::{Address, check_userinfo};
+use super::survey::{NoMaster, Sentinel};
 use crate::backend::redis::tls::Tls;
+use crate::backend::redis::topology::Place;
+use crate::backend::redis::url::{Address, check_userinfo};
 
 const DEFAULT_PORT: u16 = 26379;
 
@@ -29,11 +30,6 @@ struct Query<'a> {
 }
 
 impl Sentinels {
-    /// Whether this build knows sentinels.
-    pub(in crate::backend) fn check_feature(_scheme: &str) -> Result<(), String> {
-        Ok(())
-    }
-
     pub(in crate::backend) fn parse(url: &str) -> Result<Self, String> {
         check_userinfo(url)?;
         if url.contains('#') {
@@ -67,18 +63,9 @@ impl Sentinels {
         &self.name
     }
 
-    pub(super) fn protocol(&self) -> ProtocolVersion {
-        self.master.info.redis_settings().protocol()
-    }
-
     /// The sentinels, not connected yet.
     pub(super) fn each(&self) -> Vec<Sentinel> {
-        self.sentinels.iter().map(|sentinel| Sentinel::new(place(sentinel), sentinel.info.clone())).collect()
-    }
-
-    /// How to talk to the master at this place.
-    pub(super) fn master_at(&self, place: &Place) -> Result<Client, NoMaster> {
-        Client::open(self.address_at(place)?.info).map_err(|error| NoMaster::unusable(place, &error))
+        self.sentinels.iter().map(|sentinel| Sentinel::new(place(sentinel), sentinel.clone())).collect()
     }
 
     /// The address that the master has at this place.

@@ -1,11 +1,13 @@
-//! Which server has which hash slot, as CLUSTER SLOTS tells it.
+//! Which server of a cluster has which hash slot, as CLUSTER SLOTS tells it.
 
 use std::sync::Arc;
 
-use redis::{RedisResult, Value};
+use redis::RedisResult;
 
-use super::super::errors::unexpected_reply;
-use super::super::node::Node;
+use super::errors::unexpected_reply;
+use super::resp::Reply;
+use super::server::Server;
+use super::topology::Place;
 
 /// How many hash slots a cluster has.
 const SLOTS: u16 = 16_384;
@@ -17,24 +19,8 @@ pub(super) fn slot(key: &str) -> u16 {
     crc16::State::<crc16::XMODEM>::calculate(key.as_bytes()) % SLOTS
 }
 
-/// Where a server is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) host: String,
-    pub(super) port: u16,
-}
-
-impl Place {
-    /// What a redirection names, `host:port`; without a host it is that of the server that says so.
-    pub(super) fn parse(text: &str, said_by: &str) -> Option<Self> {
-        let (host, port) = text.rsplit_once(':')?;
-        let host = known_host(Some(host), said_by)?;
-        Some(Self { host, port: port.parse().ok()? })
-    }
-}
-
 /// The host that a server names, which may be none: then it is the server's own. `?` stands for one that it doesn't know.
-fn known_host(named: Option<&str>, said_by: &str) -> Option<String> {
+pub(super) fn known_host(named: Option<&str>, said_by: &str) -> Option<String> {
     match named {
         None | Some("" | "0.0.0.0" | "::") => Some(said_by.to_owned()),
         Some("?") => None,
@@ -51,21 +37,21 @@ pub(super) struct Shard {
 }
 
 /// Reads the reply of CLUSTER SLOTS. A range whose primary isn't known is left out.
-pub(super) fn shards(reply: Value, said_by: &str) -> RedisResult<Vec<Shard>> {
+pub(super) fn shards(reply: Reply, said_by: &str) -> RedisResult<Vec<Shard>> {
     let mut shards = Vec::new();
-    for range in array(reply)? {
-        let mut parts = array(range)?.into_iter();
+    for range in reply.array()? {
+        let mut parts = range?.array()?.into_iter();
         let (Some(first), Some(last), Some(primary)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(unexpected_reply());
         };
-        let (first, last) = (number(&first)?, number(&last)?);
+        let (first, last) = (number(&first?)?, number(&last?)?);
         if first > last || last >= SLOTS {
             return Err(unexpected_reply());
         }
-        let Some(primary) = place(primary, said_by)? else { continue };
+        let Some(primary) = place(primary?, said_by)? else { continue };
         let mut places = vec![primary];
         for replica in parts {
-            places.extend(place(replica, said_by)?);
+            places.extend(place(replica?, said_by)?);
         }
         shards.push(Shard { first, last, places });
     }
@@ -86,79 +72,70 @@ pub(super) fn own_slots(nodes: &str) -> Option<Vec<u16>> {
     Some(slots)
 }
 
-fn place(server: Value, said_by: &str) -> RedisResult<Option<Place>> {
-    let mut parts = array(server)?.into_iter();
+fn place(server: Reply, said_by: &str) -> RedisResult<Option<Place>> {
+    let mut parts = server.array()?.into_iter();
     let (Some(host), Some(port)) = (parts.next(), parts.next()) else {
         return Err(unexpected_reply());
     };
-    let host: Option<String> = redis::from_redis_value(host)?;
-    let port = number(&port)?;
-    Ok(known_host(host.as_deref(), said_by).map(|host| Place { host, port }))
+    let host = host?.bytes()?;
+    let host = host.as_deref().map(std::str::from_utf8).transpose().map_err(|_| unexpected_reply())?;
+    let port = number(&port?)?;
+    Ok(known_host(host, said_by).map(|host| Place { host, port }))
 }
 
-fn array(value: Value) -> RedisResult<Vec<Value>> {
-    match value {
-        Value::Array(values) => Ok(values),
-        _ => Err(unexpected_reply()),
-    }
-}
-
-fn number(value: &Value) -> RedisResult<u16> {
-    match value {
-        Value::Int(number) => u16::try_from(*number).map_err(|_| unexpected_reply()),
-        _ => Err(unexpected_reply()),
-    }
+fn number(reply: &Reply) -> RedisResult<u16> {
+    u16::try_from(reply.integer()?).map_err(|_| unexpected_reply())
 }
 
 /// The servers of a cluster, and which of them has which slot.
-pub(super) struct Topology {
+pub(super) struct SlotMap {
     /// Replicas too: they are asked about the others.
-    nodes: Vec<Arc<Node>>,
+    nodes: Vec<Arc<Server>>,
     /// By slot, an index of `nodes` or [`NOBODY`].
     owners: Vec<u16>,
     /// Those without a slot yet that keys are moving to.
-    importing: Vec<Arc<Node>>,
+    importing: Vec<Arc<Server>>,
 }
 
-impl Topology {
+impl SlotMap {
     /// Before any server was asked.
     pub(super) fn unknown() -> Self {
         Self { nodes: Vec::new(), owners: vec![NOBODY; usize::from(SLOTS)], importing: Vec::new() }
     }
 
     /// What `shards` say, with the server at each place as `node` finds it; a place without one is left out.
-    pub(super) fn new(shards: &[Shard], mut node: impl FnMut(&Place) -> Option<Arc<Node>>) -> Self {
-        let mut topology = Self::unknown();
+    pub(super) fn new(shards: &[Shard], mut node: impl FnMut(&Place) -> Option<Arc<Server>>) -> Self {
+        let mut map = Self::unknown();
         for Shard { first, last, places } in shards {
             for (position, place) in places.iter().enumerate() {
-                let known = topology.node(place).or_else(|| node(place));
-                let Some(index) = known.and_then(|node| topology.index(node)) else { continue };
+                let known = map.node(place).or_else(|| node(place));
+                let Some(index) = known.and_then(|node| map.index(node)) else { continue };
                 if position == 0 {
-                    topology.owners[usize::from(*first)..=usize::from(*last)].fill(index);
+                    map.owners[usize::from(*first)..=usize::from(*last)].fill(index);
                 }
             }
         }
-        topology
+        map
     }
 
     pub(super) fn is_known(&self) -> bool {
         !self.nodes.is_empty()
     }
 
-    pub(super) fn nodes(&self) -> &[Arc<Node>] {
+    pub(super) fn nodes(&self) -> &[Arc<Server>] {
         &self.nodes
     }
 
-    pub(super) fn owner(&self, slot: u16) -> Option<&Arc<Node>> {
+    pub(super) fn owner(&self, slot: u16) -> Option<&Arc<Server>> {
         self.nodes.get(usize::from(self.owners[usize::from(slot)]))
     }
 
-    pub(super) fn node(&self, place: &Place) -> Option<Arc<Node>> {
+    pub(super) fn node(&self, place: &Place) -> Option<Arc<Server>> {
         self.nodes.iter().find(|node| node.place() == (&*place.host, place.port)).cloned()
     }
 
     /// Notes that `node` has the slot; returns whether that is new.
-    pub(super) fn moved(&mut self, slot: u16, node: Arc<Node>) -> bool {
+    pub(super) fn moved(&mut self, slot: u16, node: Arc<Server>) -> bool {
         let Some(index) = self.index(node) else { return false };
         std::mem::replace(&mut self.owners[usize::from(slot)], index) != index
     }
@@ -172,12 +149,12 @@ impl Topology {
                 node.breaker.close();
             }
         }
-        let address = |topology: &Self, slot| topology.owner(slot).map(Arc::as_ptr);
+        let address = |map: &Self, slot| map.owner(slot).map(Arc::as_ptr);
         (0..SLOTS).any(|slot| address(&before, slot) != address(self, slot))
     }
 
     /// Notes that keys are moving to this server; returns whether it is one that had none before.
-    pub(super) fn imports(&mut self, node: Arc<Node>) -> bool {
+    pub(super) fn imports(&mut self, node: Arc<Server>) -> bool {
         if self.importing.iter().any(|known| Arc::ptr_eq(known, &node)) {
             return false;
         }
@@ -189,14 +166,14 @@ impl Topology {
     }
 
     /// The servers that keys may be at.
-    pub(super) fn with_keys(&self) -> Vec<Arc<Node>> {
+    pub(super) fn with_keys(&self) -> Vec<Arc<Server>> {
         let mut nodes = self.primaries();
         nodes.extend_from_slice(&self.importing);
         nodes
     }
 
     /// The servers that have slots, in an order of their own.
-    pub(super) fn primaries(&self) -> Vec<Arc<Node>> {
+    pub(super) fn primaries(&self) -> Vec<Arc<Server>> {
         let mut slots = vec![false; self.nodes.len()];
         for owner in &self.owners {
             if let Some(has_slots) = slots.get_mut(usize::from(*owner)) {
@@ -210,11 +187,11 @@ impl Topology {
     }
 
     /// The slots of a server, in order.
-    pub(super) fn slots_of(&self, node: &Arc<Node>) -> Vec<u16> {
+    pub(super) fn slots_of(&self, node: &Arc<Server>) -> Vec<u16> {
         (0..SLOTS).filter(|slot| self.owner(*slot).is_some_and(|owner| Arc::ptr_eq(owner, node))).collect()
     }
 
-    fn index(&mut self, node: Arc<Node>) -> Option<u16> {
+    fn index(&mut self, node: Arc<Server>) -> Option<u16> {
         let known = self.nodes.iter().position(|known| Arc::ptr_eq(known, &node));
         let index = u16::try_from(known.unwrap_or(self.nodes.len())).ok().filter(|index| *index != NOBODY)?;
         if known.is_none() {
@@ -228,16 +205,19 @@ impl Topology {
 mod tests {
     use super::*;
 
-    fn text(text: &str) -> Value {
-        Value::BulkString(text.into())
+    /// A server as CLUSTER SLOTS shows it; without a host where the server doesn't name its own.
+    fn server(host: Option<&str>, port: i64) -> String {
+        let host = host.map_or("$-1\r\n".to_owned(), |host| format!("${}\r\n{host}\r\n", host.len()));
+        format!("*3\r\n{host}:{port}\r\n$5\r\nan id\r\n")
     }
 
-    fn server(host: Value, port: i64) -> Value {
-        Value::Array(vec![host, Value::Int(port), text("an id")])
+    fn array(elements: &[String]) -> String {
+        format!("*{}\r\n{}", elements.len(), elements.concat())
     }
 
-    fn range(first: i64, last: i64, servers: Vec<Value>) -> Value {
-        Value::Array([Value::Int(first), Value::Int(last)].into_iter().chain(servers).collect())
+    fn range(first: i64, last: i64, servers: &[String]) -> String {
+        let ends = [first, last].map(|end| format!(":{end}\r\n"));
+        array(&[&ends[..], servers].concat())
     }
 
     fn place(host: &str, port: u16) -> Place {
@@ -246,32 +226,33 @@ mod tests {
 
     #[test]
     fn reads_which_server_has_which_slot() {
-        let reply = Value::Array(vec![
-            range(0, 99, vec![server(text("10.0.0.1"), 1), server(text("10.0.0.2"), 2)]),
-            range(100, 100, vec![server(Value::Nil, 3), server(text("?"), 4), server(text(""), 5)]),
-            range(101, 16_383, vec![server(text("?"), 6)]),
+        let reply = array(&[
+            range(0, 99, &[server(Some("10.0.0.1"), 1), server(Some("10.0.0.2"), 2)]),
+            range(100, 100, &[server(None, 3), server(Some("?"), 4), server(Some(""), 5)]),
+            range(101, 16_383, &[server(Some("?"), 6)]),
         ]);
         let expected = [
             Shard { first: 0, last: 99, places: vec![place("10.0.0.1", 1), place("10.0.0.2", 2)] },
             Shard { first: 100, last: 100, places: vec![place("said.by", 3), place("said.by", 5)] },
         ];
-        assert_eq!(shards(reply, "said.by").unwrap(), expected);
+        assert_eq!(shards(Reply::parse(&reply), "said.by").unwrap(), expected);
     }
 
     #[test]
     fn refuses_what_is_no_reply_of_a_cluster() {
-        let one = || vec![server(text("10.0.0.1"), 1)];
+        let (nil, empty) = (|| "$-1\r\n".to_owned(), || "*0\r\n".to_owned());
+        let one = || [server(Some("10.0.0.1"), 1)];
         for reply in [
-            Value::Nil,
-            Value::Array(vec![Value::Nil]),
-            Value::Array(vec![range(0, 16_384, one())]),
-            Value::Array(vec![range(2, 1, one())]),
-            Value::Array(vec![range(-1, 1, one())]),
-            Value::Array(vec![range(0, 1, vec![])]),
-            Value::Array(vec![range(0, 1, vec![server(Value::Array(vec![]), 1)])]),
-            Value::Array(vec![range(0, 1, vec![server(text("10.0.0.1"), 65_536)])]),
+            nil(),
+            array(&[nil()]),
+            array(&[range(0, 16_384, &one())]),
+            array(&[range(2, 1, &one())]),
+            array(&[range(-1, 1, &one())]),
+            array(&[range(0, 1, &[])]),
+            array(&[range(0, 1, &[empty()])]),
+            array(&[range(0, 1, &[server(Some("10.0.0.1"), 65_536)])]),
         ] {
-            assert!(shards(reply.clone(), "said.by").is_err(), "{reply:?}");
+            assert!(shards(Reply::parse(&reply), "said.by").is_err(), "{reply:?}");
         }
     }
 

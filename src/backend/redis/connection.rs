@@ -1,0 +1,402 @@
+//! One shared connection, from its first command to its end: commands out, replies in, heartbeat, deadlines.
+//!
+//! Commands of all callers go out together, and replies are dispatched in the order of their commands.
+//!
+//! *Time.* The server's time to answer runs from when a command goes out, and is counted in ticks of this task. A tick counts
+//! only after the socket has been emptied, and counts once however late it comes: so a reply that was received in time is an
+//! answer, however late this process gets to look at it, and a process that stood still doesn't take its server for dead.
+//!
+//! *Silence.* When a server owes a reply and has sent nothing for some ticks, another connection is tried beside this one, a
+//! *spare*. A network that dropped this connection without a trace answers the spare at once; a server that is merely slow
+//! answers neither. So whichever answers first is used, and a stall costs no connection that would have come back.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use std::{io, mem};
+
+use futures_util::future::BoxFuture;
+use redis::{RedisError, RedisResult};
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::connect::{Duplex, check_role};
+use super::errors::{connection_lost, is_replica, not_answered, unexpected_reply};
+use super::resp::{Received, Reply, encode};
+use super::shared::{Connected, Phase, Serving, Waiter};
+
+/// How often the server is asked whether it still is a primary.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Replies dispatched before the callers get their turn, so that their next commands are on the way while the rest is
+/// dispatched. It doubles each time, so that other busy tasks can't hold up the rest.
+const FIRST_TURN: usize = 16;
+/// Commands under way at a time, and bytes of commands that go out together: what a server answers well within any deadline.
+const MOST_UNDER_WAY: usize = 1024;
+const MOST_BYTES: usize = 256 * 1024;
+/// What is kept of a buffer for commands once it is sent; and of a queue, once it is empty.
+const KEPT_BYTES: usize = 64 * 1024;
+const KEPT_PLACES: usize = 1024;
+/// Ticks of silence after which a spare is tried; and bytes of commands that may take longer, since they are on their way.
+const SILENCE: u32 = 3;
+const LARGE: usize = 64 * 1024;
+/// Ticks until the next spare, after one that came to nothing. Doubled each time.
+const FIRST_PAUSE: u32 = 4;
+const LONGEST_PAUSE: u32 = 64;
+/// A connection that is younger isn't left for a `READONLY`: a server that doesn't tell its role would be reconnected to
+/// for each write.
+const LEAST_AGE: Duration = Duration::from_millis(200);
+
+/// A future that ends with the connection.
+pub(super) struct Connection<'a> {
+    stream: Box<dyn Duplex>,
+    serving: &'a Serving,
+    began: Instant,
+    /// What is being sent, and how much of it was.
+    sending: Vec<u8>,
+    sent: usize,
+    received: Received,
+    expected: VecDeque<Expected>,
+    /// How many replies are dispatched next.
+    turn: usize,
+    clock: Clock,
+    spare: Option<Spare>,
+    is_asleep: bool,
+}
+
+/// The ticks of a connection.
+struct Clock {
+    tick: Duration,
+    sleep: Pin<Box<Sleep>>,
+    /// Whether the next tick is that of the heartbeat, since nothing is under way.
+    is_idle: bool,
+    now: u32,
+    next_heartbeat: Instant,
+    /// When the server last sent something, or had nothing to send.
+    heard: u32,
+    /// Bytes that were sent since.
+    sent_since: usize,
+    /// When a spare may be tried, and how long the next one waits if it comes to nothing.
+    next_spare: u32,
+    pause: u32,
+    limit: u32,
+}
+
+enum Expected {
+    Reply(Waiter),
+    Role,
+    /// A reply that came too late for whoever waited.
+    Overdue,
+}
+
+/// Another connection, for when this one stays silent.
+enum Spare {
+    Connecting(BoxFuture<'static, RedisResult<Connected>>),
+    Connected(Box<Connected>),
+}
+
+/// How a connection ended.
+pub(super) enum End {
+    /// It is closed, or another task drives another one.
+    GivenUp,
+    /// It broke, or its server is not to be used.
+    Broken,
+    /// It was silent, and this one has answered.
+    Replaced(Box<Connected>),
+}
+
+/// What makes a connection end.
+enum Cause {
+    GivenUp,
+    Broken(RedisError),
+    Replaced(Box<Connected>),
+}
+
+impl<E: Into<RedisError>> From<E> for Cause {
+    fn from(error: E) -> Self {
+        Self::Broken(error.into())
+    }
+}
+
+impl<'a> Connection<'a> {
+    pub(super) fn new(stream: Box<dyn Duplex>, serving: &'a Serving, tick: Duration) -> Self {
+        let began = Instant::now();
+        let now = serving.state().map_or(0, |state| state.tick);
+        let clock = Clock {
+            tick,
+            sleep: Box::pin(sleep(tick)),
+            is_idle: false,
+            now,
+            next_heartbeat: began + HEARTBEAT,
+            heard: now,
+            sent_since: 0,
+            next_spare: now,
+            pause: FIRST_PAUSE,
+            limit: serving.ticks_of_step(),
+        };
+        Self {
+            stream,
+            serving,
+            began,
+            sending: Vec::new(),
+            sent: 0,
+            received: Received::default(),
+            expected: VecDeque::new(),
+            turn: FIRST_TURN,
+            clock,
+            spare: None,
+            is_asleep: false,
+        }
+    }
+
+    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, Cause>> {
+        if self.is_woken_by_command() {
+            // Requeue behind the tasks that are ready: they may have commands too. `yield_now` would wait for I/O first.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        loop {
+            self.take_commands()?;
+            // Sending and receiving must both go on: a server that can't send its replies stops to receive commands.
+            if let Poll::Ready(Err(error)) = self.poll_send(cx) {
+                return Poll::Ready(Err(error.into()));
+            }
+            if self.dispatch()? {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if self.poll_receive(cx)?.is_ready() {
+                continue;
+            }
+            // Only now: what is in the socket has been received, so what is missing is not there.
+            if self.clock.sleep.as_mut().poll(cx).is_ready() {
+                self.tick()?;
+                continue;
+            }
+            self.poll_spare(cx);
+            if self.falls_asleep(cx) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Takes what callers have queued, once all before is sent.
+    fn take_commands(&mut self) -> Result<(), Cause> {
+        let Some(mut state) = self.serving.state() else {
+            return Err(Cause::GivenUp);
+        };
+        if !self.sending.is_empty() || !state.has_waiting() || self.expected.len() >= MOST_UNDER_WAY {
+            return Ok(());
+        }
+        if self.expected.is_empty() {
+            self.clock.hear();
+        }
+        let (room, now) = (MOST_UNDER_WAY - self.expected.len(), self.clock.now);
+        state.take_commands(room, MOST_BYTES, &mut self.sending, |waiter| {
+            self.expected.push_back(Expected::Reply(waiter.sent_at(now)));
+        });
+        state.shrink(KEPT_PLACES);
+        drop(state);
+        self.clock.wake();
+        Ok(())
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.sending.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        while self.sent < self.sending.len() {
+            let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.sending[self.sent..]))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += sent;
+            self.clock.sent_since += sent;
+        }
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.sending.clear();
+        self.sending.shrink_to(KEPT_BYTES);
+        self.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Dispatches some of the replies; returns whether there may be more.
+    fn dispatch(&mut self) -> Result<bool, Cause> {
+        let mut dispatched = 0;
+        while dispatched < self.turn
+            && let Some(reply) = self.received.next()?
+        {
+            match self.expected.pop_front() {
+                Some(Expected::Reply(waiter)) => {
+                    dispatched += 1;
+                    let is_refused = is_refused_by_replica(&reply);
+                    waiter.answer(reply);
+                    if is_refused && self.began.elapsed() >= LEAST_AGE {
+                        return Err(is_replica().into());
+                    }
+                }
+                Some(Expected::Role) => check_role(reply)?,
+                Some(Expected::Overdue) => {}
+                None => return Err(unexpected_reply().into()),
+            }
+        }
+        if self.expected.is_empty() {
+            self.expected.shrink_to(KEPT_PLACES);
+        }
+        let is_done = self.received.is_empty();
+        self.turn = if is_done { FIRST_TURN } else { self.turn * 2 };
+        Ok(!is_done)
+    }
+
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
+        let received = ready!(pin!(self.stream.read_buf(self.received.buffer())).poll(cx))?;
+        if received == 0 {
+            return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
+        }
+        self.clock.hear();
+        self.spare = None;
+        Poll::Ready(self.received.received().map_err(|too_large| {
+            // Whoever asked for it learns why; what was asked after it is asked again.
+            if let Some(Expected::Reply(waiter)) = self.expected.pop_front() {
+                waiter.answer(Err(too_large.clone()));
+            }
+            too_large.into()
+        }))
+    }
+
+    /// Lets time pass for the server.
+    fn tick(&mut self) -> Result<(), Cause> {
+        let quiet = self.quiet_for();
+        let is_silent = quiet > self.clock.limit;
+        let Some(now) = self.serving.tick(is_silent) else { return Err(Cause::GivenUp) };
+        self.clock.now = now;
+        for expected in &mut self.expected {
+            if matches!(expected, Expected::Reply(waiter) if waiter.is_overdue(now))
+                && let Expected::Reply(waiter) = mem::replace(expected, Expected::Overdue)
+            {
+                waiter.answer(Err(not_answered()));
+            }
+        }
+        if quiet > 0 && let Some(Spare::Connected(spare)) = self.spare.take_if(|spare| matches!(spare, Spare::Connected(_))) {
+            return Err(Cause::Replaced(spare));
+        }
+        let is_large = self.clock.sent_since > LARGE;
+        if quiet >= SILENCE && self.spare.is_none() && self.clock.may_try_spare() && (!is_large || is_silent) {
+            self.spare = Some(Spare::Connecting(self.serving.spare()));
+        }
+        self.ask_for_role();
+        self.clock.set(self.expected.is_empty());
+        Ok(())
+    }
+
+    /// For how many ticks the server has owed a reply and sent nothing.
+    fn quiet_for(&self) -> u32 {
+        if self.expected.is_empty() { 0 } else { self.clock.now.wrapping_sub(self.clock.heard) }
+    }
+
+    fn ask_for_role(&mut self) {
+        if Instant::now() < self.clock.next_heartbeat {
+            return;
+        }
+        self.clock.next_heartbeat = Instant::now() + HEARTBEAT;
+        if self.expected.iter().any(|expected| matches!(expected, Expected::Role)) {
+            return;
+        }
+        if self.expected.is_empty() {
+            self.clock.hear();
+        }
+        encode(&mut self.sending, &[b"ROLE"]);
+        self.expected.push_back(Expected::Role);
+    }
+
+    fn poll_spare(&mut self, cx: &mut Context<'_>) {
+        let Some(Spare::Connecting(connecting)) = &mut self.spare else { return };
+        if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
+            // It is used at the next tick: until then this connection may answer too, having been asked before.
+            self.spare = connected.ok().map(|connected| Spare::Connected(Box::new(connected)));
+        }
+    }
+
+    /// Leaves word how to be woken, unless there is something to do.
+    fn falls_asleep(&mut self, cx: &Context<'_>) -> bool {
+        let Some(mut state) = self.serving.state() else { return false };
+        let is_full = !self.sending.is_empty() || self.expected.len() >= MOST_UNDER_WAY;
+        self.is_asleep = !state.has_waiting() || is_full;
+        if self.is_asleep {
+            state.phase = Phase::Asleep(cx.waker().clone());
+        }
+        self.is_asleep
+    }
+
+    fn is_woken_by_command(&mut self) -> bool {
+        mem::take(&mut self.is_asleep) && self.serving.state().is_some_and(|state| matches!(state.phase, Phase::Awake))
+    }
+
+    /// Tells all who wait for a reply that there will be none.
+    fn fail(&mut self) {
+        for expected in mem::take(&mut self.expected) {
+            if let Expected::Reply(waiter) = expected {
+                waiter.answer(Err(connection_lost()));
+            }
+        }
+    }
+}
+
+impl Clock {
+    fn hear(&mut self) {
+        self.heard = self.now;
+        self.sent_since = 0;
+        self.pause = FIRST_PAUSE;
+    }
+
+    fn may_try_spare(&mut self) -> bool {
+        let may = self.now.wrapping_sub(self.next_spare) < u32::MAX / 2;
+        if may {
+            self.next_spare = self.now.wrapping_add(self.pause);
+            self.pause = LONGEST_PAUSE.min(self.pause * 2);
+        }
+        may
+    }
+
+    /// Sets the next tick.
+    fn set(&mut self, is_idle: bool) {
+        self.is_idle = is_idle;
+        let next = Instant::now() + self.tick;
+        self.sleep.as_mut().reset(if is_idle { self.next_heartbeat.max(next) } else { next });
+    }
+
+    /// Commands are under way again.
+    fn wake(&mut self) {
+        if self.is_idle {
+            self.set(false);
+        }
+    }
+}
+
+fn is_refused_by_replica(reply: &RedisResult<Reply>) -> bool {
+    reply.as_ref().is_err_and(|error| error.code() == is_replica().code())
+}
+
+impl Future for Connection<'_> {
+    type Output = End;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
+        let Err(cause) = ready!(self.poll_turns(cx));
+        Poll::Ready(match cause {
+            Cause::GivenUp => End::GivenUp,
+            Cause::Broken(error) => {
+                tracing::debug!(%error, "a shared connection ended");
+                End::Broken
+            }
+            Cause::Replaced(spare) => End::Replaced(spare),
+        })
+    }
+}
+
+/// Whoever still waits learns that the connection is gone.
+impl Drop for Connection<'_> {
+    fn drop(&mut self) {
+        self.fail();
+    }
+}

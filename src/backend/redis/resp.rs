@@ -1,0 +1,310 @@
+//! RESP2: commands out, replies in. The only file that knows how either is laid out on the wire.
+//!
+//! A reply borrows from the buffer that it was received into: its bytes are slices, not copies.
+
+use std::mem;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use redis::{ErrorKind, RedisError, RedisResult};
+use resp_rs::ParseError;
+use resp_rs::resp2::{Frame, parse_frame};
+
+use super::errors::{is_wrong_type, unexpected_reply};
+use crate::backend::Selection;
+use crate::entry::{Entry, META};
+use crate::key::Key;
+use crate::record::Hash;
+
+/// The largest reply that is accepted.
+const MAX_REPLY_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes to receive at once into a new buffer, and the free space below which a new one is taken.
+const RECEIVED_AT_ONCE: usize = 64 * 1024;
+const LEAST_ROOM: usize = 16 * 1024;
+
+/// Appends a command.
+pub(super) fn encode(out: &mut Vec<u8>, arguments: &[&[u8]]) {
+    encode_array(out, arguments.len());
+    for argument in arguments {
+        encode_argument(out, argument);
+    }
+}
+
+/// Appends the header of a command of so many arguments, its name included.
+pub(super) fn encode_array(out: &mut Vec<u8>, arguments: usize) {
+    encode_length(out, b'*', arguments);
+}
+
+pub(super) fn encode_argument(out: &mut Vec<u8>, argument: &[u8]) {
+    encode_length(out, b'$', argument.len());
+    out.extend_from_slice(argument);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn encode_length(out: &mut Vec<u8>, kind: u8, length: usize) {
+    out.push(kind);
+    out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the read of an entry, whose reply [`entry`] takes.
+pub(super) fn encode_read(out: &mut Vec<u8>, key: &Key, selection: &Selection) {
+    const COMMAND_AND_KEY: usize = 2;
+    let Some(names) = selection.names() else {
+        return encode(out, &[b"HGETALL", key.as_str().as_bytes()]);
+    };
+    encode_array(out, COMMAND_AND_KEY + names.len() + META_AFTER_NAMES);
+    encode_argument(out, b"HMGET");
+    encode_argument(out, key.as_str().as_bytes());
+    out.extend_from_slice(selection.encoded(|names| {
+        let mut arguments = Vec::new();
+        for name in names.iter().map(|name| name.as_bytes()).chain([META]) {
+            encode_argument(&mut arguments, name);
+        }
+        arguments
+    }));
+}
+
+/// `~meta` is read after the named fields.
+const META_AFTER_NAMES: usize = 1;
+
+/// A reply of a server that is no error.
+#[derive(Debug)]
+pub(super) struct Reply(Frame);
+
+impl Reply {
+    pub(super) fn is_ok(&self) -> bool {
+        matches!(&self.0, Frame::SimpleString(text) if **text == *b"OK")
+    }
+
+    pub(super) fn is_nil(&self) -> bool {
+        matches!(&self.0, Frame::BulkString(None) | Frame::Array(None))
+    }
+
+    pub(super) fn integer(&self) -> RedisResult<i64> {
+        match self.0 {
+            Frame::Integer(number) => Ok(number),
+            _ => Err(unexpected_reply()),
+        }
+    }
+
+    /// A string; `None` for nil.
+    pub(super) fn bytes(self) -> RedisResult<Option<Bytes>> {
+        match self.0 {
+            Frame::BulkString(bytes) => Ok(bytes),
+            Frame::SimpleString(bytes) => Ok(Some(bytes)),
+            _ => Err(unexpected_reply()),
+        }
+    }
+
+    /// A string that is text.
+    pub(super) fn text(self) -> RedisResult<String> {
+        let bytes = self.bytes()?.ok_or_else(unexpected_reply)?;
+        String::from_utf8(bytes.into()).map_err(|_| unexpected_reply())
+    }
+
+    /// The elements of an array, each a reply or an error.
+    pub(super) fn array(self) -> RedisResult<Vec<RedisResult<Self>>> {
+        match self.0 {
+            Frame::Array(Some(elements)) => Ok(elements.into_iter().map(checked).collect()),
+            _ => Err(unexpected_reply()),
+        }
+    }
+
+    /// Whether this is what a replica answers to ROLE. Whatever else a server says, it does not tell its role.
+    pub(super) fn is_role_of_replica(&self) -> bool {
+        let Frame::Array(Some(elements)) = &self.0 else { return false };
+        matches!(elements.first(), Some(Frame::BulkString(Some(role)) | Frame::SimpleString(role)) if **role == *b"slave")
+    }
+
+    /// The lifetime that PTTL reports; `None` for a key that does not exist or has none.
+    pub(super) fn remaining(&self) -> Option<Duration> {
+        match self.0 {
+            Frame::Integer(millis) => u64::try_from(millis).ok().map(Duration::from_millis),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Reply {
+    pub(super) fn parse(text: &str) -> Self {
+        let (frame, _rest) = parse_frame(Bytes::copy_from_slice(text.as_bytes())).unwrap();
+        checked(frame).unwrap()
+    }
+}
+
+/// The entry in the reply to a read. A key of another type is an entry that nobody can read.
+pub(super) fn entry(reply: RedisResult<Reply>, selection: &Selection) -> RedisResult<Option<Entry>> {
+    let elements = match reply {
+        Ok(Reply(Frame::Array(Some(elements)))) => elements,
+        Ok(_) => return Err(unexpected_reply()),
+        Err(error) if is_wrong_type(&error) => return Ok(Some(Entry::WrongType)),
+        Err(error) => return Err(error),
+    };
+    let hash = match selection.names() {
+        Some(names) if elements.len() == names.len() + META_AFTER_NAMES => selected(elements)?,
+        Some(_) => return Err(unexpected_reply()),
+        None => whole(elements)?,
+    };
+    Ok(hash.map(Entry::Hash))
+}
+
+fn selected(elements: Vec<Frame>) -> RedisResult<Option<Hash>> {
+    let value = |element| match element {
+        Frame::BulkString(value) => Ok(value),
+        _ => Err(unexpected_reply()),
+    };
+    Ok(Hash::selected(elements.into_iter().map(value).collect::<RedisResult<_>>()?))
+}
+
+fn whole(elements: Vec<Frame>) -> RedisResult<Option<Hash>> {
+    let mut elements = elements.into_iter();
+    let mut fields = Vec::with_capacity(elements.len() / 2);
+    while let Some(name) = elements.next() {
+        match (name, elements.next()) {
+            (Frame::BulkString(Some(name)), Some(Frame::BulkString(Some(value)))) => fields.push((name, value)),
+            _ => return Err(unexpected_reply()),
+        }
+    }
+    Ok(Hash::whole(fields))
+}
+
+fn checked(frame: Frame) -> RedisResult<Reply> {
+    match frame {
+        Frame::Error(text) => Err(server_error(&text)),
+        frame => Ok(Reply(frame)),
+    }
+}
+
+/// The error of a server in the driver's type, which knows its kinds and redirections.
+fn server_error(text: &[u8]) -> RedisError {
+    let line = [b"-", text, b"\r\n"].concat();
+    match redis::parse_redis_value(&line) {
+        Ok(redis::Value::ServerError(error)) => error.into(),
+        Ok(_) => unexpected_reply(),
+        Err(error) => error,
+    }
+}
+
+/// What a socket has brought, taken apart into replies.
+#[derive(Debug, Default)]
+pub(super) struct Received {
+    /// The beginning of a reply.
+    partial: BytesMut,
+    /// Where the search for that reply's end goes on.
+    scan: Option<Scan>,
+    /// Whole replies, and perhaps the beginning of one more.
+    unread: Bytes,
+}
+
+impl Received {
+    /// The buffer to receive into, once all whole replies have been taken.
+    pub(super) fn buffer(&mut self) -> &mut BytesMut {
+        if self.partial.capacity() - self.partial.len() < LEAST_ROOM {
+            self.partial.reserve(RECEIVED_AT_ONCE);
+        }
+        &mut self.partial
+    }
+
+    /// Looks through what [`buffer`](Self::buffer) has received since.
+    ///
+    /// # Errors
+    ///
+    /// When the reply that is being received is too large.
+    pub(super) fn received(&mut self) -> RedisResult<()> {
+        // A reply that comes in many pieces is parsed once, when it is whole.
+        if let Some(scan) = &mut self.scan
+            && !scan.finds_end(&self.partial)
+        {
+            return if self.partial.len() > MAX_REPLY_BYTES { Err(too_large()) } else { Ok(()) };
+        }
+        self.scan = None;
+        self.unread = self.partial.split().freeze();
+        Ok(())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.unread.is_empty()
+    }
+
+    /// The next reply, if it is whole.
+    ///
+    /// # Errors
+    ///
+    /// When what was received is no reply of a Redis server. A server's own error is the inner result.
+    pub(super) fn next(&mut self) -> RedisResult<Option<RedisResult<Reply>>> {
+        if self.unread.is_empty() {
+            return Ok(None);
+        }
+        match parse_frame(self.unread.clone()) {
+            Ok((frame, rest)) => {
+                let size = self.unread.len() - rest.len();
+                self.unread = rest;
+                Ok(Some(if size > MAX_REPLY_BYTES { Err(too_large()) } else { checked(frame) }))
+            }
+            Err(ParseError::Incomplete) => {
+                let rest = mem::take(&mut self.unread);
+                // Drop our own empty handle on the buffer first: then `rest` may be the only one, and needs no copy.
+                drop(mem::take(&mut self.partial));
+                self.partial = rest.try_into_mut().unwrap_or_else(|shared| {
+                    let mut copy = BytesMut::with_capacity(shared.len() + RECEIVED_AT_ONCE);
+                    copy.extend_from_slice(&shared);
+                    copy
+                });
+                self.scan = Some(Scan::new());
+                Ok(None)
+            }
+            Err(error) => Err((ErrorKind::Parse, "the reply can't be understood", error.to_string()).into()),
+        }
+    }
+}
+
+/// Looks for the end of a reply that comes in pieces, without looking at any byte twice.
+#[derive(Debug)]
+struct Scan {
+    at: usize,
+    /// How many values end the reply. An array adds its elements.
+    missing: u64,
+}
+
+impl Scan {
+    fn new() -> Self {
+        Self { at: 0, missing: 1 }
+    }
+
+    /// Whether the reply is whole. Anything malformed counts as its end: the parser then says what is wrong.
+    fn finds_end(&mut self, bytes: &[u8]) -> bool {
+        const LONGEST_LINE: usize = 64 * 1024;
+        while self.missing > 0 {
+            let rest = bytes.get(self.at..).unwrap_or_default();
+            let Some(line) = rest.iter().position(|byte| *byte == b'\r').filter(|end| end + 1 < rest.len()) else {
+                return rest.len() > LONGEST_LINE;
+            };
+            let number = || std::str::from_utf8(&rest[1..line]).ok()?.parse::<i64>().ok();
+            let mut end = self.at + line + 2;
+            match rest.first() {
+                Some(b'$') => match number().map(usize::try_from) {
+                    Some(Ok(length)) => end = end.saturating_add(length).saturating_add(2),
+                    Some(Err(_nil)) => {}
+                    None => return true,
+                },
+                Some(b'*') => match number() {
+                    Some(elements) => self.missing = self.missing.saturating_add(u64::try_from(elements).unwrap_or(0)),
+                    None => return true,
+                },
+                _ => {}
+            }
+            if end > bytes.len() && rest.first() == Some(&b'$') {
+                return false;
+            }
+            self.at = end;
+            self.missing -= 1;
+        }
+        true
+    }
+}
+
+pub(super) fn too_large() -> RedisError {
+    (ErrorKind::Client, "the reply has more than 64 MiB").into()
+}

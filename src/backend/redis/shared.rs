@@ -1,0 +1,671 @@
+//! The connection to one server that all steps but updates share: who waits for it, who drives it, and when it is replaced.
+//!
+//! ```text
+//!              a command              connected and greeted
+//!   absent ───────────────▶ connecting ─────────────────────▶ connected: epoch n
+//!     ▲ ▲                     │    ▲                             │
+//!     │ └─────────────────────┘    │ commands wait, or a spare   │  the socket broke, or brought garbage
+//!     │   in vain: those who wait  │ has answered meanwhile      │  the server is a replica: ROLE, READONLY
+//!     │   get the error, and who   ├─────────────────────────────┤  it is silent, and a spare has answered
+//!     │   comes within PAUSE too   │                             │  sentinels name another, run_id differs
+//!     └────────────────────────────┴──────── epoch n ends ◀──────┘  its runtime ended, or is not driven
+//!                 nobody waits
+//! ```
+//!
+//! An *epoch* is the life of one such connection, to one endpoint. The exclusive connections of updates and the trackers are
+//! made within an epoch, to its endpoint, and end with it: so what one of them writes is seen by what is read over the
+//! shared connection. What is written over that itself is seen because it goes over the same socket.
+//!
+//! A command's time runs from when it goes out, in ticks of the connection's task: see `redis/connection.rs`.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+use std::{array, mem};
+
+use redis::{ErrorKind, RedisError, RedisResult};
+use tokio::runtime::{self, Handle};
+use tokio::sync::oneshot;
+use tokio::time::{MissedTickBehavior, timeout};
+
+use super::connect::{Endpoint, Link, connect, connect_to};
+use super::connection::{Connection, End};
+use super::errors::{connection_lost, is_lost, is_replica, not_answered};
+use super::resp::{Reply, encode};
+use super::sentinel::Master;
+use super::server::Limits;
+use super::url::Address;
+use crate::life::Life;
+use crate::load::AbortOnDrop;
+
+/// After an attempt to connect has failed, the next one isn't made for so long.
+const PAUSE: Duration = Duration::from_millis(50);
+/// A command's time is counted in so many ticks. A tick that comes late, because this process stood still, counts once.
+const TICKS: u32 = 10;
+/// How long a runtime may take to drive a task, before another runtime takes the connection over.
+const PATIENCE_WITH_RUNTIMES: Duration = Duration::from_millis(50);
+/// How often a connection is made whose epoch ends before it is asked for.
+const ATTEMPTS: u32 = 4;
+
+/// Appends one of a request's commands, by its number.
+pub(super) type Encode<'a> = dyn Fn(usize, &mut Vec<u8>) + Sync + 'a;
+
+/// Commands to be sent together.
+#[derive(Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub(super) encode: &'a Encode<'a>,
+    /// How long the server may take to answer.
+    limit: Duration,
+    /// How often they may be sent, when their connection is lost.
+    attempts: u32,
+}
+
+impl<'a> Request<'a> {
+    /// Of commands that may be carried out twice.
+    pub(super) fn new(limit: Duration, encode: &'a Encode<'a>) -> Self {
+        const ATTEMPTS: u32 = 4;
+        Self { encode, limit, attempts: ATTEMPTS }
+    }
+
+    /// Of commands that must not be carried out twice.
+    pub(super) fn once(limit: Duration, encode: &'a Encode<'a>) -> Self {
+        Self { encode, limit, attempts: 1 }
+    }
+
+    /// The same with other commands.
+    pub(super) fn with(self, encode: &'a Encode<'a>) -> Self {
+        Self { encode, ..self }
+    }
+}
+
+pub(super) struct Shared {
+    target: Target,
+    limits: Limits,
+    tick: Duration,
+    state: Mutex<State>,
+    /// How many epochs have ended: the number of the current one.
+    ended: AtomicU64,
+    /// The same of all servers of a cluster.
+    ended_of_all: Arc<AtomicU64>,
+}
+
+/// Where the connection goes.
+pub(super) enum Target {
+    /// To the server at this address.
+    Server(Arc<Address>),
+    /// To the master that sentinels name.
+    Master(Arc<Master>),
+}
+
+/// A new connection, and the address that it was made by.
+pub(super) struct Connected {
+    pub(super) link: Link,
+    pub(super) address: Arc<Address>,
+}
+
+/// The life of one shared connection.
+#[derive(Clone)]
+pub(super) struct Epoch {
+    pub(super) number: u64,
+    pub(super) address: Arc<Address>,
+    endpoint: Endpoint,
+    run_id: Option<String>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    /// Commands as they are sent; those until `taken` have been.
+    unsent: Vec<u8>,
+    taken: usize,
+    /// Who waits for the replies to the commands that are left, in their order.
+    waiting: VecDeque<Waiter>,
+    pub(super) phase: Phase,
+    /// Counts the tasks that drive connections. One that is not the latest has been given up.
+    task: u64,
+    /// The runtime of the latest task, and its signs of life.
+    runtime: Option<runtime::Id>,
+    life: Arc<Life>,
+    /// There while connected.
+    epoch: Option<Epoch>,
+    /// When and why the last attempt to connect failed.
+    failed: Option<(Instant, RedisError)>,
+    /// The time of commands that wait.
+    pub(super) tick: u32,
+    /// Whether there will be no more commands.
+    closed: bool,
+}
+
+/// What the task does that drives the connection.
+#[derive(Default)]
+pub(super) enum Phase {
+    /// There is none.
+    #[default]
+    Absent,
+    /// It looks at the queue before it sleeps.
+    Awake,
+    /// Whoever adds a command wakes it.
+    Asleep(Waker),
+}
+
+/// Who waits for a reply.
+pub(super) struct Waiter {
+    reply: oneshot::Sender<RedisResult<Reply>>,
+    /// Length of the command.
+    bytes: usize,
+    /// The tick at which it was queued, and then sent.
+    since: u32,
+    /// How many ticks the server may take.
+    limit: u32,
+}
+
+impl Waiter {
+    pub(super) fn answer(self, reply: RedisResult<Reply>) {
+        // It fails when the caller is gone.
+        let _ = self.reply.send(reply);
+    }
+
+    pub(super) fn sent_at(self, now: u32) -> Self {
+        Self { since: now, ..self }
+    }
+
+    pub(super) fn is_overdue(&self, now: u32) -> bool {
+        // The tick in which it was sent had begun before.
+        now.wrapping_sub(self.since) > self.limit
+    }
+}
+
+struct Pushed<const N: usize> {
+    replies: [oneshot::Receiver<RedisResult<Reply>>; N],
+    /// The task that will bring them, if it belongs to another runtime than the caller.
+    foreign: Option<u64>,
+}
+
+impl Shared {
+    pub(super) fn new(target: Target, limits: Limits, ended_of_all: Arc<AtomicU64>) -> Arc<Self> {
+        const SHORTEST_TICK: Duration = Duration::from_millis(1);
+        Arc::new(Self {
+            target,
+            limits,
+            tick: (limits.operation_timeout / TICKS).max(SHORTEST_TICK),
+            state: Mutex::default(),
+            ended: AtomicU64::new(0),
+            ended_of_all,
+        })
+    }
+
+    /// Sends a request's commands one right after the other, and returns a reply to each.
+    pub(super) async fn run<const N: usize>(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+    ) -> RedisResult<[RedisResult<Reply>; N]> {
+        for _ in 1..request.attempts {
+            match self.try_run(request).await {
+                Err(error) if is_lost(&error) => {}
+                replies => return replies,
+            }
+        }
+        self.try_run(request).await
+    }
+
+    async fn try_run<const N: usize>(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+    ) -> RedisResult<[RedisResult<Reply>; N]> {
+        let Pushed { replies, foreign } = self.push(request)?;
+        match foreign {
+            None => received(replies).await,
+            Some(task) => Box::pin(self.received_from(task, request.limit, received(replies))).await,
+        }
+    }
+
+    fn push<const N: usize>(self: &Arc<Self>, request: &Request<'_>) -> RedisResult<Pushed<N>> {
+        let runtime = Handle::try_current().map_err(|_| no_runtime())?.id();
+        let limit = self.ticks(request.limit);
+        let mut state = self.state();
+        if let (Phase::Absent, Some((when, error))) = (&state.phase, &state.failed)
+            && when.elapsed() < PAUSE
+        {
+            return Err(error.clone());
+        }
+        let replies = array::from_fn(|at| {
+            let before = state.unsent.len();
+            (request.encode)(at, &mut state.unsent);
+            let (reply, receiver) = oneshot::channel();
+            let (bytes, since) = (state.unsent.len() - before, state.tick);
+            state.waiting.push_back(Waiter { reply, bytes, since, limit });
+            receiver
+        });
+        match mem::replace(&mut state.phase, Phase::Awake) {
+            Phase::Absent => {
+                self.start(state, runtime);
+                return Ok(Pushed { replies, foreign: None });
+            }
+            Phase::Awake => {}
+            Phase::Asleep(waker) => {
+                let foreign = state.is_foreign_to(runtime);
+                drop(state);
+                waker.wake();
+                return Ok(Pushed { replies, foreign });
+            }
+        }
+        Ok(Pushed { replies, foreign: state.is_foreign_to(runtime) })
+    }
+
+    fn ticks(&self, limit: Duration) -> u32 {
+        if limit == self.limits.operation_timeout && self.tick * TICKS == limit {
+            return TICKS;
+        }
+        u32::try_from(limit.as_nanos().div_ceil(self.tick.as_nanos())).unwrap_or(u32::MAX / 2)
+    }
+
+    /// Starts the task that connects and sends what is queued.
+    fn start(self: &Arc<Self>, mut state: MutexGuard<'_, State>, runtime: runtime::Id) {
+        state.task += 1;
+        state.phase = Phase::Awake;
+        state.runtime = Some(runtime);
+        state.life = Arc::default();
+        let (life, serving) = (state.life.clone(), Serving { shared: self.clone(), task: state.task });
+        // A runtime that is shutting down drops the task at once, and that takes the lock.
+        drop(state);
+        tokio::spawn(life.of(serve(serving)));
+    }
+
+    /// Waits for replies that a task of another runtime brings: nobody may drive that.
+    async fn received_from<R>(
+        self: &Arc<Self>,
+        task: u64,
+        limit: Duration,
+        replies: impl Future<Output = RedisResult<R>>,
+    ) -> RedisResult<R> {
+        let mut replies = std::pin::pin!(replies);
+        loop {
+            if let Ok(replies) = timeout(limit, &mut replies).await {
+                return replies;
+            }
+            let life = Some(self.state()).filter(|state| state.task == task).map(|state| state.life.clone());
+            let Some(life) = life else { return Err(connection_lost()) };
+            if !life.responds_within(PATIENCE_WITH_RUNTIMES).await {
+                self.give_up(task);
+                return Err(connection_lost());
+            }
+        }
+    }
+
+    /// The current epoch; connects if there is none.
+    pub(super) async fn epoch(self: &Arc<Self>) -> RedisResult<Epoch> {
+        for _ in 0..ATTEMPTS {
+            if let Some(epoch) = &self.state().epoch {
+                return Ok(epoch.clone());
+            }
+            let [_pong] = self.run(&Request::new(self.limits.connect_timeout, &|_, out| encode(out, &[b"PING"]))).await?;
+        }
+        Err(connection_lost())
+    }
+
+    pub(super) fn connect_timeout(&self) -> Duration {
+        self.limits.connect_timeout
+    }
+
+    pub(super) fn is_current(&self, epoch: &Epoch) -> bool {
+        self.ended.load(Ordering::Acquire) == epoch.number
+    }
+
+    /// Whether what was written over another connection of this epoch is seen over the shared connection as it is now: if
+    /// that was replaced meanwhile, by one to the same server.
+    pub(super) async fn is_still_at(self: &Arc<Self>, epoch: &Epoch) -> bool {
+        if self.is_current(epoch) {
+            return true;
+        }
+        let now = self.epoch().await;
+        now.is_ok_and(|now| now.run_id.is_some() && now.run_id == epoch.run_id && now.endpoint == epoch.endpoint)
+    }
+
+    /// Another connection within the current epoch, to its endpoint.
+    pub(super) async fn connect_beside(self: &Arc<Self>) -> RedisResult<(Link, Epoch)> {
+        let epoch = self.epoch().await?;
+        let connect = connect_to(&epoch.address, epoch.endpoint.clone());
+        let connected = timeout(self.limits.connect_timeout, connect).await;
+        let link = connected.unwrap_or_else(|_elapsed| Err(not_answered())).inspect_err(|error| {
+            if error.code() == is_replica().code() {
+                self.leave(&epoch);
+            }
+        })?;
+        if let (Some(here), Some(there)) = (&epoch.run_id, &link.run_id)
+            && here != there
+        {
+            self.leave(&epoch);
+            return Err((ErrorKind::Io, "the address leads to another server than the shared connection").into());
+        }
+        Ok((link, epoch))
+    }
+
+    /// Ends an epoch, if it is the current one: its connection is replaced when there are commands.
+    pub(super) fn leave(self: &Arc<Self>, epoch: &Epoch) {
+        let state = self.state();
+        if self.is_current(epoch) && state.epoch.is_some() {
+            let task = state.task;
+            drop(state);
+            self.give_up(task);
+        }
+    }
+
+    /// Takes the connection away from the task of this number. Those whose commands it had sent learn that when it is dropped,
+    /// or find out that it isn't driven.
+    fn give_up(self: &Arc<Self>, task: u64) {
+        let mut state = self.state();
+        if state.task != task || matches!(state.phase, Phase::Absent) {
+            return;
+        }
+        state.task += 1;
+        self.end_epoch(&mut state);
+        if let Phase::Asleep(waker) = mem::take(&mut state.phase) {
+            waker.wake();
+        }
+        if state.waiting.is_empty() {
+            return;
+        }
+        match Handle::try_current() {
+            Ok(runtime) => self.start(state, runtime.id()),
+            Err(_no_runtime) => {
+                let waiting = state.take_waiting();
+                drop(state);
+                answer_all(waiting, &connection_lost());
+            }
+        }
+    }
+
+    fn end_epoch(&self, state: &mut State) {
+        if state.epoch.take().is_some() {
+            self.ended.fetch_add(1, Ordering::AcqRel);
+            self.ended_of_all.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Sees to it that the connection is closed.
+    pub(super) fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        if let Phase::Asleep(waker) = mem::take(&mut state.phase) {
+            drop(state);
+            waker.wake();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_foreign_to(&self, runtime: runtime::Id) -> Option<u64> {
+        (self.runtime != Some(runtime)).then_some(self.task)
+    }
+
+    fn take_waiting(&mut self) -> VecDeque<Waiter> {
+        self.unsent.clear();
+        self.taken = 0;
+        mem::take(&mut self.waiting)
+    }
+
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Moves commands to `out`, and those who wait for them to `expect`: up to so many, and up to so many bytes, but for a
+    /// single one that is larger.
+    pub(super) fn take_commands(
+        &mut self,
+        commands: usize,
+        bytes: usize,
+        out: &mut Vec<u8>,
+        mut expect: impl FnMut(Waiter),
+    ) {
+        let is_all = self.waiting.len() <= commands && self.unsent.len() - self.taken <= bytes && self.taken == 0;
+        if is_all && out.is_empty() {
+            mem::swap(out, &mut self.unsent);
+            self.waiting.drain(..).for_each(expect);
+            return;
+        }
+        let from = self.taken;
+        let mut taken = 0;
+        while let Some(next) = self.waiting.front()
+            && taken < commands
+            && (taken == 0 || self.taken - from + next.bytes <= bytes)
+        {
+            self.taken += next.bytes;
+            taken += 1;
+            self.waiting.pop_front().into_iter().for_each(&mut expect);
+        }
+        out.extend_from_slice(&self.unsent[from..self.taken]);
+        if self.taken == self.unsent.len() {
+            self.unsent.clear();
+            self.taken = 0;
+        }
+    }
+
+    /// Gives back the memory that a burst has left.
+    pub(super) fn shrink(&mut self, places: usize) {
+        self.waiting.shrink_to(places);
+    }
+
+    /// Those who have waited for longer than so many ticks to have their commands sent.
+    fn take_overdue(&mut self, longest_wait: u32) -> Vec<Waiter> {
+        let mut overdue = Vec::new();
+        while let Some(first) = self.waiting.front()
+            && self.tick.wrapping_sub(first.since) > longest_wait
+        {
+            self.taken += first.bytes;
+            overdue.extend(self.waiting.pop_front());
+        }
+        overdue
+    }
+}
+
+/// Waits for the replies to commands that were sent together, unless their connection is lost.
+async fn received<const N: usize>(
+    replies: [oneshot::Receiver<RedisResult<Reply>>; N],
+) -> RedisResult<[RedisResult<Reply>; N]> {
+    let mut received = [const { None }; N];
+    for (received, reply) in received.iter_mut().zip(replies) {
+        let reply = reply.await.unwrap_or_else(|_task_ended| Err(connection_lost()));
+        if let Err(error) = &reply
+            && error.is_io_error()
+        {
+            return Err(error.clone());
+        }
+        *received = Some(reply);
+    }
+    Ok(received.map(|reply| reply.unwrap_or_else(|| Err(connection_lost()))))
+}
+
+/// Connects and sends until nothing is left to do.
+async fn serve(serving: Serving) {
+    let mut spare = None;
+    while spare.is_some() || serving.has_work() {
+        let connected = match spare.take() {
+            Some(connected) => connected,
+            None => match serving.connect().await {
+                Ok(connected) => connected,
+                Err(error) => return serving.fail(&error),
+            },
+        };
+        let Connected { link, address } = connected;
+        let Some(epoch) = serving.begin_epoch(&link, &address) else { return };
+        let _watch = serving.watch_master(&epoch);
+        let end = Connection::new(link.stream, &serving, serving.shared.tick).await;
+        serving.end_epoch();
+        if let End::Replaced(connected) = end {
+            spare = Some(*connected);
+        }
+    }
+}
+
+/// A task's right to drive the connection.
+pub(super) struct Serving {
+    shared: Arc<Shared>,
+    task: u64,
+}
+
+impl Serving {
+    /// The queue, unless another task has it by now, or it is closed.
+    pub(super) fn state(&self) -> Option<MutexGuard<'_, State>> {
+        Some(self.shared.state()).filter(|state| state.task == self.task && !state.closed)
+    }
+
+    /// Whether there are commands to send. If not, whoever comes next starts another task.
+    fn has_work(&self) -> bool {
+        let Some(mut state) = self.state() else { return false };
+        if state.waiting.is_empty() {
+            state.phase = Phase::Absent;
+        }
+        !state.waiting.is_empty()
+    }
+
+    /// Connects, while those who wait for that for too long are told so.
+    async fn connect(&self) -> RedisResult<Connected> {
+        let mut connect = self.spare();
+        let mut ticks = tokio::time::interval(self.shared.tick);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                connected = &mut connect => return connected,
+                _ = ticks.tick() => self.age(),
+            }
+        }
+    }
+
+    /// Begins another connection to wherever the name, or the sentinels, now lead.
+    pub(super) fn spare(&self) -> futures_util::future::BoxFuture<'static, RedisResult<Connected>> {
+        let shared = self.shared.clone();
+        Box::pin(async move {
+            let limit = shared.limits.connect_timeout;
+            timeout(limit, shared.target.connect()).await.unwrap_or_else(|_elapsed| Err(not_answered()))
+        })
+    }
+
+    /// Lets a tick pass for commands that can't go out, since there is no connection.
+    fn age(&self) {
+        let Some(mut state) = self.state() else { return };
+        state.tick = state.tick.wrapping_add(1);
+        let now = state.tick;
+        if !state.waiting.iter().any(|waiter| waiter.is_overdue(now)) {
+            return;
+        }
+        // Their limits differ, so those who go on waiting may stand between them. The commands of the others are dropped.
+        let (mut at, mut overdue) = (state.taken, Vec::new());
+        let (unsent, waiting) = (mem::take(&mut state.unsent), state.take_waiting());
+        for waiter in waiting {
+            let command = &unsent[at..at + waiter.bytes];
+            at += waiter.bytes;
+            if waiter.is_overdue(now) {
+                overdue.push(waiter);
+            } else {
+                state.unsent.extend_from_slice(command);
+                state.waiting.push_back(waiter);
+            }
+        }
+        drop(state);
+        answer_all(overdue, &not_answered());
+    }
+
+    /// Lets a tick pass for commands that wait for their turn on a connection that is `silent`, or isn't; returns the time.
+    pub(super) fn tick(&self, silent: bool) -> Option<u32> {
+        /// As long as a get waits for another process' load.
+        const LONGEST_WAIT: Duration = crate::defaults::WAIT_TIMEOUT;
+        let mut state = self.state()?;
+        state.tick = state.tick.wrapping_add(1);
+        let now = state.tick;
+        let (overdue, error) = if silent {
+            (state.take_waiting().into(), not_answered())
+        } else {
+            (state.take_overdue(self.shared.ticks(LONGEST_WAIT)), waited_too_long())
+        };
+        drop(state);
+        answer_all(overdue, &error);
+        Some(now)
+    }
+
+    /// How many ticks a server may take to answer a step.
+    pub(super) fn ticks_of_step(&self) -> u32 {
+        self.shared.ticks(self.shared.limits.operation_timeout)
+    }
+
+    fn begin_epoch(&self, link: &Link, address: &Arc<Address>) -> Option<Epoch> {
+        let mut state = self.state()?;
+        let epoch = Epoch {
+            number: self.shared.ended.load(Ordering::Acquire),
+            address: address.clone(),
+            endpoint: link.endpoint.clone(),
+            run_id: link.run_id.clone(),
+        };
+        state.epoch = Some(epoch.clone());
+        state.failed = None;
+        Some(epoch)
+    }
+
+    fn end_epoch(&self) {
+        if let Some(mut state) = self.state() {
+            self.shared.end_epoch(&mut state);
+        }
+    }
+
+    /// Has the sentinels asked now and then whether the master is still the same.
+    fn watch_master(&self, epoch: &Epoch) -> Option<AbortOnDrop<()>> {
+        let Target::Master(master) = &self.shared.target else { return None };
+        let (shared, epoch, named) = (self.shared.clone(), epoch.clone(), master.clone());
+        Some(AbortOnDrop(tokio::spawn(async move {
+            named.another_is_master(&epoch.address).await;
+            shared.leave(&epoch);
+        })))
+    }
+
+    /// Tells all who wait that there is no connection.
+    fn fail(&self, error: &RedisError) {
+        let Some(mut state) = self.state() else { return };
+        state.failed = Some((Instant::now(), error.clone()));
+        state.phase = Phase::Absent;
+        let waiting = state.take_waiting();
+        drop(state);
+        answer_all(waiting, error);
+    }
+}
+
+/// The task may also end with its runtime.
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        if state.task == self.task && !matches!(state.phase, Phase::Absent) {
+            state.phase = Phase::Absent;
+            self.shared.end_epoch(&mut state);
+            let waiting = state.take_waiting();
+            drop(state);
+            answer_all(waiting, &connection_lost());
+        }
+    }
+}
+
+impl Target {
+    async fn connect(&self) -> RedisResult<Connected> {
+        match self {
+            Self::Server(address) => Ok(Connected { link: connect(address).await?, address: address.clone() }),
+            Self::Master(master) => master.connect().await,
+        }
+    }
+}
+
+fn answer_all(waiting: impl IntoIterator<Item = Waiter>, error: &RedisError) {
+    for waiter in waiting {
+        waiter.answer(Err(error.clone()));
+    }
+}
+
+fn no_runtime() -> RedisError {
+    (ErrorKind::InvalidClientConfig, "there is no tokio runtime here").into()
+}
+
+fn waited_too_long() -> RedisError {
+    (ErrorKind::Client, "this process sends more commands than the server can answer").into()
+}

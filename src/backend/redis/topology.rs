@@ -1,0 +1,455 @@
+//! Which server a key is sent to: the only one there is, or one of a cluster, which may send the key elsewhere.
+//!
+//! The driver has a client for clusters, but WATCH is not safe on its connections, and it doesn't show which server has which
+//! slot: updates would have to find that out a second time, and reads and updates of one key could meet at different servers.
+//! So there is one topology for all, over the same connections as to single servers.
+//!
+//! While a slot moves from one server to another, each of its keys is at one of the two, and a step that needs two keys
+//! fails unless both are at the same (TRYAGAIN). `redis.rs` and `update.rs` say what they do then.
+
+use std::{fmt, mem};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, Weak};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use rand::seq::SliceRandom;
+use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
+use tokio::sync::watch;
+
+use super::errors::{unexpected_reply, without_arguments};
+use super::resp::{Reply, encode};
+use super::sentinel::Sentinels;
+use super::server::{Limits, Server};
+use super::shared::Request;
+use super::slots::{SlotMap, known_host, own_slots, shards, slot};
+use super::url::Address;
+use crate::backend::breaker::Breaker;
+use crate::key::Key;
+
+/// Limit of redirections, against loops.
+const REDIRECTIONS: u32 = 16;
+/// The shortest time between two times that the servers are asked about the slots.
+const PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) struct Topology {
+    /// The server that has all keys, unless this is a cluster.
+    only: Option<Arc<Server>>,
+    /// The servers of a cluster that the URL names.
+    seeds: Vec<Address>,
+    limits: Limits,
+    slots: RwLock<SlotMap>,
+    /// How often that has changed, and how many epochs of connections have ended.
+    changes: Arc<AtomicU64>,
+    /// Whether the servers are being asked which of them has which slot.
+    refreshing: AtomicBool,
+    /// How the last time went.
+    refreshed: watch::Sender<RedisResult<()>>,
+}
+
+/// A server to send a command to.
+#[derive(Clone)]
+pub(super) struct Destination {
+    pub(super) server: Arc<Server>,
+    /// Whether another server sent the command there, with a key whose slot is on its way: without ASKING it would be sent
+    /// back.
+    pub(super) asking: bool,
+}
+
+/// Where a server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl Place {
+    /// What a redirection names, `host:port`; without a host it is that of the server that says so.
+    pub(super) fn parse(text: &str, said_by: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        let host = known_host(Some(host), said_by)?;
+        Some(Self { host, port: port.parse().ok()? })
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+impl Topology {
+    /// One server.
+    pub(super) fn of_server(address: Address, limits: Limits) -> Result<Self, String> {
+        let changes = Arc::<AtomicU64>::default();
+        let only = Server::new(address, limits, changes.clone())?;
+        Ok(Self::with(Some(only), Vec::new(), limits, changes))
+    }
+
+    /// The master that the sentinels name.
+    pub(super) fn of_master(sentinels: Sentinels, limits: Limits) -> Result<Self, String> {
+        let changes = Arc::<AtomicU64>::default();
+        let only = Server::following(sentinels, limits, changes.clone())?;
+        Ok(Self::with(Some(only), Vec::new(), limits, changes))
+    }
+
+    /// The cluster that these servers belong to.
+    pub(super) fn of_cluster(seeds: Vec<Address>, limits: Limits) -> Result<Self, String> {
+        let changes = Arc::<AtomicU64>::default();
+        for seed in &seeds {
+            Server::new(seed.clone(), limits, changes.clone())?;
+        }
+        Ok(Self::with(None, seeds, limits, changes))
+    }
+
+    fn with(only: Option<Server>, seeds: Vec<Address>, limits: Limits, changes: Arc<AtomicU64>) -> Self {
+        Self {
+            only: only.map(Arc::new),
+            seeds,
+            limits,
+            slots: RwLock::new(SlotMap::unknown()),
+            changes,
+            refreshing: AtomicBool::new(false),
+            refreshed: watch::Sender::new(Ok(())),
+        }
+    }
+
+    /// Fails unless the server, or one of the cluster's, answers within `limit`.
+    pub(super) async fn ping(self: &Arc<Self>, limit: Duration) -> RedisResult<()> {
+        match &self.only {
+            Some(server) => {
+                let [pong] = server.shared.run(&Request::new(limit, &|_, out| encode(out, &[b"PING"]))).await?;
+                pong.map(drop)
+            }
+            None => self.learn_slots().await,
+        }
+    }
+
+    /// Runs commands on the key's server in one round trip, each with a result of its own. One that is sent elsewhere is run
+    /// there, and then those after it again, one by one, so that they keep their order.
+    pub(super) async fn run<const N: usize>(
+        self: &Arc<Self>,
+        key: &Key,
+        request: &Request<'_>,
+    ) -> RedisResult<[RedisResult<Reply>; N]> {
+        let of_cluster;
+        let server = match &self.only {
+            Some(server) => server,
+            None => {
+                // Boxed, as what is rare below, so that the future of a hit stays small.
+                of_cluster = match self.owner(key) {
+                    Some(owner) => owner,
+                    None => Box::pin(self.destination(key)).await?.server,
+                };
+                &of_cluster
+            }
+        };
+        let replies = server.shared.run(request).await;
+        match &replies {
+            Err(error) => self.failed(error),
+            Ok(replies) if self.only.is_some() || !replies.iter().any(is_sent_elsewhere) => {}
+            Ok(_) => return Box::pin(self.follow(key, request, server.clone(), replies?)).await,
+        }
+        replies
+    }
+
+    async fn follow<const N: usize>(
+        self: &Arc<Self>,
+        key: &Key,
+        request: &Request<'_>,
+        from: Arc<Server>,
+        mut replies: [RedisResult<Reply>; N],
+    ) -> RedisResult<[RedisResult<Reply>; N]> {
+        let from = Destination { server: from, asking: false };
+        let first = replies.iter().position(is_sent_elsewhere).unwrap_or(N);
+        for (at, reply) in replies.iter_mut().enumerate().skip(first) {
+            let command = |_: usize, out: &mut Vec<u8>| (request.encode)(at, out);
+            let request = request.with(&command);
+            let sent = if at == first {
+                mem::replace(reply, Err(unexpected_reply()))
+            } else {
+                self.destination(key).await?.run(&request).await
+            };
+            *reply = match sent {
+                Err(error) => self.run_where_sent(key, &request, &from, error).await,
+                reply => reply,
+            };
+        }
+        Ok(replies)
+    }
+
+    /// Runs a command where an error sends it.
+    async fn run_where_sent(
+        self: &Arc<Self>,
+        key: &Key,
+        request: &Request<'_>,
+        from: &Destination,
+        mut error: RedisError,
+    ) -> RedisResult<Reply> {
+        let mut from = from.clone();
+        for _ in 0..REDIRECTIONS {
+            let Some(next) = self.redirected(key, &from, &error) else { break };
+            match next.run(request).await {
+                Ok(reply) => return Ok(reply),
+                Err(next_error) => (error, from) = (next_error, next),
+            }
+        }
+        Err(error)
+    }
+
+    /// Asks the servers which of them has which slot, and waits for what they say.
+    pub(super) async fn learn_slots(self: &Arc<Self>) -> RedisResult<()> {
+        let mut refreshed = self.refreshed.subscribe();
+        loop {
+            self.refresh();
+            tokio::select! {
+                _cannot_fail = refreshed.changed() => return refreshed.borrow().clone(),
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
+    }
+
+    async fn know_slots(self: &Arc<Self>) -> RedisResult<()> {
+        if self.only.is_some() || self.slots().is_known() { Ok(()) } else { self.learn_slots().await }
+    }
+
+    /// The server that has the key.
+    pub(super) async fn destination(self: &Arc<Self>, key: &Key) -> RedisResult<Destination> {
+        self.know_slots().await?;
+        let server = self.owner(key).ok_or_else(|| {
+            self.refresh();
+            RedisError::from((ErrorKind::Server(ServerErrorKind::ClusterDown), "no server has the key's hash slot"))
+        })?;
+        Ok(Destination { server, asking: false })
+    }
+
+    /// The server that has the key, if that is known.
+    fn owner(&self, key: &Key) -> Option<Arc<Server>> {
+        match &self.only {
+            Some(server) => Some(server.clone()),
+            None => self.slots().owner(slot(key.as_str())).cloned(),
+        }
+    }
+
+    /// The breaker of the server that has the key, if there are several servers and that is known.
+    pub(super) fn breaker(&self, key: &Key) -> Option<Arc<Breaker>> {
+        if self.only.is_some() { None } else { self.owner(key).map(|server| server.breaker.clone()) }
+    }
+
+    /// The servers that have entries, as far as that is known.
+    pub(super) fn known_primaries(&self) -> Vec<Arc<Server>> {
+        match &self.only {
+            Some(server) => vec![server.clone()],
+            None => self.slots().primaries(),
+        }
+    }
+
+    /// The servers that have entries.
+    pub(super) async fn primaries(self: &Arc<Self>) -> RedisResult<Vec<Arc<Server>>> {
+        self.know_slots().await?;
+        Ok(self.known_primaries())
+    }
+
+    /// The servers that keys may be at.
+    pub(super) async fn with_keys(self: &Arc<Self>) -> RedisResult<Vec<Arc<Server>>> {
+        self.know_slots().await?;
+        Ok(match &self.only {
+            Some(server) => vec![server.clone()],
+            None => self.slots().with_keys(),
+        })
+    }
+
+    /// Counts the changes after which entries may be elsewhere.
+    pub(super) fn changes(&self) -> Arc<AtomicU64> {
+        self.changes.clone()
+    }
+
+    /// Whether no entry can have moved since there were so many changes: all servers say of themselves that they have the
+    /// slots that the topology gives them, and that none is on the move.
+    pub(super) async fn is_unchanged_since(self: &Arc<Self>, changes: u64) -> RedisResult<bool> {
+        if self.only.is_none() {
+            self.learn_slots().await?;
+            let primaries = self.known_primaries();
+            let mut answers: FuturesUnordered<_> = primaries.iter().map(|server| self.has_its_slots(server)).collect();
+            while let Some(has_them) = answers.next().await {
+                if !has_them? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(self.changes.load(Ordering::Acquire) == changes)
+    }
+
+    async fn has_its_slots(&self, server: &Arc<Server>) -> RedisResult<bool> {
+        let limit = self.limits.operation_timeout;
+        let [nodes] = server.shared.run(&Request::new(limit, &|_, out| encode(out, &[b"CLUSTER", b"NODES"]))).await?;
+        Ok(own_slots(&nodes?.text()?).is_some_and(|slots| slots == self.slots().slots_of(server)))
+    }
+
+    /// Where a command goes on after this error, if it does. What the error says of the topology is noted.
+    pub(super) fn redirected(
+        self: &Arc<Self>,
+        key: &Key,
+        from: &Destination,
+        error: &RedisError,
+    ) -> Option<Destination> {
+        if self.only.is_some() {
+            return None;
+        }
+        self.failed(error);
+        let (place, _slot) = error.redirect_node()?;
+        let server = self.server(&Place::parse(place, from.server.place().0)?)?;
+        let asking = error.kind() == ErrorKind::Server(ServerErrorKind::Ask);
+        self.change(|slots| {
+            if asking { slots.imports(server.clone()) } else { slots.moved(slot(key.as_str()), server.clone()) }
+        });
+        Some(Destination { server, asking })
+    }
+
+    /// Looks whether an error means that the topology has changed.
+    pub(super) fn failed(self: &Arc<Self>, error: &RedisError) {
+        let outdated = error.is_io_error()
+            || matches!(error.code(), Some("MOVED" | "CLUSTERDOWN" | "READONLY" | "LOADING" | "MASTERDOWN"));
+        if outdated {
+            self.refresh();
+        }
+    }
+
+    /// Asks the servers of a cluster, in a task of its own, unless one does already.
+    pub(super) fn refresh(self: &Arc<Self>) {
+        if self.only.is_none() && !self.refreshing.swap(true, Ordering::AcqRel) {
+            let turn = Turn { topology: Arc::downgrade(self) };
+            tokio::spawn(turn.refresh());
+        }
+    }
+
+    async fn ask_servers(&self) -> RedisResult<SlotMap> {
+        const AT_A_TIME: u32 = 3;
+        /// Until the next ones are asked too.
+        const PATIENCE: Duration = Duration::from_millis(100);
+        let mut known = self.slots().nodes().to_vec();
+        known.shuffle(&mut rand::rng());
+        // Nobody else connects to replicas.
+        let primaries = self.known_primaries();
+        known.sort_by_key(|server| !primaries.iter().any(|primary| Arc::ptr_eq(primary, server)));
+        let mut seeds = self.seeds.iter().collect::<Vec<_>>();
+        seeds.retain(|seed| !known.iter().any(|server| server.place() == seed.place()));
+        seeds.shuffle(&mut rand::rng());
+        let asked = known.into_iter().map(Asked::Known).chain(seeds.into_iter().map(Asked::Seed));
+        let mut answers: FuturesUnordered<_> = asked
+            .zip(0..)
+            .map(async |(asked, position): (Asked<'_>, u32)| {
+                tokio::time::sleep(PATIENCE * (position / AT_A_TIME)).await;
+                let server = match asked {
+                    Asked::Known(server) => server,
+                    Asked::Seed(seed) => self.new_server(seed.clone())?,
+                };
+                self.ask(&server).await
+            })
+            .collect();
+        let mut failure = None;
+        while let Some(answer) = answers.next().await {
+            match answer {
+                Ok(slots) => return Ok(slots),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or_else(|| (ErrorKind::InvalidClientConfig, "there is no server to ask").into()))
+    }
+
+    async fn ask(&self, asked: &Arc<Server>) -> RedisResult<SlotMap> {
+        let limit = self.limits.connect_timeout;
+        let [reply] = asked.shared.run(&Request::new(limit, &|_, out| encode(out, &[b"CLUSTER", b"SLOTS"]))).await?;
+        let shards = shards(reply?, asked.place().0)?;
+        let slots = SlotMap::new(&shards, |place| {
+            if asked.place() == (&*place.host, place.port) { Some(asked.clone()) } else { self.server(place) }
+        });
+        if slots.is_known() {
+            return Ok(slots);
+        }
+        Err((ErrorKind::Server(ServerErrorKind::ClusterDown), "no server of the cluster has a hash slot").into())
+    }
+
+    /// The server at this place: one that is known, or one more.
+    fn server(&self, place: &Place) -> Option<Arc<Server>> {
+        self.slots().node(place).or_else(|| {
+            let address = self.seeds.first()?.at(&place.host, place.port);
+            self.new_server(address).ok()
+        })
+    }
+
+    fn new_server(&self, address: Address) -> RedisResult<Arc<Server>> {
+        let server = Server::new(address, self.limits, self.changes.clone());
+        server.map(Arc::new).map_err(|mistake| (ErrorKind::InvalidClientConfig, "no such address", mistake).into())
+    }
+
+    fn slots(&self) -> RwLockReadGuard<'_, SlotMap> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a change, which tells whether it was one.
+    fn change(&self, change: impl FnOnce(&mut SlotMap) -> bool) {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        if change(&mut slots) {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
+    }
+}
+
+fn is_sent_elsewhere(reply: &RedisResult<Reply>) -> bool {
+    reply.as_ref().is_err_and(|error| error.redirect_node().is_some())
+}
+
+impl Destination {
+    /// Runs one command.
+    async fn run(&self, request: &Request<'_>) -> RedisResult<Reply> {
+        if !self.asking {
+            let [reply] = self.server.shared.run(request).await?;
+            return reply;
+        }
+        let commands = |at: usize, out: &mut Vec<u8>| match at {
+            0 => encode(out, &[b"ASKING"]),
+            _ => (request.encode)(0, out),
+        };
+        let [asked, reply] = self.server.shared.run(&request.with(&commands)).await?;
+        asked.and(reply)
+    }
+}
+
+/// A server to ask about the slots.
+enum Asked<'a> {
+    Known(Arc<Server>),
+    /// One that the URL names.
+    Seed(&'a Address),
+}
+
+/// The right to be the only task that asks, given back however it ends.
+struct Turn {
+    topology: Weak<Topology>,
+}
+
+impl Turn {
+    async fn refresh(self) {
+        let Some(topology) = self.topology.upgrade() else { return };
+        let answered = topology.ask_servers().await;
+        let answered = answered.map(|slots| topology.change(|current| current.replace(slots)));
+        if let Err(error) = &answered {
+            let error = without_arguments(error);
+            tracing::debug!(error, "no server of the cluster tells which has which hash slot");
+        }
+        // What it was before is of no interest.
+        drop(topology.refreshed.send_replace(answered));
+        drop(topology);
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(topology) = self.topology.upgrade() {
+            topology.refreshing.store(false, Ordering::Release);
+        }
+    }
+}
