@@ -40,12 +40,14 @@ pub(crate) use self::steps::{
     ALL, Acquired, Cursor, Decide, Decision, Filled, Look, Position, Selection, StepError, Steps, Swept, Token,
 };
 use self::tracked::Tracked;
+use crate::background::Background;
 use crate::entry::{Entry, Found};
 use crate::error::{Cause, Error};
 use crate::key::Key;
 use crate::meter::BackendMeter;
 use crate::proof::Guard;
 use crate::record::StoredField;
+use crate::repeats::Repeats;
 
 /// A handle on where entries live. Cheap to clone: all clones share the same connections, or the same memory.
 ///
@@ -86,6 +88,9 @@ struct Shared {
     /// There once a near cache is over it.
     tracked: OnceLock<Tracked>,
     meter: BackendMeter,
+    repeats: Repeats,
+    /// Tries again what is pending.
+    retry: Background,
     #[cfg(feature = "testing")]
     outage: AtomicBool,
     #[cfg(feature = "__proof")]
@@ -125,6 +130,8 @@ impl Shared {
             pending: Arc::new(Pending::new(settings.max_pending_invalidations)),
             tracked: OnceLock::new(),
             meter,
+            repeats: Repeats::default(),
+            retry: Background::default(),
             #[cfg(feature = "testing")]
             outage: AtomicBool::new(false),
             #[cfg(feature = "__proof")]
@@ -203,6 +210,11 @@ impl Backend {
             return rig.holds(guard);
         }
         true
+    }
+
+    /// Counts what is warned of.
+    pub(crate) fn repeats(&self) -> &Repeats {
+        &self.shared.repeats
     }
 
     pub(crate) fn operation_timeout(&self) -> Duration {

@@ -32,6 +32,7 @@ use crate::error::{BoxError, Error};
 use crate::flight::Flights;
 use crate::id::CacheKey;
 use crate::key::{Key, KeySpace};
+use crate::lease::Orphans;
 use crate::meter::CacheMeter;
 use crate::near::Near;
 use crate::projection::Projection;
@@ -103,6 +104,7 @@ pub(crate) struct Core<T: Cacheable> {
     flights: Flights<T>,
     bypasses: Flights<T>,
     pub(crate) refreshes: Refreshes,
+    pub(crate) orphans: Orphans,
     /// The turns of loads around the cache.
     pub(crate) bypass_loads: Semaphore,
 }
@@ -133,6 +135,7 @@ impl<T: Cacheable> Cache<T> {
             flights: Flights::new(),
             bypasses: Flights::new(),
             refreshes: Refreshes::default(),
+            orphans: Orphans::default(),
             bypass_loads: Semaphore::new(policy.max_bypass_loads),
             policy,
             stats: Counters::default(),

@@ -11,6 +11,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dashmap::DashMap;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -90,10 +91,10 @@ impl<T: Cacheable> ReadThrough<T> {
                 && now >= deadline
             {
                 waited();
-                tracing::warn!(
-                    keys = self.key.prefix(),
-                    "another process' load takes too long: loading around the cache"
-                );
+                let keys = self.key.prefix();
+                self.core.backend.repeats().warn(format!("other load {keys}"), |times| {
+                    tracing::warn!(keys, times, "another process' load takes too long: loading around the cache");
+                });
                 let (core, key) = (self.core.clone(), self.key.clone());
                 let landing = self.around_cache().boxed().await;
                 return if landing.result.is_err() {
@@ -101,6 +102,11 @@ impl<T: Cacheable> ReadThrough<T> {
                 } else {
                     landing
                 };
+            }
+            if let Some(orphan) = self.core.orphans.take(&self.key) {
+                // A load of this process has ended with its runtime, and can't give its lease back itself.
+                abandon(&self.core, &self.key, &orphan).boxed().await;
+                continue;
             }
             if acquired.postponed {
                 // There is nothing to serve instead: the mark is only in the way.
@@ -164,13 +170,18 @@ impl<T: Cacheable> ReadThrough<T> {
     /// Loads and fills; if that fails, lands with the stale entry, which then is not loaded again for a while.
     async fn under_lease(self, token: Token) -> Landing<T> {
         let (core, key) = (self.core.clone(), self.key.clone());
+        let orphan = Orphan::watch(&core, &key, &token);
         let landing = self.load_and_fill(&token).boxed().await;
+        orphan.is_looked_after();
         if landing.result.is_ok() {
             return landing;
         }
         let landing = after_failure(&core, &key, landing).boxed().await;
         if let Origin::Stale { age } = landing.origin {
-            tracing::warn!(keys = key.prefix(), ?age, "a load failed: its stale entry is served");
+            let keys = key.prefix();
+            core.backend.repeats().warn(format!("stale {keys}"), |times| {
+                tracing::warn!(keys, ?age, times, "a load failed: its stale entry is served");
+            });
             postpone(&core, &key, token).boxed().await;
         } else {
             abandon(&core, &key, &token).boxed().await;
@@ -217,7 +228,7 @@ impl<T: Cacheable> ReadThrough<T> {
             async move {
                 let began = Instant::now();
                 let record = begin(loader, id, awaited).await?;
-                let entry = core.policy.entry(&key, record.as_ref(), began.elapsed());
+                let entry = core.policy.entry(&key, record.as_ref(), began.elapsed(), core.backend.repeats());
                 let (fields, ttl) = entry.unwrap_or_default();
                 Ok(Loaded { value: record.map(Arc::new), fields, ttl })
             }
@@ -290,6 +301,51 @@ async fn postpone<T: Cacheable>(core: &Arc<Core<T>>, key: &Key, token: Token) {
     if let Err(error) = core.backend.postpone(key, &token, core.policy.stale_retry).await {
         tracing::debug!(%key, %error, "a failed load could not be postponed");
         abandon_in_background(core.clone(), key.clone(), token);
+    }
+}
+
+/// The leases of loads that have ended with their runtime. The next flight of the key gives them back.
+#[derive(Default)]
+pub(crate) struct Orphans {
+    leases: DashMap<Key, (Token, Instant)>,
+}
+
+impl Orphans {
+    fn take(&self, key: &Key) -> Option<Token> {
+        if self.leases.is_empty() {
+            return None;
+        }
+        self.leases.remove(key).map(|(_, (token, _))| token)
+    }
+
+    fn add(&self, key: Key, token: Token, lease: Duration) {
+        // Those that have run out need nobody any more.
+        self.leases.retain(|_, (_, since)| since.elapsed() < lease);
+        self.leases.insert(key, (token, Instant::now()));
+    }
+}
+
+/// Makes a lease an orphan when it is dropped: the load's future went with its runtime.
+pub(crate) struct Orphan<'a, T: Cacheable> {
+    core: &'a Core<T>,
+    lease: Option<(&'a Key, &'a Token)>,
+}
+
+impl<'a, T: Cacheable> Orphan<'a, T> {
+    pub(crate) fn watch(core: &'a Core<T>, key: &'a Key, token: &'a Token) -> Self {
+        Self { core, lease: Some((key, token)) }
+    }
+
+    pub(crate) fn is_looked_after(mut self) {
+        self.lease = None;
+    }
+}
+
+impl<T: Cacheable> Drop for Orphan<'_, T> {
+    fn drop(&mut self) {
+        if let Some((key, token)) = self.lease.take() {
+            self.core.orphans.add(key.clone(), token.clone(), self.core.policy.lock_ttl);
+        }
     }
 }
 

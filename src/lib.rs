@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod backend;
+mod background;
 mod batch;
 mod cache;
 mod cacheable;
@@ -12,7 +13,6 @@ mod flight;
 mod id;
 mod key;
 mod lease;
-mod life;
 mod load;
 #[cfg(feature = "metrics")]
 mod meter;
@@ -26,6 +26,7 @@ mod projection;
 pub mod proof;
 mod record;
 mod refresh;
+mod repeats;
 mod spans;
 mod spread;
 mod stats;

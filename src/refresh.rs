@@ -15,7 +15,7 @@ use crate::backend::Token;
 use crate::cacheable::Cacheable;
 use crate::entry::Found;
 use crate::key::Key;
-use crate::lease::{ReadThrough, abandon, abandon_in_background};
+use crate::lease::{Orphan, ReadThrough, abandon, abandon_in_background};
 
 /// A record that is to be refreshed, as a hit has seen it.
 #[derive(Clone, Copy)]
@@ -101,10 +101,16 @@ impl<T: Cacheable> ReadThrough<T> {
         }
         core.stats.refreshes_ahead.add();
         core.meter.refresh_ahead();
-        let Err(error) = self.load_and_fill(&token).await.result else {
+        let orphan = Orphan::watch(&core, &key, &token);
+        let loaded = self.load_and_fill(&token).await.result;
+        orphan.is_looked_after();
+        let Err(error) = loaded else {
             return true;
         };
-        tracing::warn!(keys = key.prefix(), "a record could not be refreshed ahead of its end");
+        let keys = key.prefix();
+        core.backend.repeats().warn(format!("refresh {keys}"), |times| {
+            tracing::warn!(keys, times, "a record could not be refreshed ahead of its end");
+        });
         tracing::debug!(%key, %error, "the refresh that failed");
         abandon(&core, &key, &token).await;
         false

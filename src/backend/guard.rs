@@ -93,7 +93,9 @@ impl Backend {
         };
         if !call.quiet {
             let (address, cause) = (&breaker.address, std::error::Error::source(&error).map(ToString::to_string));
-            tracing::warn!(address, cause, "a step on the cache failed");
+            self.repeats().warn(format!("{address} {cause:?}"), |times| {
+                tracing::warn!(address, cause, times, "a step on the cache failed");
+            });
         }
         tracing::debug!(%error, "the step that failed");
         self.shared.meter.step_failed(answered == Some(true));

@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::{Backend, Shared};
@@ -34,6 +33,8 @@ pub(super) struct Pending {
     state: Mutex<State>,
     /// Ends the pause before the next attempt.
     pub(super) try_now: Notify,
+    /// Wakes the task that tries again, when something waits.
+    more: Notify,
 }
 
 /// What waits, each with the number of its last failure.
@@ -42,8 +43,6 @@ struct State {
     keys: HashMap<Key, u64>,
     /// By the prefix of the type's keys.
     types: HashMap<String, u64>,
-    /// Whether a task tries again.
-    retried: bool,
 }
 
 impl Pending {
@@ -54,6 +53,7 @@ impl Pending {
             failures: AtomicU64::new(0),
             state: Mutex::default(),
             try_now: Notify::new(),
+            more: Notify::new(),
         }
     }
 
@@ -172,7 +172,7 @@ impl Backend {
         if pending.waiting() == 0 {
             return false;
         }
-        // The runtime of the task may have shut down.
+        // The runtime of the task may have shut down, or not be driven.
         self.retry_in_background();
         pending.holds(key)
     }
@@ -210,17 +210,9 @@ impl Backend {
     }
 
     fn retry_in_background(&self) {
-        // Outside of a runtime the next call starts the task.
-        let Ok(runtime) = Handle::try_current() else {
-            return;
-        };
-        let pending = &self.shared.pending;
-        let is_begun = std::mem::replace(&mut pending.state().retried, true);
-        if !is_begun {
-            // A runtime that is shutting down drops the task at once, and with it the turn, which takes the lock.
-            let turn = Turn { pending: pending.clone(), given_back: false };
-            runtime.spawn(retry(Arc::downgrade(&self.shared), turn));
-        }
+        let shared = &self.shared;
+        shared.retry.ensure(|| retry(Arc::downgrade(shared), shared.pending.clone()));
+        shared.pending.more.notify_one();
     }
 
     /// Tries once to apply all that waits; returns whether nothing waits any more.
@@ -253,48 +245,37 @@ impl Backend {
         let waiting = pending.waiting();
         if let Some(error) = last_error {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::warn!(waiting, cause, "failed writes could not be made up for yet: their records are not cached");
+            self.repeats().warn(format!("pending {cause:?}"), |times| {
+                tracing::warn!(
+                    waiting,
+                    cause,
+                    times,
+                    "failed writes could not be made up for yet: their records are not cached"
+                );
+            });
         }
         waiting == 0
     }
 }
 
-/// The task's right to be the only one, given back however it ends.
-struct Turn {
-    pending: Arc<Pending>,
-    given_back: bool,
-}
-
-impl Turn {
-    /// Ends the turn, unless something waits again.
-    fn end(&mut self) -> bool {
-        let mut state = self.pending.state();
-        self.given_back = state.keys.is_empty() && state.types.is_empty();
-        state.retried = !self.given_back;
-        self.given_back
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        if !self.given_back {
-            self.pending.state().retried = false;
-        }
-    }
-}
-
-/// Tries until nothing waits, or the backend is gone.
-async fn retry(shared: Weak<Shared>, mut turn: Turn) {
+/// Tries until nothing waits, and again when something does, until the backend is gone.
+async fn retry(shared: Weak<Shared>, pending: Arc<Pending>) {
     const LONGEST_PAUSE: Duration = Duration::from_secs(1);
     let mut pause = SHORTEST_PAUSE;
-    while let Some(shared) = shared.upgrade() {
-        if (Backend { shared }).apply_pending().await && turn.end() {
+    loop {
+        if pending.waiting() == 0 {
+            pending.more.notified().await;
+            pause = SHORTEST_PAUSE;
+            continue;
+        }
+        let Some(shared) = shared.upgrade() else { return };
+        if (Backend { shared }).apply_pending().await {
             tracing::info!("all pending invalidations have been applied");
-            return;
+            continue;
         }
         tokio::select! {
             () = tokio::time::sleep(jittered(pause)) => {}
-            () = turn.pending.try_now.notified() => {}
+            () = pending.try_now.notified() => {}
         }
         pause = LONGEST_PAUSE.min(pause * 2);
     }

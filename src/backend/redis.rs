@@ -108,11 +108,7 @@ impl Redis {
     }
 
     /// The same for commands that must not be carried out twice.
-    async fn run_once<const N: usize>(
-        &self,
-        key: &Key,
-        encode: &Encode<'_>,
-    ) -> RedisResult<[RedisResult<Reply>; N]> {
+    async fn run_once<const N: usize>(&self, key: &Key, encode: &Encode<'_>) -> RedisResult<[RedisResult<Reply>; N]> {
         self.topology.run(key, &Request::once(self.operation_timeout, encode)).await
     }
 
@@ -226,11 +222,8 @@ impl Steps for Redis {
                 return Ok(Acquired { granted: true, found: None, busy_for: None, postponed: false });
             }
             // Boxed, as what follows: it is not for the first load of a record, whose future stays small.
-            let (holder, Look { found, lease_ttl }) = if is_there {
-                self.look_with_holder(key).boxed().await?
-            } else {
-                self.read_lease(key).boxed().await?
-            };
+            let (holder, Look { found, lease_ttl }) =
+                if is_there { self.look_with_holder(key).boxed().await? } else { self.read_lease(key).boxed().await? };
             let is_held_by = |token: &Token| holder.as_deref() == Some(token.0.as_bytes());
             let granted = is_held_by(token);
             if !granted && (holder.is_none() || lease_ttl.is_none()) {

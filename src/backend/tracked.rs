@@ -2,19 +2,17 @@
 //!
 //! The task begins with the backend's first near cache. It ends with the backend, or when it finds no near cache left.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-
 use super::{Backend, Shared, Store, redis};
+use crate::background::Background;
 use crate::key::Key;
-use crate::load::AbortOnDrop;
 use crate::near::Tracking;
 
 pub(super) struct Tracked {
     tracking: Arc<Tracking>,
-    task: Mutex<Option<AbortOnDrop<()>>>,
+    task: Background,
 }
 
 /// How often a server is asked whether it is there, and how long it may take to answer.
@@ -32,26 +30,18 @@ impl Backend {
         };
         let tracked = self.shared.tracked.get_or_init(|| {
             let tracking = Tracking::new(&self.shared.address, redis.changes(), self.shared.without());
-            Tracked { tracking: Arc::new(tracking), task: Mutex::default() }
+            Tracked { tracking: Arc::new(tracking), task: Background::default() }
         });
         Some(&tracked.tracking)
     }
 
     /// Sees to it that the servers are asked to tell of changes.
     pub(crate) fn track(&self) {
-        let (Some(tracked), Store::Redis(redis), Ok(runtime)) =
-            (self.shared.tracked.get(), &self.shared.store, Handle::try_current())
-        else {
+        let (Some(tracked), Store::Redis(redis)) = (self.shared.tracked.get(), &self.shared.store) else {
             return;
         };
-        let mut task = tracked.task.lock().unwrap_or_else(PoisonError::into_inner);
-        // It ends with the runtime that it was started on.
-        if task.as_ref().is_none_or(|AbortOnDrop(task)| task.is_finished()) {
-            let heartbeat = self.shared.heartbeat();
-            let tracker = redis::track(Arc::downgrade(redis), tracked.tracking.clone(), heartbeat);
-            *task = Some(AbortOnDrop(runtime.spawn(tracker)));
-        }
-        drop(task);
+        let heartbeat = self.shared.heartbeat();
+        tracked.task.ensure(|| redis::track(Arc::downgrade(redis), tracked.tracking.clone(), heartbeat));
         tracked.tracking.wake();
     }
 

@@ -346,7 +346,10 @@ impl<T: Cacheable> Core<T> {
         if let Reading::Unreadable(cause) = &reading {
             self.stats.decode_errors.add();
             self.meter.decode_error();
-            tracing::warn!(keys = key.prefix(), cause, "an entry is unreadable: it counts as a miss");
+            let keys = key.prefix();
+            self.backend.repeats().warn(format!("unreadable {keys} {cause}"), |times| {
+                tracing::warn!(keys, cause, times, "an entry is unreadable: it counts as a miss");
+            });
         }
         reading
     }

@@ -16,6 +16,7 @@ use crate::key::{Key, KeySpace};
 use crate::meter::{CacheMeter, NearMeter};
 use crate::near::{Near, NearCache};
 use crate::record::StoredField;
+use crate::repeats::Repeats;
 
 /// Whether an update moves the entry's deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -97,7 +98,13 @@ impl<T: Cacheable> Policy<T> {
 
     /// The entry to store for what a loader returned after `took`, and how long it is to be there; `None` when nothing is
     /// to be stored.
-    pub(crate) fn entry(&self, key: &Key, record: Option<&T>, took: Duration) -> Option<(Vec<StoredField>, Duration)> {
+    pub(crate) fn entry(
+        &self,
+        key: &Key,
+        record: Option<&T>,
+        took: Duration,
+        repeats: &Repeats,
+    ) -> Option<(Vec<StoredField>, Duration)> {
         let Some(record) = record else {
             return self.not_found_ttl.map(|ttl| (entry::not_found(), self.jittered(ttl)));
         };
@@ -106,22 +113,27 @@ impl<T: Cacheable> Policy<T> {
             Ok(fields) => fields,
             Err(mistake) => {
                 let cause = std::error::Error::source(&mistake).map(ToString::to_string);
-                tracing::warn!(keys = key.prefix(), %mistake, cause, "a record could not be encoded and is not cached");
+                let keys = key.prefix();
+                repeats.warn(format!("encode {keys} {mistake}"), |times| {
+                    tracing::warn!(keys, %mistake, cause, times, "a record could not be encoded and is not cached");
+                });
                 return None;
             }
         };
         let load = self.refresh_ahead.map(|_| took.max(defaults::SHORTEST));
         let meta = Meta { stale: self.stale_if_error, load };
         fields.extend(meta.field());
-        self.fits(key, entry::size(&fields)).then_some((fields, ttl + meta.stale.unwrap_or_default()))
+        self.fits(key, entry::size(&fields), repeats).then_some((fields, ttl + meta.stale.unwrap_or_default()))
     }
 
     /// Whether an entry of this size may be stored.
-    pub(crate) fn fits(&self, key: &Key, bytes: usize) -> bool {
+    pub(crate) fn fits(&self, key: &Key, bytes: usize, repeats: &Repeats) -> bool {
         let fits = bytes <= self.max_entry_bytes;
         if !fits {
-            let max_entry_bytes = self.max_entry_bytes;
-            tracing::warn!(keys = key.prefix(), bytes, max_entry_bytes, "a record is too large and is not cached");
+            let (keys, max_entry_bytes) = (key.prefix(), self.max_entry_bytes);
+            repeats.warn(format!("too large {keys}"), |times| {
+                tracing::warn!(keys, bytes, max_entry_bytes, times, "a record is too large and is not cached");
+            });
         }
         fits
     }

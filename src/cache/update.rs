@@ -48,7 +48,7 @@ impl<T: Cacheable> Core<T> {
     }
 
     pub(super) async fn update_fields(&self, key: &Key, changes: Vec<Change<T>>) -> Result<bool, Error> {
-        let changes = last_of_each_field(changes).map_err(|mistake| warn_unencodable(key, &mistake));
+        let changes = last_of_each_field(changes).map_err(|mistake| self.warn_unencodable(key, &mistake));
         self.update(key, |shown| {
             let may_change = match shown.read::<T>() {
                 Reading::Record(_) => true,
@@ -78,7 +78,7 @@ impl<T: Cacheable> Core<T> {
                 }
                 let changes = differences(before, entry::fields_of(&record));
                 latest = Some(Arc::new(record));
-                Ok(changes.map_err(|mistake| warn_unencodable(key, &mistake)).ok())
+                Ok(changes.map_err(|mistake| self.warn_unencodable(key, &mistake)).ok())
             })
             .await?;
         Ok(latest.filter(|_| applied))
@@ -114,6 +114,13 @@ impl<T: Cacheable> Core<T> {
         Ok(applied)
     }
 
+    fn warn_unencodable(&self, key: &Key, mistake: &FieldError) {
+        let (keys, cause) = (key.prefix(), std::error::Error::source(mistake).map(ToString::to_string));
+        self.backend.repeats().warn(format!("update {keys} {mistake}"), |times| {
+            tracing::warn!(keys, %mistake, cause, times, "a value could not be encoded: its entry is removed");
+        });
+    }
+
     /// Checks what the entry would become, and gives it a new lifetime if the policy says so.
     fn decision(&self, key: &Key, shown: &Entry, changes: Changes) -> Option<Decision> {
         let Entry::Hash(hash) = shown else {
@@ -125,7 +132,7 @@ impl<T: Cacheable> Core<T> {
             has_alias |= T::SCHEMA.aliases.iter().any(|alias| *name == *alias.as_bytes());
         });
         // Set by its own name beside it, the field would stay old for those who know only the other one.
-        if has_alias || !self.policy.fits(key, entry::size_of_changed(hash, names, &changes)) {
+        if has_alias || !self.policy.fits(key, entry::size_of_changed(hash, names, &changes), self.backend.repeats()) {
             return None;
         }
         let ttl = match self.policy.update_ttl {
@@ -159,9 +166,4 @@ fn last_of_each_field<T>(changes: Vec<Change<T>>) -> Result<Changes, FieldError>
 fn differences(before: Result<Changes, FieldError>, after: Result<Changes, FieldError>) -> Result<Changes, FieldError> {
     let pairs = before?.into_iter().zip(after?);
     Ok(pairs.filter(|(before, after)| before != after).map(|(_, after)| after).collect())
-}
-
-fn warn_unencodable(key: &Key, mistake: &FieldError) {
-    let cause = std::error::Error::source(mistake).map(ToString::to_string);
-    tracing::warn!(keys = key.prefix(), %mistake, cause, "a value could not be encoded: its entry is removed");
 }

@@ -175,7 +175,9 @@ fn authenticated_without_need(refusal: &RedisError) -> RedisResult<()> {
     const NEEDS_NONE: [&str; 2] = ["without any password configured", "no password is set"];
     let text = refusal.to_string();
     if NEEDS_NONE.iter().any(|words| text.contains(words)) {
-        tracing::warn!("the server needs no password, and the cache's URL has one: take it out, or set one at the server");
+        tracing::warn!(
+            "the server needs no password, and the cache's URL has one: take it out, or set one at the server"
+        );
         return Ok(());
     }
     // An error about clients is no error about passwords.

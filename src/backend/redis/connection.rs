@@ -278,7 +278,9 @@ impl<'a> Connection<'a> {
                 waiter.answer(Err(not_answered()));
             }
         }
-        if quiet > 0 && let Some(Spare::Connected(spare)) = self.spare.take_if(|spare| matches!(spare, Spare::Connected(_))) {
+        if quiet > 0
+            && let Some(Spare::Connected(spare)) = self.spare.take_if(|spare| matches!(spare, Spare::Connected(_)))
+        {
             return Err(Cause::Replaced(spare));
         }
         let is_large = self.clock.sent_since > LARGE;

@@ -117,9 +117,7 @@ pub(super) fn advice_on(error: &RedisError) -> &'static str {
         (_, Some("OOM")) => "raise the server's maxmemory, or set an eviction policy such as allkeys-lru",
         (_, Some("TRYAGAIN")) => "wait until the cluster has moved the key's hash slot",
         (_, Some("CLUSTERDOWN")) => "see `CLUSTER INFO`: the cluster has lost a primary, or hash slots",
-        (_, Some("MOVED" | "ASK" | "CROSSSLOT")) => {
-            "this is a server of a cluster: write redis+cluster://"
-        }
+        (_, Some("MOVED" | "ASK" | "CROSSSLOT")) => "this is a server of a cluster: write redis+cluster://",
         _ if is_no_cluster(error) => "this is a single server: write redis://",
         (_, Some("LOADING")) => "wait until the server has loaded its data",
         _ if knows_no_hello(error) => "add ?protocol=resp2 to the URL",

@@ -10,7 +10,8 @@ pub(super) static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_
 pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/renew.lua")));
 pub(super) static ABANDON: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/abandon.lua")));
 pub(super) static POSTPONE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/postpone.lua")));
-pub(super) static CLEAR_LEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/clear_lease.lua")));
+pub(super) static CLEAR_LEASE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("scripts/clear_lease.lua")));
 
 pub(super) struct Script {
     text: &'static str,

@@ -37,15 +37,13 @@ use super::resp::{Reply, encode};
 use super::sentinel::Master;
 use super::server::Limits;
 use super::url::Address;
-use crate::life::Life;
+use crate::background::Life;
 use crate::load::AbortOnDrop;
 
 /// After an attempt to connect has failed, the next one isn't made for so long.
 const PAUSE: Duration = Duration::from_millis(50);
 /// A command's time is counted in so many ticks. A tick that comes late, because this process stood still, counts once.
 const TICKS: u32 = 10;
-/// How long a runtime may take to drive a task, before another runtime takes the connection over.
-const PATIENCE_WITH_RUNTIMES: Duration = Duration::from_millis(50);
 /// How often a connection is made whose epoch ends before it is asked for.
 const ATTEMPTS: u32 = 4;
 
@@ -209,10 +207,7 @@ impl Shared {
         self.try_run(request).await
     }
 
-    async fn try_run<const N: usize>(
-        self: &Arc<Self>,
-        request: &Request<'_>,
-    ) -> RedisResult<[RedisResult<Reply>; N]> {
+    async fn try_run<const N: usize>(self: &Arc<Self>, request: &Request<'_>) -> RedisResult<[RedisResult<Reply>; N]> {
         let Pushed { replies, foreign } = self.push(request)?;
         match foreign {
             None => received(replies).await,
@@ -286,7 +281,7 @@ impl Shared {
             }
             let life = Some(self.state()).filter(|state| state.task == task).map(|state| state.life.clone());
             let Some(life) = life else { return Err(connection_lost()) };
-            if !life.responds_within(PATIENCE_WITH_RUNTIMES).await {
+            if !life.responds().await {
                 self.give_up(task);
                 return Err(connection_lost());
             }
@@ -299,7 +294,8 @@ impl Shared {
             if let Some(epoch) = &self.state().epoch {
                 return Ok(epoch.clone());
             }
-            let [_pong] = self.run(&Request::new(self.limits.connect_timeout, &|_, out| encode(out, &[b"PING"]))).await?;
+            let [_pong] =
+                self.run(&Request::new(self.limits.connect_timeout, &|_, out| encode(out, &[b"PING"]))).await?;
         }
         Err(connection_lost())
     }

@@ -7,10 +7,10 @@
 //! While a slot moves from one server to another, each of its keys is at one of the two, and a step that needs two keys
 //! fails unless both are at the same (TRYAGAIN). `redis.rs` and `update.rs` say what they do then.
 
-use std::{fmt, mem};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::time::Duration;
+use std::{fmt, mem};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;

@@ -29,6 +29,7 @@ use crate::backend::{Decide, Decision, Selection, StepError};
 use crate::entry::Found;
 use crate::key::Key;
 use crate::pause::jittered;
+use crate::repeats::Repeats;
 
 /// As many keys can be updated at a time in this process as there are connections; many more queues make it rare that those
 /// who wait for one meet in a queue.
@@ -39,6 +40,7 @@ pub(super) struct Updates {
     queues: Vec<Mutex<()>>,
     hasher: RandomState,
     operation_timeout: Duration,
+    repeats: Repeats,
 }
 
 /// What a transaction writes.
@@ -64,7 +66,8 @@ enum Attempt {
 
 impl Updates {
     pub(super) fn new(operation_timeout: Duration) -> Self {
-        Self { queues: (0..QUEUES).map(|_| Mutex::new(())).collect(), hasher: RandomState::new(), operation_timeout }
+        let queues = (0..QUEUES).map(|_| Mutex::new(())).collect();
+        Self { queues, hasher: RandomState::new(), operation_timeout, repeats: Repeats::default() }
     }
 
     /// Updates an entry; `None` when the server refuses the transaction. Tries until its caller drops it.
@@ -121,7 +124,7 @@ impl Updates {
         let mut connection = match connection(server).await {
             Ok(connection) => connection,
             Err(error) if is_lost(&error) => return Ok(Attempt::Again),
-            Err(error) if is_too_many_clients(&error) => return Ok(refused(key, &error)),
+            Err(error) if is_too_many_clients(&error) => return Ok(self.refused(key, &error)),
             Err(error) => return Err(error.into()),
         };
         connection.clean = false;
@@ -159,7 +162,7 @@ impl Updates {
                 return Err(error.clone().into());
             }
             (Err(end), Some(error)) if end.kind() == ErrorKind::Server(ServerErrorKind::ExecAbort) => {
-                return Ok(refused(key, error));
+                return Ok(self.refused(key, error));
             }
             (Err(end), _) => return Err(end.clone().into()),
         };
@@ -172,12 +175,16 @@ impl Updates {
         Ok(attempt)
     }
 
+    fn refused(&self, key: &Key, error: &RedisError) -> Attempt {
+        let (keys, error) = (key.prefix(), without_arguments(error));
+        self.repeats.warn(format!("{keys} {error}"), |times| {
+            tracing::warn!(keys, error, times, "the server refuses an update: the entry is invalidated");
+        });
+        Attempt::Refused
+    }
+
     /// Sends commands and returns their replies, within `operation_timeout`.
-    async fn exchange(
-        &self,
-        connection: &mut Exclusive,
-        commands: Commands,
-    ) -> RedisResult<Vec<RedisResult<Reply>>> {
+    async fn exchange(&self, connection: &mut Exclusive, commands: Commands) -> RedisResult<Vec<RedisResult<Reply>>> {
         let Commands { encoded, count, asking } = commands;
         let exchange = connection.link.exchange(&encoded, count);
         let mut replies = within(self.operation_timeout, exchange).await.ok_or_else(not_answered)??;
@@ -191,12 +198,6 @@ impl Updates {
         }
         Ok(replies)
     }
-}
-
-fn refused(key: &Key, error: &RedisError) -> Attempt {
-    let error = without_arguments(error);
-    tracing::warn!(keys = key.prefix(), error, "the server refuses an update: the entry is invalidated");
-    Attempt::Refused
 }
 
 async fn connection(server: &Server) -> RedisResult<Object<Exclusives>> {

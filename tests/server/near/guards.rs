@@ -164,9 +164,7 @@ async fn nothing_outlives_a_time_in_which_nobody_told_of_changes() {
 
 /// For how long an old record is answered after a write elsewhere, while the connections carry nothing and stay open.
 async fn old_through_a_half_open_link(without: Option<Guard>) -> Duration {
-    let stage = Stage::set(Flavor::Redis70, without, |backend| {
-        backend.operation_timeout(Duration::from_millis(100))
-    });
+    let stage = Stage::set(Flavor::Redis70, without, |backend| backend.operation_timeout(Duration::from_millis(100)));
     let Stage { server: _server, proxy, cache, primary, elsewhere } = stage.await;
     warm(&cache, &primary).await;
     proxy.black_hole(true);

@@ -1,0 +1,78 @@
+//! Warnings that would repeat: one line for each cause, and then a count at intervals.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The shortest time between two lines about one cause.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// Causes that are told apart. Those beyond share one count.
+const MOST_CAUSES: usize = 64;
+
+/// What has been warned of.
+#[derive(Debug, Default)]
+pub(crate) struct Repeats {
+    causes: Mutex<HashMap<String, Counted>>,
+}
+
+#[derive(Debug)]
+struct Counted {
+    logged: Instant,
+    since: u64,
+}
+
+impl Repeats {
+    /// Counts one occurrence, and calls `log` if it is time for a line: with the number of occurrences since the last one, if
+    /// there was one.
+    pub(crate) fn warn(&self, cause: String, log: impl FnOnce(Option<u64>)) {
+        let now = Instant::now();
+        let times = {
+            let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
+            if causes.len() >= MOST_CAUSES && !causes.contains_key(&cause) {
+                causes.retain(|_, counted| now - counted.logged < INTERVAL);
+            }
+            let cause = if causes.len() >= MOST_CAUSES && !causes.contains_key(&cause) { String::new() } else { cause };
+            let Some(counted) = causes.get_mut(&cause) else {
+                causes.insert(cause, Counted { logged: now, since: 0 });
+                drop(causes);
+                return log(None);
+            };
+            counted.since += 1;
+            if now - counted.logged < INTERVAL {
+                return;
+            }
+            counted.logged = now;
+            std::mem::take(&mut counted.since)
+        };
+        log(Some(times));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cause_is_logged_once_and_then_counted() {
+        let (repeats, mut logged) = (Repeats::default(), Vec::new());
+        let mut warn = |cause: &str| repeats.warn(cause.to_owned(), |times| logged.push((cause.to_owned(), times)));
+        (0..100).for_each(|_| warn("full"));
+        warn("slow");
+        advance(INTERVAL).await;
+        (0..100).for_each(|_| warn("full"));
+        let expected = [("full", None), ("slow", None), ("full", Some(100))];
+        assert_eq!(logged, expected.map(|(cause, times)| (cause.to_owned(), times)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn causes_without_end_share_one_line() {
+        let (repeats, mut lines) = (Repeats::default(), 0);
+        (0..10_000).for_each(|cause| repeats.warn(cause.to_string(), |_| lines += 1));
+        assert_eq!(lines, MOST_CAUSES + 1);
+        assert!(repeats.causes.lock().unwrap().len() <= MOST_CAUSES + 1);
+    }
+}
