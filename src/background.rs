@@ -38,16 +38,26 @@ impl Background {
     pub(crate) fn ensure<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce() -> F) {
         let Ok(here) = Handle::try_current() else { return };
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if running.as_mut().is_some_and(|running| running.is_driven(here.id())) {
-            return;
+        if !running.as_mut().is_some_and(|running| running.is_driven(here.id())) {
+            *running = Some(Running::start(&here, task()));
         }
-        let (runtime, life) = (here.id(), Arc::<Life>::default());
-        let task = AbortOnDrop(here.spawn(life.of(task())));
-        *running = Some(Running { task, runtime, life, woken: None });
+    }
+
+    /// Starts the task in place of one that is about to end.
+    pub(crate) fn replace(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let Ok(here) = Handle::try_current() else { return };
+        let started = Running::start(&here, task);
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(started);
     }
 }
 
 impl Running {
+    fn start(here: &Handle, task: impl Future<Output = ()> + Send + 'static) -> Self {
+        let life = Arc::<Life>::default();
+        let task = AbortOnDrop(here.spawn(life.of(task)));
+        Self { task, runtime: here.id(), life, woken: None }
+    }
+
     /// Looks from the runtime `here`. That a task of another one is not driven shows when it is asked a second time.
     fn is_driven(&mut self, here: Id) -> bool {
         if self.task.0.is_finished() {

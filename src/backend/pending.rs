@@ -33,8 +33,6 @@ pub(super) struct Pending {
     state: Mutex<State>,
     /// Ends the pause before the next attempt.
     pub(super) try_now: Notify,
-    /// Wakes the task that tries again, when something waits.
-    more: Notify,
 }
 
 /// What waits, each with the number of its last failure.
@@ -43,6 +41,8 @@ struct State {
     keys: HashMap<Key, u64>,
     /// By the prefix of the type's keys.
     types: HashMap<String, u64>,
+    /// Whether a task tries again, or is to be started.
+    retried: bool,
 }
 
 impl Pending {
@@ -53,7 +53,6 @@ impl Pending {
             failures: AtomicU64::new(0),
             state: Mutex::default(),
             try_now: Notify::new(),
-            more: Notify::new(),
         }
     }
 
@@ -108,6 +107,13 @@ impl Pending {
             state.types.remove(prefix);
             self.count(&state, prefix, 1, 0);
         }
+    }
+
+    /// Ends the task that tries again, unless something waits.
+    fn has_ended(&self) -> bool {
+        let mut state = self.state();
+        state.retried = !state.keys.is_empty() || !state.types.is_empty();
+        !state.retried
     }
 
     /// Counts anew after a change: of one type, so many have gone and so many have come.
@@ -211,8 +217,9 @@ impl Backend {
 
     fn retry_in_background(&self) {
         let shared = &self.shared;
-        shared.retry.ensure(|| retry(Arc::downgrade(shared), shared.pending.clone()));
-        shared.pending.more.notify_one();
+        let task = || retry(Arc::downgrade(shared), shared.pending.clone());
+        let is_retried = std::mem::replace(&mut shared.pending.state().retried, true);
+        if is_retried { shared.retry.ensure(task) } else { shared.retry.replace(task()) }
     }
 
     /// Tries once to apply all that waits; returns whether nothing waits any more.
@@ -258,20 +265,14 @@ impl Backend {
     }
 }
 
-/// Tries until nothing waits, and again when something does, until the backend is gone.
+/// Tries until nothing waits, or the backend is gone.
 async fn retry(shared: Weak<Shared>, pending: Arc<Pending>) {
     const LONGEST_PAUSE: Duration = Duration::from_secs(1);
     let mut pause = SHORTEST_PAUSE;
-    loop {
-        if pending.waiting() == 0 {
-            pending.more.notified().await;
-            pause = SHORTEST_PAUSE;
-            continue;
-        }
-        let Some(shared) = shared.upgrade() else { return };
-        if (Backend { shared }).apply_pending().await {
+    while let Some(shared) = shared.upgrade() {
+        if (Backend { shared }).apply_pending().await && pending.has_ended() {
             tracing::info!("all pending invalidations have been applied");
-            continue;
+            return;
         }
         tokio::select! {
             () = tokio::time::sleep(jittered(pause)) => {}

@@ -292,7 +292,7 @@ async fn connections_are_cut() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_are_lost_without_a_trace() {
-    let seen = over_a_proxy(async |proxy| {
+    over_a_proxy(async |proxy| {
         let before = proxy.accepted();
         proxy.swallow();
         sleep(OPERATION_TIMEOUT * 2).await;
@@ -300,7 +300,6 @@ async fn connections_are_lost_without_a_trace() {
         assert!(again < 12, "two caches have connected again {again} times: each time a new connection was lost");
     })
     .await;
-    assert!(bypassed(&seen));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -198,13 +198,18 @@ impl Shared {
         self: &Arc<Self>,
         request: &Request<'_>,
     ) -> RedisResult<[RedisResult<Reply>; N]> {
-        for _ in 1..request.attempts {
-            match self.try_run(request).await {
-                Err(error) if is_lost(&error) => {}
+        let (began, mut request) = (Instant::now(), *request);
+        let limit = request.limit;
+        loop {
+            match self.try_run(&request).await {
+                // Again within the same time: a connection that was dropped while idle is no reason to fail.
+                Err(error) if is_lost(&error) && request.attempts > 1 && began.elapsed() < limit => {
+                    request.attempts -= 1;
+                    request.limit = limit - began.elapsed().min(limit);
+                }
                 replies => return replies,
             }
         }
-        self.try_run(request).await
     }
 
     async fn try_run<const N: usize>(self: &Arc<Self>, request: &Request<'_>) -> RedisResult<[RedisResult<Reply>; N]> {
