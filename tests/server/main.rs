@@ -8,8 +8,10 @@ mod cancellation;
 mod cluster;
 #[allow(dead_code, reason = "the torture tool needs the rest")]
 mod clusters;
+mod connection;
 mod failover;
 mod failures;
+mod fake;
 mod faults;
 mod fields;
 mod fixture;
