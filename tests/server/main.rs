@@ -4,6 +4,7 @@
 mod access;
 mod ahead;
 mod bad_input;
+mod busy;
 mod cancellation;
 mod cluster;
 #[allow(dead_code, reason = "the torture tool needs the rest")]
