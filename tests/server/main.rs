@@ -30,6 +30,7 @@ mod proxy;
 mod quickstart;
 mod races;
 mod reads;
+mod runtimes;
 mod schedules;
 mod schema;
 mod secrets;
