@@ -19,6 +19,7 @@ mod fixture;
 mod harness;
 mod hosts;
 mod least_access;
+mod log;
 mod many;
 mod names;
 mod near;
