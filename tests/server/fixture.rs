@@ -172,6 +172,15 @@ pub(crate) async fn until(limit: Duration, what: &str, mut is_so: impl AsyncFnMu
     }
 }
 
+/// Has a server close the connection that all steps of a backend share: it is the oldest, since it is made first.
+pub(crate) async fn kill_shared_connection(server: &Server) {
+    let mut operator = server.client().await;
+    let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut operator).await.unwrap();
+    let ids = clients.lines().filter_map(|line| line.split(' ').next()?.strip_prefix("id=")?.parse::<u64>().ok());
+    let oldest = ids.min().unwrap();
+    redis::cmd("CLIENT").arg("KILL").arg("ID").arg(oldest).exec_async(&mut operator).await.unwrap();
+}
+
 /// Waits until a get goes through the cache again.
 pub(crate) async fn comes_back(cache: &Cache<Product>, primary: &Primary, limit: Duration) {
     let is_used = async || lookup(cache, primary.loader()).await.unwrap().outcome != Outcome::Bypassed;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, Error, Outcome};
 
-use crate::fixture::{Primary, Product, builder, comes_back, get, loaf, lookup, products};
+use crate::fixture::{Primary, Product, builder, comes_back, get, kill_shared_connection, loaf, lookup, products};
 use crate::harness::{Flavor, Server};
 use crate::proxy::Proxy;
 
@@ -22,7 +22,8 @@ async fn a_connection_that_was_lost_without_a_trace_is_replaced() {
     cache.get("p-001", primary.loader()).await.unwrap();
     assert!(cache.update_field("p-001", Product::FIELDS.stock, 2).await.unwrap());
     proxy.swallow();
-    assert!(matches!(cache.invalidate("p-001").await, Err(Error::Timeout { .. })));
+    // It fails, or is tried again in time.
+    assert!(matches!(cache.invalidate("p-001").await, Ok(_) | Err(Error::Timeout { .. })));
     comes_back(&cache, &primary, Duration::from_secs(10)).await;
     assert!(cache.update_field("p-001", Product::FIELDS.stock, 3).await.unwrap(), "on a connection that works");
     assert_eq!(cache.peek("p-001").await.unwrap().as_deref(), Some(&loaf(3)));
@@ -56,14 +57,9 @@ async fn updates_and_reads_meet_at_one_server_when_the_address_moves() {
     cache.get("p-001", primary.loader()).await.unwrap();
     assert!(cache.update_field("p-001", Product::FIELDS.stock, 2).await.unwrap());
 
-    // The address moves. The old server stays up, and only the first connection is cut, the one for all but reads and
-    // updates.
+    // The address moves. The old server stays up, with the idle connection of updates: only the shared one is cut.
     proxy.move_to(new.port());
-    let mut operator = old.client().await;
-    let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut operator).await.unwrap();
-    let ids = clients.lines().filter_map(|line| line.split(' ').next()?.strip_prefix("id=")?.parse::<u64>().ok());
-    let shared = ids.min().unwrap();
-    redis::cmd("CLIENT").arg("KILL").arg("ID").arg(shared).exec_async(&mut operator).await.unwrap();
+    kill_shared_connection(&old).await;
     let (mut operator, began) = (new.client().await, Instant::now());
     while !redis::cmd("EXISTS").arg("cache:billing:product:p-001").query_async::<bool>(&mut operator).await.unwrap() {
         assert!(began.elapsed() < Duration::from_secs(5), "the old server is still read from");
