@@ -30,7 +30,7 @@ use futures_util::future::try_join_all;
 use redis::RedisResult;
 use tokio::time::Instant;
 
-use self::errors::{is_lost, is_on_the_move, is_unknown_script, is_wrong_type, unexpected_reply};
+use self::errors::{has_runtime_ended, is_lost, is_on_the_move, is_unknown_script, is_wrong_type, unexpected_reply};
 use self::resp::{Reply, encode, encode_read, entry};
 use self::script::{ABANDON, CLEAR_LEASE, FILL, POSTPONE, RENEW, Script};
 pub(super) use self::sentinel::Sentinels;
@@ -204,7 +204,7 @@ impl Steps for Redis {
                 self.run_once(key, &commands).await
             };
             let [set, is_there] = match set_and_look {
-                Err(error) if is_lost(&error) && attempts.next().is_some() => {
+                Err(error) if has_runtime_ended(&error) || (is_lost(&error) && attempts.next().is_some()) => {
                     // It may have been granted, or be so yet. With the same token, a load under a lease that is granted now
                     // could fill under that one.
                     self.abandon(key, token).boxed().await?;

@@ -238,14 +238,22 @@ async fn a_url_of_the_wrong_kind_is_an_error_that_names_the_right_one() {
         let text = Backend::connect(&url).await.unwrap_err().to_string();
         assert!(text.ends_with("this is a single server: write redis://"), "{text}");
 
-        let mut texts = Vec::new();
+        let (mut texts, mut replicas) = (Vec::new(), 0);
         for server in &cluster.servers {
-            let cache = products(&connect(&server.url()).await);
+            let backend = match Backend::connect(&server.url()).await {
+                Ok(backend) => backend,
+                Err(replica) => {
+                    assert!(replica.to_string().contains("redis+cluster://"), "{replica}");
+                    replicas += 1;
+                    continue;
+                }
+            };
+            let cache = products(&backend);
             texts.extend(cache.peek("p-001").await.map_err(|error| error.to_string()).err());
             let update = cache.update_field("p-001", Product::FIELDS.stock, 2).await;
             texts.extend(update.map_err(|error| error.to_string()).err());
         }
-        assert_eq!(texts.len(), (cluster.servers.len() - 1) * 2, "one has the key");
+        assert_eq!(texts.len(), (cluster.servers.len() - replicas - 1) * 2, "one has the key");
         for text in texts {
             assert!(text.contains("redis+cluster://"), "{text}");
         }

@@ -23,7 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::connect::{Duplex, check_role};
-use super::errors::{connection_lost, is_replica, not_answered, unexpected_reply};
+use super::errors::{connection_lost, is_replica, not_answered, runtime_ended, unexpected_reply};
 use super::resp::{Received, Reply, encode};
 use super::shared::{Connected, Phase, Serving, Waiter};
 
@@ -336,10 +336,10 @@ impl<'a> Connection<'a> {
     }
 
     /// Tells all who wait for a reply that there will be none.
-    fn fail(&mut self) {
+    fn fail(&mut self, error: &RedisError) {
         for expected in mem::take(&mut self.expected) {
             if let Expected::Reply(waiter) = expected {
-                waiter.answer(Err(connection_lost()));
+                waiter.answer(Err(error.clone()));
             }
         }
     }
@@ -385,6 +385,7 @@ impl Future for Connection<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         let Err(cause) = ready!(self.poll_turns(cx));
+        self.fail(&connection_lost());
         Poll::Ready(match cause {
             Cause::GivenUp => End::GivenUp,
             Cause::Broken(error) => {
@@ -396,9 +397,9 @@ impl Future for Connection<'_> {
     }
 }
 
-/// Whoever still waits learns that the connection is gone.
+/// The connection's task has ended with its runtime.
 impl Drop for Connection<'_> {
     fn drop(&mut self) {
-        self.fail();
+        self.fail(&runtime_ended());
     }
 }

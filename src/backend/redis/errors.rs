@@ -23,9 +23,27 @@ pub(super) fn unexpected_reply() -> RedisError {
     (ErrorKind::UnexpectedReturnType, "the server's reply has another shape than expected").into()
 }
 
-/// What is said to those who wait for a connection's replies when it ends.
+const LOST: &str = "the connection was lost";
+const RUNTIME_ENDED: &str = "the connection ended with the runtime that it was made on";
+
+/// Said to those who wait for replies over a shared connection when it ends.
 pub(super) fn connection_lost() -> RedisError {
-    (ErrorKind::Io, "the connection was lost").into()
+    (ErrorKind::Io, LOST).into()
+}
+
+/// The same when it isn't the server's fault.
+pub(super) fn runtime_ended() -> RedisError {
+    (ErrorKind::Io, RUNTIME_ENDED).into()
+}
+
+/// Whether a shared connection ended after a command may have been sent over it.
+pub(super) fn is_lost(error: &RedisError) -> bool {
+    error.is_io_error() && error.to_string().starts_with(LOST)
+}
+
+/// Whether it ended because of its runtime.
+pub(super) fn has_runtime_ended(error: &RedisError) -> bool {
+    error.is_io_error() && error.to_string().starts_with(RUNTIME_ENDED)
 }
 
 pub(super) fn is_wrong_type(error: &RedisError) -> bool {
@@ -81,8 +99,8 @@ pub(super) fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
-/// Whether a command was sent, or may have been, over a connection that then ended.
-pub(super) fn is_lost(error: &RedisError) -> bool {
+/// Whether a connection ended while it was used.
+pub(super) fn is_dropped(error: &RedisError) -> bool {
     error.is_connection_dropped() && !error.is_connection_refusal()
 }
 
@@ -96,9 +114,11 @@ impl From<RedisError> for StepError {
         if error.is_timeout() {
             return Self::TimedOut;
         }
-        let answered = !matches!(error.kind(), ErrorKind::Io | ErrorKind::AuthenticationFailed)
-            && !matches!(error.code(), Some("WRONGPASS" | "CLUSTERDOWN"))
-            && !is_not_ready(&error);
+        // The server has no part in what becomes of a runtime.
+        let answered = has_runtime_ended(&error)
+            || (!matches!(error.kind(), ErrorKind::Io | ErrorKind::AuthenticationFailed)
+                && !matches!(error.code(), Some("WRONGPASS" | "CLUSTERDOWN"))
+                && !is_not_ready(&error));
         let advice = tls::advice(&error).or_else(|| sentinel::advice(&error)).unwrap_or_else(|| advice_on(&error));
         Self::Failed { advice, cause: without_arguments(&error).into(), answered }
     }

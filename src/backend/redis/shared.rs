@@ -32,7 +32,7 @@ use tokio::time::{MissedTickBehavior, timeout};
 
 use super::connect::{Endpoint, Link, connect, connect_to};
 use super::connection::{Connection, End};
-use super::errors::{connection_lost, is_lost, is_replica, not_answered};
+use super::errors::{connection_lost, has_runtime_ended, is_lost, is_replica, not_answered, runtime_ended};
 use super::resp::{Reply, encode};
 use super::sentinel::Master;
 use super::server::Limits;
@@ -207,6 +207,7 @@ impl Shared {
                     request.attempts -= 1;
                     request.limit = limit - began.elapsed().min(limit);
                 }
+                Err(error) if has_runtime_ended(&error) && request.attempts > 1 && began.elapsed() < limit => {}
                 replies => return replies,
             }
         }
@@ -285,10 +286,10 @@ impl Shared {
                 return replies;
             }
             let life = Some(self.state()).filter(|state| state.task == task).map(|state| state.life.clone());
-            let Some(life) = life else { return Err(connection_lost()) };
+            let Some(life) = life else { return Err(runtime_ended()) };
             if !life.responds().await {
                 self.give_up(task);
-                return Err(connection_lost());
+                return Err(runtime_ended());
             }
         }
     }
@@ -372,7 +373,7 @@ impl Shared {
             Err(_no_runtime) => {
                 let waiting = state.take_waiting();
                 drop(state);
-                answer_all(waiting, &connection_lost());
+                answer_all(waiting, &runtime_ended());
             }
         }
     }
@@ -470,7 +471,7 @@ async fn received<const N: usize>(
 ) -> RedisResult<[RedisResult<Reply>; N]> {
     let mut received = [const { None }; N];
     for (received, reply) in received.iter_mut().zip(replies) {
-        let reply = reply.await.unwrap_or_else(|_task_ended| Err(connection_lost()));
+        let reply = reply.await.unwrap_or_else(|_task_ended| Err(runtime_ended()));
         if let Err(error) = &reply
             && error.is_io_error()
         {
@@ -643,7 +644,7 @@ impl Drop for Serving {
             self.shared.end_epoch(&mut state);
             let waiting = state.take_waiting();
             drop(state);
-            answer_all(waiting, &connection_lost());
+            answer_all(waiting, &runtime_ended());
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 use super::connect::Link;
 use super::errors::{
-    is_elsewhere, is_lost, is_on_the_move, is_replica, is_too_many_clients, not_answered, unexpected_reply,
+    is_dropped, is_elsewhere, is_on_the_move, is_replica, is_too_many_clients, not_answered, unexpected_reply,
     without_arguments,
 };
 use super::resp::{Reply, encode, encode_argument, encode_array, encode_read, entry};
@@ -123,7 +123,7 @@ impl Updates {
     ) -> Result<Attempt, StepError> {
         let mut connection = match connection(server).await {
             Ok(connection) => connection,
-            Err(error) if is_lost(&error) => return Ok(Attempt::Again),
+            Err(error) if is_dropped(&error) => return Ok(Attempt::Again),
             Err(error) if is_too_many_clients(&error) => return Ok(self.refused(key, &error)),
             Err(error) => return Err(error.into()),
         };
@@ -136,7 +136,7 @@ impl Updates {
         let looked = match self.exchange(&mut connection, commands).await {
             Ok(looked) => looked,
             // Nothing is written yet, so a connection that was dropped while idle, silently or not, is no error.
-            Err(error) if is_lost(&error) || error.is_timeout() && connection.was_idle => return Ok(Attempt::Again),
+            Err(error) if is_dropped(&error) || error.is_timeout() && connection.was_idle => return Ok(Attempt::Again),
             Err(error) => return Err(error.into()),
         };
         if let Some(error) = looked.iter().filter_map(|reply| reply.as_ref().err()).find(|error| is_elsewhere(error)) {
