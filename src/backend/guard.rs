@@ -62,9 +62,11 @@ impl Backend {
             return Err(self.failed(action(), advice, breaker.cause()));
         }
         let mut patience = Patience { backend: self, call, breaker, kept: false };
-        let ended = match call.outer_limit {
-            None => Some(step.await),
-            Some(limit) => within(limit, step).await,
+        let ended = match (call.outer_limit, self.limit_of_hooks(call)) {
+            (Some(limit), _) => within(limit, step).await,
+            (None, Some(limit)) => Some(within(limit, step).await.unwrap_or(Err(StepError::TimedOut))),
+            // The store itself sees to the limit of each round trip.
+            (None, None) => Some(step.await),
         };
         patience.kept = true;
         let (error, answered) = match ended {
@@ -105,6 +107,18 @@ impl Backend {
             None => {}
         }
         Err(error)
+    }
+
+    /// The limit of a step that a proof may hold up.
+    #[cfg(feature = "__proof")]
+    fn limit_of_hooks(&self, call: &Call<'_>) -> Option<Duration> {
+        self.shared.rig.as_ref().map(|_| call.limit)
+    }
+
+    #[cfg(not(feature = "__proof"))]
+    #[expect(clippy::unused_self, reason = "proofs have a rig")]
+    fn limit_of_hooks(&self, _call: &Call<'_>) -> Option<Duration> {
+        None
     }
 
     fn breaker_of_server(&self, key: &Key) -> Option<Arc<Breaker>> {

@@ -33,7 +33,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// dispatched. It doubles each time, so that other busy tasks can't hold up the rest.
 const FIRST_TURN: usize = 16;
 /// Commands under way at a time, and bytes of commands that go out together: what a server answers well within any deadline.
-const MOST_UNDER_WAY: usize = 1024;
+const MOST_UNDER_WAY: usize = 512;
 const MOST_BYTES: usize = 256 * 1024;
 /// What is kept of a buffer for commands once it is sent; and of a queue, once it is empty.
 const KEPT_BYTES: usize = 64 * 1024;
