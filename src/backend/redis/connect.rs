@@ -21,6 +21,8 @@ use super::url::Address;
 /// Under this name our connections stand in `CLIENT LIST`.
 const CLIENT_NAME: &[u8] = b"cache-aside";
 const KEEPALIVE: Duration = Duration::from_secs(10);
+/// Room for what is received at once. An exclusive connection seldom gets more than a record.
+const RECEIVED_AT_ONCE: usize = 4 * 1024;
 
 /// A stream of bytes in both directions.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -41,6 +43,7 @@ pub(super) struct Link {
     pub(super) endpoint: Endpoint,
     /// The server's `run_id`, if it tells: another one at the same place is another server.
     pub(super) run_id: Option<String>,
+    received: Received,
 }
 
 /// Connects to whichever of the address' endpoints answers first.
@@ -87,7 +90,7 @@ pub(super) async fn connect_to(address: &Address, endpoint: Endpoint) -> RedisRe
         #[cfg(unix)]
         (Endpoint::Unix(path), ..) => Box::new(tokio::net::UnixStream::connect(path).await?),
     };
-    let mut link = Link { stream, endpoint, run_id: None };
+    let mut link = Link { stream, endpoint, run_id: None, received: Received::new(RECEIVED_AT_ONCE) };
     link.greet(address).await?;
     Ok(link)
 }
@@ -105,18 +108,17 @@ impl Link {
     pub(super) async fn exchange(&mut self, commands: &[u8], replies: usize) -> RedisResult<Vec<RedisResult<Reply>>> {
         self.stream.write_all(commands).await?;
         self.stream.flush().await?;
-        let mut received = Received::default();
         let mut taken = Vec::with_capacity(replies);
         while taken.len() < replies {
-            match received.next()? {
+            match self.received.next()? {
                 Some(reply) => taken.push(reply),
                 None => {
-                    let read = self.stream.read_buf(received.buffer()).await;
+                    let read = self.stream.read_buf(self.received.buffer()).await;
                     if let Some(end) = read.map_or_else(Some, |read| (read == 0).then(unexpected_end)) {
                         // A server that refuses a client says why, once, whatever was asked, and hangs up.
                         return Err(taken.pop().and_then(RedisResult::err).unwrap_or_else(|| end.into()));
                     }
-                    received.received()?;
+                    self.received.received()?;
                 }
             }
         }

@@ -35,9 +35,8 @@ const FIRST_TURN: usize = 16;
 /// Commands under way at a time, and bytes of commands that go out together: what a server answers well within any deadline.
 const MOST_UNDER_WAY: usize = 512;
 const MOST_BYTES: usize = 256 * 1024;
-/// What is kept of a buffer for commands once it is sent; and of a queue, once it is empty.
-const KEPT_BYTES: usize = 64 * 1024;
-const KEPT_PLACES: usize = 1024;
+/// Room for what is received at once.
+const RECEIVED_AT_ONCE: usize = 64 * 1024;
 /// Ticks of silence after which a spare is tried; and bytes of commands that may take longer, since they are on their way.
 const SILENCE: u32 = 3;
 const LARGE: usize = 64 * 1024;
@@ -141,7 +140,7 @@ impl<'a> Connection<'a> {
             began,
             sending: Vec::new(),
             sent: 0,
-            received: Received::default(),
+            received: Received::new(RECEIVED_AT_ONCE),
             expected: VecDeque::new(),
             turn: FIRST_TURN,
             clock,
@@ -196,7 +195,6 @@ impl<'a> Connection<'a> {
         state.take_commands(room, MOST_BYTES, &mut self.sending, |waiter| {
             self.expected.push_back(Expected::Reply(waiter.sent_at(now)));
         });
-        state.shrink(KEPT_PLACES);
         drop(state);
         self.clock.wake();
         Ok(())
@@ -216,7 +214,7 @@ impl<'a> Connection<'a> {
         }
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         self.sending.clear();
-        self.sending.shrink_to(KEPT_BYTES);
+        self.sending.shrink_to(MOST_BYTES);
         self.sent = 0;
         Poll::Ready(Ok(()))
     }
@@ -240,9 +238,6 @@ impl<'a> Connection<'a> {
                 Some(Expected::Overdue) => {}
                 None => return Err(unexpected_reply().into()),
             }
-        }
-        if self.expected.is_empty() {
-            self.expected.shrink_to(KEPT_PLACES);
         }
         let is_done = self.received.is_empty();
         self.turn = if is_done { FIRST_TURN } else { self.turn * 2 };

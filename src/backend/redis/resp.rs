@@ -18,9 +18,6 @@ use crate::record::Hash;
 
 /// The largest reply that is accepted.
 const MAX_REPLY_BYTES: usize = 64 * 1024 * 1024;
-/// Bytes to receive at once into a new buffer, and the free space below which a new one is taken.
-const RECEIVED_AT_ONCE: usize = 64 * 1024;
-const LEAST_ROOM: usize = 16 * 1024;
 
 /// Appends a command.
 pub(super) fn encode(out: &mut Vec<u8>, arguments: &[&[u8]]) {
@@ -188,8 +185,10 @@ fn server_error(text: &[u8]) -> RedisError {
 }
 
 /// What a socket has brought, taken apart into replies.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Received {
+    /// Size of a new buffer. With less than a quarter of it left, a new one is taken.
+    at_once: usize,
     /// The beginning of a reply.
     partial: BytesMut,
     /// Where the search for that reply's end goes on.
@@ -199,10 +198,14 @@ pub(super) struct Received {
 }
 
 impl Received {
+    pub(super) fn new(at_once: usize) -> Self {
+        Self { at_once, partial: BytesMut::new(), scan: None, unread: Bytes::new() }
+    }
+
     /// The buffer to receive into, once all whole replies have been taken.
     pub(super) fn buffer(&mut self) -> &mut BytesMut {
-        if self.partial.capacity() - self.partial.len() < LEAST_ROOM {
-            self.partial.reserve(RECEIVED_AT_ONCE);
+        if self.partial.capacity() - self.partial.len() < self.at_once / 4 {
+            self.partial.reserve(self.at_once);
         }
         &mut self.partial
     }
@@ -248,7 +251,7 @@ impl Received {
                 // Drop our own empty handle on the buffer first: then `rest` may be the only one, and needs no copy.
                 drop(mem::take(&mut self.partial));
                 self.partial = rest.try_into_mut().unwrap_or_else(|shared| {
-                    let mut copy = BytesMut::with_capacity(shared.len() + RECEIVED_AT_ONCE);
+                    let mut copy = BytesMut::with_capacity(shared.len() + self.at_once);
                     copy.extend_from_slice(&shared);
                     copy
                 });

@@ -415,7 +415,7 @@ impl State {
         !self.waiting.is_empty()
     }
 
-    /// Moves commands to `out`, and those who wait for them to `expect`: up to so many, and up to so many bytes, but for a
+    /// Moves commands to `out`, which is empty, and those who wait for them to `expect`: up to so many, and up to so many bytes, but for a
     /// single one that is larger.
     pub(super) fn take_commands(
         &mut self,
@@ -424,8 +424,9 @@ impl State {
         out: &mut Vec<u8>,
         mut expect: impl FnMut(Waiter),
     ) {
-        let is_all = self.waiting.len() <= commands && self.unsent.len() - self.taken <= bytes && self.taken == 0;
-        if is_all && out.is_empty() {
+        /// What is kept of the queue once it is empty: the memory that a burst needed is given back.
+        const KEPT_PLACES: usize = 1024;
+        if self.taken == 0 && self.waiting.len() <= commands && self.unsent.len() <= bytes {
             mem::swap(out, &mut self.unsent);
             self.waiting.drain(..).for_each(expect);
             return;
@@ -441,15 +442,11 @@ impl State {
             self.waiting.pop_front().into_iter().for_each(&mut expect);
         }
         out.extend_from_slice(&self.unsent[from..self.taken]);
-        if self.taken == self.unsent.len() {
-            self.unsent.clear();
+        if self.waiting.is_empty() {
+            self.unsent = Vec::new();
             self.taken = 0;
+            self.waiting.shrink_to(KEPT_PLACES);
         }
-    }
-
-    /// Gives back the memory that a burst has left.
-    pub(super) fn shrink(&mut self, places: usize) {
-        self.waiting.shrink_to(places);
     }
 
     /// Those who have waited for longer than so many ticks to have their commands sent.
