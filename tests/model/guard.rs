@@ -15,6 +15,10 @@ impl Guards {
         Self { without: Some(guard) }
     }
 
+    pub(crate) fn are_all_in(self) -> bool {
+        self.without.is_none()
+    }
+
     pub(crate) fn has(self, guard: Guard) -> bool {
         self.without != Some(guard)
     }

@@ -76,6 +76,24 @@ impl State {
         }
     }
 
+    /// Forgets late commands that the guards keep from ever doing anything. This merges states that nobody can tell
+    /// apart, so there are fewer to search.
+    pub(crate) fn forget_spent_commands(&mut self, guards: Guards) {
+        let (lease, late) = (self.lease, self.late);
+        let is_spent = |command: &Late| match *command {
+            // Its token is not at L, and nothing brings it there any more.
+            Late::Fill { token, .. } | Late::Abandon { token } => {
+                lease != Some(token) && !late.contains(&Some(Late::Acquire { token }))
+            }
+            Late::Update(transaction) => transaction.refused,
+            Late::Acquire { .. } | Late::Invalidate => false,
+        };
+        if guards.are_all_in() && late.iter().flatten().any(is_spent) {
+            self.late = late.map(|command| command.filter(|command| !is_spent(command)));
+            self.late.sort_unstable();
+        }
+    }
+
     /// Changes K. All who watch it learn that, even if it is the same as before; but deleting nothing changes nothing.
     pub(crate) fn put(&mut self, entry: Option<Entry>) {
         if self.entry.is_none() && entry.is_none() {
