@@ -138,6 +138,7 @@ impl Model for Protocol {
         let mut next = *state;
         self.take(&mut next, action);
         next.forget_spent_commands(self.guards);
+        next.forget_promises();
         Some(next)
     }
 

@@ -366,6 +366,19 @@ impl State {
         }
     }
 
+    /// Forgets what writes promise once no get can start any more: nobody asks for it then, and there are fewer states.
+    pub(crate) fn forget_promises(&mut self) {
+        if self.readers.iter().any(|reader| reader.gets_left > 0) {
+            return;
+        }
+        self.floor = Floor::default();
+        for writer in &mut self.writers {
+            if let Stage::Halfway { promised } | Stage::Carried { promised } = &mut writer.stage {
+                *promised = Floor::default();
+            }
+        }
+    }
+
     /// The end of a call, with a result or without.
     pub(crate) fn end_call(&mut self, reader: usize) {
         self.readers[reader].call = Call::Idle;
