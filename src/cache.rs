@@ -542,10 +542,10 @@ impl<T: Cacheable> Cache<T> {
     /// Removes an entry and revokes the load that is under way, if any: call it after every commit that changed, created
     /// or deleted the record in the primary. Returns whether there was an entry, a not-found one included.
     ///
-    /// The versions that the struct's `also_invalidates` lists are invalidated in the same call, each by a script of its
+    /// The versions that the struct's `also_invalidates` lists are invalidated in the same call, each by commands of its
     /// own, all at the same time; then the answer is whether there was an entry in any of them.
     ///
-    /// Redis: one script, `DEL` of both keys; one round trip.
+    /// Redis: `DEL` of the lease, then `DEL` of the entry, in one pipeline; one round trip.
     ///
     /// # Errors
     ///

@@ -14,6 +14,8 @@ pub enum Guard {
     TokenCheck,
     /// An invalidation revokes the lease.
     Revocation,
+    /// An invalidation deletes the lease before the entry.
+    LeaseFirst,
     /// An update revokes the lease in the step that looks at the entry.
     AtomicRevocation,
     /// A call takes a flight's result only if what justifies it came after the call's start.
@@ -36,9 +38,10 @@ pub enum Guard {
 
 impl Guard {
     /// Those of what is stored in Redis.
-    pub const STORED: [Self; 7] = [
+    pub const STORED: [Self; 8] = [
         Self::TokenCheck,
         Self::Revocation,
+        Self::LeaseFirst,
         Self::AtomicRevocation,
         Self::StampRule,
         Self::FreshTokens,
@@ -54,6 +57,7 @@ impl Guard {
         match self {
             Self::TokenCheck => "token-check",
             Self::Revocation => "revocation",
+            Self::LeaseFirst => "lease-first",
             Self::AtomicRevocation => "atomic-revocation",
             Self::StampRule => "stamp-rule",
             Self::FreshTokens => "fresh-tokens",

@@ -17,7 +17,7 @@ pub(crate) fn named(name: &str) -> Option<Guard> {
 pub(crate) fn rigged(backend: &Backend, without: Option<Guard>) -> Backend {
     use std::time::Duration;
 
-    use cache_aside::proof::{Moment, Rig};
+    use cache_aside::proof::{Moment, Rig, Step};
     use futures_util::FutureExt;
     use rand::RngExt;
 
@@ -25,7 +25,8 @@ pub(crate) fn rigged(backend: &Backend, without: Option<Guard>) -> Backend {
     let rig = without.map_or_else(Rig::new, |guard| Rig::new().without(guard));
     backend.rigged(rig.hook(move |point| {
         // Waiting within an update that keeps its guard would block a thread of the runtime.
-        let may_wait = point.moment != Moment::Within || without == Some(Guard::AtomicRevocation);
+        let is_within_an_update = (point.step, point.moment) == (Step::Update, Moment::Within);
+        let may_wait = !is_within_an_update || without == Some(Guard::AtomicRevocation);
         async move {
             if may_wait && rand::rng().random_bool(0.5) {
                 let delay = LONGEST.mul_f64(rand::rng().random::<f64>());

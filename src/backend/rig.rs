@@ -19,6 +19,7 @@ use crate::record::StoredField;
 #[derive(Clone)]
 pub struct Rig {
     without: Option<Guard>,
+    splits_invalidations: bool,
     hook: Option<Arc<Hook>>,
     /// The token of all attempts, without [`Guard::FreshTokens`].
     token: Token,
@@ -65,7 +66,8 @@ pub enum Step {
 pub enum Moment {
     /// Before the step is sent.
     Before,
-    /// Within an update: it has seen the entry, and has written nothing yet. Not on a runtime of one thread.
+    /// Within an update: it has seen the entry, and has written nothing yet. Not on a runtime of one thread. Within an
+    /// invalidation that is split, or that lacks [`Guard::LeaseFirst`]: between its two commands.
     Within,
     /// After the step's reply.
     After,
@@ -75,12 +77,18 @@ impl Rig {
     /// Nothing is different.
     #[expect(clippy::new_without_default, reason = "a rig is for one process, and holds what others must not share")]
     pub fn new() -> Self {
-        Self { without: None, hook: None, token: Token::new() }
+        Self { without: None, splits_invalidations: false, hook: None, token: Token::new() }
     }
 
     /// Takes one guard out.
     pub fn without(mut self, guard: Guard) -> Self {
         self.without = Some(guard);
+        self
+    }
+
+    /// Invalidations send their two commands one by one, with a hook between them, in place of the store's own step.
+    pub fn split_invalidations(mut self) -> Self {
+        self.splits_invalidations = true;
         self
     }
 
@@ -167,6 +175,20 @@ impl Rig {
 }
 
 impl Rigged<'_> {
+    /// The lease first, as the store does it, unless that guard is out.
+    async fn invalidate_in_two_steps(&self, key: &Key) -> Result<bool, StepError> {
+        let within = self.rig.reach(Step::Invalidate, Moment::Within, key);
+        if self.rig.holds(Guard::LeaseFirst) {
+            on!(self.store, store => store.delete_lease(key))?;
+            within.await;
+            return on!(self.store, store => store.delete_entry(key));
+        }
+        let was_there = on!(self.store, store => store.delete_entry(key))?;
+        within.await;
+        on!(self.store, store => store.delete_lease(key))?;
+        Ok(was_there)
+    }
+
     /// The absent entry is seen in one step, the lease revoked in another.
     async fn update_in_two_steps(
         &self,
@@ -264,10 +286,13 @@ impl Steps for Rigged<'_> {
 
     async fn invalidate(&self, key: &Key) -> Result<bool, StepError> {
         let run = async {
-            if self.rig.holds(Guard::Revocation) {
-                return on!(self.store, store => store.invalidate(key));
+            if !self.rig.holds(Guard::Revocation) {
+                return on!(self.store, store => store.delete_entry(key));
             }
-            on!(self.store, store => store.delete_entry(key))
+            if self.rig.splits_invalidations || !self.rig.holds(Guard::LeaseFirst) {
+                return self.invalidate_in_two_steps(key).await;
+            }
+            on!(self.store, store => store.invalidate(key))
         };
         self.rig.around(Step::Invalidate, key, run).await
     }

@@ -1,8 +1,12 @@
 //! The contract of the protocol's steps, behind which a store may be anything.
 //!
 //! Each step is told here in full, so that `memory` and `redis` can be read as two ways of keeping the same promises. All
-//! but `acquire` and `sweep` are atomic for their key; while a cluster moves that to another server, `invalidate` and
-//! `update` revoke the lease first, and then write.
+//! but `acquire`, `invalidate` and `sweep` are atomic for their key. `invalidate` deletes the lease first, and then the entry;
+//! so does `update` while a cluster moves the key to another server.
+//!
+//! Two steps in this order are as good as one. A lease that is granted between them is granted after the commit that the
+//! write is about, and its load, which begins after the grant, reads what is at least as new. Loads from before are fenced.
+//! The other way round, such a load could fill between the two, and its entry would stay.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -197,7 +201,9 @@ pub(crate) trait Steps {
     /// Sets L to the mark of a failed load for `pause`, if it still is `token`.
     async fn postpone(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), StepError>;
 
-    /// Deletes K and L; returns whether K was there.
+    /// Deletes L, and then K; returns whether K was there. Deleting K counts only if it was carried out after L was deleted:
+    /// when either was redirected or failed, both are deleted again, in this order. A read that starts after the reply is no
+    /// older than the primary's record was when L was deleted. It works on a server that has reached maxmemory, too.
     async fn invalidate(&self, key: &Key) -> Result<bool, StepError>;
 
     /// Shows K to `decide` as [`read_with_ttl`](Self::read_with_ttl) does, carries out what it decides if K is still the

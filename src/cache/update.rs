@@ -2,7 +2,7 @@
 //! whole record and to nothing else.
 //!
 //! Each write also invalidates the keys that the record has in the versions of `also_invalidates`: at the same time as its
-//! own, each in an atomic step of its own, since they may lie in different cluster slots, and none is left out because
+//! own, each by a step of its own, since they may lie in different cluster slots, and none is left out because
 //! another failed. So the call is an error if one of them is, and what it says holds when it returns.
 //!
 //! What is carried out here also expels this process' own flight of the key: its lease is revoked, so a get that starts now

@@ -2,6 +2,8 @@
 
 pub(crate) use cache_aside::proof::Guard;
 
+use crate::state::Delete;
+
 /// The protocol with all its guards, or with all but one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Guards {
@@ -15,7 +17,16 @@ impl Guards {
         Self { without: Some(guard) }
     }
 
+    pub(crate) fn are_all_in(self) -> bool {
+        self.without.is_none()
+    }
+
     pub(crate) fn has(self, guard: Guard) -> bool {
         self.without != Some(guard)
+    }
+
+    /// The pipeline of an `invalidate`, in its order.
+    pub(crate) fn pipeline(self) -> [Delete; 2] {
+        if self.has(Guard::LeaseFirst) { [Delete::Lease, Delete::Entry] } else { [Delete::Entry, Delete::Lease] }
     }
 }

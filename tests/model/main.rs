@@ -75,6 +75,11 @@ fn without_revocation_a_load_outlives_the_invalidation() {
 }
 
 #[test]
+fn without_the_lease_first_an_old_load_lands_between_entry_and_lease() {
+    breaks_without(Guard::LeaseFirst, scopes::ONE_WRITER, properties::FRESH);
+}
+
+#[test]
 fn without_atomic_revocation_an_old_load_lands_between_look_and_revocation() {
     breaks_without(Guard::AtomicRevocation, scopes::ONE_UPDATE, properties::FRESH);
 }

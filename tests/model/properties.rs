@@ -7,7 +7,7 @@ use stateright::{Model, Property};
 
 use crate::protocol::Protocol;
 use crate::scope::{Scope, Then};
-use crate::state::{Breach, Call, Entry, MAX_READERS, Row, Stage, State, Step};
+use crate::state::{Breach, Call, Entry, Late, MAX_READERS, Row, Stage, State, Step};
 
 /// No get returns older data than what the writes promise that returned before it started.
 pub(crate) const FRESH: &str = "fresh";
@@ -50,6 +50,7 @@ pub(crate) fn of(scope: &Scope) -> Vec<Property<Protocol>> {
     };
     let (writes, faults) = (|| scope.writers.iter().flat_map(|writer| writer.writes), scope.faults);
     let updates = || writes().any(|write| write.then == Then::Update);
+    let invalidates = || writes().any(|write| write.then == Then::Invalidate);
     sometimes(writes().next().is_some(), "a fenced fill", |_, state| fills(state, false));
     sometimes(writes().any(|write| write.change.moves_row()), "a not-found hit", |_, state| finds(state, false));
     sometimes(scope.share(), "a coalesced read", |_, state| {
@@ -58,6 +59,7 @@ pub(crate) fn of(scope: &Scope) -> Vec<Property<Protocol>> {
     sometimes(scope.share(), "a call that goes round again", |_, state| {
         landings(state).any(|(flight, justified)| state.aboard(flight).any(|reader| !justified(reader)))
     });
+    sometimes(invalidates(), "a fill within an invalidation", |_, state| is_halfway(state) && fills(state, true));
     sometimes(updates(), "an update in place", |_, state| {
         transactions(state).any(|(shown, refused)| !refused && shown.is_some_and(|row| row.present))
     });
@@ -66,6 +68,9 @@ pub(crate) fn of(scope: &Scope) -> Vec<Property<Protocol>> {
         state.lease.is_some() && state.flights().all(|flight| flight.step.token() != state.lease)
     });
     sometimes(faults.losses > 0, "a late command", |_, state| state.late.iter().any(Option::is_some));
+    sometimes(faults.losses > 0 && invalidates(), "half of an invalidation that comes late", |_, state| {
+        state.late.contains(&Some(Late::SecondDelete)) && whole(state).is_some()
+    });
     properties
 }
 
@@ -86,6 +91,11 @@ fn finds(state: &State, present: bool) -> bool {
 fn fills(state: &State, accepted: bool) -> bool {
     let fate = |step: Step| matches!(step, Step::Filling { .. }) && (step.token() == state.lease) == accepted;
     state.flights().any(|flight| fate(flight.step))
+}
+
+/// Whether an `invalidate` is between its two commands.
+fn is_halfway(state: &State) -> bool {
+    state.writers.iter().any(|writer| matches!(writer.stage, Stage::Halfway { .. }))
 }
 
 /// The flights that are about to land with a row, and for whom.

@@ -137,6 +137,8 @@ impl Model for Protocol {
     fn next_state(&self, state: &State, action: Action) -> Option<State> {
         let mut next = *state;
         self.take(&mut next, action);
+        next.forget_spent_commands(self.guards);
+        next.forget_promises();
         Some(next)
     }
 

@@ -1,9 +1,9 @@
-//! The protocol's steps on the server, each one atomic there.
+//! The protocol's commands and scripts on the server, each one atomic there.
 //!
 //! Knows K, L and who watches them; nothing of calls or flights.
 
 use crate::guard::{Guard, Guards};
-use crate::state::{Entry, Late, Row, Stage, State, Step, Token, Transaction};
+use crate::state::{Delete, Entry, Late, Row, Stage, State, Step, Token, Transaction};
 
 impl State {
     /// `SET L token NX`, the first half of `acquire`. Returns whether the lease was granted.
@@ -31,11 +31,12 @@ impl State {
         self.lease = self.lease.filter(|&holder| holder != token);
     }
 
-    /// `invalidate.lua`.
-    pub(crate) fn invalidate(&mut self, guards: Guards) {
-        self.put(None);
-        if guards.has(Guard::Revocation) {
-            self.lease = None;
+    /// `DEL` of one key, a command of `invalidate`.
+    pub(crate) fn delete(&mut self, guards: Guards, what: Delete) {
+        match what {
+            Delete::Lease if guards.has(Guard::Revocation) => self.lease = None,
+            Delete::Lease => {}
+            Delete::Entry => self.put(None),
         }
     }
 
@@ -72,7 +73,33 @@ impl State {
                 self.exec(guards, transaction);
             }
             Late::Abandon { token } => self.abandon(token),
-            Late::Invalidate => self.invalidate(guards),
+            Late::Invalidate => {
+                let [first, _] = guards.pipeline();
+                self.delete(guards, first);
+                self.leave_behind(Late::SecondDelete);
+            }
+            Late::SecondDelete => {
+                let [_, second] = guards.pipeline();
+                self.delete(guards, second);
+            }
+        }
+    }
+
+    /// Forgets late commands that the guards keep from ever doing anything. This merges states that nobody can tell
+    /// apart, so there are fewer to search.
+    pub(crate) fn forget_spent_commands(&mut self, guards: Guards) {
+        let (lease, late) = (self.lease, self.late);
+        let is_spent = |command: &Late| match *command {
+            // Its token is not at L, and nothing brings it there any more.
+            Late::Fill { token, .. } | Late::Abandon { token } => {
+                lease != Some(token) && !late.contains(&Some(Late::Acquire { token }))
+            }
+            Late::Update(transaction) => transaction.refused,
+            Late::Acquire { .. } | Late::Invalidate | Late::SecondDelete => false,
+        };
+        if guards.are_all_in() && late.iter().flatten().any(is_spent) {
+            self.late = late.map(|command| command.filter(|command| !is_spent(command)));
+            self.late.sort_unstable();
         }
     }
 

@@ -242,8 +242,10 @@ pub(crate) struct Writer {
 pub(crate) enum Stage {
     /// Commits next.
     Ready,
-    /// Committed; calls `invalidate` next, instead of an update too if that had failed.
+    /// Committed; calls `invalidate`, instead of an update too if that had failed: its first command is next.
     Invalidating,
+    /// The first command of its `invalidate` was carried out, while the primary had what is `promised`; the second is next.
+    Halfway { promised: Floor },
     /// Committed; its update looks at K next.
     Updating { change: Change, commit: u8 },
     /// The update has decided and sends its transaction.
@@ -252,6 +254,15 @@ pub(crate) enum Stage {
     Carried { promised: Floor },
     /// Given up or died: makes no promise.
     Stopped,
+}
+
+/// A command of an `invalidate`, which sends both in one pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delete {
+    /// `DEL L`.
+    Lease,
+    /// `DEL K`.
+    Entry,
 }
 
 /// An update's MULTI .. EXEC.
@@ -264,13 +275,15 @@ pub(crate) struct Transaction {
     pub(crate) refused: bool,
 }
 
-/// A command whose sender has given up on it: it is carried out at any time, or never.
+/// A command whose sender has given up on it: it is carried out at any time, or never. `Invalidate` is both commands of an
+/// `invalidate`, of which the second may come later still, or never; `SecondDelete` is what is left of one then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Late {
     Acquire { token: Token },
     Fill { token: Token, row: Row },
     Abandon { token: Token },
     Invalidate,
+    SecondDelete,
     Update(Transaction),
 }
 
@@ -278,7 +291,7 @@ impl Late {
     pub(crate) fn token(&self) -> Option<Token> {
         match *self {
             Self::Acquire { token } | Self::Fill { token, .. } | Self::Abandon { token } => Some(token),
-            Self::Invalidate | Self::Update(_) => None,
+            Self::Invalidate | Self::SecondDelete | Self::Update(_) => None,
         }
     }
 }
@@ -338,6 +351,7 @@ impl State {
         match stage {
             Stage::Deciding(transaction) => self.leave_behind(Late::Update(transaction)),
             Stage::Invalidating => self.leave_behind(Late::Invalidate),
+            Stage::Halfway { .. } => self.leave_behind(Late::SecondDelete),
             Stage::Ready | Stage::Updating { .. } | Stage::Carried { .. } | Stage::Stopped => {}
         }
     }
@@ -349,6 +363,19 @@ impl State {
             Step::Filling { token, row, .. } => self.leave_behind(Late::Fill { token, row }),
             Step::Abandoning { token, .. } => self.leave_behind(Late::Abandon { token }),
             _ => {}
+        }
+    }
+
+    /// Forgets what writes promise once no get can start any more: nobody asks for it then, and there are fewer states.
+    pub(crate) fn forget_promises(&mut self) {
+        if self.readers.iter().any(|reader| reader.gets_left > 0) {
+            return;
+        }
+        self.floor = Floor::default();
+        for writer in &mut self.writers {
+            if let Stage::Halfway { promised } | Stage::Carried { promised } = &mut writer.stage {
+                *promised = Floor::default();
+            }
         }
     }
 

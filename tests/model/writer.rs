@@ -2,14 +2,14 @@
 
 use crate::protocol::Protocol;
 use crate::scope::Then;
-use crate::state::{Stage, State, Transaction};
+use crate::state::{Delete, Stage, State, Transaction};
 
 /// A step of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteStep {
     Commit,
-    /// `invalidate.lua`, at the server.
-    Invalidate,
+    /// One of the two commands of `invalidate`, at the server.
+    Delete(Delete),
     /// WATCH, and the update's look at K.
     Look,
     /// MULTI .. EXEC; refused if K has changed since the look.
@@ -30,6 +30,7 @@ pub(crate) enum WriteStep {
 impl Protocol {
     pub(crate) fn write_steps(&self, state: &State, writer: usize, mut step: impl FnMut(WriteStep)) {
         let own = &state.writers[writer];
+        let [first, second] = self.guards.pipeline();
         let (may_fail, is_update) = match own.stage {
             Stage::Ready if usize::from(own.written) < self.scope.writers[writer].writes.len() => {
                 if !self.scope.take_turns || state.writers.iter().all(|other| other.stage == Stage::Ready) {
@@ -39,7 +40,11 @@ impl Protocol {
             }
             Stage::Ready | Stage::Stopped => return,
             Stage::Invalidating => {
-                step(WriteStep::Invalidate);
+                step(WriteStep::Delete(first));
+                (true, false)
+            }
+            Stage::Halfway { .. } => {
+                step(WriteStep::Delete(second));
                 (true, false)
             }
             Stage::Updating { .. } => {
@@ -80,9 +85,12 @@ impl Protocol {
                     Then::Update => Stage::Updating { change, commit },
                 }
             }
-            (_, WriteStep::Invalidate) => {
-                state.invalidate(self.guards);
-                Stage::Carried { promised: state.primary.row().into() }
+            (stage, WriteStep::Delete(what)) => {
+                state.delete(self.guards, what);
+                match stage {
+                    Stage::Halfway { promised } => Stage::Carried { promised },
+                    _ => Stage::Halfway { promised: state.primary.row().into() },
+                }
             }
             (Stage::Updating { change, commit }, WriteStep::Look) => {
                 Stage::Deciding(Transaction { change, commit, shown: state.entry, refused: false })
@@ -100,6 +108,8 @@ impl Protocol {
                 state.leave_write_behind(stage);
                 match stage {
                     _ if step == WriteStep::InvalidateInstead => Stage::Invalidating,
+                    // Both are sent again, as after any failure.
+                    Stage::Halfway { .. } => Stage::Invalidating,
                     Stage::Deciding(Transaction { change, commit, .. }) => Stage::Updating { change, commit },
                     other => other,
                 }

@@ -26,17 +26,17 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    fn new(backend: &Backend, without: Option<Guard>) -> Self {
-        Self::of(backend, without, |cache| cache.lock_ttl(Duration::from_secs(3)).ttl(Duration::from_secs(60)))
-    }
-
     pub(crate) fn of(
         backend: &Backend,
         without: Option<Guard>,
         set: impl FnOnce(CacheBuilder<Product>) -> CacheBuilder<Product>,
     ) -> Self {
+        Self::rigged(backend, rig(without), set)
+    }
+
+    fn rigged(backend: &Backend, rig: Rig, set: impl FnOnce(CacheBuilder<Product>) -> CacheBuilder<Product>) -> Self {
         let gates = Arc::<Mutex<HashMap<_, Gate>>>::default();
-        let rig = Rig::new().hook({
+        let rig = rig.hook({
             let gates = gates.clone();
             move |Point { step, moment, .. }| {
                 let gate = gates.lock().unwrap().remove(&(step, moment));
@@ -47,8 +47,7 @@ impl Process {
                 })
             }
         });
-        let backend = backend.rigged(without.into_iter().fold(rig, Rig::without));
-        Self { cache: set(builder(&backend)).build().unwrap(), gates }
+        Self { cache: set(builder(&backend.rigged(rig))).build().unwrap(), gates }
     }
 
     /// Holds the next one who gets to this point.
@@ -81,7 +80,23 @@ impl Process {
 
 impl Stage {
     fn new(backend: &Backend, without: Option<Guard>) -> Self {
-        let process = || Process::new(backend, without);
+        Self::rigged(backend, || rig(without))
+    }
+
+    /// Invalidations can be held between their two commands.
+    fn with_split_invalidations(backend: &Backend, without: Option<Guard>) -> Self {
+        Self::rigged(backend, || rig(without).split_invalidations())
+    }
+
+    /// Writes can be held at this moment. Those that aren't held within are the store's own.
+    fn with_writes_held(backend: &Backend, moment: Moment) -> Self {
+        let stage = if moment == Moment::Within { Self::with_split_invalidations } else { Self::new };
+        stage(backend, None)
+    }
+
+    fn rigged(backend: &Backend, rig: impl Fn() -> Rig) -> Self {
+        let set = |cache: CacheBuilder<Product>| cache.lock_ttl(Duration::from_secs(3)).ttl(Duration::from_secs(60));
+        let process = || Process::rigged(backend, rig(), set);
         Self { here: process(), there: process(), primary: Primary::of(loaf(1)) }
     }
 
@@ -101,12 +116,20 @@ impl Stage {
     }
 }
 
+fn rig(without: Option<Guard>) -> Rig {
+    without.into_iter().fold(Rig::new(), Rig::without)
+}
+
 /// Runs a schedule with all guards in, and without one; it tells whether the promise was kept.
 async fn needs(guard: Guard, schedule: impl AsyncFn(Stage) -> bool) {
+    needs_on(Stage::new, guard, schedule).await;
+}
+
+async fn needs_on(stage: fn(&Backend, Option<Guard>) -> Stage, guard: Guard, schedule: impl AsyncFn(Stage) -> bool) {
     on_every_backend(async |backend| {
-        assert!(schedule(Stage::new(&backend, None)).await, "broken with all guards in");
-        Stage::new(&backend, None).here.cache.invalidate("p-001").await.unwrap();
-        assert!(!schedule(Stage::new(&backend, Some(guard))).await, "kept without {guard:?}: this shows nothing");
+        assert!(schedule(stage(&backend, None)).await, "broken with all guards in");
+        stage(&backend, None).here.cache.invalidate("p-001").await.unwrap();
+        assert!(!schedule(stage(&backend, Some(guard))).await, "kept without {guard:?}: this shows nothing");
     })
     .await;
 }
@@ -141,6 +164,26 @@ async fn a_load_from_before_an_invalidation_fills_after_it() {
         stage.there.cache.invalidate("p-001").await.unwrap();
         fill.open();
         early.await.unwrap();
+        stage.is_fresh().await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fill_lands_between_an_invalidations_two_commands() {
+    needs_on(Stage::with_split_invalidations, Guard::LeaseFirst, async |stage| {
+        let fill = stage.here.hold(Step::Fill, Moment::Before);
+        let early = stage.here.get(stage.primary.loader());
+        fill.arrival().await;
+        stage.primary.put(loaf(2));
+        let halfway = stage.there.hold(Step::Invalidate, Moment::Within);
+        let writer = stage.there.cache.clone();
+        let invalidation = tokio::spawn(async move { writer.invalidate("p-001").await });
+        halfway.arrival().await;
+        fill.open();
+        early.await.unwrap();
+        halfway.open();
+        invalidation.await.unwrap().unwrap();
         stage.is_fresh().await
     })
     .await;
@@ -332,13 +375,14 @@ async fn at_each_point_of_a_write_a_get_may_come() {
     on_every_backend(async |backend| {
         for (write, step, moment) in [
             (Write::Invalidate, Step::Invalidate, Moment::Before),
+            (Write::Invalidate, Step::Invalidate, Moment::Within),
             (Write::Invalidate, Step::Invalidate, Moment::After),
             (Write::Update, Step::Update, Moment::Before),
             (Write::Update, Step::Update, Moment::Within),
             (Write::Update, Step::Update, Moment::After),
         ] {
             for cached in [false, true] {
-                let stage = Arc::new(Stage::new(&backend, None));
+                let stage = Arc::new(Stage::with_writes_held(&backend, moment));
                 if cached {
                     stage.seen(&stage.here).await;
                 }
@@ -365,21 +409,25 @@ async fn at_each_point_of_a_write_a_get_may_come() {
 #[tokio::test(start_paused = true)]
 async fn a_write_whose_reply_is_late_is_an_error_and_can_be_made_good() {
     let backend = Backend::connect("memory://").await.unwrap();
-    for step in [Step::Invalidate, Step::Update] {
-        for moment in [Moment::Before, Moment::After] {
-            let stage = Stage::new(&backend, None);
-            stage.seen(&stage.here).await;
-            stage.primary.put(loaf(2));
-            let gate = stage.there.hold(step, moment);
-            let written = match step {
-                Step::Invalidate => stage.there.cache.invalidate("p-001").await,
-                _ => stage.there.cache.update_field("p-001", Product::FIELDS.stock, 2).await,
-            };
-            assert!(matches!(written, Err(Error::Timeout { .. })), "{step:?} {moment:?}: {written:?}");
-            drop(gate);
-            stage.there.cache.invalidate("p-001").await.unwrap();
-            assert!(stage.is_fresh().await, "{step:?} {moment:?}");
-        }
+    for (step, moment) in [
+        (Step::Invalidate, Moment::Before),
+        (Step::Invalidate, Moment::Within),
+        (Step::Invalidate, Moment::After),
+        (Step::Update, Moment::Before),
+        (Step::Update, Moment::After),
+    ] {
+        let stage = Stage::with_writes_held(&backend, moment);
+        stage.seen(&stage.here).await;
+        stage.primary.put(loaf(2));
+        let gate = stage.there.hold(step, moment);
+        let written = match step {
+            Step::Invalidate => stage.there.cache.invalidate("p-001").await,
+            _ => stage.there.cache.update_field("p-001", Product::FIELDS.stock, 2).await,
+        };
+        assert!(matches!(written, Err(Error::Timeout { .. })), "{step:?} {moment:?}: {written:?}");
+        drop(gate);
+        stage.there.cache.invalidate("p-001").await.unwrap();
+        assert!(stage.is_fresh().await, "{step:?} {moment:?}");
     }
 }
 
