@@ -25,7 +25,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 
 use self::breaker::Breaker;
 pub use self::connect::BackendBuilder;
@@ -234,6 +234,54 @@ impl Backend {
 
     pub(crate) async fn read_with_ttl(&self, key: &Key, selection: &Selection) -> Result<Option<Found>, Error> {
         step!(self, self.read_call(key), "read", key, store => store.read_with_ttl(key, selection))
+    }
+
+    /// Reads several entries, each with how long it will be there if that is asked for: in one go from each server.
+    pub(crate) async fn read_many(
+        &self,
+        keys: &[&Key],
+        selection: &Selection,
+        with_ttl: bool,
+    ) -> Vec<Result<Option<Found>, Error>> {
+        let mut found: Vec<_> = keys.iter().map(|_| None).collect();
+        let reads = self.by_server(keys).into_iter().map(async |places| {
+            let keys: Vec<_> = places.iter().map(|place| keys[*place]).collect();
+            let call = self.read_call(keys[0]);
+            let read = step!(self, call, "read", keys[0], store => store.read_many(&keys, selection, with_ttl));
+            (places, read)
+        });
+        for (places, read) in join_all(reads).await {
+            let read = read.map_or_else(
+                |error| places.iter().map(|_| Some(Err(error.clone()))).collect(),
+                |read| read.into_iter().map(|found| found.map(Ok)).collect::<Vec<_>>(),
+            );
+            places.into_iter().zip(read).for_each(|(place, read)| found[place] = read);
+        }
+        let alone = found.iter_mut().zip(keys).filter(|(found, _)| found.is_none()).map(async |(found, key)| {
+            *found = Some(if with_ttl {
+                self.read_with_ttl(key, selection).await
+            } else {
+                let read = self.read(key, selection).await;
+                read.map(|read| read.map(|entry| Found { entry, left: None }))
+            });
+        });
+        join_all(alone).await;
+        found.into_iter().flatten().collect()
+    }
+
+    /// The places of the keys by the servers that have them, as far as that is known.
+    fn by_server(&self, keys: &[&Key]) -> Vec<Vec<usize>> {
+        let mut servers: Vec<(Option<Arc<Breaker>>, Vec<usize>)> = Vec::new();
+        for (place, key) in keys.iter().enumerate() {
+            let server = self.breaker_of_server(key);
+            let is_it =
+                |other: &Option<Arc<Breaker>>| other.as_ref().map(Arc::as_ptr) == server.as_ref().map(Arc::as_ptr);
+            match servers.iter_mut().find(|(other, _)| is_it(other)) {
+                Some((_, places)) => places.push(place),
+                None => servers.push((server, vec![place])),
+            }
+        }
+        servers.into_iter().map(|(_, places)| places).collect()
     }
 
     /// Tries to get a lease. `token` is the one that was used in the end, also after an error.

@@ -121,7 +121,7 @@ impl Backend {
         None
     }
 
-    fn breaker_of_server(&self, key: &Key) -> Option<Arc<Breaker>> {
+    pub(super) fn breaker_of_server(&self, key: &Key) -> Option<Arc<Breaker>> {
         match &self.shared.store {
             Store::Memory(_) => None,
             Store::Redis(redis) => redis.breaker_of_server(key),

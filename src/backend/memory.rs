@@ -171,6 +171,15 @@ impl Steps for Memory {
         Ok(self.shard(key).found(key))
     }
 
+    async fn read_many(
+        &self,
+        keys: &[&Key],
+        _selection: &Selection,
+        _with_ttl: bool,
+    ) -> Result<Vec<Option<Option<Found>>>, StepError> {
+        Ok(keys.iter().map(|key| Some(self.shard(key).found(key))).collect())
+    }
+
     async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, StepError> {
         let mut shard = self.shard(key);
         let held = shard.lease(key).map(|held| (held.expires - Instant::now(), held.token.is_failed_load()));

@@ -190,6 +190,38 @@ impl Steps for Redis {
         Ok(found(&left?, read, selection)?)
     }
 
+    async fn read_many(
+        &self,
+        keys: &[&Key],
+        selection: &Selection,
+        with_ttl: bool,
+    ) -> Result<Vec<Option<Option<Found>>>, StepError> {
+        let Some(first) = keys.first() else { return Ok(Vec::new()) };
+        let per_key = if with_ttl { 2 } else { 1 };
+        let commands = |at: usize, out: &mut Vec<u8>| {
+            let key = keys[at / per_key];
+            if with_ttl && at % per_key == 0 {
+                encode_pttl(out, key.as_str())
+            } else {
+                encode_read(out, key, selection)
+            }
+        };
+        let server = self.topology.destination(first).await?.server;
+        let request = Request::new(self.operation_timeout, &commands);
+        let replies = match server.shared.run_many(&request, keys.len() * per_key).await {
+            Err(error) if is_lost(&error) || has_runtime_ended(&error) => {
+                return Ok(keys.iter().map(|_| None).collect());
+            }
+            replies => replies.inspect_err(|error| self.topology.failed(error))?,
+        };
+        let mut replies = replies.into_iter();
+        let mut next = || {
+            let left = if with_ttl { replies.next()?.ok()?.remaining() } else { None };
+            Some(entry(replies.next()?, selection).ok()?.map(|entry| Found { entry, left }))
+        };
+        Ok(keys.iter().map(|_| next()).collect())
+    }
+
     async fn acquire(&self, key: &Key, token: &mut Token, lease_for: Duration) -> Result<Acquired, StepError> {
         const ATTEMPTS: u32 = 4;
         let (lock, lease_millis) = (key.lock().as_bytes(), millis(lease_for));

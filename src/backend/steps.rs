@@ -179,6 +179,15 @@ pub(crate) trait Steps {
     /// Reads K and how long it will be there.
     async fn read_with_ttl(&self, key: &Key, selection: &Selection) -> Result<Option<Found>, StepError>;
 
+    /// Reads several entries that one server has, in one round trip, with how long they will be there if that is asked for. `None`
+    /// for one that is to be read by itself.
+    async fn read_many(
+        &self,
+        keys: &[&Key],
+        selection: &Selection,
+        with_ttl: bool,
+    ) -> Result<Vec<Option<Option<Found>>>, StepError>;
+
     /// Sets L to `token` for `lease`, if L is free or is no proper lease; then looks at K. An attempt that is made again has a
     /// new token, after the first was abandoned.
     async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, StepError>;

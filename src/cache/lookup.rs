@@ -209,6 +209,9 @@ impl<T> From<Got<Arc<T>>> for Lookup<T> {
     }
 }
 
+/// A near cache, and the right to keep in it what is about to be read.
+type NearTicket<'a, T> = (&'a Near<T>, near::Ticket);
+
 /// What a caller's own read of the cache came to, when it isn't the answer.
 pub(super) struct Miss<T> {
     cache_latency: Duration,
@@ -288,7 +291,7 @@ impl<T: Cacheable> Core<T> {
     }
 
     /// Looks into the near cache. Such a hit has no span: that would take longer.
-    fn near_hit<V: View<T>>(
+    pub(super) fn near_hit<V: View<T>>(
         &self,
         view: &V,
         kept: impl FnOnce(&Near<T>) -> Option<Option<Arc<T>>>,
@@ -301,21 +304,8 @@ impl<T: Cacheable> Core<T> {
         Some(Got { value, outcome, cache_latency: Duration::ZERO })
     }
 
-    /// Looks into the near cache, and then into Redis.
-    pub(super) async fn look<V: View<T>>(
-        &self,
-        view: &V,
-        key: &Key,
-        began: Began,
-    ) -> ControlFlow<(Got<V::Value>, Option<Due>), Miss<T>> {
-        match self.near_hit(view, |near| near.get(key.id()), began) {
-            Some(got) => ControlFlow::Break((got, None)),
-            None => self.look_first(view, key, began).await,
-        }
-    }
-
     /// The right to keep what is about to be read in the near cache.
-    fn ticket(&self, key: &Key) -> Option<(&Near<T>, near::Ticket)> {
+    fn ticket(&self, key: &Key) -> Option<NearTicket<'_, T>> {
         let near = self.near.as_deref()?;
         let ticket = near.ticket(key);
         if ticket.is_none() {
@@ -333,6 +323,20 @@ impl<T: Cacheable> Core<T> {
             }
         }
         self.backend.read_with_ttl(key, selection).await
+    }
+
+    /// The same for several entries.
+    pub(super) async fn found_many(&self, keys: &[&Key], selection: &Selection) -> Vec<Result<Option<Found>, Error>> {
+        let with_ttl = self.policy.reads_lifetimes() || self.near.is_some();
+        let mut found = self.backend.read_many(keys, selection, with_ttl).await;
+        if !with_ttl {
+            for (found, key) in found.iter_mut().zip(keys) {
+                if matches!(found, Ok(Some(found)) if found.entry.meta().stale.is_some()) {
+                    *found = self.backend.read_with_ttl(key, selection).await;
+                }
+            }
+        }
+        found
     }
 
     /// What an entry means that a caller has found.
@@ -361,23 +365,44 @@ impl<T: Cacheable> Core<T> {
         key: &Key,
         began: Began,
     ) -> ControlFlow<(Got<V::Value>, Option<Due>), Miss<T>> {
-        let missed = |cache_latency, out_of_reach, under_way| {
-            ControlFlow::Continue(Miss { cache_latency, out_of_reach, under_way })
+        let ticket = match self.may_read(key) {
+            Ok(ticket) => ticket,
+            Err(miss) => return ControlFlow::Continue(miss),
         };
-        // Before the look at what is pending: a write that fails is that first, and only then makes tickets void.
-        let ticket = self.ticket(key);
-        if self.backend.is_pending(key) {
-            return missed(Duration::ZERO, Some(self.backend.pending_error(key)), None);
-        }
-        if let Some(under_way) = self.flights.join(key) {
-            return missed(Duration::ZERO, None, Some(under_way));
-        }
         let looked = view.is_timed().then(Instant::now);
         let found = self.found(key, view.selection(self)).await;
         let cache_latency = looked.map(|looked| looked.elapsed()).unwrap_or_default();
+        self.looked(view, key, ticket, found, cache_latency, began)
+    }
+
+    /// Whether a read of the cache may answer a get, and the right to keep what it finds in the near cache.
+    pub(super) fn may_read(&self, key: &Key) -> Result<Option<NearTicket<'_, T>>, Miss<T>> {
+        let miss = Miss { cache_latency: Duration::ZERO, out_of_reach: None, under_way: None };
+        // Before the look at what is pending: a write that fails is that first, and only then makes tickets void.
+        let ticket = self.ticket(key);
+        if self.backend.is_pending(key) {
+            return Err(Miss { out_of_reach: Some(self.backend.pending_error(key)), ..miss });
+        }
+        match self.flights.join(key) {
+            Some(under_way) => Err(Miss { under_way: Some(under_way), ..miss }),
+            None => Ok(ticket),
+        }
+    }
+
+    /// What was found answers the get, or is a miss.
+    pub(super) fn looked<V: View<T>>(
+        &self,
+        view: &V,
+        key: &Key,
+        ticket: Option<NearTicket<'_, T>>,
+        found: Result<Option<Found>, Error>,
+        cache_latency: Duration,
+        began: Began,
+    ) -> ControlFlow<(Got<V::Value>, Option<Due>), Miss<T>> {
+        let missed = |out_of_reach| ControlFlow::Continue(Miss { cache_latency, out_of_reach, under_way: None });
         let found = match found {
             Ok(found) => found,
-            Err(error) => return missed(cache_latency, Some(error), None),
+            Err(error) => return missed(Some(error)),
         };
         let keeping = ticket.and_then(|(near, ticket)| {
             let found = found.as_ref()?;
@@ -387,7 +412,7 @@ impl<T: Cacheable> Core<T> {
         let (value, outcome) = match found.as_ref().map(|found| self.read(key, found, |hash| view.decode(hash))) {
             Some(Reading::Record(value)) => (Some(value), Outcome::Hit),
             Some(Reading::NotFound) => (None, Outcome::NotFoundHit),
-            Some(Reading::Stale(..) | Reading::Unreadable(_)) | None => return missed(cache_latency, None, None),
+            Some(Reading::Stale(..) | Reading::Unreadable(_)) | None => return missed(None),
         };
         if let Some((near, ticket, bytes, ttl)) = keeping
             && let Some(record) = value.as_ref().map_or(Some(None), |value| view.record(value).map(Some))

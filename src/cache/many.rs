@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::FutureExt;
-use futures_util::future::{join_all, ready};
+use futures_util::future::join_all;
 use tracing::Instrument;
 
-use super::lookup::{Lookup, Whole};
+use super::lookup::{Got, Lookup, Miss, Whole};
 use crate::batch::{Awaited, Batch};
 use crate::cache::Core;
 use crate::cacheable::Cacheable;
@@ -18,11 +19,15 @@ use crate::id::CacheKey;
 use crate::key::Key;
 use crate::lease::ReadThrough;
 use crate::meter::Began;
+use crate::refresh::Due;
 use crate::spans;
 
 /// So many keys are looked at and loaded together: enough to keep a connection busy, few enough to keep each step's
 /// deadline.
 const AT_A_TIME: usize = 1_024;
+
+/// What a look at one entry came to.
+type Look<T> = ControlFlow<(Got<Arc<T>>, Option<Due>), Miss<T>>;
 
 /// What was asked for, each key once.
 pub(super) struct Asked<K> {
@@ -70,6 +75,30 @@ impl<T: Cacheable> Core<T> {
         places.into_iter().map(|place| answers[place?].clone()).collect()
     }
 
+    /// Looks into the near cache, and then into Redis: at all that are to be read in one go.
+    async fn look_at_all(&self, view: &Whole, part: &[&Key], began: Began) -> Vec<Look<T>> {
+        let mut looks: Vec<_> = part.iter().map(|_| None).collect();
+        let mut reads = Vec::new();
+        for (key, look) in part.iter().zip(&mut looks) {
+            if let Some(got) = self.near_hit(view, |near| near.get(key.id()), began) {
+                *look = Some(ControlFlow::Break((got, None)));
+                continue;
+            }
+            match self.may_read(key) {
+                Ok(ticket) => reads.push((key, ticket, look)),
+                Err(miss) => *look = Some(ControlFlow::Continue(miss)),
+            }
+        }
+        let keys: Vec<_> = reads.iter().map(|(key, ..)| **key).collect();
+        let looked = Instant::now();
+        let found = self.found_many(&keys, &self.selection).await;
+        let cache_latency = looked.elapsed();
+        for ((key, ticket, look), found) in reads.into_iter().zip(found) {
+            *look = Some(self.looked(view, key, ticket, found, cache_latency, began));
+        }
+        looks.into_iter().flatten().collect()
+    }
+
     async fn get_together<K: CacheKey<T::Id>>(
         self: &Arc<Self>,
         part: Vec<(Key, K)>,
@@ -87,21 +116,30 @@ impl<T: Cacheable> Core<T> {
             return join_all(gets).await;
         }
         let view = Whole { is_timed: true, ..Whole::default() };
-        let looks = join_all(part.iter().map(|(key, _)| self.look(&view, key, began))).await;
-        let gets = part.into_iter().zip(looks).map(|((key, id), look)| match look {
-            ControlFlow::Break((got, due)) => {
-                if let Some(due) = due {
-                    read_through(key, id, None).refresh_ahead(due);
+        let looks = self.look_at_all(&view, &part.iter().map(|(key, _)| key).collect::<Vec<_>>(), began).await;
+        let mut answers = Vec::with_capacity(part.len());
+        let mut flights = Vec::new();
+        for ((key, id), look) in part.into_iter().zip(looks) {
+            match look {
+                ControlFlow::Break((got, due)) => {
+                    if let Some(due) = due {
+                        read_through(key, id, None).refresh_ahead(due);
+                    }
+                    answers.push(Some(Ok(got.into())));
                 }
-                ready(Ok(got.into())).boxed()
+                ControlFlow::Continue(mut miss) => {
+                    let boarding = self.board(&key, &mut miss);
+                    let awaited = matches!(boarding, Boarding::Reserved(_)).then(|| batch.await_one());
+                    let read_through = move |key| read_through(key, id, awaited);
+                    let (place, flight) = (answers.len(), self.fly(called, key, miss, boarding, began, read_through));
+                    flights.push(flight.map(move |lookup| (place, lookup)).boxed());
+                    answers.push(None);
+                }
             }
-            ControlFlow::Continue(mut miss) => {
-                let boarding = self.board(&key, &mut miss);
-                let awaited = matches!(boarding, Boarding::Reserved(_)).then(|| batch.await_one());
-                let read_through = move |key| read_through(key, id, awaited);
-                self.fly(called, key, miss, boarding, began, read_through).boxed()
-            }
-        });
-        join_all(gets.collect::<Vec<_>>()).await
+        }
+        for (place, lookup) in join_all(flights).await {
+            answers[place] = Some(lookup);
+        }
+        answers.into_iter().flatten().collect()
     }
 }

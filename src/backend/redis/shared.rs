@@ -19,11 +19,11 @@
 //! A command's time runs from when it goes out, in ticks of the connection's task: see `redis/connection.rs`.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
-use std::{array, mem};
 
 use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::runtime::{self, Handle};
@@ -174,11 +174,8 @@ impl Waiter {
     }
 }
 
-struct Pushed<const N: usize> {
-    replies: [oneshot::Receiver<RedisResult<Reply>>; N],
-    /// The task that will bring them, if it belongs to another runtime than the caller.
-    foreign: Option<u64>,
-}
+/// What a caller waits at.
+type Pending = oneshot::Receiver<RedisResult<Reply>>;
 
 impl Shared {
     pub(super) fn new(target: Target, limits: Limits, ended_of_all: Arc<AtomicU64>) -> Arc<Self> {
@@ -214,14 +211,55 @@ impl Shared {
     }
 
     async fn try_run<const N: usize>(self: &Arc<Self>, request: &Request<'_>) -> RedisResult<[RedisResult<Reply>; N]> {
-        let Pushed { replies, foreign } = self.push(request)?;
+        let mut pending = [const { None }; N];
+        let mut places = pending.iter_mut();
+        let foreign = self.push(request, N, |reply| {
+            if let Some(place) = places.next() {
+                *place = Some(reply);
+            }
+        })?;
+        let received = async {
+            let mut received = [const { None }; N];
+            for (received, pending) in received.iter_mut().zip(pending) {
+                *received = Some(reply_to(pending).await?);
+            }
+            Ok(received.map(|reply| reply.unwrap_or_else(|| Err(runtime_ended()))))
+        };
         match foreign {
-            None => received(replies).await,
-            Some(task) => Box::pin(self.received_from(task, request.limit, received(replies))).await,
+            None => received.await,
+            Some(task) => Box::pin(self.received_from(task, request.limit, received)).await,
         }
     }
 
-    fn push<const N: usize>(self: &Arc<Self>, request: &Request<'_>) -> RedisResult<Pushed<N>> {
+    /// Like [`run`](Self::run), for any number of commands, and without sending them again.
+    pub(super) async fn run_many(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        count: usize,
+    ) -> RedisResult<Vec<RedisResult<Reply>>> {
+        let mut pending = Vec::with_capacity(count);
+        let foreign = self.push(request, count, |reply| pending.push(reply))?;
+        let received = async {
+            let mut received = Vec::with_capacity(count);
+            for pending in pending {
+                received.push(reply_to(Some(pending)).await?);
+            }
+            Ok(received)
+        };
+        match foreign {
+            None => received.await,
+            Some(task) => Box::pin(self.received_from(task, request.limit, received)).await,
+        }
+    }
+
+    /// Queues a request's commands; `each` gets what to wait at for each reply. Returns the task that will bring them, if it belongs
+    /// to another runtime than the caller.
+    fn push(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        count: usize,
+        mut each: impl FnMut(Pending),
+    ) -> RedisResult<Option<u64>> {
         let runtime = Handle::try_current().map_err(|_| no_runtime())?.id();
         let limit = self.ticks(request.limit);
         let mut state = self.state();
@@ -230,28 +268,27 @@ impl Shared {
         {
             return Err(error.clone());
         }
-        let replies = array::from_fn(|at| {
+        for at in 0..count {
             let before = state.unsent.len();
             (request.encode)(at, &mut state.unsent);
             let (reply, receiver) = oneshot::channel();
             let (bytes, since) = (state.unsent.len() - before, state.tick);
             state.waiting.push_back(Waiter { reply, bytes, since, limit });
-            receiver
-        });
+            each(receiver);
+        }
+        let foreign = (state.runtime != Some(runtime)).then_some(state.task);
         match mem::replace(&mut state.phase, Phase::Awake) {
             Phase::Absent => {
                 self.start(state, runtime);
-                return Ok(Pushed { replies, foreign: None });
+                Ok(None)
             }
-            Phase::Awake => {}
+            Phase::Awake => Ok(foreign),
             Phase::Asleep(waker) => {
-                let foreign = state.is_foreign_to(runtime);
                 drop(state);
                 waker.wake();
-                return Ok(Pushed { replies, foreign });
+                Ok(foreign)
             }
         }
-        Ok(Pushed { replies, foreign: state.is_foreign_to(runtime) })
     }
 
     fn ticks(&self, limit: Duration) -> u32 {
@@ -401,10 +438,6 @@ impl Shared {
 }
 
 impl State {
-    fn is_foreign_to(&self, runtime: runtime::Id) -> Option<u64> {
-        (self.runtime != Some(runtime)).then_some(self.task)
-    }
-
     fn take_waiting(&mut self) -> VecDeque<Waiter> {
         self.unsent.clear();
         self.taken = 0;
@@ -462,21 +495,16 @@ impl State {
     }
 }
 
-/// Waits for the replies to commands that were sent together, unless their connection is lost.
-async fn received<const N: usize>(
-    replies: [oneshot::Receiver<RedisResult<Reply>>; N],
-) -> RedisResult<[RedisResult<Reply>; N]> {
-    let mut received = [const { None }; N];
-    for (received, reply) in received.iter_mut().zip(replies) {
-        let reply = reply.await.unwrap_or_else(|_task_ended| Err(runtime_ended()));
-        if let Err(error) = &reply
-            && error.is_io_error()
-        {
-            return Err(error.clone());
-        }
-        *received = Some(reply);
+/// Waits for a reply, unless its connection is lost.
+async fn reply_to(pending: Option<Pending>) -> RedisResult<RedisResult<Reply>> {
+    let reply = match pending {
+        Some(pending) => pending.await.unwrap_or_else(|_task_ended| Err(runtime_ended())),
+        None => Err(runtime_ended()),
+    };
+    match reply {
+        Err(error) if error.is_io_error() => Err(error),
+        reply => Ok(reply),
     }
-    Ok(received.map(|reply| reply.unwrap_or_else(|| Err(connection_lost()))))
 }
 
 /// Connects and sends until nothing is left to do.
