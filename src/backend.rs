@@ -57,9 +57,9 @@ use crate::repeats::Repeats;
 /// | `redis://[user][:password@]host[:port][/db]` | on one Redis (7.0 or later) or Valkey (7.2 or later) server |
 /// | `rediss://[user][:password@]host[:port][/db]` | the same, over TLS, with the feature `tls` |
 /// | `unix:///path/to/redis.sock[?db=1&user=..&pass=..]` | the same, over a Unix socket |
-/// | `redis+cluster://[user][:password@]host[:port],host[:port]..` | on the cluster that these servers belong to; `rediss+cluster://` over TLS |
+/// | `redis+cluster://[user][:password@]host[:port],host[:port]..` | on the cluster that these servers belong to; `rediss+cluster://` over TLS, with the feature `tls` |
 /// | `redis+sentinel://[user][:password@]host[:port],host[:port]/name[/db][?sentinel_user=..&sentinel_password=..]` | on the master of this name by the sentinels at these hosts, port 26379 without one; a failover is followed. User, password and database are the master's. |
-/// | `rediss+sentinel://..` | the same, over TLS to the sentinels and to the master |
+/// | `rediss+sentinel://..` | the same, over TLS to the sentinels and to the master, with the feature `tls` |
 ///
 /// # Examples
 ///

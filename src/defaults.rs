@@ -67,10 +67,10 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long it may take to answer that.
 pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long a server may take to answer a step.
+/// How long a server may take to answer a step, from when its command goes out.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// Steps in a row without an answer, after which a backend is left alone.
+/// Steps in a row without an answer, after which a server is left alone.
 pub const BREAKER_THRESHOLD: u32 = 5;
 
 /// How long it is left alone until it is asked again, at most.
@@ -85,7 +85,7 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Limit of connecting to a backend.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Connections that a Redis backend keeps to each server for updates, at most.
+/// Connections that a Redis backend keeps to each server for updates, at most, beside the one that all other steps share.
 pub const UPDATE_CONNECTIONS: usize = 8;
 
 /// Entries that a `memory://` backend keeps, at most.

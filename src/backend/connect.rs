@@ -67,16 +67,16 @@ impl BackendBuilder {
         self
     }
 
-    /// The limit of [`connect`](Self::connect), and of each later attempt to connect again. Default:
+    /// The limit of [`connect`](Self::connect), and of each later attempt to connect: names, TLS and the greeting included.
+    /// Default:
     /// [`defaults::CONNECT_TIMEOUT`](crate::defaults::CONNECT_TIMEOUT).
     pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
         self.connect_timeout = connect_timeout;
         self
     }
 
-    /// The most connections to each server that updates may open beside those of the other steps; each update in flight needs
-    /// one of its own.
-    /// Redis only. Default: [`defaults::UPDATE_CONNECTIONS`](crate::defaults::UPDATE_CONNECTIONS).
+    /// The most connections to each server that updates may open, beside the one that all other steps share: each update in
+    /// flight needs one of its own. Redis only. Default: [`defaults::UPDATE_CONNECTIONS`](crate::defaults::UPDATE_CONNECTIONS).
     pub fn update_connections(mut self, update_connections: usize) -> Self {
         self.update_connections = update_connections;
         self
@@ -89,14 +89,15 @@ impl BackendBuilder {
         self
     }
 
-    /// After how many steps in a row without an answer the backend is left alone: reads then go around it at once, without
-    /// waiting for `operation_timeout`. Default: [`defaults::BREAKER_THRESHOLD`](crate::defaults::BREAKER_THRESHOLD).
+    /// After how many steps in a row without an answer a server is left alone: reads then go around it at once, without waiting
+    /// for `operation_timeout`. In a cluster each server is counted by itself. A refusal is an answer. Default:
+    /// [`defaults::BREAKER_THRESHOLD`](crate::defaults::BREAKER_THRESHOLD).
     pub fn breaker_threshold(mut self, breaker_threshold: u32) -> Self {
         self.settings.breaker_threshold = breaker_threshold;
         self
     }
 
-    /// How long a backend that does not answer is left alone until it is asked again, at most: from half of it on, at
+    /// How long a server that does not answer is left alone until it is asked again, at most: from half of it on, at
     /// random. Default: [`defaults::BREAKER_PAUSE`](crate::defaults::BREAKER_PAUSE).
     pub fn breaker_pause(mut self, breaker_pause: Duration) -> Self {
         self.settings.breaker_pause = breaker_pause;
@@ -178,7 +179,7 @@ impl BackendBuilder {
         Ok(backend)
     }
 
-    /// Prepares the connection without waiting for it. Must be called within a tokio runtime.
+    /// Checks the settings alone: the first step that needs a connection makes it. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
