@@ -61,14 +61,14 @@ impl Backend {
             let advice = "it has not answered lately, and is left alone until it does";
             return Err(self.failed(action(), advice, breaker.cause()));
         }
-        let mut patience = Patience { backend: self, call, breaker, kept: false };
+        let mut probe = CancelProbe { backend: self, call, breaker, completed: false };
         let ended = match (call.outer_limit, self.limit_of_hooks(call)) {
             (Some(limit), _) => within(limit, step).await,
             (None, Some(limit)) => Some(within(limit, step).await.unwrap_or(Err(StepError::TimedOut))),
             // The store itself sees to the limit of each round trip.
             (None, None) => Some(step.await),
         };
-        patience.kept = true;
+        probe.completed = true;
         let (error, answered) = match ended {
             Some(Ok(reply)) => {
                 self.answered(breaker);
@@ -184,18 +184,18 @@ impl Backend {
     }
 }
 
-/// Of a step's caller. Who loses it before the step ends doesn't learn whether the server answers; so a ping finds out, or
-/// hurried callers would try a dead server for ever.
-struct Patience<'a> {
+/// If the caller drops the future early, nobody records success or failure. A ping is sent in its place, so that callers with
+/// short timeouts can still open the breaker.
+struct CancelProbe<'a> {
     backend: &'a Backend,
     call: &'a Call<'a>,
     breaker: &'a Breaker,
-    kept: bool,
+    completed: bool,
 }
 
-impl Drop for Patience<'_> {
+impl Drop for CancelProbe<'_> {
     fn drop(&mut self) {
-        if self.kept || self.call.while_open == WhileOpen::Passes || !self.breaker.may_ask() {
+        if self.completed || self.call.while_open == WhileOpen::Passes || !self.breaker.may_ask() {
             return;
         }
         if let Ok(runtime) = Handle::try_current() {

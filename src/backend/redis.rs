@@ -207,7 +207,7 @@ impl Steps for Redis {
             }
         };
         let server = self.topology.destination(first).await?.server;
-        let request = Request::new(self.operation_timeout, &commands);
+        let request = Request::of_many(self.operation_timeout, &commands);
         let replies = match server.shared.run_many(&request, keys.len() * per_key).await {
             Err(error) if is_lost(&error) || has_runtime_ended(&error) => {
                 return Ok(keys.iter().map(|_| None).collect());
@@ -223,9 +223,8 @@ impl Steps for Redis {
     }
 
     async fn acquire(&self, key: &Key, token: &mut Token, lease_for: Duration) -> Result<Acquired, StepError> {
-        const ATTEMPTS: u32 = 4;
         let (lock, lease_millis) = (key.lock().as_bytes(), millis(lease_for));
-        let mut attempts = 1..ATTEMPTS;
+        let began = Instant::now();
         loop {
             let set_and_look = {
                 let token = token.0.as_bytes();
@@ -236,7 +235,9 @@ impl Steps for Redis {
                 self.run_once(key, &commands).await
             };
             let [set, is_there] = match set_and_look {
-                Err(error) if has_runtime_ended(&error) || (is_lost(&error) && attempts.next().is_some()) => {
+                Err(error)
+                    if (has_runtime_ended(&error) || is_lost(&error)) && began.elapsed() < self.operation_timeout =>
+                {
                     // It may have been granted, or be so yet. With the same token, a load under a lease that is granted now
                     // could fill under that one.
                     self.abandon(key, token).boxed().await?;

@@ -21,7 +21,7 @@ async fn cold_records_at_once(calls: usize) {
     let server = Server::start(Flavor::Redis70).await;
     let backend = Backend::connect(&server.url()).await.unwrap();
     // A debug build on a busy machine may take longer than by default.
-    let cache = builder(&backend).wait_timeout(LONG).load_timeout(LONG).build().unwrap();
+    let cache = builder(&backend).wait_timeout(LONG).load_timeout(LONG).lock_ttl(LONG).ttl(LONG).build().unwrap();
     let (loaded, began) = (Arc::new(Mutex::new(Vec::new())), Instant::now());
     let gets = (0..calls).map(|call| {
         let loaded = loaded.clone();

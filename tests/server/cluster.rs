@@ -260,6 +260,25 @@ async fn a_url_of_the_wrong_kind_is_an_error_that_names_the_right_one() {
     }
 }
 
+/// Any server of a cluster can be asked about the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_url_may_name_a_replica_alone() {
+    for flavor in Flavor::OF_CLUSTERS {
+        let cluster = Cluster::start(flavor).await;
+        for server in &cluster.servers {
+            let role: Vec<redis::Value> = redis::cmd("ROLE").query_async(&mut server.client().await).await.unwrap();
+            if role[0] != redis::Value::BulkString(b"slave".to_vec()) {
+                continue;
+            }
+            let url = server.url().replace("redis://", "redis+cluster://");
+            let (cache, primary) = (products(&connect(&url).await), Primary::of(loaf(1)));
+            lookup(&cache, primary.loader()).await.unwrap();
+            assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Hit);
+            assert!(cache.invalidate("p-001").await.unwrap());
+        }
+    }
+}
+
 /// Goes all ways that need more than on a single server.
 async fn work(cluster: &Cluster, access: &Access) -> Result<(), BoxError> {
     for server in &cluster.servers {

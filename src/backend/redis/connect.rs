@@ -43,6 +43,8 @@ pub(super) struct Link {
     pub(super) endpoint: Endpoint,
     /// The server's `run_id`, if it tells: another one at the same place is another server.
     pub(super) run_id: Option<String>,
+    /// Whether the URL has a password, and the server needs none.
+    pub(super) needless_password: bool,
     received: Received,
 }
 
@@ -90,7 +92,8 @@ pub(super) async fn connect_to(address: &Address, endpoint: Endpoint) -> RedisRe
         #[cfg(unix)]
         (Endpoint::Unix(path), ..) => Box::new(tokio::net::UnixStream::connect(path).await?),
     };
-    let mut link = Link { stream, endpoint, run_id: None, received: Received::new(RECEIVED_AT_ONCE) };
+    let received = Received::new(RECEIVED_AT_ONCE);
+    let mut link = Link { stream, endpoint, run_id: None, needless_password: false, received };
     link.greet(address).await?;
     Ok(link)
 }
@@ -148,17 +151,20 @@ impl Link {
         encode(&mut commands, &[b"ROLE"]);
         let mut replies = self.exchange(&commands, count).await?.into_iter();
         let mut next = || replies.next().unwrap_or_else(|| Err(unexpected_reply()));
+        let mut needless_password = false;
         if password.is_some()
             && let Err(error) = next()
         {
-            authenticated_without_need(&error)?;
+            check_refusal(&error)?;
+            needless_password = true;
         }
         if db != 0 {
             next()?;
         }
         let _ignored_refusal_of_a_name = next();
         self.run_id = next().ok().and_then(|info| run_id(&info.text().ok()?));
-        check_role(next())
+        self.needless_password = needless_password;
+        if address.may_be_replica { check_ready(next()) } else { check_role(next()) }
     }
 }
 
@@ -167,19 +173,19 @@ impl Link {
 pub(super) fn check_role(role: RedisResult<Reply>) -> RedisResult<()> {
     match role {
         Ok(role) if role.is_role_of_replica() => Err(is_replica()),
-        Err(error) if is_not_ready(&error) => Err(error),
-        _ => Ok(()),
+        role => check_ready(role),
     }
 }
 
-/// Whether a server has refused a password only because it needs none: then the user may do all the same what it may.
-fn authenticated_without_need(refusal: &RedisError) -> RedisResult<()> {
+pub(super) fn check_ready(role: RedisResult<Reply>) -> RedisResult<()> {
+    role.err().filter(is_not_ready).map_or(Ok(()), Err)
+}
+
+/// Fails unless a server has refused a password only because it needs none: then the user may do all the same what it may.
+fn check_refusal(refusal: &RedisError) -> RedisResult<()> {
     const NEEDS_NONE: [&str; 2] = ["without any password configured", "no password is set"];
     let text = refusal.to_string();
     if NEEDS_NONE.iter().any(|words| text.contains(words)) {
-        tracing::warn!(
-            "the server needs no password, and the cache's URL has one: take it out, or set one at the server"
-        );
         return Ok(());
     }
     // An error about clients is no error about passwords.

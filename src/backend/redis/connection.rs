@@ -22,7 +22,7 @@ use redis::{RedisError, RedisResult};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::connect::{Duplex, check_role};
+use super::connect::{Duplex, check_ready, check_role};
 use super::errors::{connection_lost, is_replica, not_answered, runtime_ended, unexpected_reply};
 use super::resp::{Received, Reply, encode};
 use super::shared::{Connected, Phase, Serving, Waiter};
@@ -60,6 +60,7 @@ pub(super) struct Connection<'a> {
     /// How many replies are dispatched next.
     turn: usize,
     clock: Clock,
+    may_be_replica: bool,
     spare: Option<Spare>,
     is_asleep: bool,
 }
@@ -119,7 +120,7 @@ impl<E: Into<RedisError>> From<E> for Cause {
 }
 
 impl<'a> Connection<'a> {
-    pub(super) fn new(stream: Box<dyn Duplex>, serving: &'a Serving, tick: Duration) -> Self {
+    pub(super) fn new(stream: Box<dyn Duplex>, serving: &'a Serving, tick: Duration, may_be_replica: bool) -> Self {
         let began = Instant::now();
         let now = serving.state().map_or(0, |state| state.tick);
         let clock = Clock {
@@ -144,6 +145,7 @@ impl<'a> Connection<'a> {
             expected: VecDeque::new(),
             turn: FIRST_TURN,
             clock,
+            may_be_replica,
             spare: None,
             is_asleep: false,
         }
@@ -234,6 +236,7 @@ impl<'a> Connection<'a> {
                         return Err(is_replica().into());
                     }
                 }
+                Some(Expected::Role) if self.may_be_replica => check_ready(reply)?,
                 Some(Expected::Role) => check_role(reply)?,
                 Some(Expected::Overdue) => {}
                 None => return Err(unexpected_reply().into()),
@@ -297,7 +300,8 @@ impl<'a> Connection<'a> {
             return;
         }
         self.clock.next_heartbeat = Instant::now() + HEARTBEAT;
-        if self.expected.iter().any(|expected| matches!(expected, Expected::Role)) {
+        // What is being sent may be the first part of a request.
+        if !self.sending.is_empty() || self.expected.iter().any(|expected| matches!(expected, Expected::Role)) {
             return;
         }
         if self.expected.is_empty() {

@@ -58,18 +58,25 @@ pub(super) struct Request<'a> {
     limit: Duration,
     /// How often they may be sent, when their connection is lost.
     attempts: u32,
+    /// Whether they go out one right after the other, with nothing in between.
+    is_one_piece: bool,
 }
 
 impl<'a> Request<'a> {
     /// Of commands that may be carried out twice.
     pub(super) fn new(limit: Duration, encode: &'a Encode<'a>) -> Self {
         const ATTEMPTS: u32 = 4;
-        Self { encode, limit, attempts: ATTEMPTS }
+        Self { encode, limit, attempts: ATTEMPTS, is_one_piece: true }
     }
 
     /// Of commands that must not be carried out twice.
     pub(super) fn once(limit: Duration, encode: &'a Encode<'a>) -> Self {
-        Self { encode, limit, attempts: 1 }
+        Self { encode, limit, attempts: 1, is_one_piece: true }
+    }
+
+    /// Of commands that have nothing to do with each other, so that many of them need not go out together.
+    pub(super) fn of_many(limit: Duration, encode: &'a Encode<'a>) -> Self {
+        Self { is_one_piece: false, ..Self::once(limit, encode) }
     }
 
     /// The same with other commands.
@@ -129,6 +136,8 @@ pub(super) struct State {
     epoch: Option<Epoch>,
     /// When and why the last attempt to connect failed.
     failed: Option<(Instant, RedisError)>,
+    /// Whether a warning about a needless password was logged.
+    has_warned: bool,
     /// The time of commands that wait.
     pub(super) tick: u32,
     /// Whether there will be no more commands.
@@ -156,6 +165,8 @@ pub(super) struct Waiter {
     since: u32,
     /// How many ticks the server may take.
     limit: u32,
+    /// Whether the next command belongs to the same request: they go out together.
+    is_followed: bool,
 }
 
 impl Waiter {
@@ -273,7 +284,8 @@ impl Shared {
             (request.encode)(at, &mut state.unsent);
             let (reply, receiver) = oneshot::channel();
             let (bytes, since) = (state.unsent.len() - before, state.tick);
-            state.waiting.push_back(Waiter { reply, bytes, since, limit });
+            let is_followed = request.is_one_piece && at + 1 < count;
+            state.waiting.push_back(Waiter { reply, bytes, since, limit, is_followed });
             each(receiver);
         }
         let foreign = (state.runtime != Some(runtime)).then_some(state.task);
@@ -465,13 +477,13 @@ impl State {
             return;
         }
         let from = self.taken;
-        let mut taken = 0;
+        let (mut taken, mut is_followed) = (0, false);
         while let Some(next) = self.waiting.front()
-            && taken < commands
-            && (taken == 0 || self.taken - from + next.bytes <= bytes)
+            && (is_followed || taken == 0 || (taken < commands && self.taken - from + next.bytes <= bytes))
         {
             self.taken += next.bytes;
             taken += 1;
+            is_followed = next.is_followed;
             self.waiting.pop_front().into_iter().for_each(&mut expect);
         }
         out.extend_from_slice(&self.unsent[from..self.taken]);
@@ -521,7 +533,7 @@ async fn serve(serving: Serving) {
         let Connected { link, address } = connected;
         let Some(epoch) = serving.begin_epoch(&link, &address) else { return };
         let _watch = serving.watch_master(&epoch);
-        let end = Connection::new(link.stream, &serving, serving.shared.tick).await;
+        let end = Connection::new(link.stream, &serving, serving.shared.tick, address.may_be_replica).await;
         serving.end_epoch();
         if let End::Replaced(connected) = end {
             spare = Some(*connected);
@@ -630,6 +642,12 @@ impl Serving {
         };
         state.epoch = Some(epoch.clone());
         state.failed = None;
+        if link.needless_password && !mem::replace(&mut state.has_warned, true) {
+            tracing::warn!(
+                address = %address,
+                "the cache's URL has a password, and the server needs none: take it out, or set one at the server"
+            );
+        }
         Some(epoch)
     }
 

@@ -11,6 +11,8 @@ use super::tls::Connector;
 pub(in crate::backend) struct Address {
     pub(super) info: ConnectionInfo,
     pub(super) tls: Option<Connector>,
+    /// Whether the server may be a replica: in a cluster any one may be asked, and sends elsewhere what it doesn't have.
+    pub(super) may_be_replica: bool,
 }
 
 impl Address {
@@ -24,7 +26,7 @@ impl Address {
             let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
             info = info.set_redis_settings(settings);
         }
-        Ok(Self { info, tls: None })
+        Ok(Self { info, tls: None, may_be_replica: false })
     }
 
     /// The host and the port; nothing for a Unix socket.
@@ -45,7 +47,8 @@ impl Address {
         let (user, hosts) = servers.rsplit_once('@').map_or(("", servers), |(user, hosts)| (user, hosts));
         let at = if servers.contains('@') { "@" } else { "" };
         let address = |host: &str| {
-            let address = Self::parse(&format!("{scheme}://{user}{at}{host}{settings}"))?;
+            let mut address = Self::parse(&format!("{scheme}://{user}{at}{host}{settings}"))?;
+            address.may_be_replica = true;
             if address.info.redis_settings().db() != 0 {
                 return Err("a cluster has the database 0 alone".to_owned());
             }
@@ -72,7 +75,7 @@ impl Address {
             }
             _ => ConnectionAddr::Tcp(host, port),
         };
-        Self { info: self.info.clone().set_addr(place), tls: self.tls.clone() }
+        Self { info: self.info.clone().set_addr(place), ..self.clone() }
     }
 }
 

@@ -75,7 +75,7 @@ impl Sentinels {
             ConnectionAddr::TcpTls { .. } => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
             _ => ConnectionAddr::Tcp(host, port),
         };
-        let address = Address { info: self.master.info.clone().set_addr(address), tls: None };
+        let address = Address { info: self.master.info.clone().set_addr(address), ..self.master.clone() };
         self.tls.secure(address).map_err(|mistake| NoMaster::impossible(place, &mistake))
     }
 }
