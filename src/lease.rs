@@ -172,7 +172,7 @@ impl<T: Cacheable> ReadThrough<T> {
         let (core, key) = (self.core.clone(), self.key.clone());
         let orphan = Orphan::watch(&core, &key, &token);
         let landing = self.load_and_fill(&token).boxed().await;
-        orphan.is_looked_after();
+        orphan.looked_after();
         if landing.result.is_ok() {
             return landing;
         }
@@ -336,7 +336,7 @@ impl<'a, T: Cacheable> Orphan<'a, T> {
         Self { core, lease: Some((key, token)) }
     }
 
-    pub(crate) fn is_looked_after(mut self) {
+    pub(crate) fn looked_after(mut self) {
         self.lease = None;
     }
 }

@@ -103,7 +103,7 @@ impl<T: Cacheable> ReadThrough<T> {
         core.meter.refresh_ahead();
         let orphan = Orphan::watch(&core, &key, &token);
         let loaded = self.load_and_fill(&token).await.result;
-        orphan.is_looked_after();
+        orphan.looked_after();
         let Err(error) = loaded else {
             return true;
         };

@@ -99,12 +99,8 @@ impl Redis {
     }
 
     /// Runs commands that may be carried out twice on the key's server, one right after the other.
-    fn run<'a, const N: usize>(
-        &'a self,
-        key: &'a Key,
-        encode: &'a Encode<'a>,
-    ) -> impl Future<Output = RedisResult<[RedisResult<Reply>; N]>> + 'a {
-        async move { self.topology.run(key, &Request::new(self.operation_timeout, encode)).await }
+    async fn run<const N: usize>(&self, key: &Key, encode: &Encode<'_>) -> RedisResult<[RedisResult<Reply>; N]> {
+        self.topology.run(key, &Request::new(self.operation_timeout, encode)).await
     }
 
     /// The same for commands that must not be carried out twice.
@@ -200,10 +196,10 @@ impl Steps for Redis {
         let per_key = if with_ttl { 2 } else { 1 };
         let commands = |at: usize, out: &mut Vec<u8>| {
             let key = keys[at / per_key];
-            if with_ttl && at % per_key == 0 {
-                encode_pttl(out, key.as_str())
+            if with_ttl && at.is_multiple_of(per_key) {
+                encode_pttl(out, key.as_str());
             } else {
-                encode_read(out, key, selection)
+                encode_read(out, key, selection);
             }
         };
         let server = self.topology.destination(first).await?.server;
@@ -385,8 +381,9 @@ impl super::rig::Bare for Redis {
             1 => encode(out, &set),
             _ => encode(out, &[b"PEXPIRE", entry, millis(ttl).as_bytes()]),
         };
-        let [deleted, set, expires] = self.run(key, &commands).await?;
-        (deleted?, set?, expires?);
+        for reply in self.run::<3>(key, &commands).await? {
+            reply?;
+        }
         Ok(())
     }
 

@@ -209,6 +209,9 @@ impl<T> From<Got<Arc<T>>> for Lookup<T> {
     }
 }
 
+/// What a caller's own read of the cache came to: an answer, which may be due to be refreshed, or a miss.
+pub(super) type Looked<V, T> = ControlFlow<(Got<V>, Option<Due>), Miss<T>>;
+
 /// A near cache, and the right to keep in it what is about to be read.
 type NearTicket<'a, T> = (&'a Near<T>, near::Ticket);
 
@@ -359,12 +362,7 @@ impl<T: Cacheable> Core<T> {
     }
 
     /// Reads the cache, in the caller's own future: a hit needs nothing else, unless its record is due to be refreshed.
-    pub(super) async fn look_first<V: View<T>>(
-        &self,
-        view: &V,
-        key: &Key,
-        began: Began,
-    ) -> ControlFlow<(Got<V::Value>, Option<Due>), Miss<T>> {
+    pub(super) async fn look_first<V: View<T>>(&self, view: &V, key: &Key, began: Began) -> Looked<V::Value, T> {
         let ticket = match self.may_read(key) {
             Ok(ticket) => ticket,
             Err(miss) => return ControlFlow::Continue(miss),
@@ -398,7 +396,7 @@ impl<T: Cacheable> Core<T> {
         found: Result<Option<Found>, Error>,
         cache_latency: Duration,
         began: Began,
-    ) -> ControlFlow<(Got<V::Value>, Option<Due>), Miss<T>> {
+    ) -> Looked<V::Value, T> {
         let missed = |out_of_reach| ControlFlow::Continue(Miss { cache_latency, out_of_reach, under_way: None });
         let found = match found {
             Ok(found) => found,

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tracing::Instrument;
 
-use super::lookup::{Got, Lookup, Miss, Whole};
+use super::lookup::{Looked, Lookup, Whole};
 use crate::batch::{Awaited, Batch};
 use crate::cache::Core;
 use crate::cacheable::Cacheable;
@@ -19,15 +19,11 @@ use crate::id::CacheKey;
 use crate::key::Key;
 use crate::lease::ReadThrough;
 use crate::meter::Began;
-use crate::refresh::Due;
 use crate::spans;
 
 /// So many keys are looked at and loaded together: enough to keep a connection busy, few enough to keep each step's
 /// deadline.
 const AT_A_TIME: usize = 1_024;
-
-/// What a look at one entry came to.
-type Look<T> = ControlFlow<(Got<Arc<T>>, Option<Due>), Miss<T>>;
 
 /// What was asked for, each key once.
 pub(super) struct Asked<K> {
@@ -76,7 +72,7 @@ impl<T: Cacheable> Core<T> {
     }
 
     /// Looks into the near cache, and then into Redis: at all that are to be read in one go.
-    async fn look_at_all(&self, view: &Whole, part: &[&Key], began: Began) -> Vec<Look<T>> {
+    async fn look_at_all(&self, view: &Whole, part: &[&Key], began: Began) -> Vec<Looked<Arc<T>, T>> {
         let mut looks: Vec<_> = part.iter().map(|_| None).collect();
         let mut reads = Vec::new();
         for (key, look) in part.iter().zip(&mut looks) {

@@ -207,7 +207,7 @@ mod tests {
 
     /// A server as CLUSTER SLOTS shows it; without a host where the server doesn't name its own.
     fn server(host: Option<&str>, port: i64) -> String {
-        let host = host.map_or("$-1\r\n".to_owned(), |host| format!("${}\r\n{host}\r\n", host.len()));
+        let host = host.map_or_else(|| "$-1\r\n".to_owned(), |host| format!("${}\r\n{host}\r\n", host.len()));
         format!("*3\r\n{host}:{port}\r\n$5\r\nan id\r\n")
     }
 
