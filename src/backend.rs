@@ -21,7 +21,7 @@ use std::fmt;
 use std::pin::pin;
 #[cfg(feature = "testing")]
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -37,7 +37,7 @@ use self::redis::Redis;
 #[cfg(feature = "__proof")]
 pub use self::rig::{Moment, Point, Rig, Step};
 pub(crate) use self::steps::{
-    ALL, Acquired, Cursor, Decide, Decision, Filled, Look, Position, Selection, StepError, Steps, Swept, Token,
+    ALL, Acquired, Cursor, Decide, Decision, Each, Filled, Look, Position, Selection, StepError, Steps, Swept, Token,
 };
 use self::tracked::Tracked;
 use crate::background::Background;
@@ -121,7 +121,7 @@ enum Store {
 impl Shared {
     fn new(store: Store, address: String, settings: Settings) -> Self {
         let meter = BackendMeter::new(&address);
-        let breaker = Breaker::new(address.clone(), settings.breaker_threshold, settings.breaker_pause);
+        let breaker = Breaker::new(address.clone(), &address, settings.breaker_threshold, settings.breaker_pause);
         Self {
             store,
             address,
@@ -236,37 +236,29 @@ impl Backend {
         step!(self, self.read_call(key), "read", key, store => store.read_with_ttl(key, selection))
     }
 
-    /// Reads several entries, each with how long it will be there if that is asked for: in one go from each server.
+    /// Reads several entries, in one go from each server, with how long they will be there if that is asked for. Returns the
+    /// places of those whose server failed; one that `each` didn't get either is to be read by itself.
     pub(crate) async fn read_many(
         &self,
         keys: &[&Key],
         selection: &Selection,
         with_ttl: bool,
-    ) -> Vec<Result<Option<Found>, Error>> {
-        let mut found: Vec<_> = keys.iter().map(|_| None).collect();
+        each: &mut Each<'_>,
+    ) -> Vec<(usize, Error)> {
+        let each = Mutex::new(each);
         let reads = self.by_server(keys).into_iter().map(async |places| {
-            let keys: Vec<_> = places.iter().map(|place| keys[*place]).collect();
-            let call = self.read_call(keys[0]);
-            let read = step!(self, call, "read", keys[0], store => store.read_many(&keys, selection, with_ttl));
-            (places, read)
+            let of_server: Vec<_> = places.iter().map(|place| keys[*place]).collect();
+            let mut each = |at: usize, found| {
+                let mut each = each.lock().unwrap_or_else(PoisonError::into_inner);
+                each(places[at], found);
+            };
+            let call = self.read_call(of_server[0]);
+            let read =
+                step!(self, call, "read", of_server[0], store => store.read_many(&of_server, selection, with_ttl, &mut each));
+            read.err().map(|error| (places, error))
         });
-        for (places, read) in join_all(reads).await {
-            let read = read.map_or_else(
-                |error| places.iter().map(|_| Some(Err(error.clone()))).collect(),
-                |read| read.into_iter().map(|found| found.map(Ok)).collect::<Vec<_>>(),
-            );
-            places.into_iter().zip(read).for_each(|(place, read)| found[place] = read);
-        }
-        let alone = found.iter_mut().zip(keys).filter(|(found, _)| found.is_none()).map(async |(found, key)| {
-            *found = Some(if with_ttl {
-                self.read_with_ttl(key, selection).await
-            } else {
-                let read = self.read(key, selection).await;
-                read.map(|read| read.map(|entry| Found { entry, left: None }))
-            });
-        });
-        join_all(alone).await;
-        found.into_iter().flatten().collect()
+        let failures = join_all(reads).await.into_iter().flatten();
+        failures.flat_map(|(places, error)| places.into_iter().map(move |place| (place, error.clone()))).collect()
     }
 
     /// The places of the keys by the servers that have them, as far as that is known.

@@ -342,7 +342,7 @@ fn describe() {
         (LOCK_WAIT_SECONDS, "how long another process' load was waited for"),
     ];
     let gauges = [
-        (BREAKER_OPEN, "1 while the backend does not answer and is left alone"),
+        (BREAKER_OPEN, "servers of the backend that do not answer and are left alone"),
         (PENDING, "failed invalidations and updates that wait to be applied"),
         (UPDATE_CONNECTIONS, "connections of updates, in use and idle"),
         (TRACKER_LIVE, "1 while the backend's servers tell near caches of changes"),

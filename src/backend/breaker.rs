@@ -47,8 +47,9 @@ pub(super) enum Admission {
 }
 
 impl Breaker {
-    pub(super) fn new(address: String, threshold: u32, pause: Duration) -> Self {
-        let meter = BreakerMeter::new(&address);
+    /// `backend` is the label of its gauge: that of all servers of a backend, since a cluster's servers come and go.
+    pub(super) fn new(address: String, backend: &str, threshold: u32, pause: Duration) -> Self {
+        let meter = BreakerMeter::new(backend);
         Self {
             address,
             threshold,
@@ -163,7 +164,7 @@ mod tests {
     }
 
     fn open() -> Breaker {
-        let breaker = Breaker::new("memory://".to_owned(), 3, PAUSE);
+        let breaker = Breaker::new("memory://".to_owned(), "memory://", 3, PAUSE);
         assert!(!breaker.not_answered(&error()) && !breaker.not_answered(&error()));
         assert_eq!(breaker.admit(), Admission::Pass);
         assert!(breaker.not_answered(&error()), "the third in a row");
@@ -172,7 +173,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn opens_after_failures_in_a_row() {
-        let breaker = Breaker::new("memory://".to_owned(), 3, PAUSE);
+        let breaker = Breaker::new("memory://".to_owned(), "memory://", 3, PAUSE);
         for _ in 0..10 {
             assert!(!breaker.not_answered(&error()) && !breaker.not_answered(&error()));
             assert!(!breaker.answered(), "it was closed");

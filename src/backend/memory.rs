@@ -16,7 +16,7 @@ use foldhash::fast::RandomState;
 use lru::LruCache;
 use tokio::time::Instant;
 
-use super::{Acquired, Cursor, Decide, Decision, Filled, Look, Selection, StepError, Steps, Swept, Token};
+use super::{Acquired, Cursor, Decide, Decision, Each, Filled, Look, Selection, StepError, Steps, Swept, Token};
 use crate::entry::{self, Entry, Found};
 use crate::key::Key;
 use crate::record::{FoundField, Hash, StoredField};
@@ -176,8 +176,14 @@ impl Steps for Memory {
         keys: &[&Key],
         _selection: &Selection,
         _with_ttl: bool,
-    ) -> Result<Vec<Option<Option<Found>>>, StepError> {
-        Ok(keys.iter().map(|key| Some(self.shard(key).found(key))).collect())
+        each: &mut Each<'_>,
+    ) -> Result<(), StepError> {
+        for (place, key) in keys.iter().enumerate() {
+            // The lock is not held while `each` decodes.
+            let found = self.shard(key).found(key);
+            each(place, found);
+        }
+        Ok(())
     }
 
     async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, StepError> {

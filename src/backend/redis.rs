@@ -44,7 +44,8 @@ use self::update::Updates;
 pub(super) use self::url::Address;
 use super::breaker::Breaker;
 use super::{
-    ALL, Acquired, Cursor, Decide, Filled, Look, Position, Selection, StepError, Steps, Swept, TRIPS_OF_SWEEP, Token,
+    ALL, Acquired, Cursor, Decide, Each, Filled, Look, Position, Selection, StepError, Steps, Swept, TRIPS_OF_SWEEP,
+    Token,
 };
 use crate::entry::{Entry, Found};
 use crate::key::Key;
@@ -191,8 +192,9 @@ impl Steps for Redis {
         keys: &[&Key],
         selection: &Selection,
         with_ttl: bool,
-    ) -> Result<Vec<Option<Option<Found>>>, StepError> {
-        let Some(first) = keys.first() else { return Ok(Vec::new()) };
+        each: &mut Each<'_>,
+    ) -> Result<(), StepError> {
+        let Some(first) = keys.first() else { return Ok(()) };
         let per_key = if with_ttl { 2 } else { 1 };
         let commands = |at: usize, out: &mut Vec<u8>| {
             let key = keys[at / per_key];
@@ -202,20 +204,20 @@ impl Steps for Redis {
                 encode_read(out, key, selection);
             }
         };
+        let mut left = None;
+        let take = |at: usize, reply: RedisResult<Reply>| {
+            if with_ttl && at.is_multiple_of(per_key) {
+                left = reply.ok().and_then(|left| left.remaining());
+            } else if let Ok(entry) = entry(reply, selection) {
+                each(at / per_key, entry.map(|entry| Found { entry, left }));
+            }
+        };
         let server = self.topology.destination(first).await?.server;
         let request = Request::of_many(self.operation_timeout, &commands);
-        let replies = match server.shared.run_many(&request, keys.len() * per_key).await {
-            Err(error) if is_lost(&error) || has_runtime_ended(&error) => {
-                return Ok(keys.iter().map(|_| None).collect());
-            }
-            replies => replies.inspect_err(|error| self.topology.failed(error))?,
-        };
-        let mut replies = replies.into_iter();
-        let mut next = || {
-            let left = if with_ttl { replies.next()?.ok()?.remaining() } else { None };
-            Some(entry(replies.next()?, selection).ok()?.map(|entry| Found { entry, left }))
-        };
-        Ok(keys.iter().map(|_| next()).collect())
+        match server.shared.run_many(&request, keys.len() * per_key, take).await {
+            Err(error) if is_lost(&error) || has_runtime_ended(&error) => Ok(()),
+            read => Ok(read.inspect_err(|error| self.topology.failed(error))?),
+        }
     }
 
     async fn acquire(&self, key: &Key, token: &mut Token, lease_for: Duration) -> Result<Acquired, StepError> {

@@ -8,7 +8,8 @@ use futures_util::future::BoxFuture;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::{
-    ALL, Acquired, Backend, Cursor, Decide, Filled, Look, Selection, Shared, StepError, Steps, Store, Swept, Token,
+    ALL, Acquired, Backend, Cursor, Decide, Each, Filled, Look, Selection, Shared, StepError, Steps, Store, Swept,
+    Token,
 };
 use crate::entry::{Entry, Found};
 use crate::key::Key;
@@ -238,12 +239,13 @@ impl Steps for Rigged<'_> {
 
     async fn read_many(
         &self,
-        keys: &[&Key],
+        _keys: &[&Key],
         _selection: &Selection,
         _with_ttl: bool,
-    ) -> Result<Vec<Option<Option<Found>>>, StepError> {
-        // Each by itself, so that each passes its hooks.
-        Ok(keys.iter().map(|_| None).collect())
+        _each: &mut Each<'_>,
+    ) -> Result<(), StepError> {
+        // Each is read by itself, so that it passes its hooks.
+        Ok(())
     }
 
     async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, StepError> {

@@ -78,6 +78,9 @@ pub(crate) enum Decision {
 /// Looks at an entry and decides; may be called again when the entry has changed in between. An error ends the update.
 pub(crate) type Decide<'a> = dyn FnMut(Option<Found>) -> Result<Decision, Error> + Send + 'a;
 
+/// Gets what was found for each of several keys, by its place among them.
+pub(crate) type Each<'a> = dyn FnMut(usize, Option<Found>) + Send + 'a;
+
 /// Which fields of an entry are read.
 #[derive(Debug, Clone)]
 pub(crate) struct Selection {
@@ -179,14 +182,15 @@ pub(crate) trait Steps {
     /// Reads K and how long it will be there.
     async fn read_with_ttl(&self, key: &Key, selection: &Selection) -> Result<Option<Found>, StepError>;
 
-    /// Reads several entries that one server has, in one round trip, with how long they will be there if that is asked for. `None`
-    /// for one that is to be read by itself.
+    /// Reads several entries that one server has, in one round trip, with how long they will be there if that is asked for. One
+    /// that `each` doesn't get is to be read by itself.
     async fn read_many(
         &self,
         keys: &[&Key],
         selection: &Selection,
         with_ttl: bool,
-    ) -> Result<Vec<Option<Option<Found>>>, StepError>;
+        each: &mut Each<'_>,
+    ) -> Result<(), StepError>;
 
     /// Sets L to `token` for `lease`, if L is free or is no proper lease; then looks at K. An attempt that is made again has a
     /// new token, after the first was abandoned.

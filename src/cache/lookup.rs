@@ -328,20 +328,6 @@ impl<T: Cacheable> Core<T> {
         self.backend.read_with_ttl(key, selection).await
     }
 
-    /// The same for several entries.
-    pub(super) async fn found_many(&self, keys: &[&Key], selection: &Selection) -> Vec<Result<Option<Found>, Error>> {
-        let with_ttl = self.policy.reads_lifetimes() || self.near.is_some();
-        let mut found = self.backend.read_many(keys, selection, with_ttl).await;
-        if !with_ttl {
-            for (found, key) in found.iter_mut().zip(keys) {
-                if matches!(found, Ok(Some(found)) if found.entry.meta().stale.is_some()) {
-                    *found = self.backend.read_with_ttl(key, selection).await;
-                }
-            }
-        }
-        found
-    }
-
     /// What an entry means that a caller has found.
     pub(crate) fn read<V>(
         &self,

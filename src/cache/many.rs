@@ -13,6 +13,7 @@ use super::lookup::{Looked, Lookup, Whole};
 use crate::batch::{Awaited, Batch};
 use crate::cache::Core;
 use crate::cacheable::Cacheable;
+use crate::entry::Found;
 use crate::error::Error;
 use crate::flight::Boarding;
 use crate::id::CacheKey;
@@ -86,12 +87,27 @@ impl<T: Cacheable> Core<T> {
             }
         }
         let keys: Vec<_> = reads.iter().map(|(key, ..)| **key).collect();
-        let looked = Instant::now();
-        let found = self.found_many(&keys, &self.selection).await;
-        let cache_latency = looked.elapsed();
-        for ((key, ticket, look), found) in reads.into_iter().zip(found) {
-            *look = Some(self.looked(view, key, ticket, found, cache_latency, began));
+        let with_ttl = self.policy.reads_lifetimes() || self.near.is_some();
+        let began_to_look = Instant::now();
+        let mut each = |place: usize, found: Option<Found>| {
+            let (key, ticket, look) = &mut reads[place];
+            // A stale record is read once more, with its lifetime.
+            if with_ttl || found.as_ref().is_none_or(|found| found.entry.meta().stale.is_none()) {
+                **look = Some(self.looked(view, key, *ticket, Ok(found), began_to_look.elapsed(), began));
+            }
+        };
+        let failures = self.backend.read_many(&keys, &self.selection, with_ttl, &mut each).await;
+        for (place, error) in failures {
+            let (key, ticket, look) = &mut reads[place];
+            if look.is_none() {
+                **look = Some(self.looked(view, key, *ticket, Err(error), began_to_look.elapsed(), began));
+            }
         }
+        let alone = reads.into_iter().filter(|(_, _, look)| look.is_none()).map(async |(key, ticket, look)| {
+            let found = self.found(key, &self.selection).await;
+            *look = Some(self.looked(view, key, ticket, found, began_to_look.elapsed(), began));
+        });
+        join_all(alone).await;
         looks.into_iter().flatten().collect()
     }
 

@@ -32,23 +32,30 @@ pub(in crate::backend) struct Limits {
 }
 
 impl Server {
-    /// Prepares the connections to the server at this address; none is made yet. `changes` counts the epochs that end.
-    pub(super) fn new(address: Address, limits: Limits, changes: Arc<AtomicU64>) -> Result<Self, String> {
+    /// Prepares the connections to the server of `backend` at this address; none is made yet. `changes` counts the epochs that
+    /// end.
+    pub(super) fn new(
+        address: Address,
+        backend: &str,
+        limits: Limits,
+        changes: Arc<AtomicU64>,
+    ) -> Result<Self, String> {
         let (host, port) = address.place();
         let (place, shown) = ((host.to_owned(), port), address.to_string());
-        Self::with(place, shown, Target::Server(Arc::new(address)), limits, changes)
+        Self::with(place, shown, backend, Target::Server(Arc::new(address)), limits, changes)
     }
 
     /// The same for the master that the sentinels name.
     pub(super) fn following(sentinels: Sentinels, limits: Limits, changes: Arc<AtomicU64>) -> Result<Self, String> {
         let shown = sentinels.to_string();
         let target = Target::Master(Arc::new(Master::new(sentinels, limits)));
-        Self::with((String::new(), 0), shown, target, limits, changes)
+        Self::with((String::new(), 0), shown.clone(), &shown, target, limits, changes)
     }
 
     fn with(
         place: (String, u16),
         shown: String,
+        backend: &str,
         target: Target,
         limits: Limits,
         changes: Arc<AtomicU64>,
@@ -56,7 +63,7 @@ impl Server {
         let shared = Shared::new(target, limits, changes);
         let updates = Pool::builder(Exclusives::new(shared.clone())).max_size(limits.update_connections.get()).build();
         let updates = updates.map_err(|error| error.to_string())?;
-        let breaker = Arc::new(Breaker::new(shown, limits.breaker_threshold, limits.breaker_pause));
+        let breaker = Arc::new(Breaker::new(shown, backend, limits.breaker_threshold, limits.breaker_pause));
         Ok(Self { place, shared, updates, breaker })
     }
 

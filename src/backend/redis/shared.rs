@@ -242,20 +242,21 @@ impl Shared {
         }
     }
 
-    /// Like [`run`](Self::run), for any number of commands, and without sending them again.
+    /// Like [`run`](Self::run), for any number of commands, and without sending them again. `each` gets the replies as they come,
+    /// with their commands' numbers: kept until the last one has come, they would fill the caches of the processor.
     pub(super) async fn run_many(
         self: &Arc<Self>,
         request: &Request<'_>,
         count: usize,
-    ) -> RedisResult<Vec<RedisResult<Reply>>> {
+        mut each: impl FnMut(usize, RedisResult<Reply>),
+    ) -> RedisResult<()> {
         let mut pending = Vec::with_capacity(count);
         let foreign = self.push(request, count, |reply| pending.push(reply))?;
         let received = async {
-            let mut received = Vec::with_capacity(count);
-            for pending in pending {
-                received.push(reply_to(Some(pending)).await?);
+            for (at, pending) in pending.into_iter().enumerate() {
+                each(at, reply_to(Some(pending)).await?);
             }
-            Ok(received)
+            Ok(())
         };
         match foreign {
             None => received.await,

@@ -36,6 +36,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Topology {
     /// The server that has all keys, unless this is a cluster.
     only: Option<Arc<Server>>,
+    /// What the URL names, as it may be shown.
+    shown: String,
     /// The servers of a cluster that the URL names.
     seeds: Vec<Address>,
     limits: Limits,
@@ -84,29 +86,33 @@ impl Topology {
     /// One server.
     pub(super) fn of_server(address: Address, limits: Limits) -> Result<Self, String> {
         let changes = Arc::<AtomicU64>::default();
-        let only = Server::new(address, limits, changes.clone())?;
-        Ok(Self::with(Some(only), Vec::new(), limits, changes))
+        let shown = address.to_string();
+        let only = Server::new(address, &shown, limits, changes.clone())?;
+        Ok(Self::with(Some(only), shown, Vec::new(), limits, changes))
     }
 
     /// The master that the sentinels name.
     pub(super) fn of_master(sentinels: Sentinels, limits: Limits) -> Result<Self, String> {
         let changes = Arc::<AtomicU64>::default();
+        let shown = sentinels.to_string();
         let only = Server::following(sentinels, limits, changes.clone())?;
-        Ok(Self::with(Some(only), Vec::new(), limits, changes))
+        Ok(Self::with(Some(only), shown, Vec::new(), limits, changes))
     }
 
     /// The cluster that these servers belong to.
     pub(super) fn of_cluster(seeds: Vec<Address>, limits: Limits) -> Result<Self, String> {
         let changes = Arc::<AtomicU64>::default();
+        let shown = Address::show_cluster(&seeds);
         for seed in &seeds {
-            Server::new(seed.clone(), limits, changes.clone())?;
+            Server::new(seed.clone(), &shown, limits, changes.clone())?;
         }
-        Ok(Self::with(None, seeds, limits, changes))
+        Ok(Self::with(None, shown, seeds, limits, changes))
     }
 
-    fn with(only: Option<Server>, seeds: Vec<Address>, limits: Limits, changes: Arc<AtomicU64>) -> Self {
+    fn with(only: Option<Server>, shown: String, seeds: Vec<Address>, limits: Limits, changes: Arc<AtomicU64>) -> Self {
         Self {
             only: only.map(Arc::new),
+            shown,
             seeds,
             limits,
             slots: RwLock::new(SlotMap::unknown()),
@@ -381,7 +387,7 @@ impl Topology {
     }
 
     fn new_server(&self, address: Address) -> RedisResult<Arc<Server>> {
-        let server = Server::new(address, self.limits, self.changes.clone());
+        let server = Server::new(address, &self.shown, self.limits, self.changes.clone());
         server.map(Arc::new).map_err(|mistake| (ErrorKind::InvalidClientConfig, "no such address", mistake).into())
     }
 
