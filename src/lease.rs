@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::backend::{Filled, Token};
+use crate::backend::{Acquired, Filled, Token};
 use crate::batch::Awaited;
 use crate::cache::{Core, OnOutage};
 use crate::cacheable::Cacheable;
@@ -55,13 +55,14 @@ impl<T: Cacheable> ReadThrough<T> {
         let mut origin = Origin::Entry;
         let mut waiting = None;
         loop {
-            let mut token = Token::new();
+            let mut lease = Lease::new(&self.core, &self.key);
             let looked = Stamp::of_step();
             let told = self.core.backend.told(&self.key);
-            let acquired = match self.core.backend.acquire(&self.key, &mut token, policy.lock_ttl).await {
+            let acquired = match lease.acquire().await {
                 Ok(acquired) => acquired,
                 Err(error) => {
-                    abandon_in_background(self.core.clone(), self.key.clone(), token);
+                    lease.end();
+                    abandon_in_background(self.core.clone(), self.key.clone(), lease.token.clone());
                     return self.without_cache(error).boxed().await;
                 }
             };
@@ -78,13 +79,14 @@ impl<T: Cacheable> ReadThrough<T> {
             if let Some((value, origin)) = found {
                 waited();
                 if acquired.granted {
-                    abandon(&self.core, &self.key, &token).boxed().await;
+                    abandon(&self.core, &self.key, &lease.token).boxed().await;
+                    lease.end();
                 }
                 return Landing { result: Ok(value), origin, justified: looked };
             }
             if acquired.granted {
                 waited();
-                return self.under_lease(token).await;
+                return self.under_lease(lease).await;
             }
             let now = Instant::now();
             if let Some((_, deadline)) = waiting
@@ -168,12 +170,11 @@ impl<T: Cacheable> ReadThrough<T> {
     }
 
     /// Loads and fills; if that fails, lands with the stale entry, which then is not loaded again for a while.
-    async fn under_lease(self, token: Token) -> Landing<T> {
+    async fn under_lease(self, mut lease: Lease<T>) -> Landing<T> {
         let (core, key) = (self.core.clone(), self.key.clone());
-        let orphan = Orphan::watch(&core, &key, &token);
-        let landing = self.load_and_fill(&token).boxed().await;
-        orphan.looked_after();
+        let landing = self.load_and_fill(&lease.token).boxed().await;
         if landing.result.is_ok() {
+            lease.end();
             return landing;
         }
         let landing = after_failure(&core, &key, landing).boxed().await;
@@ -182,10 +183,11 @@ impl<T: Cacheable> ReadThrough<T> {
             core.backend.repeats().warn(format!("stale {keys}"), |times| {
                 tracing::warn!(keys, ?age, times, "a load failed: its stale entry is served");
             });
-            postpone(&core, &key, token).boxed().await;
+            postpone(&core, &key, lease.token.clone()).boxed().await;
         } else {
-            abandon(&core, &key, &token).boxed().await;
+            abandon(&core, &key, &lease.token).boxed().await;
         }
+        lease.end();
         landing
     }
 
@@ -325,26 +327,36 @@ impl Orphans {
     }
 }
 
-/// Makes a lease an orphan when it is dropped: the load's future went with its runtime.
-pub(crate) struct Orphan<'a, T: Cacheable> {
-    core: &'a Core<T>,
-    lease: Option<(&'a Key, &'a Token)>,
+/// A lease that may be held. It becomes an orphan when it is dropped before it [has ended](Self::end): the future of its load
+/// went with its runtime.
+pub(crate) struct Lease<T: Cacheable> {
+    core: Arc<Core<T>>,
+    key: Key,
+    pub(crate) token: Token,
+    has_ended: bool,
 }
 
-impl<'a, T: Cacheable> Orphan<'a, T> {
-    pub(crate) fn watch(core: &'a Core<T>, key: &'a Key, token: &'a Token) -> Self {
-        Self { core, lease: Some((key, token)) }
+impl<T: Cacheable> Lease<T> {
+    pub(crate) fn new(core: &Arc<Core<T>>, key: &Key) -> Self {
+        Self { core: core.clone(), key: key.clone(), token: Token::new(), has_ended: false }
     }
 
-    pub(crate) fn looked_after(mut self) {
-        self.lease = None;
+    pub(crate) async fn acquire(&mut self) -> Result<Acquired, Error> {
+        let acquired = self.core.backend.acquire(&self.key, &mut self.token, self.core.policy.lock_ttl).await?;
+        self.has_ended = !acquired.granted;
+        Ok(acquired)
+    }
+
+    /// The lease is used up, given back, or somebody's who will do that.
+    pub(crate) fn end(&mut self) {
+        self.has_ended = true;
     }
 }
 
-impl<T: Cacheable> Drop for Orphan<'_, T> {
+impl<T: Cacheable> Drop for Lease<T> {
     fn drop(&mut self) {
-        if let Some((key, token)) = self.lease.take() {
-            self.core.orphans.add(key.clone(), token.clone(), self.core.policy.lock_ttl);
+        if !self.has_ended {
+            self.core.orphans.add(self.key.clone(), self.token.clone(), self.core.policy.lock_ttl);
         }
     }
 }

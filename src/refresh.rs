@@ -11,11 +11,10 @@ use std::time::Duration;
 use dashmap::DashSet;
 use tracing::Instrument;
 
-use crate::backend::Token;
 use crate::cacheable::Cacheable;
 use crate::entry::Found;
 use crate::key::Key;
-use crate::lease::{Orphan, ReadThrough, abandon, abandon_in_background};
+use crate::lease::{Lease, ReadThrough, abandon, abandon_in_background};
 
 /// A record that is to be refreshed, as a hit has seen it.
 #[derive(Clone, Copy)]
@@ -84,11 +83,13 @@ impl<T: Cacheable> ReadThrough<T> {
 
     /// Returns whether there is nothing left to do: `false` when the load failed, or is somebody else's.
     async fn refresh(self, due: Due) -> bool {
-        let (core, key, mut token) = (self.core.clone(), self.key.clone(), Token::new());
-        let acquired = match core.backend.acquire(&key, &mut token, core.policy.lock_ttl).await {
+        let (core, key) = (self.core.clone(), self.key.clone());
+        let mut lease = Lease::new(&core, &key);
+        let acquired = match lease.acquire().await {
             Ok(acquired) => acquired,
             Err(_told_by_the_backend) => {
-                abandon_in_background(core, key, token);
+                lease.end();
+                abandon_in_background(core, key, lease.token.clone());
                 return false;
             }
         };
@@ -96,15 +97,14 @@ impl<T: Cacheable> ReadThrough<T> {
             return false;
         }
         if !acquired.found.is_some_and(|found| due.is_of(&found)) {
-            abandon(&core, &key, &token).await;
+            abandon(&core, &key, &lease.token).await;
+            lease.end();
             return true;
         }
         core.stats.refreshes_ahead.add();
         core.meter.refresh_ahead();
-        let orphan = Orphan::watch(&core, &key, &token);
-        let loaded = self.load_and_fill(&token).await.result;
-        orphan.looked_after();
-        let Err(error) = loaded else {
+        let Err(error) = self.load_and_fill(&lease.token).await.result else {
+            lease.end();
             return true;
         };
         let keys = key.prefix();
@@ -112,7 +112,8 @@ impl<T: Cacheable> ReadThrough<T> {
             tracing::warn!(keys, times, "a record could not be refreshed ahead of its end");
         });
         tracing::debug!(%key, %error, "the refresh that failed");
-        abandon(&core, &key, &token).await;
+        abandon(&core, &key, &lease.token).await;
+        lease.end();
         false
     }
 }

@@ -83,7 +83,7 @@ impl Backend {
                 return Err(error);
             }
             Some(Err(StepError::Failed { advice, cause, answered })) => {
-                (self.failed(action(), advice, Cause::new(cause)), Some(answered))
+                (self.failed(action(), advice, Cause::new(cause)), answered)
             }
             Some(Err(StepError::TimedOut)) => {
                 // An update's advice is about all of it.

@@ -204,12 +204,12 @@ impl Steps for Redis {
                 encode_read(out, key, selection);
             }
         };
-        let mut left = None;
+        let mut left = Ok(None);
         let take = |at: usize, reply: RedisResult<Reply>| {
             if with_ttl && at.is_multiple_of(per_key) {
-                left = reply.ok().and_then(|left| left.remaining());
-            } else if let Ok(entry) = entry(reply, selection) {
-                each(at / per_key, entry.map(|entry| Found { entry, left }));
+                left = reply.map(|left| left.remaining());
+            } else if let (Ok(entry), Ok(left)) = (entry(reply, selection), &left) {
+                each(at / per_key, entry.map(|entry| Found { entry, left: *left }));
             }
         };
         let server = self.topology.destination(first).await?.server;
@@ -312,12 +312,13 @@ impl Steps for Redis {
     }
 
     async fn invalidate(&self, key: &Key) -> Result<bool, StepError> {
-        // L before K, also where one of them is sent again: in the other order an old load could fill between the two.
+        // L before K, also where they are sent again: in the other order an old load could fill between the two.
         let commands = |at: usize, out: &mut Vec<u8>| match at {
             0 => encode_delete(out, key.lock().as_bytes()),
             _ => encode_delete(out, key.as_str().as_bytes()),
         };
-        let [lease, entry] = self.run(key, &commands).await?;
+        let request = Request::in_order(self.operation_timeout, &commands);
+        let [lease, entry] = self.topology.run(key, &request).await?;
         lease?;
         Ok(entry?.integer()? != 0)
     }
@@ -450,5 +451,5 @@ fn is_of_type(key: &[u8], prefix: &str, swept: Swept) -> bool {
 
 fn changed_meanwhile() -> StepError {
     let cause = "another server has taken over, or hash slots are moving".into();
-    StepError::Failed { advice: "it is tried again", cause, answered: true }
+    StepError::Failed { advice: "it is tried again", cause, answered: Some(true) }
 }

@@ -143,8 +143,8 @@ pub(crate) struct Look {
 /// A step that failed. Unless it was refused, its outcome is unknown.
 #[derive(Debug)]
 pub(crate) enum StepError {
-    /// The backend could not be reached, or refused; `answered` tells which.
-    Failed { advice: &'static str, cause: BoxError, answered: bool },
+    /// The backend could not be reached, or refused; `answered` tells which, if it is the backend's doing at all.
+    Failed { advice: &'static str, cause: BoxError, answered: Option<bool> },
     /// One round trip of several took longer than `operation_timeout`.
     TimedOut,
     /// [`Decide`] returned an error, before anything was written.

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -45,6 +45,8 @@ pub(super) struct Link {
     pub(super) run_id: Option<String>,
     /// Whether the URL has a password, and the server needs none.
     pub(super) needless_password: bool,
+    /// How long the greeting took.
+    pub(super) round_trip: Duration,
     received: Received,
 }
 
@@ -93,8 +95,11 @@ pub(super) async fn connect_to(address: &Address, endpoint: Endpoint) -> RedisRe
         (Endpoint::Unix(path), ..) => Box::new(tokio::net::UnixStream::connect(path).await?),
     };
     let received = Received::new(RECEIVED_AT_ONCE);
-    let mut link = Link { stream, endpoint, run_id: None, needless_password: false, received };
+    let mut link =
+        Link { stream, endpoint, run_id: None, needless_password: false, round_trip: Duration::ZERO, received };
+    let began = Instant::now();
     link.greet(address).await?;
+    link.round_trip = began.elapsed();
     Ok(link)
 }
 

@@ -22,7 +22,7 @@ use redis::{RedisError, RedisResult};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::connect::{Duplex, check_ready, check_role};
+use super::connect::{Duplex, Link, check_ready, check_role};
 use super::errors::{connection_lost, is_replica, not_answered, runtime_ended, unexpected_reply};
 use super::resp::{Received, Reply, encode};
 use super::shared::{Connected, Phase, Serving, Waiter};
@@ -37,7 +37,7 @@ const MOST_UNDER_WAY: usize = 512;
 const MOST_BYTES: usize = 256 * 1024;
 /// Room for what is received at once.
 const RECEIVED_AT_ONCE: usize = 64 * 1024;
-/// Ticks of silence after which a spare is tried; and bytes of commands that may take longer, since they are on their way.
+/// Ticks of silence after which a spare is tried, or as long as two round trips take; and bytes of commands that may take longer, since they are on their way.
 const SILENCE: u32 = 3;
 const LARGE: usize = 64 * 1024;
 /// Ticks until the next spare, after one that came to nothing. Doubled each time.
@@ -80,6 +80,8 @@ struct Clock {
     /// When a spare may be tried, and how long the next one waits if it comes to nothing.
     next_spare: u32,
     pause: u32,
+    /// Ticks of silence after which a spare is tried.
+    silence: u32,
     limit: u32,
 }
 
@@ -120,8 +122,10 @@ impl<E: Into<RedisError>> From<E> for Cause {
 }
 
 impl<'a> Connection<'a> {
-    pub(super) fn new(stream: Box<dyn Duplex>, serving: &'a Serving, tick: Duration, may_be_replica: bool) -> Self {
+    /// `replaced`: how many connections in a row have lived for a short time before this one.
+    pub(super) fn new(link: Link, serving: &'a Serving, tick: Duration, may_be_replica: bool, replaced: u32) -> Self {
         let began = Instant::now();
+        let pause = (FIRST_PAUSE << replaced.min(8)).min(LONGEST_PAUSE);
         let now = serving.state().map_or(0, |state| state.tick);
         let clock = Clock {
             tick,
@@ -131,12 +135,13 @@ impl<'a> Connection<'a> {
             next_heartbeat: began + HEARTBEAT,
             heard: now,
             sent_since: 0,
-            next_spare: now,
-            pause: FIRST_PAUSE,
+            next_spare: now.wrapping_add(if replaced > 0 { pause } else { 0 }),
+            pause,
+            silence: SILENCE.max(u32::try_from((link.round_trip * 2).as_nanos() / tick.as_nanos()).unwrap_or(SILENCE)),
             limit: serving.ticks_of_step(),
         };
         Self {
-            stream,
+            stream: link.stream,
             serving,
             began,
             sending: Vec::new(),
@@ -282,7 +287,8 @@ impl<'a> Connection<'a> {
             return Err(Cause::Replaced(spare));
         }
         let is_large = self.clock.sent_since > LARGE;
-        if quiet >= SILENCE && self.spare.is_none() && self.clock.may_try_spare() && (!is_large || is_silent) {
+        let is_suspect = quiet >= self.clock.silence && (!is_large || is_silent);
+        if is_suspect && self.spare.is_none() && self.clock.may_try_spare() {
             self.spare = Some(Spare::Connecting(self.serving.spare()));
         }
         self.ask_for_role();
@@ -296,12 +302,12 @@ impl<'a> Connection<'a> {
     }
 
     fn ask_for_role(&mut self) {
-        if Instant::now() < self.clock.next_heartbeat {
+        // What is being sent may be the first part of a request.
+        if Instant::now() < self.clock.next_heartbeat || !self.sending.is_empty() {
             return;
         }
         self.clock.next_heartbeat = Instant::now() + HEARTBEAT;
-        // What is being sent may be the first part of a request.
-        if !self.sending.is_empty() || self.expected.iter().any(|expected| matches!(expected, Expected::Role)) {
+        if self.expected.iter().any(|expected| matches!(expected, Expected::Role)) {
             return;
         }
         if self.expected.is_empty() {
@@ -348,7 +354,6 @@ impl Clock {
     fn hear(&mut self) {
         self.heard = self.now;
         self.sent_since = 0;
-        self.pause = FIRST_PAUSE;
     }
 
     fn may_try_spare(&mut self) -> bool {

@@ -24,6 +24,7 @@ pub(super) fn unexpected_reply() -> RedisError {
 }
 
 const LOST: &str = "the connection was lost";
+const TOO_BUSY: &str = "this process sends more commands than the server can answer";
 const RUNTIME_ENDED: &str = "the connection ended with the runtime that it was made on";
 
 /// Said to those who wait for replies over a shared connection when it ends.
@@ -34,6 +35,11 @@ pub(super) fn connection_lost() -> RedisError {
 /// The same when it isn't the server's fault.
 pub(super) fn runtime_ended() -> RedisError {
     (ErrorKind::Io, RUNTIME_ENDED).into()
+}
+
+/// Said to a command that has waited for its turn for too long.
+pub(super) fn too_busy() -> RedisError {
+    (ErrorKind::Client, TOO_BUSY).into()
 }
 
 /// Whether a shared connection ended after a command may have been sent over it.
@@ -114,11 +120,12 @@ impl From<RedisError> for StepError {
         if error.is_timeout() {
             return Self::TimedOut;
         }
-        // The server has no part in what becomes of a runtime.
-        let answered = has_runtime_ended(&error)
-            || (!matches!(error.kind(), ErrorKind::Io | ErrorKind::AuthenticationFailed)
-                && !matches!(error.code(), Some("WRONGPASS" | "CLUSTERDOWN"))
-                && !is_not_ready(&error));
+        let answered = !matches!(error.kind(), ErrorKind::Io | ErrorKind::AuthenticationFailed)
+            && !matches!(error.code(), Some("WRONGPASS" | "CLUSTERDOWN"))
+            && !is_not_ready(&error);
+        // The server has no part in what becomes of a runtime, nor in how much this process has to do.
+        let is_own_doing = has_runtime_ended(&error) || error.to_string().starts_with(TOO_BUSY);
+        let answered = (!is_own_doing).then_some(answered);
         let advice = tls::advice(&error).or_else(|| sentinel::advice(&error)).unwrap_or_else(|| advice_on(&error));
         Self::Failed { advice, cause: without_arguments(&error).into(), answered }
     }

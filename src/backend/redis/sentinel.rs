@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::RedisResult;
-use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 pub(super) use self::survey::advice;
@@ -31,22 +30,21 @@ const POLL_WHILE_CONNECTING: Duration = Duration::from_millis(200);
 /// The master that sentinels name.
 pub(super) struct Master {
     sentinels: Sentinels,
-    /// The connections to the sentinels. Only one survey at a time goes over them.
-    connections: Mutex<Vec<Sentinel>>,
     /// How long the sentinels may take to answer, and then their master: both is done within `connect_timeout`.
     limit: Duration,
 }
 
 impl Master {
     pub(super) fn new(sentinels: Sentinels, limits: Limits) -> Self {
-        let connections = Mutex::new(sentinels.each());
-        Self { sentinels, connections, limit: limits.connect_timeout.mul_f64(0.4) }
+        Self { sentinels, limit: limits.connect_timeout.mul_f64(0.4) }
     }
 
     /// Asks the sentinels, and connects to the server that they name; to another one, if they name that meanwhile.
     pub(super) async fn connect(&self) -> RedisResult<Connected> {
+        // Their connections belong to this runtime.
+        let mut sentinels = self.sentinels.each();
         loop {
-            let Named { place, .. } = self.survey().await?;
+            let Named { place, .. } = self.survey(&mut sentinels).await?;
             let address = Arc::new(self.sentinels.address_at(&place)?);
             tokio::select! {
                 connected = timeout(self.limit, connect(&address)) => {
@@ -56,7 +54,7 @@ impl Master {
                     return Ok(Connected { link, address });
                 }
                 // A master that is gone may take long to show it.
-                () = self.another_is_named(&place) => {}
+                () = self.another_is_named(&mut sentinels, &place) => {}
             }
         }
     }
@@ -64,9 +62,10 @@ impl Master {
     /// Waits until more than half of the sentinels name another master than the one at this address. A minority may not know
     /// of a failover yet, and can't make us leave a live master.
     pub(super) async fn another_is_master(&self, than: &Address) {
+        let mut sentinels = self.sentinels.each();
         loop {
             tokio::time::sleep(jittered(POLL)).await;
-            if let Ok(Named { place, by_majority: true }) = self.survey().await
+            if let Ok(Named { place, by_majority: true }) = self.survey(&mut sentinels).await
                 && (place.host.as_str(), place.port) != than.place()
             {
                 return;
@@ -74,16 +73,16 @@ impl Master {
         }
     }
 
-    async fn another_is_named(&self, than: &Place) {
+    async fn another_is_named(&self, sentinels: &mut [Sentinel], than: &Place) {
         loop {
             tokio::time::sleep(jittered(POLL_WHILE_CONNECTING)).await;
-            if self.survey().await.is_ok_and(|named| named.place != *than) {
+            if self.survey(sentinels).await.is_ok_and(|named| named.place != *than) {
                 return;
             }
         }
     }
 
-    async fn survey(&self) -> Result<Named, NoMaster> {
-        survey(&mut self.connections.lock().await, self.sentinels.name(), self.limit).await
+    async fn survey(&self, sentinels: &mut [Sentinel]) -> Result<Named, NoMaster> {
+        survey(sentinels, self.sentinels.name(), self.limit).await
     }
 }

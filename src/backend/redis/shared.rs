@@ -32,7 +32,7 @@ use tokio::time::{MissedTickBehavior, timeout};
 
 use super::connect::{Endpoint, Link, connect, connect_to};
 use super::connection::{Connection, End};
-use super::errors::{connection_lost, has_runtime_ended, is_lost, is_replica, not_answered, runtime_ended};
+use super::errors::{connection_lost, has_runtime_ended, is_lost, is_replica, not_answered, runtime_ended, too_busy};
 use super::resp::{Reply, encode};
 use super::sentinel::Master;
 use super::server::Limits;
@@ -42,6 +42,8 @@ use crate::load::AbortOnDrop;
 
 /// After an attempt to connect has failed, the next one isn't made for so long.
 const PAUSE: Duration = Duration::from_millis(50);
+/// A connection that has lived for less is no sign that the next one will last.
+const SHORT_LIFE: Duration = Duration::from_secs(2);
 /// A command's time is counted in so many ticks. A tick that comes late, because this process stood still, counts once.
 const TICKS: u32 = 10;
 /// How often a connection is made whose epoch ends before it is asked for.
@@ -60,23 +62,30 @@ pub(super) struct Request<'a> {
     attempts: u32,
     /// Whether they go out one right after the other, with nothing in between.
     is_one_piece: bool,
+    /// Whether all of them are run again when one is sent elsewhere.
+    pub(super) is_repeated_whole: bool,
 }
 
 impl<'a> Request<'a> {
     /// Of commands that may be carried out twice.
     pub(super) fn new(limit: Duration, encode: &'a Encode<'a>) -> Self {
         const ATTEMPTS: u32 = 4;
-        Self { encode, limit, attempts: ATTEMPTS, is_one_piece: true }
+        Self { encode, limit, attempts: ATTEMPTS, is_one_piece: true, is_repeated_whole: false }
     }
 
     /// Of commands that must not be carried out twice.
     pub(super) fn once(limit: Duration, encode: &'a Encode<'a>) -> Self {
-        Self { encode, limit, attempts: 1, is_one_piece: true }
+        Self { attempts: 1, ..Self::new(limit, encode) }
     }
 
     /// Of commands that have nothing to do with each other, so that many of them need not go out together.
     pub(super) fn of_many(limit: Duration, encode: &'a Encode<'a>) -> Self {
         Self { is_one_piece: false, ..Self::once(limit, encode) }
+    }
+
+    /// Of commands whose order matters also where one of them is sent elsewhere.
+    pub(super) fn in_order(limit: Duration, encode: &'a Encode<'a>) -> Self {
+        Self { is_repeated_whole: true, ..Self::new(limit, encode) }
     }
 
     /// The same with other commands.
@@ -215,13 +224,17 @@ impl Shared {
                     request.attempts -= 1;
                     request.limit = limit - began.elapsed().min(limit);
                 }
-                Err(error) if has_runtime_ended(&error) && request.attempts > 1 && began.elapsed() < limit => {}
+                Err(error) if has_runtime_ended(&error) && request.attempts > 1 && began.elapsed() < limit => {
+                    // A runtime that is shutting down starts no task.
+                    tokio::task::yield_now().await;
+                }
                 replies => return replies,
             }
         }
     }
 
     async fn try_run<const N: usize>(self: &Arc<Self>, request: &Request<'_>) -> RedisResult<[RedisResult<Reply>; N]> {
+        let epoch = self.ended.load(Ordering::Acquire);
         let mut pending = [const { None }; N];
         let mut places = pending.iter_mut();
         let foreign = self.push(request, N, |reply| {
@@ -233,6 +246,10 @@ impl Shared {
             let mut received = [const { None }; N];
             for (received, pending) in received.iter_mut().zip(pending) {
                 *received = Some(reply_to(pending).await?);
+            }
+            if self.ended.load(Ordering::Acquire) != epoch {
+                // Others may have read over the next connection before this one's reply was handed out.
+                return Err(connection_lost());
             }
             Ok(received.map(|reply| reply.unwrap_or_else(|| Err(runtime_ended()))))
         };
@@ -332,7 +349,8 @@ impl Shared {
     ) -> RedisResult<R> {
         let mut replies = std::pin::pin!(replies);
         loop {
-            if let Ok(replies) = timeout(limit, &mut replies).await {
+            // Early enough for another attempt within the limit.
+            if let Ok(replies) = timeout(limit / 2, &mut replies).await {
                 return replies;
             }
             let life = Some(self.state()).filter(|state| state.task == task).map(|state| state.life.clone());
@@ -412,20 +430,13 @@ impl Shared {
         }
         state.task += 1;
         self.end_epoch(&mut state);
-        if let Phase::Asleep(waker) = mem::take(&mut state.phase) {
+        // Those who wait send again, each on its own runtime: another one may not be driven for long.
+        let (phase, waiting) = (mem::take(&mut state.phase), state.take_waiting());
+        drop(state);
+        if let Phase::Asleep(waker) = phase {
             waker.wake();
         }
-        if state.waiting.is_empty() {
-            return;
-        }
-        match Handle::try_current() {
-            Ok(runtime) => self.start(state, runtime.id()),
-            Err(_no_runtime) => {
-                let waiting = state.take_waiting();
-                drop(state);
-                answer_all(waiting, &runtime_ended());
-            }
-        }
+        answer_all(waiting, &connection_lost());
     }
 
     fn end_epoch(&self, state: &mut State) {
@@ -439,6 +450,7 @@ impl Shared {
     pub(super) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
+        state.epoch = None;
         if let Phase::Asleep(waker) = mem::take(&mut state.phase) {
             drop(state);
             waker.wake();
@@ -493,6 +505,16 @@ impl State {
             self.taken = 0;
             self.waiting.shrink_to(KEPT_PLACES);
         }
+        self.forget_taken();
+    }
+
+    /// Gives up the memory of commands that were taken, in a queue that never becomes empty.
+    fn forget_taken(&mut self) {
+        const WORTH_IT: usize = 256 * 1024;
+        if self.taken > WORTH_IT && self.taken * 2 > self.unsent.len() {
+            self.unsent.drain(..self.taken);
+            self.taken = 0;
+        }
     }
 
     /// Those who have waited for longer than so many ticks to have their commands sent.
@@ -504,6 +526,7 @@ impl State {
             self.taken += first.bytes;
             overdue.extend(self.waiting.pop_front());
         }
+        self.forget_taken();
         overdue
     }
 }
@@ -522,7 +545,7 @@ async fn reply_to(pending: Option<Pending>) -> RedisResult<RedisResult<Reply>> {
 
 /// Connects and sends until nothing is left to do.
 async fn serve(serving: Serving) {
-    let mut spare = None;
+    let (mut spare, mut replaced) = (None, 0);
     while spare.is_some() || serving.has_work() {
         let connected = match spare.take() {
             Some(connected) => connected,
@@ -534,8 +557,11 @@ async fn serve(serving: Serving) {
         let Connected { link, address } = connected;
         let Some(epoch) = serving.begin_epoch(&link, &address) else { return };
         let _watch = serving.watch_master(&epoch);
-        let end = Connection::new(link.stream, &serving, serving.shared.tick, address.may_be_replica).await;
+        let began = Instant::now();
+        let end = Connection::new(link, &serving, serving.shared.tick, address.may_be_replica, replaced).await;
         serving.end_epoch();
+        // Where each connection falls silent soon, as while a server holds up writes, they are replaced ever more seldom.
+        replaced = if began.elapsed() < SHORT_LIFE { replaced + 1 } else { 0 };
         if let End::Replaced(connected) = end {
             spare = Some(*connected);
         }
@@ -621,7 +647,7 @@ impl Serving {
         let (overdue, error) = if silent {
             (state.take_waiting().into(), not_answered())
         } else {
-            (state.take_overdue(self.shared.ticks(LONGEST_WAIT)), waited_too_long())
+            (state.take_overdue(self.shared.ticks(LONGEST_WAIT)), too_busy())
         };
         drop(state);
         answer_all(overdue, &error);
@@ -710,8 +736,4 @@ fn answer_all(waiting: impl IntoIterator<Item = Waiter>, error: &RedisError) {
 
 fn no_runtime() -> RedisError {
     (ErrorKind::InvalidClientConfig, "there is no tokio runtime here").into()
-}
-
-fn waited_too_long() -> RedisError {
-    (ErrorKind::Client, "this process sends more commands than the server can answer").into()
 }

@@ -7,10 +7,10 @@
 //! While a slot moves from one server to another, each of its keys is at one of the two, and a step that needs two keys
 //! fails unless both are at the same (TRYAGAIN). `redis.rs` and `update.rs` say what they do then.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::time::Duration;
-use std::{fmt, mem};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -18,7 +18,7 @@ use rand::seq::SliceRandom;
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
 use tokio::sync::watch;
 
-use super::errors::{unexpected_reply, without_arguments};
+use super::errors::{not_answered, without_arguments};
 use super::resp::{Reply, encode};
 use super::sentinel::Sentinels;
 use super::server::{Limits, Server};
@@ -26,6 +26,8 @@ use super::shared::Request;
 use super::slots::{SlotMap, known_host, own_slots, shards, slot};
 use super::url::Address;
 use crate::backend::breaker::Breaker;
+use crate::backend::deadline::within;
+use crate::background::Background;
 use crate::key::Key;
 
 /// Limit of redirections, against loops.
@@ -44,8 +46,8 @@ pub(super) struct Topology {
     slots: RwLock<SlotMap>,
     /// How often that has changed, and how many epochs of connections have ended.
     changes: Arc<AtomicU64>,
-    /// Whether the servers are being asked which of them has which slot.
-    refreshing: AtomicBool,
+    /// Asks the servers which of them has which slot.
+    refreshing: Background,
     /// How the last time went.
     refreshed: watch::Sender<RedisResult<()>>,
 }
@@ -117,7 +119,7 @@ impl Topology {
             limits,
             slots: RwLock::new(SlotMap::unknown()),
             changes,
-            refreshing: AtomicBool::new(false),
+            refreshing: Background::default(),
             refreshed: watch::Sender::new(Ok(())),
         }
     }
@@ -156,7 +158,7 @@ impl Topology {
         match &replies {
             Err(error) => self.failed(error),
             Ok(replies) if self.only.is_some() || !replies.iter().any(is_sent_elsewhere) => {}
-            Ok(_) => return Box::pin(self.follow(key, request, server.clone(), replies?)).await,
+            Ok(_) => return Box::pin(self.follow(key, request, replies?)).await,
         }
         replies
     }
@@ -165,21 +167,16 @@ impl Topology {
         self: &Arc<Self>,
         key: &Key,
         request: &Request<'_>,
-        from: Arc<Server>,
         mut replies: [RedisResult<Reply>; N],
     ) -> RedisResult<[RedisResult<Reply>; N]> {
-        let from = Destination { server: from, asking: false };
-        let first = replies.iter().position(is_sent_elsewhere).unwrap_or(N);
+        let sent_elsewhere = replies.iter().position(is_sent_elsewhere).unwrap_or(N);
+        let first = if request.is_repeated_whole { 0 } else { sent_elsewhere };
         for (at, reply) in replies.iter_mut().enumerate().skip(first) {
             let command = |_: usize, out: &mut Vec<u8>| (request.encode)(at, out);
             let request = request.with(&command);
-            let sent = if at == first {
-                mem::replace(reply, Err(unexpected_reply()))
-            } else {
-                self.destination(key).await?.run(&request).await
-            };
-            *reply = match sent {
-                Err(error) => self.run_where_sent(key, &request, &from, error).await,
+            let destination = self.destination(key).await?;
+            *reply = match destination.run(&request).await {
+                Err(error) => self.run_where_sent(key, &request, &destination, error).await,
                 reply => reply,
             };
         }
@@ -218,7 +215,10 @@ impl Topology {
     }
 
     async fn know_slots(self: &Arc<Self>) -> RedisResult<()> {
-        if self.only.is_some() || self.slots().is_known() { Ok(()) } else { self.learn_slots().await }
+        if self.only.is_some() || self.slots().is_known() {
+            return Ok(());
+        }
+        within(self.limits.operation_timeout, self.learn_slots()).await.unwrap_or_else(|| Err(not_answered()))
     }
 
     /// The server that has the key.
@@ -325,9 +325,8 @@ impl Topology {
 
     /// Asks the servers of a cluster, in a task of its own, unless one does already.
     pub(super) fn refresh(self: &Arc<Self>) {
-        if self.only.is_none() && !self.refreshing.swap(true, Ordering::AcqRel) {
-            let turn = Turn { topology: Arc::downgrade(self) };
-            tokio::spawn(turn.refresh());
+        if self.only.is_none() {
+            self.refreshing.ensure(|| refresh(Arc::downgrade(self)));
         }
     }
 
@@ -431,31 +430,17 @@ enum Asked<'a> {
     Seed(&'a Address),
 }
 
-/// The right to be the only task that asks, given back however it ends.
-struct Turn {
-    topology: Weak<Topology>,
-}
-
-impl Turn {
-    async fn refresh(self) {
-        let Some(topology) = self.topology.upgrade() else { return };
-        let answered = topology.ask_servers().await;
-        let answered = answered.map(|slots| topology.change(|current| current.replace(slots)));
-        if let Err(error) = &answered {
-            let error = without_arguments(error);
-            tracing::debug!(error, "no server of the cluster tells which has which hash slot");
-        }
-        // What it was before is of no interest.
-        drop(topology.refreshed.send_replace(answered));
-        drop(topology);
-        tokio::time::sleep(PAUSE).await;
+/// Asks the servers once, and lets some time pass until they may be asked again.
+async fn refresh(topology: Weak<Topology>) {
+    let Some(topology) = topology.upgrade() else { return };
+    let answered = topology.ask_servers().await;
+    let answered = answered.map(|slots| topology.change(|current| current.replace(slots)));
+    if let Err(error) = &answered {
+        let error = without_arguments(error);
+        tracing::debug!(error, "no server of the cluster tells which has which hash slot");
     }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        if let Some(topology) = self.topology.upgrade() {
-            topology.refreshing.store(false, Ordering::Release);
-        }
-    }
+    // What it was before is of no interest.
+    drop(topology.refreshed.send_replace(answered));
+    drop(topology);
+    tokio::time::sleep(PAUSE).await;
 }

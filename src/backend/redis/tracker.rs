@@ -23,6 +23,7 @@ use super::errors::{is_not_ready, is_replica, knows_no_hello, unexpected_reply, 
 use super::server::Server;
 use super::shared::Epoch;
 use super::topology::Topology;
+use crate::backend::deadline::within;
 use crate::backend::tracked::Heartbeat;
 use crate::load::AbortOnDrop;
 use crate::near::{Moment, Tracking, Wanted};
@@ -130,22 +131,27 @@ impl Trackers {
     async fn keep(mut self, redis: &Weak<Redis>, tracking: &Tracking, wanted: &Wanted, heartbeat: Heartbeat) {
         let Heartbeat { interval, timeout: limit } = heartbeat;
         let session = tracking.begin(wanted);
+        let mut was_silent = false;
         while tracking.is_current(wanted) && redis.strong_count() > 0 {
-            let (asked, next) = (Moment::now(), Instant::now() + interval);
-            let answers = timeout(limit, try_join_all(self.trackers.iter_mut().map(Tracker::beat))).await;
+            let (asked, next) = (Moment::now(), Instant::now() + jittered(interval));
+            let answers = within(limit, try_join_all(self.trackers.iter_mut().map(Tracker::beat))).await;
+            let is_silent = answers.is_none();
             match answers {
-                Ok(Ok(_)) => session.is_alive_for(asked, interval + limit),
+                Some(Ok(_)) => session.is_alive_for(asked, interval + limit),
                 _ if tracking.lacks(Guard::NearHeartbeat) => session.is_alive_for(asked, 1_000 * interval),
-                Ok(Err(error)) => {
+                // Near caches are not used for now. No message is lost while the connection stands, so they may be again.
+                None if !was_silent => {}
+                Some(Err(error)) => {
                     let error = without_arguments(&error);
                     tracing::warn!(error, "a server tells near caches of changes no more: they are emptied");
                     return give_up(redis);
                 }
-                Err(_elapsed) => {
+                None => {
                     tracing::warn!("a server does not answer its heartbeat: near caches are emptied");
                     return give_up(redis);
                 }
             }
+            was_silent = is_silent;
             tokio::select! {
                 () = sleep_until(next) => {}
                 () = tracking.attention() => {}

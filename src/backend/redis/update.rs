@@ -136,7 +136,12 @@ impl Updates {
         let looked = match self.exchange(&mut connection, commands).await {
             Ok(looked) => looked,
             // Nothing is written yet, so a connection that was dropped while idle, silently or not, is no error.
-            Err(error) if is_dropped(&error) || error.is_timeout() && connection.was_idle => return Ok(Attempt::Again),
+            Err(error) if is_dropped(&error) => return Ok(Attempt::Again),
+            Err(error) if error.is_timeout() && connection.was_idle => {
+                // The others that are idle may have been dropped too.
+                server.updates.retain(|_, _| false);
+                return Ok(Attempt::Again);
+            }
             Err(error) => return Err(error.into()),
         };
         if let Some(error) = looked.iter().filter_map(|reply| reply.as_ref().err()).find(|error| is_elsewhere(error)) {
@@ -169,7 +174,11 @@ impl Updates {
         if !server.shared.is_still_at(&connection.epoch).await {
             // Those who read over the shared connection may not see what was written.
             let cause = "the connection was replaced before the update was confirmed".into();
-            return Err(StepError::Failed { advice: "it is made up for by an invalidation", cause, answered: true });
+            return Err(StepError::Failed {
+                advice: "it is made up for by an invalidation",
+                cause,
+                answered: Some(true),
+            });
         }
         connection.clean = true;
         Ok(attempt)
