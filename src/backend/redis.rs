@@ -317,7 +317,7 @@ impl Steps for Redis {
             0 => encode_delete(out, key.lock().as_bytes()),
             _ => encode_delete(out, key.as_str().as_bytes()),
         };
-        let request = Request::in_order(self.operation_timeout, &commands);
+        let request = Request::of_write(self.operation_timeout, &commands);
         let [lease, entry] = self.topology.run(key, &request).await?;
         lease?;
         Ok(entry?.integer()? != 0)

@@ -62,15 +62,16 @@ pub(super) struct Request<'a> {
     attempts: u32,
     /// Whether they go out one right after the other, with nothing in between.
     is_one_piece: bool,
-    /// Whether all of them are run again when one is sent elsewhere.
-    pub(super) is_repeated_whole: bool,
+    /// Whether they are a write, whose order matters: all of them are run again when one is sent elsewhere, or when the epoch has
+    /// ended before the replies came.
+    pub(super) is_write: bool,
 }
 
 impl<'a> Request<'a> {
     /// Of commands that may be carried out twice.
     pub(super) fn new(limit: Duration, encode: &'a Encode<'a>) -> Self {
         const ATTEMPTS: u32 = 4;
-        Self { encode, limit, attempts: ATTEMPTS, is_one_piece: true, is_repeated_whole: false }
+        Self { encode, limit, attempts: ATTEMPTS, is_one_piece: true, is_write: false }
     }
 
     /// Of commands that must not be carried out twice.
@@ -83,9 +84,9 @@ impl<'a> Request<'a> {
         Self { is_one_piece: false, ..Self::once(limit, encode) }
     }
 
-    /// Of commands whose order matters also where one of them is sent elsewhere.
-    pub(super) fn in_order(limit: Duration, encode: &'a Encode<'a>) -> Self {
-        Self { is_repeated_whole: true, ..Self::new(limit, encode) }
+    /// Of commands of a write.
+    pub(super) fn of_write(limit: Duration, encode: &'a Encode<'a>) -> Self {
+        Self { is_write: true, ..Self::new(limit, encode) }
     }
 
     /// The same with other commands.
@@ -247,7 +248,7 @@ impl Shared {
             for (received, pending) in received.iter_mut().zip(pending) {
                 *received = Some(reply_to(pending).await?);
             }
-            if self.ended.load(Ordering::Acquire) != epoch {
+            if request.is_write && self.ended.load(Ordering::Acquire) != epoch {
                 // Others may have read over the next connection before this one's reply was handed out.
                 return Err(connection_lost());
             }

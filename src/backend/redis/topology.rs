@@ -170,7 +170,7 @@ impl Topology {
         mut replies: [RedisResult<Reply>; N],
     ) -> RedisResult<[RedisResult<Reply>; N]> {
         let sent_elsewhere = replies.iter().position(is_sent_elsewhere).unwrap_or(N);
-        let first = if request.is_repeated_whole { 0 } else { sent_elsewhere };
+        let first = if request.is_write { 0 } else { sent_elsewhere };
         for (at, reply) in replies.iter_mut().enumerate().skip(first) {
             let command = |_: usize, out: &mut Vec<u8>| (request.encode)(at, out);
             let request = request.with(&command);
