@@ -37,8 +37,9 @@ const MOST_UNDER_WAY: usize = 512;
 const MOST_BYTES: usize = 256 * 1024;
 /// Room for what is received at once.
 const RECEIVED_AT_ONCE: usize = 64 * 1024;
-/// Ticks of silence after which a spare is tried, or as long as two round trips take; and bytes of commands that may take longer, since they are on their way.
+/// Ticks of silence after which a spare is tried, where two round trips don't take longer.
 const SILENCE: u32 = 3;
+/// So many bytes of commands may be on their way for a while: only then is the server silent.
 const LARGE: usize = 64 * 1024;
 /// Ticks until the next spare, after one that came to nothing. Doubled each time.
 const FIRST_PAUSE: u32 = 4;
