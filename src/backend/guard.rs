@@ -62,9 +62,10 @@ impl Backend {
             return Err(self.failed(action(), advice, breaker.cause()));
         }
         let mut probe = CancelProbe { backend: self, call, breaker, completed: false };
+        // Boxed, so that the future of a hit, which has no timer, stays small.
         let ended = match (call.outer_limit, self.limit_of_hooks(call)) {
-            (Some(limit), _) => within(limit, step).await,
-            (None, Some(limit)) => Some(within(limit, step).await.unwrap_or(Err(StepError::TimedOut))),
+            (Some(limit), _) => Box::pin(within(limit, step)).await,
+            (None, Some(limit)) => Some(Box::pin(within(limit, step)).await.unwrap_or(Err(StepError::TimedOut))),
             // The store itself sees to the limit of each round trip.
             (None, None) => Some(step.await),
         };

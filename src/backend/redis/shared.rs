@@ -170,7 +170,7 @@ pub(super) enum Phase {
 pub(super) struct Waiter {
     reply: oneshot::Sender<RedisResult<Reply>>,
     /// Length of the command.
-    bytes: usize,
+    bytes: u32,
     /// The tick at which it was queued, and then sent.
     since: u32,
     /// How many ticks the server may take.
@@ -183,6 +183,10 @@ impl Waiter {
     pub(super) fn answer(self, reply: RedisResult<Reply>) {
         // It fails when the caller is gone.
         let _ = self.reply.send(reply);
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes as usize
     }
 
     pub(super) fn sent_at(self, now: u32) -> Self {
@@ -216,29 +220,49 @@ impl Shared {
         self: &Arc<Self>,
         request: &Request<'_>,
     ) -> RedisResult<[RedisResult<Reply>; N]> {
-        let (began, mut request) = (Instant::now(), *request);
-        let limit = request.limit;
-        loop {
-            match self.try_run(&request).await {
-                // Again within the same time: a connection that was dropped while idle is no reason to fail.
-                Err(error) if is_lost(&error) && request.attempts > 1 && began.elapsed() < limit => {
-                    request.attempts -= 1;
-                    request.limit = limit - began.elapsed().min(limit);
-                }
-                Err(error) if has_runtime_ended(&error) && request.attempts > 1 && began.elapsed() < limit => {
-                    // A runtime that is shutting down starts no task.
-                    tokio::task::yield_now().await;
-                }
-                replies => return replies,
+        let began = Instant::now();
+        match self.try_run(request, request.limit).await {
+            // Boxed, so that the future of a hit stays small.
+            Err(error) if is_lost(&error) || has_runtime_ended(&error) => {
+                Box::pin(self.run_again(request, began, error)).await
             }
+            replies => replies,
         }
     }
 
-    async fn try_run<const N: usize>(self: &Arc<Self>, request: &Request<'_>) -> RedisResult<[RedisResult<Reply>; N]> {
+    /// Sends a request again whose connection was lost, within the time that is left: a connection that was dropped while idle
+    /// is no reason to fail.
+    async fn run_again<const N: usize>(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        began: Instant,
+        mut error: RedisError,
+    ) -> RedisResult<[RedisResult<Reply>; N]> {
+        let mut attempts = request.attempts;
+        while attempts > 1 && began.elapsed() < request.limit {
+            if is_lost(&error) {
+                attempts -= 1;
+            } else {
+                // A runtime that is shutting down starts no task.
+                tokio::task::yield_now().await;
+            }
+            match self.try_run(request, request.limit.saturating_sub(began.elapsed())).await {
+                Err(next) if is_lost(&next) || has_runtime_ended(&next) => error = next,
+                replies => return replies,
+            }
+        }
+        Err(error)
+    }
+
+    async fn try_run<const N: usize>(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        limit: Duration,
+    ) -> RedisResult<[RedisResult<Reply>; N]> {
         let epoch = self.ended.load(Ordering::Acquire);
         let mut pending = [const { None }; N];
         let mut places = pending.iter_mut();
-        let foreign = self.push(request, N, |reply| {
+        let foreign = self.push(request, limit, N, |reply| {
             if let Some(place) = places.next() {
                 *place = Some(reply);
             }
@@ -256,7 +280,7 @@ impl Shared {
         };
         match foreign {
             None => received.await,
-            Some(task) => Box::pin(self.received_from(task, request.limit, received)).await,
+            Some(task) => Box::pin(self.received_from(task, limit, received)).await,
         }
     }
 
@@ -269,7 +293,7 @@ impl Shared {
         mut each: impl FnMut(usize, RedisResult<Reply>),
     ) -> RedisResult<()> {
         let mut pending = Vec::with_capacity(count);
-        let foreign = self.push(request, count, |reply| pending.push(reply))?;
+        let foreign = self.push(request, request.limit, count, |reply| pending.push(reply))?;
         let received = async {
             for (at, pending) in pending.into_iter().enumerate() {
                 each(at, reply_to(Some(pending)).await?);
@@ -287,11 +311,12 @@ impl Shared {
     fn push(
         self: &Arc<Self>,
         request: &Request<'_>,
+        limit: Duration,
         count: usize,
         mut each: impl FnMut(Pending),
     ) -> RedisResult<Option<u64>> {
         let runtime = Handle::try_current().map_err(|_| no_runtime())?.id();
-        let limit = self.ticks(request.limit);
+        let limit = self.ticks(limit);
         let mut state = self.state();
         if let (Phase::Absent, Some((when, error))) = (&state.phase, &state.failed)
             && when.elapsed() < PAUSE
@@ -302,7 +327,9 @@ impl Shared {
             let before = state.unsent.len();
             (request.encode)(at, &mut state.unsent);
             let (reply, receiver) = oneshot::channel();
-            let (bytes, since) = (state.unsent.len() - before, state.tick);
+            // No server takes a command of 4 GiB.
+            let bytes = u32::try_from(state.unsent.len() - before).unwrap_or(u32::MAX);
+            let since = state.tick;
             let is_followed = request.is_one_piece && at + 1 < count;
             state.waiting.push_back(Waiter { reply, bytes, since, limit, is_followed });
             each(receiver);
@@ -493,9 +520,9 @@ impl State {
         let from = self.taken;
         let (mut taken, mut is_followed) = (0, false);
         while let Some(next) = self.waiting.front()
-            && (is_followed || taken == 0 || (taken < commands && self.taken - from + next.bytes <= bytes))
+            && (is_followed || taken == 0 || (taken < commands && self.taken - from + next.bytes() <= bytes))
         {
-            self.taken += next.bytes;
+            self.taken += next.bytes();
             taken += 1;
             is_followed = next.is_followed;
             self.waiting.pop_front().into_iter().for_each(&mut expect);
@@ -524,7 +551,7 @@ impl State {
         while let Some(first) = self.waiting.front()
             && self.tick.wrapping_sub(first.since) > longest_wait
         {
-            self.taken += first.bytes;
+            self.taken += first.bytes();
             overdue.extend(self.waiting.pop_front());
         }
         self.forget_taken();
@@ -625,8 +652,8 @@ impl Serving {
         let (mut at, mut overdue) = (state.taken, Vec::new());
         let (unsent, waiting) = (mem::take(&mut state.unsent), state.take_waiting());
         for waiter in waiting {
-            let command = &unsent[at..at + waiter.bytes];
-            at += waiter.bytes;
+            let command = &unsent[at..at + waiter.bytes()];
+            at += waiter.bytes();
             if waiter.is_overdue(now) {
                 overdue.push(waiter);
             } else {
