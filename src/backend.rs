@@ -29,7 +29,7 @@ use futures_util::future::{BoxFuture, join_all};
 
 use self::breaker::Breaker;
 pub use self::connect::BackendBuilder;
-pub(crate) use self::guard::current_runtime;
+pub(crate) use self::guard::check_runtime;
 use self::guard::{Call, WhileOpen};
 use self::memory::Memory;
 use self::pending::{Pending, Write};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::memory::Memory;
 use super::redis::{Address, Limits, Redis, Sentinels, Tls};
-use super::{Backend, Settings, Store, current_runtime};
+use super::{Backend, Settings, Store, check_runtime};
 use crate::defaults;
 use crate::error::Error;
 use crate::near::check_bound;
@@ -185,7 +185,7 @@ impl BackendBuilder {
     ///
     /// [`Error::Config`] for a URL or a setting that makes no sense, or outside of a tokio runtime.
     pub fn connect_lazy(self) -> Result<Backend, Error> {
-        current_runtime()?;
+        check_runtime()?;
         let Settings { operation_timeout, breaker_threshold, breaker_pause, close_timeout, .. } = self.settings;
         defaults::check_duration("operation_timeout", operation_timeout)?;
         defaults::check_duration("connect_timeout", self.connect_timeout)?;

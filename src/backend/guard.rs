@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::runtime::{Handle, Id};
+use tokio::runtime::Handle;
 
 use super::breaker::{Admission, Breaker};
 use super::deadline::within;
@@ -54,7 +54,7 @@ impl Backend {
         if self.shared.outage.load(Ordering::SeqCst) {
             return Err(self.failed(action(), "switch the outage off again", Cause::new("an outage is simulated")));
         }
-        current_runtime()?;
+        check_runtime()?;
         let of_server = call.key.and_then(|key| self.breaker_of_server(key));
         let breaker = of_server.as_deref().unwrap_or(&self.shared.breaker);
         if !self.admits(call, breaker) {
@@ -206,10 +206,9 @@ impl Drop for CancelProbe<'_> {
     }
 }
 
-/// Which runtime this is: outside of one its timers and tasks would panic. Whether the runtime has timers, it doesn't tell.
-pub(crate) fn current_runtime() -> Result<Id, Error> {
-    let current = Handle::try_current();
-    current
-        .map(|runtime| runtime.id())
+/// Fails outside of a runtime, where its timers and tasks would panic. Whether the runtime has timers, it doesn't tell.
+pub(crate) fn check_runtime() -> Result<(), Error> {
+    Handle::try_current()
+        .map(drop)
         .map_err(|_| Error::config("there is no tokio runtime here: call this inside `#[tokio::main]` or `block_on`"))
 }

@@ -30,7 +30,7 @@ use futures_util::future::try_join_all;
 use redis::RedisResult;
 use tokio::time::Instant;
 
-use self::errors::{has_runtime_ended, is_lost, is_on_the_move, is_unknown_script, is_wrong_type, unexpected_reply};
+use self::errors::{is_on_the_move, is_unknown_script, is_worth_another_attempt, is_wrong_type, unexpected_reply};
 use self::resp::{Reply, encode, encode_read, entry};
 use self::script::{ABANDON, CLEAR_LEASE, FILL, POSTPONE, RENEW, Script};
 pub(super) use self::sentinel::Sentinels;
@@ -125,27 +125,15 @@ impl Redis {
         Ok((holder(get)?, Look { found: None, lease_ttl: lease_ttl?.remaining() }))
     }
 
-    /// Runs a script that may be carried out twice.
     async fn run_script(&self, script: &Script, key: &Key, keys: &[&str], args: &[&[u8]]) -> RedisResult<bool> {
-        let [reply] = self.run(key, &|_, out| script.encode_by_hash(out, keys, args)).await?;
-        let reply = match reply {
-            Err(error) if is_unknown_script(&error) => {
-                let [reply] = self.run(key, &|_, out| script.encode_by_text(out, keys, args)).boxed().await?;
-                reply
-            }
-            reply => reply,
+        let send = async |encode: &Encode<'_>| {
+            let [reply] =
+                if script.is_idempotent { self.run(key, encode).await? } else { self.run_once(key, encode).await? };
+            reply
         };
-        Ok(reply?.integer()? != 0)
-    }
-
-    /// Stores an entry, once: carried out again, it would report that it was fenced.
-    async fn run_fill(&self, key: &Key, args: &[&[u8]]) -> RedisResult<bool> {
-        let keys = [key.as_str(), key.lock()];
-        let [reply] = self.run_once(key, &|_, out| FILL.encode_by_hash(out, &keys, args)).await?;
-        let reply = match reply {
+        let reply = match send(&|_, out| script.encode_by_hash(out, keys, args)).await {
             Err(error) if is_unknown_script(&error) => {
-                let [reply] = self.run_once(key, &|_, out| FILL.encode_by_text(out, &keys, args)).boxed().await?;
-                reply
+                Box::pin(send(&|_, out| script.encode_by_text(out, keys, args))).await
             }
             reply => reply,
         };
@@ -215,7 +203,7 @@ impl Steps for Redis {
         let server = self.topology.destination(first).await?.server;
         let request = Request::of_many(self.operation_timeout, &commands);
         match server.shared.run_many(&request, keys.len() * per_key, take).await {
-            Err(error) if is_lost(&error) || has_runtime_ended(&error) => Ok(()),
+            Err(error) if is_worth_another_attempt(&error) => Ok(()),
             read => Ok(read.inspect_err(|error| self.topology.failed(error))?),
         }
     }
@@ -233,9 +221,7 @@ impl Steps for Redis {
                 self.run_once(key, &commands).await
             };
             let [set, is_there] = match set_and_look {
-                Err(error)
-                    if (has_runtime_ended(&error) || is_lost(&error)) && began.elapsed() < self.operation_timeout =>
-                {
+                Err(error) if is_worth_another_attempt(&error) && began.elapsed() < self.operation_timeout => {
                     // It may have been granted, or be so yet. With the same token, a load under a lease that is granted now
                     // could fill under that one.
                     self.abandon(key, token).boxed().await?;
@@ -286,7 +272,7 @@ impl Steps for Redis {
         args.extend(fields.iter().flat_map(|(name, value)| [&**name, value.as_slice()]));
         let given_up = Instant::now() + self.operation_timeout / 2;
         loop {
-            match self.run_fill(key, &args).await {
+            match self.run_script(&FILL, key, &[key.as_str(), key.lock()], &args).await {
                 Ok(stored) => return Ok(if stored { Filled::Accepted } else { Filled::Fenced }),
                 Err(error) if is_on_the_move(&error) && Instant::now() < given_up => {
                     tokio::time::sleep(PAUSE_OF_MOVE).boxed().await;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use tracing::Instrument;
 
-use crate::backend::{Selection, current_runtime};
+use crate::backend::{Selection, check_runtime};
 use crate::cache::Core;
 use crate::cacheable::Cacheable;
 use crate::codec::FieldError;
@@ -289,7 +289,7 @@ impl<T: Cacheable> Core<T> {
 
     /// Gets a record from its loader alone.
     pub(super) async fn get_around(&self, read_through: ReadThrough<T>, began: Began) -> Result<Lookup<T>, Error> {
-        current_runtime()?;
+        check_runtime()?;
         self.landed(read_through.around_cache().await, Part::Started, Duration::ZERO, began)
     }
 
@@ -317,9 +317,14 @@ impl<T: Cacheable> Core<T> {
         Some((near, ticket?))
     }
 
+    /// Whether each read asks for the lifetime too.
+    pub(super) fn reads_lifetimes(&self) -> bool {
+        self.policy.reads_lifetimes() || self.near.is_some()
+    }
+
     /// Reads an entry, together with its lifetime where that matters: to this cache, or because the entry may be stale.
     pub(super) async fn found(&self, key: &Key, selection: &Selection) -> Result<Option<Found>, Error> {
-        if !self.policy.reads_lifetimes() && self.near.is_none() {
+        if !self.reads_lifetimes() {
             match self.backend.read(key, selection).await? {
                 Some(entry) if entry.meta().stale.is_some() => {}
                 entry => return Ok(entry.map(|entry| Found { entry, left: None })),
@@ -431,7 +436,7 @@ impl<T: Cacheable> Core<T> {
         began: Began,
         read_through: impl FnOnce(Key) -> ReadThrough<T>,
     ) -> Result<Lookup<T>, Error> {
-        current_runtime()?;
+        check_runtime()?;
         let flights = self.flights_for(&miss);
         let (landing, part) = loop {
             let ticket = match boarding {

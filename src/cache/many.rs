@@ -87,7 +87,7 @@ impl<T: Cacheable> Core<T> {
             }
         }
         let keys: Vec<_> = reads.iter().map(|(key, ..)| **key).collect();
-        let with_ttl = self.policy.reads_lifetimes() || self.near.is_some();
+        let with_ttl = self.reads_lifetimes();
         let began_to_look = Instant::now();
         let mut each = |place: usize, found: Option<Found>| {
             let (key, ticket, look) = &mut reads[place];

@@ -169,21 +169,18 @@ impl Link {
         let _ignored_refusal_of_a_name = next();
         self.run_id = next().ok().and_then(|info| run_id(&info.text().ok()?));
         self.needless_password = needless_password;
-        if address.may_be_replica { check_ready(next()) } else { check_role(next()) }
+        check_role(next(), address.may_be_replica)
     }
 }
 
-/// Looks at what a server says to ROLE. Only a replica is refused, and a server that is not ready: whatever else is said,
-/// the server does not tell its role, and is used.
-pub(super) fn check_role(role: RedisResult<Reply>) -> RedisResult<()> {
+/// Checks a server's reply to ROLE. Only a replica is refused, unless it may be one, and a server that is not ready. Any other
+/// reply doesn't tell the role, and the server is used.
+pub(super) fn check_role(role: RedisResult<Reply>, may_be_replica: bool) -> RedisResult<()> {
     match role {
-        Ok(role) if role.is_role_of_replica() => Err(is_replica()),
-        role => check_ready(role),
+        Ok(role) if !may_be_replica && role.is_role_of_replica() => Err(is_replica()),
+        Err(error) if is_not_ready(&error) => Err(error),
+        _ => Ok(()),
     }
-}
-
-pub(super) fn check_ready(role: RedisResult<Reply>) -> RedisResult<()> {
-    role.err().filter(is_not_ready).map_or(Ok(()), Err)
 }
 
 /// Fails unless a server has refused a password only because it needs none: then the user may do all the same what it may.

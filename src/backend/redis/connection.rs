@@ -22,9 +22,9 @@ use redis::{RedisError, RedisResult};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::connect::{Duplex, Link, check_ready, check_role};
-use super::errors::{connection_lost, is_replica, not_answered, runtime_ended, unexpected_reply};
-use super::resp::{Received, Reply, encode};
+use super::connect::{Duplex, Link, check_role};
+use super::errors::{connection_lost, is_of_replica, is_replica, not_answered, runtime_ended, unexpected_reply};
+use super::resp::{Received, encode};
 use super::shared::{Connected, Phase, Serving, Waiter};
 
 /// How often the server is asked whether it still is a primary.
@@ -53,7 +53,7 @@ pub(super) struct Connection<'a> {
     stream: Box<dyn Duplex>,
     serving: &'a Serving,
     began: Instant,
-    /// What is being sent, and how much of it was.
+    /// The bytes being sent, and how many of them have been.
     sending: Vec<u8>,
     sent: usize,
     received: Received,
@@ -104,19 +104,12 @@ pub(super) enum End {
     /// It is closed, or another task drives another one.
     GivenUp,
     /// It broke, or its server is not to be used.
-    Broken,
+    Broken(RedisError),
     /// It was silent, and this one has answered.
     Replaced(Box<Connected>),
 }
 
-/// What makes a connection end.
-enum Cause {
-    GivenUp,
-    Broken(RedisError),
-    Replaced(Box<Connected>),
-}
-
-impl<E: Into<RedisError>> From<E> for Cause {
+impl<E: Into<RedisError>> From<E> for End {
     fn from(error: E) -> Self {
         Self::Broken(error.into())
     }
@@ -157,7 +150,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, Cause>> {
+    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, End>> {
         if self.is_woken_by_command() {
             // Requeue behind the tasks that are ready: they may have commands too. `yield_now` would wait for I/O first.
             cx.waker().wake_by_ref();
@@ -189,9 +182,9 @@ impl<'a> Connection<'a> {
     }
 
     /// Takes what callers have queued, once all before is sent.
-    fn take_commands(&mut self) -> Result<(), Cause> {
+    fn take_commands(&mut self) -> Result<(), End> {
         let Some(mut state) = self.serving.state() else {
-            return Err(Cause::GivenUp);
+            return Err(End::GivenUp);
         };
         if !self.sending.is_empty() || !state.has_waiting() || self.expected.len() >= MOST_UNDER_WAY {
             return Ok(());
@@ -228,7 +221,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Dispatches some of the replies; returns whether there may be more.
-    fn dispatch(&mut self) -> Result<bool, Cause> {
+    fn dispatch(&mut self) -> Result<bool, End> {
         let mut dispatched = 0;
         while dispatched < self.turn
             && let Some(reply) = self.received.next()?
@@ -236,14 +229,13 @@ impl<'a> Connection<'a> {
             match self.expected.pop_front() {
                 Some(Expected::Reply(waiter)) => {
                     dispatched += 1;
-                    let is_refused = is_refused_by_replica(&reply);
+                    let is_refused = reply.as_ref().is_err_and(is_of_replica);
                     waiter.answer(reply);
                     if is_refused && self.began.elapsed() >= LEAST_AGE {
                         return Err(is_replica().into());
                     }
                 }
-                Some(Expected::Role) if self.may_be_replica => check_ready(reply)?,
-                Some(Expected::Role) => check_role(reply)?,
+                Some(Expected::Role) => check_role(reply, self.may_be_replica)?,
                 Some(Expected::Overdue) => {}
                 None => return Err(unexpected_reply().into()),
             }
@@ -253,7 +245,7 @@ impl<'a> Connection<'a> {
         Ok(!is_done)
     }
 
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         let received = ready!(pin!(self.stream.read_buf(self.received.buffer())).poll(cx))?;
         if received == 0 {
             return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
@@ -270,10 +262,10 @@ impl<'a> Connection<'a> {
     }
 
     /// Lets time pass for the server.
-    fn tick(&mut self) -> Result<(), Cause> {
+    fn tick(&mut self) -> Result<(), End> {
         let quiet = self.quiet_for();
         let is_silent = quiet > self.clock.limit;
-        let Some(now) = self.serving.tick(is_silent) else { return Err(Cause::GivenUp) };
+        let Some(now) = self.serving.tick(is_silent) else { return Err(End::GivenUp) };
         self.clock.now = now;
         for expected in &mut self.expected {
             if matches!(expected, Expected::Reply(waiter) if waiter.is_overdue(now))
@@ -285,7 +277,7 @@ impl<'a> Connection<'a> {
         if quiet > 0
             && let Some(Spare::Connected(spare)) = self.spare.take_if(|spare| matches!(spare, Spare::Connected(_)))
         {
-            return Err(Cause::Replaced(spare));
+            return Err(End::Replaced(spare));
         }
         let is_large = self.clock.sent_since > LARGE;
         let is_suspect = quiet >= self.clock.silence && (!is_large || is_silent);
@@ -303,7 +295,7 @@ impl<'a> Connection<'a> {
     }
 
     fn ask_for_role(&mut self) {
-        // What is being sent may be the first part of a request.
+        // A request may be half sent: nothing may come between its commands.
         if Instant::now() < self.clock.next_heartbeat || !self.sending.is_empty() {
             return;
         }
@@ -381,24 +373,16 @@ impl Clock {
     }
 }
 
-fn is_refused_by_replica(reply: &RedisResult<Reply>) -> bool {
-    reply.as_ref().is_err_and(|error| error.code() == is_replica().code())
-}
-
 impl Future for Connection<'_> {
     type Output = End;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
-        let Err(cause) = ready!(self.poll_turns(cx));
+        let Err(end) = ready!(self.poll_turns(cx));
         self.fail(&connection_lost());
-        Poll::Ready(match cause {
-            Cause::GivenUp => End::GivenUp,
-            Cause::Broken(error) => {
-                tracing::debug!(%error, "a shared connection ended");
-                End::Broken
-            }
-            Cause::Replaced(spare) => End::Replaced(spare),
-        })
+        if let End::Broken(error) = &end {
+            tracing::debug!(%error, "a shared connection ended");
+        }
+        Poll::Ready(end)
     }
 }
 

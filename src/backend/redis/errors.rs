@@ -27,7 +27,7 @@ const LOST: &str = "the connection was lost";
 const TOO_BUSY: &str = "this process sends more commands than the server can answer";
 const RUNTIME_ENDED: &str = "the connection ended with the runtime that it was made on";
 
-/// Said to those who wait for replies over a shared connection when it ends.
+/// The error of commands whose shared connection ended before their replies came.
 pub(super) fn connection_lost() -> RedisError {
     (ErrorKind::Io, LOST).into()
 }
@@ -47,8 +47,13 @@ pub(super) fn is_lost(error: &RedisError) -> bool {
     error.is_io_error() && error.to_string().starts_with(LOST)
 }
 
+/// Whether commands that may be carried out twice can be sent again after this error.
+pub(super) fn is_worth_another_attempt(error: &RedisError) -> bool {
+    is_lost(error) || has_runtime_ended(error)
+}
+
 /// Whether it ended because of its runtime.
-pub(super) fn has_runtime_ended(error: &RedisError) -> bool {
+fn has_runtime_ended(error: &RedisError) -> bool {
     error.is_io_error() && error.to_string().starts_with(RUNTIME_ENDED)
 }
 
@@ -95,6 +100,11 @@ pub(super) fn without_arguments(error: &RedisError) -> String {
 /// Whether a server is there, and can't be used now, whatever it is asked.
 pub(super) fn is_not_ready(error: &RedisError) -> bool {
     matches!(error.code(), Some("NOAUTH" | "LOADING" | "MASTERDOWN")) || is_too_many_clients(error)
+}
+
+/// Whether a server says, or we have said of it, that it is a replica.
+pub(super) fn is_of_replica(error: &RedisError) -> bool {
+    error.code() == Some("READONLY")
 }
 
 pub(super) fn is_replica() -> RedisError {

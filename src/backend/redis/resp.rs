@@ -184,7 +184,7 @@ fn server_error(text: &[u8]) -> RedisError {
     }
 }
 
-/// What a socket has brought, taken apart into replies.
+/// Bytes received from a socket, split into replies.
 #[derive(Debug)]
 pub(super) struct Received {
     /// Size of a new buffer. With less than a quarter of it left, a new one is taken.

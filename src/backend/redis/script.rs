@@ -6,21 +6,24 @@ use std::sync::LazyLock;
 
 use super::resp::{encode_argument, encode_array};
 
-pub(super) static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/fill.lua")));
-pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/renew.lua")));
-pub(super) static ABANDON: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/abandon.lua")));
-pub(super) static POSTPONE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/postpone.lua")));
+pub(super) static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/fill.lua"), false));
+pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/renew.lua"), true));
+pub(super) static ABANDON: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/abandon.lua"), true));
+pub(super) static POSTPONE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("scripts/postpone.lua"), true));
 pub(super) static CLEAR_LEASE: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("scripts/clear_lease.lua")));
+    LazyLock::new(|| Script::new(include_str!("scripts/clear_lease.lua"), true));
 
 pub(super) struct Script {
     text: &'static str,
     hash: String,
+    /// Whether running it twice does and reports what running it once does.
+    pub(super) is_idempotent: bool,
 }
 
 impl Script {
-    fn new(text: &'static str) -> Self {
-        Self { text, hash: redis::Script::new(text).get_hash().to_owned() }
+    fn new(text: &'static str, is_idempotent: bool) -> Self {
+        Self { text, hash: redis::Script::new(text).get_hash().to_owned(), is_idempotent }
     }
 
     pub(super) fn encode_by_hash(&self, out: &mut Vec<u8>, keys: &[&str], args: &[&[u8]]) {

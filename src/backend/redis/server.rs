@@ -21,7 +21,7 @@ pub(super) struct Server {
     pub(super) breaker: Arc<Breaker>,
 }
 
-/// What the connections to each server have in common.
+/// Settings that the connections to all servers share.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::backend) struct Limits {
     pub(in crate::backend) operation_timeout: Duration,

@@ -5,9 +5,9 @@
 //!   absent ───────────────▶ connecting ─────────────────────▶ connected: epoch n
 //!     ▲ ▲                     │    ▲                             │
 //!     │ └─────────────────────┘    │ commands wait, or a spare   │  the socket broke, or brought garbage
-//!     │   in vain: those who wait  │ has answered meanwhile      │  the server is a replica: ROLE, READONLY
-//!     │   get the error, and who   ├─────────────────────────────┤  it is silent, and a spare has answered
-//!     │   comes within PAUSE too   │                             │  sentinels name another, run_id differs
+//!     │   failed: waiters get the  │ has answered meanwhile      │  the server is a replica: ROLE, READONLY
+//!     │   error, and so do callers ├─────────────────────────────┤  it is silent, and a spare has answered
+//!     │   within PAUSE             │                             │  sentinels name another, run_id differs
 //!     └────────────────────────────┴──────── epoch n ends ◀──────┘  its runtime ended, or is not driven
 //!                 nobody waits
 //! ```
@@ -32,7 +32,9 @@ use tokio::time::{MissedTickBehavior, timeout};
 
 use super::connect::{Endpoint, Link, connect, connect_to};
 use super::connection::{Connection, End};
-use super::errors::{connection_lost, has_runtime_ended, is_lost, is_replica, not_answered, runtime_ended, too_busy};
+use super::errors::{
+    connection_lost, is_lost, is_of_replica, is_worth_another_attempt, not_answered, runtime_ended, too_busy,
+};
 use super::resp::{Reply, encode};
 use super::sentinel::Master;
 use super::server::Limits;
@@ -46,7 +48,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const SHORT_LIFE: Duration = Duration::from_secs(2);
 /// A command's time is counted in so many ticks. A tick that comes late, because this process stood still, counts once.
 const TICKS: u32 = 10;
-/// How often a connection is made whose epoch ends before it is asked for.
+/// How often commands are sent whose connection is lost, and a connection is made whose epoch ends before it is used.
 const ATTEMPTS: u32 = 4;
 
 /// Appends one of a request's commands, by its number.
@@ -68,23 +70,22 @@ pub(super) struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Of commands that may be carried out twice.
+    /// Commands that may be carried out twice.
     pub(super) fn new(limit: Duration, encode: &'a Encode<'a>) -> Self {
-        const ATTEMPTS: u32 = 4;
         Self { encode, limit, attempts: ATTEMPTS, is_one_piece: true, is_write: false }
     }
 
-    /// Of commands that must not be carried out twice.
+    /// Commands that must not be carried out twice.
     pub(super) fn once(limit: Duration, encode: &'a Encode<'a>) -> Self {
         Self { attempts: 1, ..Self::new(limit, encode) }
     }
 
-    /// Of commands that have nothing to do with each other, so that many of them need not go out together.
+    /// Unrelated commands: many of them need not go out together.
     pub(super) fn of_many(limit: Duration, encode: &'a Encode<'a>) -> Self {
         Self { is_one_piece: false, ..Self::once(limit, encode) }
     }
 
-    /// Of commands of a write.
+    /// The commands of a write.
     pub(super) fn of_write(limit: Duration, encode: &'a Encode<'a>) -> Self {
         Self { is_write: true, ..Self::new(limit, encode) }
     }
@@ -123,7 +124,7 @@ pub(super) struct Connected {
 /// The life of one shared connection.
 #[derive(Clone)]
 pub(super) struct Epoch {
-    pub(super) number: u64,
+    number: u64,
     pub(super) address: Arc<Address>,
     endpoint: Endpoint,
     run_id: Option<String>,
@@ -154,7 +155,7 @@ pub(super) struct State {
     closed: bool,
 }
 
-/// What the task does that drives the connection.
+/// State of the task that drives the connection.
 #[derive(Default)]
 pub(super) enum Phase {
     /// There is none.
@@ -199,7 +200,7 @@ impl Waiter {
     }
 }
 
-/// What a caller waits at.
+/// A reply that a caller waits for.
 type Pending = oneshot::Receiver<RedisResult<Reply>>;
 
 impl Shared {
@@ -223,9 +224,7 @@ impl Shared {
         let began = Instant::now();
         match self.try_run(request, request.limit).await {
             // Boxed, so that the future of a hit stays small.
-            Err(error) if is_lost(&error) || has_runtime_ended(&error) => {
-                Box::pin(self.run_again(request, began, error)).await
-            }
+            Err(error) if is_worth_another_attempt(&error) => Box::pin(self.run_again(request, began, error)).await,
             replies => replies,
         }
     }
@@ -247,7 +246,7 @@ impl Shared {
                 tokio::task::yield_now().await;
             }
             match self.try_run(request, request.limit.saturating_sub(began.elapsed())).await {
-                Err(next) if is_lost(&next) || has_runtime_ended(&next) => error = next,
+                Err(next) if is_worth_another_attempt(&next) => error = next,
                 replies => return replies,
             }
         }
@@ -426,7 +425,7 @@ impl Shared {
         let connect = connect_to(&epoch.address, epoch.endpoint.clone());
         let connected = timeout(self.limits.connect_timeout, connect).await;
         let link = connected.unwrap_or_else(|_elapsed| Err(not_answered())).inspect_err(|error| {
-            if error.code() == is_replica().code() {
+            if is_of_replica(error) {
                 self.leave(&epoch);
             }
         })?;
@@ -501,8 +500,8 @@ impl State {
         !self.waiting.is_empty()
     }
 
-    /// Moves commands to `out`, which is empty, and those who wait for them to `expect`: up to so many, and up to so many bytes, but for a
-    /// single one that is larger.
+    /// Moves commands to `out`, which is empty, and their waiters to `expect`: at most so many commands and bytes, but always one
+    /// request, however large.
     pub(super) fn take_commands(
         &mut self,
         commands: usize,

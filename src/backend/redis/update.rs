@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 use super::connect::Link;
 use super::errors::{
-    is_dropped, is_elsewhere, is_on_the_move, is_replica, is_too_many_clients, not_answered, unexpected_reply,
+    is_dropped, is_elsewhere, is_of_replica, is_on_the_move, is_too_many_clients, not_answered, unexpected_reply,
     without_arguments,
 };
 use super::resp::{Reply, encode, encode_argument, encode_array, encode_read, entry};
@@ -162,7 +162,7 @@ impl Updates {
         let attempt = match (replies.last().ok_or_else(unexpected_reply)?, refusal) {
             (Ok(reply), _) if reply.is_nil() => Attempt::Again,
             (Ok(_), _) => Attempt::Done(applies),
-            (Err(_), Some(error)) if error.code() == is_replica().code() => {
+            (Err(_), Some(error)) if is_of_replica(error) => {
                 server.shared.leave(&connection.epoch);
                 return Err(error.clone().into());
             }

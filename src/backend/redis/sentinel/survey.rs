@@ -12,7 +12,7 @@ use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::time::timeout;
 
 use super::super::connect::{Link, connect};
-use super::super::errors::{advice_on, is_cut_off, is_forbidden, is_replica, unexpected_reply, without_arguments};
+use super::super::errors::{advice_on, is_cut_off, is_forbidden, is_of_replica, unexpected_reply, without_arguments};
 use super::super::resp::{Reply, encode};
 use super::super::tls;
 use super::super::topology::Place;
@@ -162,7 +162,7 @@ impl NoMaster {
     }
 
     pub(super) fn unusable(place: &Place, error: &RedisError) -> Self {
-        if error.code() == is_replica().code() {
+        if is_of_replica(error) {
             return Self::replica(place);
         }
         let cause = without_arguments(error);
