@@ -35,8 +35,10 @@ pub(super) struct Asked<K> {
 
 impl<K> FromIterator<(Result<Key, Error>, K)> for Asked<K> {
     fn from_iter<I: IntoIterator<Item = (Result<Key, Error>, K)>>(ids: I) -> Self {
-        let mut asked = Self { different: Vec::new(), places: Vec::new() };
-        let mut known = HashMap::new();
+        let ids = ids.into_iter();
+        let count = ids.size_hint().0.min(AT_A_TIME);
+        let mut asked = Self { different: Vec::with_capacity(count), places: Vec::with_capacity(count) };
+        let mut known = HashMap::with_capacity(count);
         for (key, id) in ids {
             let place = key.map(|key| {
                 *known.entry(key.clone()).or_insert_with(|| {

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::runtime::{self, Handle};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, timeout};
 
 use super::connect::{Endpoint, Link, connect, connect_to};
@@ -169,7 +169,7 @@ pub(super) enum Phase {
 
 /// Who waits for a reply.
 pub(super) struct Waiter {
-    reply: oneshot::Sender<RedisResult<Reply>>,
+    reply_to: ReplyTo,
     /// Length of the command.
     bytes: u32,
     /// The tick at which it was queued, and then sent.
@@ -180,10 +180,20 @@ pub(super) struct Waiter {
     is_followed: bool,
 }
 
+enum ReplyTo {
+    One(oneshot::Sender<RedisResult<Reply>>),
+    /// One of many commands, with its number: all have one channel, or the memory of thousands would lie idle until their
+    /// replies come.
+    Many(mpsc::UnboundedSender<(usize, RedisResult<Reply>)>, usize),
+}
+
 impl Waiter {
     pub(super) fn answer(self, reply: RedisResult<Reply>) {
         // It fails when the caller is gone.
-        let _ = self.reply.send(reply);
+        match self.reply_to {
+            ReplyTo::One(caller) => drop(caller.send(reply)),
+            ReplyTo::Many(caller, at) => drop(caller.send((at, reply))),
+        }
     }
 
     fn bytes(&self) -> usize {
@@ -199,9 +209,6 @@ impl Waiter {
         now.wrapping_sub(self.since) > self.limit
     }
 }
-
-/// A reply that a caller waits for.
-type Pending = oneshot::Receiver<RedisResult<Reply>>;
 
 impl Shared {
     pub(super) fn new(target: Target, limits: Limits, ended_of_all: Arc<AtomicU64>) -> Arc<Self> {
@@ -261,15 +268,21 @@ impl Shared {
         let epoch = self.ended.load(Ordering::Acquire);
         let mut pending = [const { None }; N];
         let mut places = pending.iter_mut();
-        let foreign = self.push(request, limit, N, |reply| {
+        let foreign = self.push(request, limit, N, |_at| {
+            let (reply, receiver) = oneshot::channel();
             if let Some(place) = places.next() {
-                *place = Some(reply);
+                *place = Some(receiver);
             }
+            ReplyTo::One(reply)
         })?;
         let received = async {
             let mut received = [const { None }; N];
             for (received, pending) in received.iter_mut().zip(pending) {
-                *received = Some(reply_to(pending).await?);
+                let reply = match pending {
+                    Some(pending) => pending.await.unwrap_or_else(|_task_ended| Err(runtime_ended())),
+                    None => Err(runtime_ended()),
+                };
+                *received = Some(unless_lost(reply)?);
             }
             if request.is_write && self.ended.load(Ordering::Acquire) != epoch {
                 // Others may have read over the next connection before this one's reply was handed out.
@@ -291,11 +304,12 @@ impl Shared {
         count: usize,
         mut each: impl FnMut(usize, RedisResult<Reply>),
     ) -> RedisResult<()> {
-        let mut pending = Vec::with_capacity(count);
-        let foreign = self.push(request, request.limit, count, |reply| pending.push(reply))?;
+        let (replies, mut pending) = mpsc::unbounded_channel();
+        let foreign = self.push(request, request.limit, count, |at| ReplyTo::Many(replies.clone(), at))?;
+        drop(replies);
         let received = async {
-            for (at, pending) in pending.into_iter().enumerate() {
-                each(at, reply_to(Some(pending)).await?);
+            while let Some((at, reply)) = pending.recv().await {
+                each(at, unless_lost(reply)?);
             }
             Ok(())
         };
@@ -305,14 +319,14 @@ impl Shared {
         }
     }
 
-    /// Queues a request's commands; `each` gets what to wait at for each reply. Returns the task that will bring them, if it belongs
+    /// Queues a request's commands, by their numbers, with where each reply goes. Returns the task that will bring them, if it belongs
     /// to another runtime than the caller.
     fn push(
         self: &Arc<Self>,
         request: &Request<'_>,
         limit: Duration,
         count: usize,
-        mut each: impl FnMut(Pending),
+        mut reply_to: impl FnMut(usize) -> ReplyTo,
     ) -> RedisResult<Option<u64>> {
         let runtime = Handle::try_current().map_err(|_| no_runtime())?.id();
         let limit = self.ticks(limit);
@@ -325,13 +339,11 @@ impl Shared {
         for at in 0..count {
             let before = state.unsent.len();
             (request.encode)(at, &mut state.unsent);
-            let (reply, receiver) = oneshot::channel();
             // No server takes a command of 4 GiB.
             let bytes = u32::try_from(state.unsent.len() - before).unwrap_or(u32::MAX);
             let since = state.tick;
             let is_followed = request.is_one_piece && at + 1 < count;
-            state.waiting.push_back(Waiter { reply, bytes, since, limit, is_followed });
-            each(receiver);
+            state.waiting.push_back(Waiter { reply_to: reply_to(at), bytes, since, limit, is_followed });
         }
         let foreign = (state.runtime != Some(runtime)).then_some(state.task);
         match mem::replace(&mut state.phase, Phase::Awake) {
@@ -383,7 +395,8 @@ impl Shared {
             let life = Some(self.state()).filter(|state| state.task == task).map(|state| state.life.clone());
             let Some(life) = life else { return Err(runtime_ended()) };
             if !life.responds().await {
-                self.give_up(task);
+                // Those who wait send again, each on its own runtime: another one may not be driven for long.
+                self.end_task(task, &connection_lost());
                 return Err(runtime_ended());
             }
         }
@@ -444,26 +457,25 @@ impl Shared {
         if self.is_current(epoch) && state.epoch.is_some() {
             let task = state.task;
             drop(state);
-            self.give_up(task);
+            self.end_task(task, &connection_lost());
         }
     }
 
-    /// Takes the connection away from the task of this number. Those whose commands it had sent learn that when it is dropped,
-    /// or find out that it isn't driven.
-    fn give_up(self: &Arc<Self>, task: u64) {
+    /// Ends the task of this number, and its epoch. Those whose commands it had sent learn that when its connection is dropped,
+    /// or find out that it isn't driven. Those who wait get the error.
+    fn end_task(&self, task: u64, error: &RedisError) {
         let mut state = self.state();
         if state.task != task || matches!(state.phase, Phase::Absent) {
             return;
         }
         state.task += 1;
         self.end_epoch(&mut state);
-        // Those who wait send again, each on its own runtime: another one may not be driven for long.
         let (phase, waiting) = (mem::take(&mut state.phase), state.take_waiting());
         drop(state);
         if let Phase::Asleep(waker) = phase {
             waker.wake();
         }
-        answer_all(waiting, &connection_lost());
+        answer_all(waiting, error);
     }
 
     fn end_epoch(&self, state: &mut State) {
@@ -558,12 +570,8 @@ impl State {
     }
 }
 
-/// Waits for a reply, unless its connection is lost.
-async fn reply_to(pending: Option<Pending>) -> RedisResult<RedisResult<Reply>> {
-    let reply = match pending {
-        Some(pending) => pending.await.unwrap_or_else(|_task_ended| Err(runtime_ended())),
-        None => Err(runtime_ended()),
-    };
+/// A reply, or the outer error that there is none.
+fn unless_lost(reply: RedisResult<Reply>) -> RedisResult<RedisResult<Reply>> {
     match reply {
         Err(error) if error.is_io_error() => Err(error),
         reply => Ok(reply),
@@ -723,26 +731,17 @@ impl Serving {
 
     /// Tells all who wait that there is no connection.
     fn fail(&self, error: &RedisError) {
-        let Some(mut state) = self.state() else { return };
-        state.failed = Some((Instant::now(), error.clone()));
-        state.phase = Phase::Absent;
-        let waiting = state.take_waiting();
-        drop(state);
-        answer_all(waiting, error);
+        if let Some(mut state) = self.state() {
+            state.failed = Some((Instant::now(), error.clone()));
+        }
+        self.shared.end_task(self.task, error);
     }
 }
 
 /// The task may also end with its runtime.
 impl Drop for Serving {
     fn drop(&mut self) {
-        let mut state = self.shared.state();
-        if state.task == self.task && !matches!(state.phase, Phase::Absent) {
-            state.phase = Phase::Absent;
-            self.shared.end_epoch(&mut state);
-            let waiting = state.take_waiting();
-            drop(state);
-            answer_all(waiting, &runtime_ended());
-        }
+        self.shared.end_task(self.task, &runtime_ended());
     }
 }
 

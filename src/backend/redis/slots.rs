@@ -103,6 +103,11 @@ impl SlotMap {
         Self { nodes: Vec::new(), owners: vec![NOBODY; usize::from(SLOTS)], importing: Vec::new() }
     }
 
+    /// A single server has all slots.
+    pub(super) fn of_one(server: Arc<Server>) -> Self {
+        Self { nodes: vec![server], owners: vec![0; usize::from(SLOTS)], importing: Vec::new() }
+    }
+
     /// What `shards` say, with the server at each place as `node` finds it; a place without one is left out.
     pub(super) fn new(shards: &[Shard], mut node: impl FnMut(&Place) -> Option<Arc<Server>>) -> Self {
         let mut map = Self::unknown();

@@ -112,12 +112,14 @@ impl Topology {
     }
 
     fn with(only: Option<Server>, shown: String, seeds: Vec<Address>, limits: Limits, changes: Arc<AtomicU64>) -> Self {
+        let only = only.map(Arc::new);
+        let slots = only.clone().map_or_else(SlotMap::unknown, SlotMap::of_one);
         Self {
-            only: only.map(Arc::new),
+            only,
             shown,
             seeds,
             limits,
-            slots: RwLock::new(SlotMap::unknown()),
+            slots: RwLock::new(slots),
             changes,
             refreshing: Background::default(),
             refreshed: watch::Sender::new(Ok(())),
@@ -174,32 +176,16 @@ impl Topology {
         for (at, reply) in replies.iter_mut().enumerate().skip(first) {
             let command = |_: usize, out: &mut Vec<u8>| (request.encode)(at, out);
             let request = request.with(&command);
-            let destination = self.destination(key).await?;
-            *reply = match destination.run(&request).await {
-                Err(error) => self.run_where_sent(key, &request, &destination, error).await,
-                reply => reply,
-            };
-        }
-        Ok(replies)
-    }
-
-    /// Runs a command where an error sends it.
-    async fn run_where_sent(
-        self: &Arc<Self>,
-        key: &Key,
-        request: &Request<'_>,
-        from: &Destination,
-        mut error: RedisError,
-    ) -> RedisResult<Reply> {
-        let mut from = from.clone();
-        for _ in 0..REDIRECTIONS {
-            let Some(next) = self.redirected(key, &from, &error) else { break };
-            match next.run(request).await {
-                Ok(reply) => return Ok(reply),
-                Err(next_error) => (error, from) = (next_error, next),
+            let mut destination = self.destination(key).await?;
+            *reply = destination.run(&request).await;
+            for _ in 0..REDIRECTIONS {
+                let Err(error) = &*reply else { break };
+                let Some(next) = self.redirected(key, &destination, error) else { break };
+                destination = next;
+                *reply = destination.run(&request).await;
             }
         }
-        Err(error)
+        Ok(replies)
     }
 
     /// Asks the servers which of them has which slot, and waits for what they say.
@@ -215,7 +201,7 @@ impl Topology {
     }
 
     async fn know_slots(self: &Arc<Self>) -> RedisResult<()> {
-        if self.only.is_some() || self.slots().is_known() {
+        if self.slots().is_known() {
             return Ok(());
         }
         within(self.limits.operation_timeout, self.learn_slots()).await.unwrap_or_else(|| Err(not_answered()))
@@ -261,10 +247,7 @@ impl Topology {
     /// The servers that keys may be at.
     pub(super) async fn with_keys(self: &Arc<Self>) -> RedisResult<Vec<Arc<Server>>> {
         self.know_slots().await?;
-        Ok(match &self.only {
-            Some(server) => vec![server.clone()],
-            None => self.slots().with_keys(),
-        })
+        Ok(self.slots().with_keys())
     }
 
     /// Counts the changes after which entries may be elsewhere.
@@ -301,9 +284,6 @@ impl Topology {
         from: &Destination,
         error: &RedisError,
     ) -> Option<Destination> {
-        if self.only.is_some() {
-            return None;
-        }
         self.failed(error);
         let (place, _slot) = error.redirect_node()?;
         let server = self.server(&Place::parse(place, from.server.place().0)?)?;
@@ -339,18 +319,17 @@ impl Topology {
         // Nobody else connects to replicas.
         let primaries = self.known_primaries();
         known.sort_by_key(|server| !primaries.iter().any(|primary| Arc::ptr_eq(primary, server)));
-        let mut seeds = self.seeds.iter().collect::<Vec<_>>();
-        seeds.retain(|seed| !known.iter().any(|server| server.place() == seed.place()));
+        let is_unknown = |seed: &&Address| !known.iter().any(|server| server.place() == seed.place());
+        let mut seeds: Vec<_> = self.seeds.iter().filter(is_unknown).collect();
         seeds.shuffle(&mut rand::rng());
-        let asked = known.into_iter().map(Asked::Known).chain(seeds.into_iter().map(Asked::Seed));
-        let mut answers: FuturesUnordered<_> = asked
+        let seeds = seeds.into_iter().filter_map(|seed| self.new_server(seed.clone()));
+        let mut answers: FuturesUnordered<_> = known
+            .iter()
+            .cloned()
+            .chain(seeds)
             .zip(0..)
-            .map(async |(asked, position): (Asked<'_>, u32)| {
+            .map(async |(server, position): (Arc<Server>, u32)| {
                 tokio::time::sleep(PATIENCE * (position / AT_A_TIME)).await;
-                let server = match asked {
-                    Asked::Known(server) => server,
-                    Asked::Seed(seed) => self.new_server(seed.clone())?,
-                };
                 self.ask(&server).await
             })
             .collect();
@@ -379,15 +358,11 @@ impl Topology {
 
     /// The server at this place: one that is known, or one more.
     fn server(&self, place: &Place) -> Option<Arc<Server>> {
-        self.slots().node(place).or_else(|| {
-            let address = self.seeds.first()?.at(&place.host, place.port);
-            self.new_server(address).ok()
-        })
+        self.slots().node(place).or_else(|| self.new_server(self.seeds.first()?.at(&place.host, place.port)))
     }
 
-    fn new_server(&self, address: Address) -> RedisResult<Arc<Server>> {
-        let server = Server::new(address, &self.shown, self.limits, self.changes.clone());
-        server.map(Arc::new).map_err(|mistake| (ErrorKind::InvalidClientConfig, "no such address", mistake).into())
+    fn new_server(&self, address: Address) -> Option<Arc<Server>> {
+        Server::new(address, &self.shown, self.limits, self.changes.clone()).ok().map(Arc::new)
     }
 
     fn slots(&self) -> RwLockReadGuard<'_, SlotMap> {
@@ -421,13 +396,6 @@ impl Destination {
         let [asked, reply] = self.server.shared.run(&request.with(&commands)).await?;
         asked.and(reply)
     }
-}
-
-/// A server to ask about the slots.
-enum Asked<'a> {
-    Known(Arc<Server>),
-    /// One that the URL names.
-    Seed(&'a Address),
 }
 
 /// Asks the servers once, and lets some time pass until they may be asked again.
