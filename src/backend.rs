@@ -100,10 +100,13 @@ struct Shared {
 /// How long one step of a sweep may take, as a multiple of `operation_timeout`.
 const TRIPS_OF_SWEEP: u32 = 8;
 
-/// The settings that all stores have.
+/// The settings of a backend. Some are of one kind of store alone.
 #[derive(Debug, Clone, Copy)]
 struct Settings {
     operation_timeout: Duration,
+    connect_timeout: Duration,
+    update_connections: usize,
+    max_entries: usize,
     breaker_threshold: u32,
     breaker_pause: Duration,
     max_pending_invalidations: usize,

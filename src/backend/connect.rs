@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::memory::Memory;
-use super::redis::{Address, Limits, Redis, Sentinels, Tls};
+use super::redis::{Redis, Tls, Url};
 use super::{Backend, Settings, Store, check_runtime};
 use crate::defaults;
 use crate::error::Error;
@@ -33,9 +33,6 @@ use crate::near::check_bound;
 pub struct BackendBuilder {
     url: String,
     settings: Settings,
-    connect_timeout: Duration,
-    update_connections: usize,
-    max_entries: usize,
     tls: Tls,
 }
 
@@ -45,6 +42,9 @@ impl BackendBuilder {
             url: url.to_owned(),
             settings: Settings {
                 operation_timeout: defaults::OPERATION_TIMEOUT,
+                connect_timeout: defaults::CONNECT_TIMEOUT,
+                update_connections: defaults::UPDATE_CONNECTIONS,
+                max_entries: defaults::MAX_ENTRIES,
                 breaker_threshold: defaults::BREAKER_THRESHOLD,
                 breaker_pause: defaults::BREAKER_PAUSE,
                 max_pending_invalidations: defaults::MAX_PENDING_INVALIDATIONS,
@@ -52,9 +52,6 @@ impl BackendBuilder {
                 heartbeat_interval: defaults::HEARTBEAT_INTERVAL,
                 heartbeat_timeout: defaults::HEARTBEAT_TIMEOUT,
             },
-            connect_timeout: defaults::CONNECT_TIMEOUT,
-            update_connections: defaults::UPDATE_CONNECTIONS,
-            max_entries: defaults::MAX_ENTRIES,
             tls: Tls::default(),
         }
     }
@@ -71,21 +68,21 @@ impl BackendBuilder {
     /// Default:
     /// [`defaults::CONNECT_TIMEOUT`](crate::defaults::CONNECT_TIMEOUT).
     pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
-        self.connect_timeout = connect_timeout;
+        self.settings.connect_timeout = connect_timeout;
         self
     }
 
     /// The most connections to each server that updates may open, beside the one that all other steps share: each update in
     /// flight needs one of its own. Redis only. Default: [`defaults::UPDATE_CONNECTIONS`](crate::defaults::UPDATE_CONNECTIONS).
     pub fn update_connections(mut self, update_connections: usize) -> Self {
-        self.update_connections = update_connections;
+        self.settings.update_connections = update_connections;
         self
     }
 
     /// The most entries that are kept; beyond, those that were not read for the longest time go first. `memory://`
     /// only: a Redis server has its own `maxmemory`. Default: [`defaults::MAX_ENTRIES`](crate::defaults::MAX_ENTRIES).
     pub fn max_entries(mut self, max_entries: usize) -> Self {
-        self.max_entries = max_entries;
+        self.settings.max_entries = max_entries;
         self
     }
 
@@ -139,7 +136,7 @@ impl BackendBuilder {
     /// of the public ones, which come with the crate `webpki-roots`. Default: the public ones.
     #[cfg(feature = "tls")]
     pub fn tls_root_certificates(mut self, root_certificates: impl Into<Vec<u8>>) -> Self {
-        self.tls.set_root_certificates(root_certificates.into());
+        self.tls.root_certificates = Some(root_certificates.into());
         self
     }
 
@@ -162,7 +159,7 @@ impl BackendBuilder {
     /// ```
     #[cfg(feature = "tls")]
     pub fn tls_client_certificate(mut self, client_certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
-        self.tls.set_client_certificate(client_certificate.into(), key.into());
+        self.tls.client_certificate = Some((client_certificate.into(), key.into()));
         self
     }
 
@@ -173,7 +170,7 @@ impl BackendBuilder {
     /// [`Error::Config`] for a URL or a setting that makes no sense; [`Error::Backend`] or [`Error::Timeout`] when
     /// nothing answers within `connect_timeout`, or it wants a password.
     pub async fn connect(self) -> Result<Backend, Error> {
-        let limit = self.connect_timeout;
+        let limit = self.settings.connect_timeout;
         let backend = self.connect_lazy()?;
         backend.ping(None, limit).await?;
         Ok(backend)
@@ -186,77 +183,35 @@ impl BackendBuilder {
     /// [`Error::Config`] for a URL or a setting that makes no sense, or outside of a tokio runtime.
     pub fn connect_lazy(self) -> Result<Backend, Error> {
         check_runtime()?;
-        let Settings { operation_timeout, breaker_threshold, breaker_pause, close_timeout, .. } = self.settings;
-        defaults::check_duration("operation_timeout", operation_timeout)?;
-        defaults::check_duration("connect_timeout", self.connect_timeout)?;
-        defaults::check_duration("breaker_pause", breaker_pause)?;
-        defaults::check_duration("close_timeout", close_timeout)?;
-        check_bound("heartbeat_interval", self.settings.heartbeat_interval)?;
-        check_bound("heartbeat_timeout", self.settings.heartbeat_timeout)?;
-        if breaker_threshold == 0 {
-            return Err(Error::config("breaker_threshold is 0: it must be at least 1"));
+        let settings = self.settings;
+        defaults::check_duration("operation_timeout", settings.operation_timeout)?;
+        defaults::check_duration("connect_timeout", settings.connect_timeout)?;
+        defaults::check_duration("breaker_pause", settings.breaker_pause)?;
+        defaults::check_duration("close_timeout", settings.close_timeout)?;
+        check_bound("heartbeat_interval", settings.heartbeat_interval)?;
+        check_bound("heartbeat_timeout", settings.heartbeat_timeout)?;
+        at_least_one("breaker_threshold", settings.breaker_threshold as usize)?;
+        let max_entries = at_least_one("max_entries", settings.max_entries)?;
+        at_least_one("update_connections", settings.update_connections)?;
+        let url = Url::new(&self.url);
+        check_scheme(&url)?;
+        let tls = self.tls.connector(url.scheme).map_err(Error::config)?;
+        if url.scheme == "memory" {
+            let store = Store::Memory(Arc::new(Memory::new(max_entries)));
+            return Ok(Backend::new(store, "memory://".to_owned(), settings));
         }
-        let max_entries = at_least_one("max_entries", self.max_entries)?;
-        let update_connections = at_least_one("update_connections", self.update_connections)?;
-        let limits = Limits {
-            operation_timeout,
-            connect_timeout: self.connect_timeout,
-            update_connections,
-            breaker_threshold,
-            breaker_pause,
-        };
-        let scheme = scheme(&self.url)?;
-        self.tls.check(scheme).map_err(Error::config)?;
-        let (store, address) = match scheme {
-            "memory" => {
-                check_memory_url(&self.url)?;
-                (Store::Memory(Arc::new(Memory::new(max_entries))), "memory://".to_owned())
-            }
-            "redis+cluster" | "rediss+cluster" => self.cluster(limits)?,
-            "redis+sentinel" | "rediss+sentinel" => {
-                let sentinels = Sentinels::parse(&self.url).map_err(|mistake| self.bad_url(&mistake))?;
-                let sentinels = sentinels.secure(&self.tls).map_err(Error::config)?;
-                let shown = sentinels.to_string();
-                let redis = Redis::following(sentinels, limits).map_err(|mistake| self.bad_url(&mistake))?;
-                (Store::Redis(Arc::new(redis)), shown)
-            }
-            _ => {
-                let address = Address::parse(&self.url).map_err(|mistake| self.bad_url(&mistake))?;
-                let address = self.tls.secure(address).map_err(Error::config)?;
-                let shown = address.to_string();
-                let redis = Redis::new(address, limits).map_err(|mistake| self.bad_url(&mistake))?;
-                (Store::Redis(Arc::new(redis)), shown)
-            }
-        };
-        Ok(Backend::new(store, address, self.settings))
-    }
-
-    fn cluster(&self, limits: Limits) -> Result<(Store, String), Error> {
-        let addresses = Address::parse_cluster(&self.url).map_err(|mistake| self.bad_url(&mistake))?;
-        let shown = Address::show_cluster(&addresses);
-        let secured = addresses.into_iter().map(|address| self.tls.secure(address)).collect::<Result<_, _>>();
-        let redis =
-            Redis::cluster(secured.map_err(Error::config)?, limits).map_err(|mistake| self.bad_url(&mistake))?;
-        Ok((Store::Redis(Arc::new(redis)), shown))
-    }
-
-    fn bad_url(&self, mistake: &str) -> Error {
-        let shown = without_secrets(&self.url);
-        Error::config(format!(
-            "the cache URL `{shown}` makes no sense: {mistake}; write redis[s]://host:6379/0, unix:///path, \
-             redis[s]+cluster://host:6379,host:6379 or redis[s]+sentinel://host:26379,host:26379/name"
-        ))
+        let servers = url.servers(tls.as_ref())?;
+        let address = servers.to_string();
+        let store = Store::Redis(Arc::new(Redis::new(servers, settings)));
+        Ok(Backend::new(store, address, settings))
     }
 }
 
 impl std::fmt::Debug for BackendBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BackendBuilder")
-            .field("url", &without_secrets(&self.url))
+            .field("url", &Url::new(&self.url).to_string())
             .field("settings", &self.settings)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("update_connections", &self.update_connections)
-            .field("max_entries", &self.max_entries)
             .field("tls", &self.tls)
             .finish()
     }
@@ -266,72 +221,16 @@ fn at_least_one(setting: &str, count: usize) -> Result<NonZeroUsize, Error> {
     NonZeroUsize::new(count).ok_or_else(|| Error::config(format!("{setting} is 0: it must be at least 1")))
 }
 
-fn scheme(url: &str) -> Result<&str, Error> {
+fn check_scheme(url: &Url<'_>) -> Result<(), Error> {
     const KNOWN: &str = "write memory://, redis[s]://host:6379, unix:///path/to/redis.sock, \
                          redis[s]+cluster://host:6379,host:6379 or redis[s]+sentinel://host:26379,host:26379/name";
     const SCHEMES: [&str; 8] =
         ["memory", "unix", "redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel"];
-    let shown = without_secrets(url);
-    match url.split_once("://") {
-        Some((scheme, _)) if SCHEMES.contains(&scheme) => Ok(scheme),
-        Some(_) => Err(Error::config(format!("the cache URL `{shown}` has an unknown scheme: {KNOWN}"))),
-        None => Err(Error::config(format!("the cache URL `{shown}` has no scheme: {KNOWN}"))),
-    }
-}
-
-fn check_memory_url(url: &str) -> Result<(), Error> {
-    if url == "memory://" {
-        return Ok(());
-    }
-    Err(Error::config(format!(
-        "the cache URL `{}` has more than `memory://`: there is nothing to add to it",
-        without_secrets(url)
-    )))
-}
-
-/// A URL as it may be shown: whatever could hold a user, a password or a query is left out.
-fn without_secrets(url: &str) -> String {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = rest.split('/').next().unwrap_or_default();
-    // Without an `@`, what should be a port may be a password.
-    let ends_in_port =
-        |host: &str| host.rsplit_once(':').is_none_or(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
-    if ends_in_port(authority) && authority.split(',').all(ends_in_port) && !url.contains(['@', '?', '#']) {
-        return url.to_owned();
-    }
-    // What stands before a later `://` is no scheme, but the rest of a URL that has none.
-    let is_scheme = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-    match url.split_once("://") {
-        Some((scheme, _)) if is_scheme(scheme) => format!("{scheme}://.."),
-        _ => "..".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::without_secrets;
-
-    #[test]
-    fn shows_no_secret() {
-        for url in [
-            "redis://u:secret@host",
-            "redis://:se@cret@host:1",
-            "secret@host",
-            "unix:///p?pass=secret",
-            "x://a#secret",
-            "u:secret@host?next=x://y",
-            "redis://user:secret",
-            "redis://:secret/1",
-            "user:secret",
-            "redis+cluster://user:secret,host:6379",
-            "redis+sentinel://user:secret,host:26379/mymaster",
-            "redis+sentinel://host/mymaster?sentinel_password=secret",
-        ] {
-            let shown = without_secrets(url);
-            assert!(!shown.contains("secret") && !shown.contains("cret"), "{shown}");
-        }
-        for url in ["redis://host:99999", "redis+sentinel://host:1,host:2/mymaster"] {
-            assert_eq!(without_secrets(url), url);
-        }
-    }
+    let mistake = match url.scheme {
+        "memory" if url.text != "memory://" => "more than `memory://`: there is nothing to add to it".to_owned(),
+        scheme if SCHEMES.contains(&scheme) => return Ok(()),
+        _ if url.text.contains("://") => format!("an unknown scheme: {KNOWN}"),
+        _ => format!("no scheme: {KNOWN}"),
+    };
+    Err(Error::config(format!("the cache URL `{url}` has {mistake}")))
 }

@@ -33,19 +33,17 @@ use tokio::time::Instant;
 use self::errors::{is_on_the_move, is_unknown_script, is_worth_another_attempt, is_wrong_type, unexpected_reply};
 use self::resp::{Reply, encode, encode_read, entry};
 use self::script::{ABANDON, CLEAR_LEASE, FILL, POSTPONE, RENEW, Script};
-pub(super) use self::sentinel::Sentinels;
-pub(super) use self::server::Limits;
 use self::server::Server;
 use self::shared::{Encode, Request};
 pub(super) use self::tls::Tls;
 use self::topology::Topology;
 pub(super) use self::tracker::track;
 use self::update::Updates;
-pub(super) use self::url::Address;
+pub(super) use self::url::{Servers, Url};
 use super::breaker::Breaker;
 use super::{
-    ALL, Acquired, Cursor, Decide, Each, Filled, Look, Position, Selection, StepError, Steps, Swept, TRIPS_OF_SWEEP,
-    Token,
+    ALL, Acquired, Cursor, Decide, Each, Filled, Look, Position, Selection, Settings, StepError, Steps, Swept,
+    TRIPS_OF_SWEEP, Token,
 };
 use crate::entry::{Entry, Found};
 use crate::key::Key;
@@ -60,24 +58,11 @@ pub(super) struct Redis {
 }
 
 impl Redis {
-    /// Prepares the connections to one server; none is made yet.
-    pub(super) fn new(address: Address, limits: Limits) -> Result<Self, String> {
-        Ok(Self::on(Topology::of_server(address, limits)?, limits))
-    }
-
-    /// The same for the master that the sentinels name.
-    pub(super) fn following(sentinels: Sentinels, limits: Limits) -> Result<Self, String> {
-        Ok(Self::on(Topology::of_master(sentinels, limits)?, limits))
-    }
-
-    /// The same for the cluster that these servers belong to.
-    pub(super) fn cluster(seeds: Vec<Address>, limits: Limits) -> Result<Self, String> {
-        Ok(Self::on(Topology::of_cluster(seeds, limits)?, limits))
-    }
-
-    fn on(topology: Topology, limits: Limits) -> Self {
-        let operation_timeout = limits.operation_timeout;
-        Self { topology: Arc::new(topology), updates: Updates::new(operation_timeout), operation_timeout }
+    /// Prepares the connections to these servers; none is made yet.
+    pub(super) fn new(servers: Servers, settings: Settings) -> Self {
+        let operation_timeout = settings.operation_timeout;
+        let topology = Arc::new(Topology::new(servers, settings));
+        Self { topology, updates: Updates::new(operation_timeout), operation_timeout }
     }
 
     /// The breaker of the server that has the key, if it has one of its own.

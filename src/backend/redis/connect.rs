@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
-use redis::{ConnectionAddr, ErrorKind, RedisError, RedisResult};
+use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -73,26 +73,23 @@ pub(super) async fn connect(address: &Address) -> RedisResult<Link> {
 }
 
 async fn resolve(address: &Address) -> RedisResult<Vec<Endpoint>> {
-    match address.info.addr() {
-        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-            let addresses = tokio::net::lookup_host((host.as_str(), *port)).await?;
-            Ok(addresses.map(Endpoint::Tcp).collect())
-        }
-        #[cfg(unix)]
-        ConnectionAddr::Unix(path) => Ok(vec![Endpoint::Unix(path.clone())]),
-        _ => Err((ErrorKind::InvalidClientConfig, "this kind of address can't be connected to").into()),
+    #[cfg(unix)]
+    if let Some(path) = &address.socket {
+        return Ok(vec![Endpoint::Unix(path.clone())]);
     }
+    let addresses = tokio::net::lookup_host((&*address.place.host, address.place.port)).await?;
+    Ok(addresses.map(Endpoint::Tcp).collect())
 }
 
 /// Connects to this endpoint, as the address says, and greets.
 pub(super) async fn connect_to(address: &Address, endpoint: Endpoint) -> RedisResult<Link> {
-    let stream: Box<dyn Duplex> = match (&endpoint, address.info.addr(), &address.tls) {
-        (Endpoint::Tcp(socket), ConnectionAddr::TcpTls { host, .. }, Some(tls)) => {
-            Box::new(tls.connect(host, connect_tcp(*socket).await?).await?)
+    let stream: Box<dyn Duplex> = match (&endpoint, &address.tls) {
+        (Endpoint::Tcp(socket), Some(tls)) => {
+            Box::new(tls.connect(&address.place.host, connect_tcp(*socket).await?).await?)
         }
-        (Endpoint::Tcp(socket), ..) => Box::new(connect_tcp(*socket).await?),
+        (Endpoint::Tcp(socket), None) => Box::new(connect_tcp(*socket).await?),
         #[cfg(unix)]
-        (Endpoint::Unix(path), ..) => Box::new(tokio::net::UnixStream::connect(path).await?),
+        (Endpoint::Unix(path), _) => Box::new(tokio::net::UnixStream::connect(path).await?),
     };
     let received = Received::new(RECEIVED_AT_ONCE);
     let mut link =
@@ -136,7 +133,7 @@ impl Link {
     /// Says who this is and which database it wants, and asks which server this is, and whether it is a replica. All in
     /// RESP2, which proxies and look-alikes know too.
     async fn greet(&mut self, address: &Address) -> RedisResult<()> {
-        let settings = address.info.redis_settings();
+        let settings = &address.settings;
         let (password, db) = (settings.password().map(str::as_bytes), settings.db());
         let mut commands = Vec::new();
         let mut count = 3;

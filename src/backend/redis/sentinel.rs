@@ -16,73 +16,62 @@ pub(super) use self::survey::advice;
 use self::survey::{Named, NoMaster, Sentinel, survey};
 pub(in crate::backend) use self::url::Sentinels;
 use super::connect::connect;
-use super::server::Limits;
 use super::shared::Connected;
 use super::topology::Place;
-use super::url::Address;
 use crate::pause::jittered;
 
 /// How often the sentinels are asked while all is well, and while a server that they have named is connected to. Jittered to
 /// 50 to 100 %.
 const POLL: Duration = Duration::from_millis(600);
 const POLL_WHILE_CONNECTING: Duration = Duration::from_millis(200);
+/// How long the sentinels may take to answer, and then their master, as a part of `connect_timeout`: both is done within that.
+const SHARE: f64 = 0.4;
 
-/// The master that sentinels name.
-pub(super) struct Master {
-    sentinels: Sentinels,
-    /// How long the sentinels may take to answer, and then their master: both is done within `connect_timeout`.
-    limit: Duration,
-}
-
-impl Master {
-    pub(super) fn new(sentinels: Sentinels, limits: Limits) -> Self {
-        Self { sentinels, limit: limits.connect_timeout.mul_f64(0.4) }
-    }
-
+impl Sentinels {
     /// Asks the sentinels, and connects to the server that they name; to another one, if they name that meanwhile.
-    pub(super) async fn connect(&self) -> RedisResult<Connected> {
+    pub(super) async fn connect(&self, connect_timeout: Duration) -> RedisResult<Connected> {
         // Their connections belong to this runtime.
-        let mut sentinels = self.sentinels.each();
+        let mut sentinels = self.each();
         loop {
-            let Named { place, .. } = self.survey(&mut sentinels).await?;
-            let address = Arc::new(self.sentinels.address_at(&place)?);
+            let Named { place, .. } = self.survey(&mut sentinels, connect_timeout).await?;
+            let address = Arc::new(self.address_at(&place)?);
             tokio::select! {
-                connected = timeout(self.limit, connect(&address)) => {
+                connected = timeout(connect_timeout.mul_f64(SHARE), connect(&address)) => {
                     let link = connected.map_err(|_elapsed| NoMaster::silent(&place))?;
                     let link = link.map_err(|error| NoMaster::unusable(&place, &error))?;
-                    tracing::info!(address = %self.sentinels, master = %place, "connected to the master that the sentinels name");
+                    tracing::info!(address = %self, master = %place, "connected to the master that the sentinels name");
                     return Ok(Connected { link, address });
                 }
                 // A master that is gone may take long to show it.
-                () = self.another_is_named(&mut sentinels, &place) => {}
+                () = self.another_is_named(&mut sentinels, &place, connect_timeout) => {}
             }
         }
     }
 
-    /// Waits until more than half of the sentinels name another master than the one at this address. A minority may not know
+    /// Waits until more than half of the sentinels name another master than the one at this place. A minority may not know
     /// of a failover yet, and can't make us leave a live master.
-    pub(super) async fn another_is_master(&self, than: &Address) {
-        let mut sentinels = self.sentinels.each();
+    pub(super) async fn another_is_master(&self, than: &Place, connect_timeout: Duration) {
+        let mut sentinels = self.each();
         loop {
             tokio::time::sleep(jittered(POLL)).await;
-            if let Ok(Named { place, by_majority: true }) = self.survey(&mut sentinels).await
-                && (place.host.as_str(), place.port) != than.place()
+            if let Ok(Named { place, by_majority: true }) = self.survey(&mut sentinels, connect_timeout).await
+                && place != *than
             {
                 return;
             }
         }
     }
 
-    async fn another_is_named(&self, sentinels: &mut [Sentinel], than: &Place) {
+    async fn another_is_named(&self, sentinels: &mut [Sentinel], than: &Place, connect_timeout: Duration) {
         loop {
             tokio::time::sleep(jittered(POLL_WHILE_CONNECTING)).await;
-            if self.survey(sentinels).await.is_ok_and(|named| named.place != *than) {
+            if self.survey(sentinels, connect_timeout).await.is_ok_and(|named| named.place != *than) {
                 return;
             }
         }
     }
 
-    async fn survey(&self, sentinels: &mut [Sentinel]) -> Result<Named, NoMaster> {
-        survey(sentinels, self.sentinels.name(), self.limit).await
+    async fn survey(&self, sentinels: &mut [Sentinel], connect_timeout: Duration) -> Result<Named, NoMaster> {
+        survey(sentinels, &self.name, connect_timeout.mul_f64(SHARE)).await
     }
 }

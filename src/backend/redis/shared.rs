@@ -36,9 +36,9 @@ use super::errors::{
     connection_lost, is_lost, is_of_replica, is_worth_another_attempt, not_answered, runtime_ended, too_busy,
 };
 use super::resp::{Reply, encode};
-use super::sentinel::Master;
-use super::server::Limits;
+use super::sentinel::Sentinels;
 use super::url::Address;
+use crate::backend::Settings;
 use crate::background::Life;
 use crate::load::AbortOnDrop;
 
@@ -98,7 +98,7 @@ impl<'a> Request<'a> {
 
 pub(super) struct Shared {
     target: Target,
-    limits: Limits,
+    limits: Settings,
     tick: Duration,
     state: Mutex<State>,
     /// How many epochs have ended: the number of the current one.
@@ -108,11 +108,11 @@ pub(super) struct Shared {
 }
 
 /// Where the connection goes.
-pub(super) enum Target {
+pub(in crate::backend) enum Target {
     /// To the server at this address.
     Server(Arc<Address>),
     /// To the master that sentinels name.
-    Master(Arc<Master>),
+    Master(Arc<Sentinels>),
 }
 
 /// A new connection, and the address that it was made by.
@@ -211,7 +211,7 @@ impl Waiter {
 }
 
 impl Shared {
-    pub(super) fn new(target: Target, limits: Limits, ended_of_all: Arc<AtomicU64>) -> Arc<Self> {
+    pub(super) fn new(target: Target, limits: Settings, ended_of_all: Arc<AtomicU64>) -> Arc<Self> {
         const SHORTEST_TICK: Duration = Duration::from_millis(1);
         Arc::new(Self {
             target,
@@ -643,7 +643,7 @@ impl Serving {
         let shared = self.shared.clone();
         Box::pin(async move {
             let limit = shared.limits.connect_timeout;
-            timeout(limit, shared.target.connect()).await.unwrap_or_else(|_elapsed| Err(not_answered()))
+            timeout(limit, shared.target.connect(limit)).await.unwrap_or_else(|_elapsed| Err(not_answered()))
         })
     }
 
@@ -721,10 +721,10 @@ impl Serving {
 
     /// Has the sentinels asked now and then whether the master is still the same.
     fn watch_master(&self, epoch: &Epoch) -> Option<AbortOnDrop<()>> {
-        let Target::Master(master) = &self.shared.target else { return None };
-        let (shared, epoch, named) = (self.shared.clone(), epoch.clone(), master.clone());
+        let Target::Master(sentinels) = &self.shared.target else { return None };
+        let (shared, epoch, sentinels) = (self.shared.clone(), epoch.clone(), sentinels.clone());
         Some(AbortOnDrop(tokio::spawn(async move {
-            named.another_is_master(&epoch.address).await;
+            sentinels.another_is_master(&epoch.address.place, shared.limits.connect_timeout).await;
             shared.leave(&epoch);
         })))
     }
@@ -746,10 +746,10 @@ impl Drop for Serving {
 }
 
 impl Target {
-    async fn connect(&self) -> RedisResult<Connected> {
+    async fn connect(&self, limit: Duration) -> RedisResult<Connected> {
         match self {
             Self::Server(address) => Ok(Connected { link: connect(address).await?, address: address.clone() }),
-            Self::Master(master) => master.connect().await,
+            Self::Master(sentinels) => sentinels.connect(limit).await,
         }
     }
 }

@@ -136,7 +136,7 @@ impl SlotMap {
     }
 
     pub(super) fn node(&self, place: &Place) -> Option<Arc<Server>> {
-        self.nodes.iter().find(|node| node.place() == (&*place.host, place.port)).cloned()
+        self.nodes.iter().find(|node| node.place == *place).cloned()
     }
 
     /// Notes that `node` has the slot; returns whether that is new.
@@ -187,7 +187,7 @@ impl SlotMap {
         }
         let mut primaries: Vec<_> =
             self.nodes.iter().zip(slots).filter(|(_, has_slots)| *has_slots).map(|(node, _)| node.clone()).collect();
-        primaries.sort_by(|a, b| a.place().cmp(&b.place()));
+        primaries.sort_by(|a, b| a.place.cmp(&b.place));
         primaries
     }
 

@@ -6,17 +6,15 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use std::{fmt, io};
 
-use redis::{ConnectionAddr, RedisError};
-use rustls::client::WantsClientCert;
+use redis::RedisError;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{CertificateError, ClientConfig, ConfigBuilder, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::connect::Duplex;
-use super::url::Address;
 
 const ROOT_CERTIFICATES: &str = "tls_root_certificates";
 const CLIENT_CERTIFICATE: &str = "tls_client_certificate";
@@ -25,32 +23,20 @@ const CLIENT_KEY: &str = "the key of tls_client_certificate";
 /// Whom to trust, and as whom to show up. All of it is PEM text.
 #[derive(Clone, Default)]
 pub(in crate::backend) struct Tls {
-    root_certificates: Option<Vec<u8>>,
-    client_certificate: Option<ClientCertificate>,
-}
-
-#[derive(Clone)]
-struct ClientCertificate {
-    chain: Vec<u8>,
-    key: Vec<u8>,
+    pub(in crate::backend) root_certificates: Option<Vec<u8>>,
+    /// The chain and the key.
+    pub(in crate::backend) client_certificate: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Tls {
-    pub(in crate::backend) fn set_root_certificates(&mut self, pem: Vec<u8>) {
-        self.root_certificates = Some(pem);
-    }
-
-    pub(in crate::backend) fn set_client_certificate(&mut self, chain: Vec<u8>, key: Vec<u8>) {
-        self.client_certificate = Some(ClientCertificate { chain, key });
-    }
-
-    /// Refuses certificates that a connection of this scheme would not use.
-    pub(in crate::backend) fn check(&self, scheme: &str) -> Result<(), String> {
+    /// What makes connections of this scheme secure, if it is one that encrypts. Refuses certificates that one which doesn't would
+    /// not use.
+    pub(in crate::backend) fn connector(&self, scheme: &str) -> Result<Option<Connector>, String> {
         let setting = match self {
-            _ if scheme.starts_with("rediss") => return Ok(()),
+            _ if scheme.starts_with("rediss") => return Ok(Some(Connector(Arc::new(self.config()?).into()))),
             Self { root_certificates: Some(_), .. } => ROOT_CERTIFICATES,
             Self { client_certificate: Some(_), .. } => CLIENT_CERTIFICATE,
-            _ => return Ok(()),
+            _ => return Ok(None),
         };
         let encrypted = format!("rediss{}", scheme.strip_prefix("redis").unwrap_or_default());
         Err(format!(
@@ -58,20 +44,7 @@ impl Tls {
         ))
     }
 
-    /// Adds the certificates to an address.
-    pub(in crate::backend) fn secure(&self, address: Address) -> Result<Address, String> {
-        let ConnectionAddr::TcpTls { host, .. } = address.info.addr() else {
-            return Ok(address);
-        };
-        ServerName::try_from(host.as_str()).map_err(|_| {
-            format!(
-                "`{host}` can't be the name in a certificate: write one that can, as in rediss://cache.internal:6379"
-            )
-        })?;
-        Ok(Address { tls: Some(self.connector()?), ..address })
-    }
-
-    fn connector(&self) -> Result<Connector, String> {
+    fn config(&self) -> Result<ClientConfig, String> {
         let roots = match &self.root_certificates {
             Some(pem) => own_roots(pem)?,
             None => webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
@@ -80,18 +53,9 @@ impl Tls {
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let config = config.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
         let config = config.with_root_certificates(roots);
-        let config = match &self.client_certificate {
-            Some(certificate) => certificate.add_to(config)?,
-            None => config.with_no_client_auth(),
-        };
-        Ok(Connector(Arc::new(config).into()))
-    }
-}
-
-impl ClientCertificate {
-    fn add_to(&self, config: ConfigBuilder<ClientConfig, WantsClientCert>) -> Result<ClientConfig, String> {
-        let chain = certificates(CLIENT_CERTIFICATE, &self.chain)?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| match error {
+        let Some((chain, key)) = &self.client_certificate else { return Ok(config.with_no_client_auth()) };
+        let chain = certificates(CLIENT_CERTIFICATE, chain)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
             PemError::NoItemsFound => format!("{CLIENT_KEY} is no PEM text with an unencrypted private key in it"),
             error => unreadable(CLIENT_KEY, &error),
         })?;
@@ -104,9 +68,18 @@ impl ClientCertificate {
 
 /// Makes connections secure.
 #[derive(Clone)]
-pub(super) struct Connector(TlsConnector);
+pub(in crate::backend) struct Connector(TlsConnector);
 
 impl Connector {
+    /// Fails unless a certificate can name this host.
+    pub(super) fn check_name(&self, host: &str) -> Result<(), String> {
+        ServerName::try_from(host).map(drop).map_err(|_| {
+            format!(
+                "`{host}` can't be the name in a certificate: write one that can, as in rediss://cache.internal:6379"
+            )
+        })
+    }
+
     pub(super) async fn connect(&self, host: &str, stream: TcpStream) -> io::Result<impl Duplex + use<>> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         self.0.connect(name, stream).await

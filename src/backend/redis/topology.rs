@@ -20,11 +20,11 @@ use tokio::sync::watch;
 
 use super::errors::{not_answered, without_arguments};
 use super::resp::{Reply, encode};
-use super::sentinel::Sentinels;
-use super::server::{Limits, Server};
-use super::shared::Request;
+use super::server::Server;
+use super::shared::{Request, Target};
 use super::slots::{SlotMap, known_host, own_slots, shards, slot};
-use super::url::Address;
+use super::url::{Address, Servers};
+use crate::backend::Settings;
 use crate::backend::breaker::Breaker;
 use crate::backend::deadline::within;
 use crate::background::Background;
@@ -42,7 +42,7 @@ pub(super) struct Topology {
     shown: String,
     /// The servers of a cluster that the URL names.
     seeds: Vec<Address>,
-    limits: Limits,
+    limits: Settings,
     slots: RwLock<SlotMap>,
     /// How often that has changed, and how many epochs of connections have ended.
     changes: Arc<AtomicU64>,
@@ -62,7 +62,7 @@ pub(super) struct Destination {
 }
 
 /// Where a server is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) host: String,
     pub(super) port: u16,
@@ -85,34 +85,12 @@ impl fmt::Display for Place {
 }
 
 impl Topology {
-    /// One server.
-    pub(super) fn of_server(address: Address, limits: Limits) -> Result<Self, String> {
-        let changes = Arc::<AtomicU64>::default();
-        let shown = address.to_string();
-        let only = Server::new(address, &shown, limits, changes.clone())?;
-        Ok(Self::with(Some(only), shown, Vec::new(), limits, changes))
-    }
-
-    /// The master that the sentinels name.
-    pub(super) fn of_master(sentinels: Sentinels, limits: Limits) -> Result<Self, String> {
-        let changes = Arc::<AtomicU64>::default();
-        let shown = sentinels.to_string();
-        let only = Server::following(sentinels, limits, changes.clone())?;
-        Ok(Self::with(Some(only), shown, Vec::new(), limits, changes))
-    }
-
-    /// The cluster that these servers belong to.
-    pub(super) fn of_cluster(seeds: Vec<Address>, limits: Limits) -> Result<Self, String> {
-        let changes = Arc::<AtomicU64>::default();
-        let shown = Address::show_cluster(&seeds);
-        for seed in &seeds {
-            Server::new(seed.clone(), &shown, limits, changes.clone())?;
-        }
-        Ok(Self::with(None, shown, seeds, limits, changes))
-    }
-
-    fn with(only: Option<Server>, shown: String, seeds: Vec<Address>, limits: Limits, changes: Arc<AtomicU64>) -> Self {
-        let only = only.map(Arc::new);
+    pub(super) fn new(servers: Servers, limits: Settings) -> Self {
+        let (shown, changes) = (servers.to_string(), Arc::<AtomicU64>::default());
+        let (only, seeds) = match servers {
+            Servers::One(target) => (Some(Arc::new(Server::new(target, &shown, limits, changes.clone()))), Vec::new()),
+            Servers::Cluster(seeds) => (None, seeds),
+        };
         let slots = only.clone().map_or_else(SlotMap::unknown, SlotMap::of_one);
         Self {
             only,
@@ -286,7 +264,7 @@ impl Topology {
     ) -> Option<Destination> {
         self.failed(error);
         let (place, _slot) = error.redirect_node()?;
-        let server = self.server(&Place::parse(place, from.server.place().0)?)?;
+        let server = self.server(&Place::parse(place, &from.server.place.host)?)?;
         let asking = error.kind() == ErrorKind::Server(ServerErrorKind::Ask);
         self.change(|slots| {
             if asking { slots.imports(server.clone()) } else { slots.moved(slot(key.as_str()), server.clone()) }
@@ -319,10 +297,10 @@ impl Topology {
         // Nobody else connects to replicas.
         let primaries = self.known_primaries();
         known.sort_by_key(|server| !primaries.iter().any(|primary| Arc::ptr_eq(primary, server)));
-        let is_unknown = |seed: &&Address| !known.iter().any(|server| server.place() == seed.place());
+        let is_unknown = |seed: &&Address| !known.iter().any(|server| server.place == seed.place);
         let mut seeds: Vec<_> = self.seeds.iter().filter(is_unknown).collect();
         seeds.shuffle(&mut rand::rng());
-        let seeds = seeds.into_iter().filter_map(|seed| self.new_server(seed.clone()));
+        let seeds = seeds.into_iter().map(|seed| self.new_server(seed.clone()));
         let mut answers: FuturesUnordered<_> = known
             .iter()
             .cloned()
@@ -346,10 +324,9 @@ impl Topology {
     async fn ask(&self, asked: &Arc<Server>) -> RedisResult<SlotMap> {
         let limit = self.limits.connect_timeout;
         let [reply] = asked.shared.run(&Request::new(limit, &|_, out| encode(out, &[b"CLUSTER", b"SLOTS"]))).await?;
-        let shards = shards(reply?, asked.place().0)?;
-        let slots = SlotMap::new(&shards, |place| {
-            if asked.place() == (&*place.host, place.port) { Some(asked.clone()) } else { self.server(place) }
-        });
+        let shards = shards(reply?, &asked.place.host)?;
+        let slots =
+            SlotMap::new(&shards, |place| if asked.place == *place { Some(asked.clone()) } else { self.server(place) });
         if slots.is_known() {
             return Ok(slots);
         }
@@ -358,11 +335,12 @@ impl Topology {
 
     /// The server at this place: one that is known, or one more.
     fn server(&self, place: &Place) -> Option<Arc<Server>> {
-        self.slots().node(place).or_else(|| self.new_server(self.seeds.first()?.at(&place.host, place.port)))
+        self.slots().node(place).or_else(|| Some(self.new_server(self.seeds.first()?.at(place.clone()))))
     }
 
-    fn new_server(&self, address: Address) -> Option<Arc<Server>> {
-        Server::new(address, &self.shown, self.limits, self.changes.clone()).ok().map(Arc::new)
+    fn new_server(&self, address: Address) -> Arc<Server> {
+        let target = Target::Server(Arc::new(address));
+        Arc::new(Server::new(target, &self.shown, self.limits, self.changes.clone()))
     }
 
     fn slots(&self) -> RwLockReadGuard<'_, SlotMap> {

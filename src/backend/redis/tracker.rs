@@ -180,7 +180,7 @@ impl Tracker {
         tracking: &Arc<Tracking>,
     ) -> Result<Self, Unconnected> {
         let (link, epoch) = server.shared.connect_beside().await?;
-        if epoch.address.info.redis_settings().protocol() != ProtocolVersion::RESP3 {
+        if epoch.address.settings.protocol() != ProtocolVersion::RESP3 {
             let mistake = (ErrorKind::RESP3NotSupported, "the URL asks for another protocol than RESP3");
             return Err(Unconnected::Refused(mistake.into()));
         }

@@ -6,28 +6,26 @@ use std::io;
 use redis::RedisError;
 use tokio::net::TcpStream;
 
-use super::url::Address;
-
 #[derive(Debug, Clone, Default)]
 pub(in crate::backend) struct Tls {}
 
 impl Tls {
-    pub(in crate::backend) fn check(&self, scheme: &str) -> Result<(), String> {
+    pub(in crate::backend) fn connector(&self, scheme: &str) -> Result<Option<Connector>, String> {
         if scheme.starts_with("rediss") {
             return Err(format!("{scheme}:// needs TLS: switch on the feature `tls` of cache-aside"));
         }
-        Ok(())
-    }
-
-    pub(in crate::backend) fn secure(&self, address: Address) -> Result<Address, String> {
-        Ok(address)
+        Ok(None)
     }
 }
 
 #[derive(Clone)]
-pub(super) struct Connector(Infallible);
+pub(in crate::backend) struct Connector(Infallible);
 
 impl Connector {
+    pub(super) fn check_name(&self, _host: &str) -> Result<(), String> {
+        match self.0 {}
+    }
+
     pub(super) async fn connect(&self, _host: &str, _stream: TcpStream) -> io::Result<TcpStream> {
         match self.0 {}
     }

@@ -28,24 +28,23 @@ const ADVICE_ANNOUNCE: &str =
 
 /// One sentinel, and the connection to it that is kept.
 pub(super) struct Sentinel {
-    place: Place,
     address: Address,
     connection: Option<Link>,
 }
 
 impl Sentinel {
-    pub(super) fn new(place: Place, address: Address) -> Self {
-        Self { place, address, connection: None }
+    pub(super) fn new(address: Address) -> Self {
+        Self { address, connection: None }
     }
 
     async fn ask_within(&mut self, name: &str, limit: Duration) -> Result<Option<Place>, NoMaster> {
         // Taken out while it is used: a connection whose exchange is dropped half way is of no use.
         let kept = self.connection.take();
         let Ok(answer) = timeout(limit, self.ask(name, kept)).await else {
-            let problem = format!("the sentinel {} does not answer", self.place);
+            let problem = format!("the sentinel {} does not answer", self.address.place);
             return Err(NoMaster { problem, advice: ADVICE_SENTINELS });
         };
-        answer.map_err(|error| NoMaster::unhelpful(&self.place, &error))
+        answer.map_err(|error| NoMaster::unhelpful(&self.address.place, &error))
     }
 
     async fn ask(&mut self, name: &str, kept: Option<Link>) -> RedisResult<Option<Place>> {
