@@ -263,6 +263,21 @@ async fn a_url_that_makes_no_sense_is_refused() {
     }
 }
 
+#[tokio::test]
+async fn a_backend_is_shown_as_its_url_names_it_without_the_user() {
+    for (url, shown) in [
+        ("redis://user:secret@localhost/1", "redis://localhost:6379"),
+        ("redis://[::1]:7000", "redis://[::1]:7000"),
+        ("rediss://:secret@[::1]", "rediss://[::1]:6379"),
+        ("unix:///run/redis.sock?pass=secret", "unix:///run/redis.sock"),
+        ("redis+cluster://:secret@a:1,[::1]:2", "redis+cluster://a:1,[::1]:2"),
+        ("rediss+cluster://a", "rediss+cluster://a:6379"),
+        ("rediss+sentinel://a,[::1]:2/mymaster/1", "rediss+sentinel://a:26379,[::1]:2/mymaster"),
+    ] {
+        assert_eq!(Backend::connect_lazy(url).unwrap().to_string(), shown);
+    }
+}
+
 #[test]
 fn outside_of_a_runtime_calls_are_errors_and_no_panics() {
     assert!(matches!(Backend::connect_lazy("memory://"), Err(Error::Config { .. })));

@@ -131,15 +131,9 @@ impl Address {
     /// Shows several, as a URL names them.
     pub(super) fn show(addresses: &[Self], topology: &str) -> String {
         let scheme = addresses.first().map_or("redis", Self::scheme);
-        let places: Vec<_> = addresses.iter().map(|address| show_place(&address.place, topology)).collect();
+        let places: Vec<_> = addresses.iter().map(|address| address.place.to_string()).collect();
         format!("{scheme}+{topology}://{}", places.join(","))
     }
-}
-
-/// IPv6 addresses stand in brackets where sentinels name them.
-fn show_place(place: &Place, topology: &str) -> String {
-    let Place { host, port } = place;
-    if topology == "sentinel" { place.to_string() } else { format!("{host}:{port}") }
 }
 
 /// What the driver says about a URL, without what it quotes: a part of a query may be a password.
@@ -181,7 +175,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.socket {
             Some(path) => write!(f, "unix://{}", path.display()),
-            None => write!(f, "{}://{}", self.scheme(), show_place(&self.place, "")),
+            None => write!(f, "{}://{}", self.scheme(), self.place),
         }
     }
 }
