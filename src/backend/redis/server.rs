@@ -21,15 +21,15 @@ pub(super) struct Server {
 
 impl Server {
     /// Prepares the connections to a server of `backend`; none is made yet. `changes` counts the epochs that end.
-    pub(super) fn new(target: Target, backend: &str, limits: Settings, changes: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(target: Target, backend: &str, settings: Settings, changes: Arc<AtomicU64>) -> Self {
         let (place, shown) = match &target {
             Target::Server(address) => (address.place.clone(), address.to_string()),
             Target::Master(sentinels) => (Place::default(), sentinels.to_string()),
         };
-        let shared = Shared::new(target, limits, changes);
-        let updates = Pool::builder(Exclusives::new(shared.clone())).max_size(limits.update_connections).build();
+        let shared = Shared::new(target, settings, changes);
+        let updates = Pool::builder(Exclusives::new(shared.clone())).max_size(settings.update_connections).build();
         let updates = updates.expect("a pool without timeouts needs no runtime");
-        let breaker = Arc::new(Breaker::new(shown, backend, limits.breaker_threshold, limits.breaker_pause));
+        let breaker = Arc::new(Breaker::new(shown, backend, settings.breaker_threshold, settings.breaker_pause));
         Self { place, shared, updates, breaker }
     }
 }

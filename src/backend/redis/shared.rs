@@ -98,7 +98,7 @@ impl<'a> Request<'a> {
 
 pub(super) struct Shared {
     target: Target,
-    limits: Settings,
+    settings: Settings,
     tick: Duration,
     state: Mutex<State>,
     /// How many epochs have ended: the number of the current one.
@@ -211,12 +211,12 @@ impl Waiter {
 }
 
 impl Shared {
-    pub(super) fn new(target: Target, limits: Settings, ended_of_all: Arc<AtomicU64>) -> Arc<Self> {
+    pub(super) fn new(target: Target, settings: Settings, ended_of_all: Arc<AtomicU64>) -> Arc<Self> {
         const SHORTEST_TICK: Duration = Duration::from_millis(1);
         Arc::new(Self {
             target,
-            limits,
-            tick: (limits.operation_timeout / TICKS).max(SHORTEST_TICK),
+            settings,
+            tick: (settings.operation_timeout / TICKS).max(SHORTEST_TICK),
             state: Mutex::default(),
             ended: AtomicU64::new(0),
             ended_of_all,
@@ -361,7 +361,7 @@ impl Shared {
     }
 
     fn ticks(&self, limit: Duration) -> u32 {
-        if limit == self.limits.operation_timeout && self.tick * TICKS == limit {
+        if limit == self.settings.operation_timeout && self.tick * TICKS == limit {
             return TICKS;
         }
         u32::try_from(limit.as_nanos().div_ceil(self.tick.as_nanos())).unwrap_or(u32::MAX / 2)
@@ -409,13 +409,13 @@ impl Shared {
                 return Ok(epoch.clone());
             }
             let [_pong] =
-                self.run(&Request::new(self.limits.connect_timeout, &|_, out| encode(out, &[b"PING"]))).await?;
+                self.run(&Request::new(self.settings.connect_timeout, &|_, out| encode(out, &[b"PING"]))).await?;
         }
         Err(connection_lost())
     }
 
     pub(super) fn connect_timeout(&self) -> Duration {
-        self.limits.connect_timeout
+        self.settings.connect_timeout
     }
 
     pub(super) fn is_current(&self, epoch: &Epoch) -> bool {
@@ -436,7 +436,7 @@ impl Shared {
     pub(super) async fn connect_beside(self: &Arc<Self>) -> RedisResult<(Link, Epoch)> {
         let epoch = self.epoch().await?;
         let connect = connect_to(&epoch.address, epoch.endpoint.clone());
-        let connected = timeout(self.limits.connect_timeout, connect).await;
+        let connected = timeout(self.settings.connect_timeout, connect).await;
         let link = connected.unwrap_or_else(|_elapsed| Err(not_answered())).inspect_err(|error| {
             if is_of_replica(error) {
                 self.leave(&epoch);
@@ -642,7 +642,7 @@ impl Serving {
     pub(super) fn spare(&self) -> futures_util::future::BoxFuture<'static, RedisResult<Connected>> {
         let shared = self.shared.clone();
         Box::pin(async move {
-            let limit = shared.limits.connect_timeout;
+            let limit = shared.settings.connect_timeout;
             timeout(limit, shared.target.connect(limit)).await.unwrap_or_else(|_elapsed| Err(not_answered()))
         })
     }
@@ -691,7 +691,7 @@ impl Serving {
 
     /// How many ticks a server may take to answer a step.
     pub(super) fn ticks_of_step(&self) -> u32 {
-        self.shared.ticks(self.shared.limits.operation_timeout)
+        self.shared.ticks(self.shared.settings.operation_timeout)
     }
 
     fn begin_epoch(&self, link: &Link, address: &Arc<Address>) -> Option<Epoch> {
@@ -724,7 +724,7 @@ impl Serving {
         let Target::Master(sentinels) = &self.shared.target else { return None };
         let (shared, epoch, sentinels) = (self.shared.clone(), epoch.clone(), sentinels.clone());
         Some(AbortOnDrop(tokio::spawn(async move {
-            sentinels.another_is_master(&epoch.address.place, shared.limits.connect_timeout).await;
+            sentinels.another_is_master(&epoch.address.place, shared.settings.connect_timeout).await;
             shared.leave(&epoch);
         })))
     }

@@ -42,7 +42,7 @@ pub(super) struct Topology {
     shown: String,
     /// The servers of a cluster that the URL names.
     seeds: Vec<Address>,
-    limits: Settings,
+    settings: Settings,
     slots: RwLock<SlotMap>,
     /// How often that has changed, and how many epochs of connections have ended.
     changes: Arc<AtomicU64>,
@@ -85,10 +85,12 @@ impl fmt::Display for Place {
 }
 
 impl Topology {
-    pub(super) fn new(servers: Servers, limits: Settings) -> Self {
+    pub(super) fn new(servers: Servers, settings: Settings) -> Self {
         let (shown, changes) = (servers.to_string(), Arc::<AtomicU64>::default());
         let (only, seeds) = match servers {
-            Servers::One(target) => (Some(Arc::new(Server::new(target, &shown, limits, changes.clone()))), Vec::new()),
+            Servers::One(target) => {
+                (Some(Arc::new(Server::new(target, &shown, settings, changes.clone()))), Vec::new())
+            }
             Servers::Cluster(seeds) => (None, seeds),
         };
         let slots = only.clone().map_or_else(SlotMap::unknown, SlotMap::of_one);
@@ -96,7 +98,7 @@ impl Topology {
             only,
             shown,
             seeds,
-            limits,
+            settings,
             slots: RwLock::new(slots),
             changes,
             refreshing: Background::default(),
@@ -182,7 +184,7 @@ impl Topology {
         if self.slots().is_known() {
             return Ok(());
         }
-        within(self.limits.operation_timeout, self.learn_slots()).await.unwrap_or_else(|| Err(not_answered()))
+        within(self.settings.operation_timeout, self.learn_slots()).await.unwrap_or_else(|| Err(not_answered()))
     }
 
     /// The server that has the key.
@@ -250,7 +252,7 @@ impl Topology {
     }
 
     async fn has_its_slots(&self, server: &Arc<Server>) -> RedisResult<bool> {
-        let limit = self.limits.operation_timeout;
+        let limit = self.settings.operation_timeout;
         let [nodes] = server.shared.run(&Request::new(limit, &|_, out| encode(out, &[b"CLUSTER", b"NODES"]))).await?;
         Ok(own_slots(&nodes?.text()?).is_some_and(|slots| slots == self.slots().slots_of(server)))
     }
@@ -322,7 +324,7 @@ impl Topology {
     }
 
     async fn ask(&self, asked: &Arc<Server>) -> RedisResult<SlotMap> {
-        let limit = self.limits.connect_timeout;
+        let limit = self.settings.connect_timeout;
         let [reply] = asked.shared.run(&Request::new(limit, &|_, out| encode(out, &[b"CLUSTER", b"SLOTS"]))).await?;
         let shards = shards(reply?, &asked.place.host)?;
         let slots =
@@ -340,7 +342,7 @@ impl Topology {
 
     fn new_server(&self, address: Address) -> Arc<Server> {
         let target = Target::Server(Arc::new(address));
-        Arc::new(Server::new(target, &self.shown, self.limits, self.changes.clone()))
+        Arc::new(Server::new(target, &self.shown, self.settings, self.changes.clone()))
     }
 
     fn slots(&self) -> RwLockReadGuard<'_, SlotMap> {
