@@ -141,24 +141,42 @@ impl Shared {
             rig: None,
         }
     }
+
+    /// The guard that a proof has taken out.
+    fn without(&self) -> Option<Guard> {
+        #[cfg(feature = "__proof")]
+        if let Some(rig) = &self.rig {
+            return rig.without;
+        }
+        None
+    }
 }
 
-/// Runs one step on whichever store it is, guarded.
+/// Runs one step on whichever store it is, guarded. One that is named has hooks in a rigged backend.
 ///
 /// Pinned here: a future that is passed by value takes its memory once more at each level.
 macro_rules! step {
-    ($backend:ident, $call:expr, $action:literal, $key:expr, $store:ident => $step:expr) => {{
+    ($backend:ident, $call:expr, $($hooked:ident)? $action:literal, $key:expr, $store:ident => $step:expr) => {{
+        let call = &$call;
         let step = pin!(async {
-            #[cfg(feature = "__proof")]
-            if let Some($store) = $backend.rigged_store() {
-                return Box::pin($step).await;
-            }
+            $(
+                #[cfg(feature = "__proof")]
+                if let Some(rig) = &$backend.shared.rig {
+                    let step = async {
+                        match &$backend.shared.store {
+                            Store::Memory(store) => { let $store = rig::Rigged { rig, store }; $step.await }
+                            Store::Redis(store) => { let $store = rig::Rigged { rig, store }; $step.await }
+                        }
+                    };
+                    return Box::pin(rig.around(Step::$hooked, $key, call, step)).await;
+                }
+            )?
             match &$backend.shared.store {
                 Store::Memory($store) => $step.await,
                 Store::Redis($store) => $step.await,
             }
         });
-        $backend.guard(&$call, || format!(concat!($action, " {}"), $key), step).await
+        $backend.guard(call, || format!(concat!($action, " {}"), $key), step).await
     }};
 }
 
@@ -201,18 +219,20 @@ impl Backend {
         self.shared.pending.try_now.notify_one();
     }
 
-    fn new(store: Store, address: String, settings: Settings) -> Self {
-        Self { shared: Arc::new(Shared::new(store, address, settings)) }
+    /// Whether a guard is in its place, as always but in proofs.
+    pub(crate) fn holds(&self, guard: Guard) -> bool {
+        self.shared.without() != Some(guard)
     }
 
-    /// Whether a guard is in its place, as always but in proofs.
-    #[cfg_attr(not(feature = "__proof"), expect(unused_variables))]
-    pub(crate) fn holds(&self, guard: Guard) -> bool {
+    /// The token of one attempt to acquire a lease.
+    pub(crate) fn new_token(&self) -> Token {
         #[cfg(feature = "__proof")]
-        if let Some(rig) = &self.shared.rig {
-            return rig.holds(guard);
+        if let Some(rig) = &self.shared.rig
+            && !self.holds(Guard::FreshTokens)
+        {
+            return rig.token.clone();
         }
-        true
+        Token::new()
     }
 
     /// Counts what is warned of.
@@ -232,11 +252,11 @@ impl Backend {
     }
 
     pub(crate) async fn read(&self, key: &Key, selection: &Selection) -> Result<Option<Entry>, Error> {
-        step!(self, self.read_call(key), "read", key, store => store.read(key, selection))
+        step!(self, self.read_call(key), Read "read", key, store => store.read(key, selection))
     }
 
     pub(crate) async fn read_with_ttl(&self, key: &Key, selection: &Selection) -> Result<Option<Found>, Error> {
-        step!(self, self.read_call(key), "read", key, store => store.read_with_ttl(key, selection))
+        step!(self, self.read_call(key), Read "read", key, store => store.read_with_ttl(key, selection))
     }
 
     /// Reads several entries, in one go from each server, with how long they will be there if that is asked for. Returns the
@@ -248,6 +268,11 @@ impl Backend {
         with_ttl: bool,
         each: &mut Each<'_>,
     ) -> Vec<(usize, Error)> {
+        #[cfg(feature = "__proof")]
+        if self.shared.rig.is_some() {
+            // Each is read by itself, so that it passes its hooks.
+            return Vec::new();
+        }
         let each = Mutex::new(each);
         let reads = self.by_server(keys).into_iter().map(async |places| {
             let of_server: Vec<_> = places.iter().map(|place| keys[*place]).collect();
@@ -281,11 +306,11 @@ impl Backend {
 
     /// Tries to get a lease. `token` is the one that was used in the end, also after an error.
     pub(crate) async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, Error> {
-        step!(self, self.read_call(key), "lease", key, store => store.acquire(key, token, lease))
+        step!(self, self.read_call(key), Acquire "lease", key, store => store.acquire(key, token, lease))
     }
 
     pub(crate) async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, Error> {
-        step!(self, self.read_call(key), "renew the lease of", key, store => store.renew(key, token, lease))
+        step!(self, self.read_call(key), Renew "renew the lease of", key, store => store.renew(key, token, lease))
     }
 
     #[expect(clippy::manual_async_fn, reason = "an async fn's arguments take their memory twice")]
@@ -296,15 +321,15 @@ impl Backend {
         fields: Vec<StoredField>,
         ttl: Duration,
     ) -> impl Future<Output = Result<Filled, Error>> + Send + 'a {
-        async move { step!(self, self.read_call(key), "fill", key, store => store.fill(key, token, fields, ttl)) }
+        async move { step!(self, self.read_call(key), Fill "fill", key, store => store.fill(key, token, fields, ttl)) }
     }
 
     pub(crate) async fn abandon(&self, key: &Key, token: &Token) -> Result<(), Error> {
-        step!(self, self.read_call(key), "abandon the lease of", key, store => store.abandon(key, token))
+        step!(self, self.read_call(key), Abandon "abandon the lease of", key, store => store.abandon(key, token))
     }
 
     pub(crate) async fn postpone(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), Error> {
-        step!(self, self.read_call(key), "postpone the load of", key, store => store.postpone(key, token, pause))
+        step!(self, self.read_call(key), Postpone "postpone the load of", key, store => store.postpone(key, token, pause))
     }
 
     /// Removes an entry and its lease. Unless it ends well the key is [pending](Self::is_pending): also when the future is
@@ -319,7 +344,7 @@ impl Backend {
     }
 
     async fn remove(&self, key: &Key, call: Call<'_>) -> Result<bool, Error> {
-        step!(self, call, "invalidate", key, store => store.invalidate(key))
+        step!(self, call, Invalidate "invalidate", key, store => store.invalidate(key))
     }
 
     /// Removes all entries with this prefix, and revokes the loads that are under way.
@@ -358,7 +383,7 @@ impl Backend {
                 self.measure_connections();
                 decide(found)
             };
-            let updated = step!(self, call, "update", key, store => store.update(key, selection, &mut decide));
+            let updated = step!(self, call, Update "update", key, store => store.update(key, selection, &mut decide));
             self.measure_connections();
             if let Ok(_) | Err(Error::InvalidId { .. }) = updated {
                 write.done();
@@ -375,7 +400,7 @@ impl Backend {
     }
 
     pub(crate) async fn look(&self, key: &Key) -> Result<Look, Error> {
-        step!(self, self.read_call(key), "look at", key, store => store.look(key))
+        step!(self, self.read_call(key), Look "look at", key, store => store.look(key))
     }
 
     /// What a read is told while the invalidation of its key has not been applied.

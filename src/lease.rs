@@ -338,7 +338,7 @@ pub(crate) struct Lease<T: Cacheable> {
 
 impl<T: Cacheable> Lease<T> {
     pub(crate) fn new(core: &Arc<Core<T>>, key: &Key) -> Self {
-        Self { core: core.clone(), key: key.clone(), token: Token::new(), has_ended: false }
+        Self { core: core.clone(), key: key.clone(), token: core.backend.new_token(), has_ended: false }
     }
 
     pub(crate) async fn acquire(&mut self) -> Result<Acquired, Error> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::memory::Memory;
 use super::redis::{Redis, Tls, Url};
-use super::{Backend, Settings, Store, check_runtime};
+use super::{Backend, Settings, Shared, Store, check_runtime};
 use crate::defaults;
 use crate::error::Error;
 use crate::near::check_bound;
@@ -196,14 +196,14 @@ impl BackendBuilder {
         let url = Url::new(&self.url);
         check_scheme(&url)?;
         let tls = self.tls.connector(url.scheme).map_err(Error::config)?;
-        if url.scheme == "memory" {
-            let store = Store::Memory(Arc::new(Memory::new(max_entries)));
-            return Ok(Backend::new(store, "memory://".to_owned(), settings));
-        }
-        let servers = url.servers(tls.as_ref())?;
-        let address = servers.to_string();
-        let store = Store::Redis(Arc::new(Redis::new(servers, settings)));
-        Ok(Backend::new(store, address, settings))
+        let (store, address) = if url.scheme == "memory" {
+            (Store::Memory(Arc::new(Memory::new(max_entries))), "memory://".to_owned())
+        } else {
+            let servers = url.servers(tls.as_ref())?;
+            let address = servers.to_string();
+            (Store::Redis(Arc::new(Redis::new(servers, settings))), address)
+        };
+        Ok(Backend { shared: Arc::new(Shared::new(store, address, settings)) })
     }
 }
 

@@ -63,11 +63,10 @@ impl Backend {
         }
         let mut probe = CancelProbe { backend: self, call, breaker, completed: false };
         // Boxed, so that the future of a hit, which has no timer, stays small.
-        let ended = match (call.outer_limit, self.limit_of_hooks(call)) {
-            (Some(limit), _) => Box::pin(within(limit, step)).await,
-            (None, Some(limit)) => Some(Box::pin(within(limit, step)).await.unwrap_or(Err(StepError::TimedOut))),
+        let ended = match call.outer_limit {
+            Some(limit) => Box::pin(within(limit, step)).await,
             // The store itself sees to the limit of each round trip.
-            (None, None) => Some(step.await),
+            None => Some(step.await),
         };
         probe.completed = true;
         let (error, answered) = match ended {
@@ -108,18 +107,6 @@ impl Backend {
             None => {}
         }
         Err(error)
-    }
-
-    /// The limit of a step that a proof may hold up.
-    #[cfg(feature = "__proof")]
-    fn limit_of_hooks(&self, call: &Call<'_>) -> Option<Duration> {
-        self.shared.rig.as_ref().map(|_| call.limit)
-    }
-
-    #[cfg(not(feature = "__proof"))]
-    #[expect(clippy::unused_self, reason = "proofs have a rig")]
-    fn limit_of_hooks(&self, _call: &Call<'_>) -> Option<Duration> {
-        None
     }
 
     pub(super) fn breaker_of_server(&self, key: &Key) -> Option<Arc<Breaker>> {

@@ -245,6 +245,14 @@ impl Steps for Memory {
         Ok(shard.remove(key))
     }
 
+    async fn delete(&self, key: &Key, what: Swept) -> Result<bool, StepError> {
+        let mut shard = self.shard(key);
+        Ok(match what {
+            Swept::Leases => shard.leases.remove(key).is_some(),
+            Swept::Entries => shard.remove(key),
+        })
+    }
+
     async fn update(&self, key: &Key, _selection: &Selection, decide: &mut Decide<'_>) -> Result<bool, StepError> {
         loop {
             let (seen, found) = {
@@ -284,23 +292,5 @@ impl Steps for Memory {
             }
         }
         Ok(None)
-    }
-}
-
-#[cfg(feature = "__proof")]
-impl super::rig::Bare for Memory {
-    async fn put_entry(&self, key: &Key, fields: Vec<StoredField>, ttl: Duration) -> Result<(), StepError> {
-        self.shard(key).put(key, fields, ttl);
-        Ok(())
-    }
-
-    async fn delete_entry(&self, key: &Key) -> Result<bool, StepError> {
-        let mut shard = self.shard(key);
-        Ok(shard.remove(key))
-    }
-
-    async fn delete_lease(&self, key: &Key) -> Result<(), StepError> {
-        self.shard(key).leases.remove(key);
-        Ok(())
     }
 }

@@ -124,12 +124,6 @@ impl Redis {
         };
         Ok(reply?.integer()? != 0)
     }
-
-    /// Deletes the lease alone.
-    async fn revoke(&self, key: &Key) -> RedisResult<()> {
-        let [deleted] = self.run(key, &|_, out| encode_delete(out, key.lock().as_bytes())).await?;
-        deleted.map(drop)
-    }
 }
 
 impl Steps for Redis {
@@ -294,6 +288,15 @@ impl Steps for Redis {
         Ok(entry?.integer()? != 0)
     }
 
+    async fn delete(&self, key: &Key, what: Swept) -> Result<bool, StepError> {
+        let name = match what {
+            Swept::Leases => key.lock(),
+            Swept::Entries => key.as_str(),
+        };
+        let [deleted] = self.run(key, &|_, out| encode_delete(out, name.as_bytes())).await?;
+        Ok(deleted?.integer()? != 0)
+    }
+
     async fn update(&self, key: &Key, selection: &Selection, decide: &mut Decide<'_>) -> Result<bool, StepError> {
         match self.updates.run(self, key, selection, decide).await? {
             Some(applied) => Ok(applied),
@@ -341,33 +344,6 @@ impl Steps for Redis {
             return Ok(Some(Position { server, at, generation }));
         }
         if self.topology.is_unchanged_since(generation).await? { Ok(None) } else { Err(changed_meanwhile()) }
-    }
-}
-
-#[cfg(feature = "__proof")]
-impl super::rig::Bare for Redis {
-    async fn put_entry(&self, key: &Key, fields: Vec<StoredField>, ttl: Duration) -> Result<(), StepError> {
-        let entry = key.as_str().as_bytes();
-        let set = fields.iter().flat_map(|(name, value)| [&**name, value.as_slice()]);
-        let set: Vec<_> = [&b"HSET"[..], entry].into_iter().chain(set).collect();
-        let commands = |at: usize, out: &mut Vec<u8>| match at {
-            0 => encode_delete(out, entry),
-            1 => encode(out, &set),
-            _ => encode(out, &[b"PEXPIRE", entry, millis(ttl).as_bytes()]),
-        };
-        for reply in self.run::<3>(key, &commands).await? {
-            reply?;
-        }
-        Ok(())
-    }
-
-    async fn delete_entry(&self, key: &Key) -> Result<bool, StepError> {
-        let [deleted] = self.run(key, &|_, out| encode_delete(out, key.as_str().as_bytes())).await?;
-        Ok(deleted?.integer()? != 0)
-    }
-
-    async fn delete_lease(&self, key: &Key) -> Result<(), StepError> {
-        Ok(self.revoke(key).await?)
     }
 }
 

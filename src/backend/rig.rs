@@ -1,17 +1,16 @@
-//! A store for proofs: the steps of another, with a hook at each, and with guards that can be taken out.
+//! A backend for proofs: with a hook before and after each step on an entry, and with guards that can be taken out.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use super::{
-    ALL, Acquired, Backend, Cursor, Decide, Each, Filled, Look, Selection, Shared, StepError, Steps, Store, Swept,
-    Token,
-};
-use crate::entry::{Entry, Found};
+use super::deadline::within;
+use super::guard::Call;
+use super::{ALL, Acquired, Backend, Decide, Filled, Selection, Shared, StepError, Steps, Swept, Token};
 use crate::key::Key;
 use crate::proof::Guard;
 use crate::record::StoredField;
@@ -19,11 +18,11 @@ use crate::record::StoredField;
 /// What is different in a rigged backend.
 #[derive(Clone)]
 pub struct Rig {
-    without: Option<Guard>,
+    pub(super) without: Option<Guard>,
     splits_invalidations: bool,
     hook: Option<Arc<Hook>>,
     /// The token of all attempts, without [`Guard::FreshTokens`].
-    token: Token,
+    pub(super) token: Token,
 }
 
 type Hook = dyn Fn(Point) -> BoxFuture<'static, ()> + Send + Sync;
@@ -113,47 +112,11 @@ impl Backend {
         let Shared { store, address, settings, .. } = &*self.shared;
         Self { shared: Arc::new(Shared { rig: Some(rig), ..Shared::new(store.clone(), address.clone(), *settings) }) }
     }
-
-    pub(super) fn rigged_store(&self) -> Option<Rigged<'_>> {
-        let rig = self.shared.rig.as_ref()?;
-        Some(Rigged { rig, store: &self.shared.store })
-    }
-}
-
-/// Writes that the contract doesn't have, because they check nothing.
-pub(super) trait Bare {
-    /// Stores an entry, whoever holds the lease.
-    async fn put_entry(&self, key: &Key, fields: Vec<StoredField>, ttl: Duration) -> Result<(), StepError>;
-
-    /// Deletes the entry alone; returns whether it was there.
-    async fn delete_entry(&self, key: &Key) -> Result<bool, StepError>;
-
-    /// Deletes the lease alone.
-    async fn delete_lease(&self, key: &Key) -> Result<(), StepError>;
-}
-
-/// The steps of a store, as the rig changes them.
-pub(super) struct Rigged<'a> {
-    rig: &'a Rig,
-    store: &'a Store,
-}
-
-macro_rules! on {
-    ($store:expr, $name:ident => $step:expr) => {
-        match $store {
-            Store::Memory($name) => $step.await,
-            Store::Redis($name) => $step.await,
-        }
-    };
 }
 
 impl Rig {
-    pub(super) fn holds(&self, guard: Guard) -> bool {
+    fn holds(&self, guard: Guard) -> bool {
         self.without != Some(guard)
-    }
-
-    pub(super) fn lacks(&self) -> Option<Guard> {
-        self.without
     }
 
     async fn reach(&self, step: Step, moment: Moment, key: &Key) {
@@ -162,169 +125,107 @@ impl Rig {
         }
     }
 
-    /// Runs a step between its two hooks.
-    async fn around<R>(&self, step: Step, key: &Key, run: impl Future<Output = R>) -> R {
-        self.reach(step, Moment::Before, key).await;
-        let reply = run.await;
-        self.reach(step, Moment::After, key).await;
-        reply
-    }
-
-    fn token<'a>(&'a self, fresh: &'a Token) -> &'a Token {
-        if self.holds(Guard::FreshTokens) { fresh } else { &self.token }
-    }
-}
-
-impl Rigged<'_> {
-    /// The lease first, as the store does it, unless that guard is out.
-    async fn invalidate_in_two_steps(&self, key: &Key) -> Result<bool, StepError> {
-        let within = self.rig.reach(Step::Invalidate, Moment::Within, key);
-        if self.rig.holds(Guard::LeaseFirst) {
-            on!(self.store, store => store.delete_lease(key))?;
-            within.await;
-            return on!(self.store, store => store.delete_entry(key));
-        }
-        let was_there = on!(self.store, store => store.delete_entry(key))?;
-        within.await;
-        on!(self.store, store => store.delete_lease(key))?;
-        Ok(was_there)
-    }
-
-    /// The absent entry is seen in one step, the lease revoked in another.
-    async fn update_in_two_steps(
+    /// Runs a step between its two hooks. These may hold it up, so its limit is kept here, where the store can't see to it.
+    pub(super) async fn around<R>(
         &self,
+        step: Step,
         key: &Key,
-        selection: &Selection,
-        decide: &mut Decide<'_>,
-    ) -> Result<bool, StepError> {
-        if on!(self.store, store => store.read(key, &ALL))?.is_some() {
-            return on!(self.store, store => store.update(key, selection, decide));
-        }
-        self.rig.reach(Step::Update, Moment::Within, key).await;
-        on!(self.store, store => store.delete_lease(key))?;
-        Ok(false)
-    }
-
-    async fn update_with_hook(
-        &self,
-        key: &Key,
-        selection: &Selection,
-        decide: &mut Decide<'_>,
-    ) -> Result<bool, StepError> {
-        let mut decide = |found| {
-            if self.rig.hook.is_some() && Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread {
-                let reached = self.rig.reach(Step::Update, Moment::Within, key);
-                tokio::task::block_in_place(|| Handle::current().block_on(reached));
-            }
-            decide(found)
+        call: &Call<'_>,
+        run: impl Future<Output = Result<R, StepError>>,
+    ) -> Result<R, StepError> {
+        let run = async {
+            self.reach(step, Moment::Before, key).await;
+            let reply = run.await;
+            self.reach(step, Moment::After, key).await;
+            reply
         };
-        on!(self.store, store => store.update(key, selection, &mut decide))
+        match call.outer_limit {
+            Some(_) => run.await,
+            None => within(call.limit, run).await.unwrap_or(Err(StepError::TimedOut)),
+        }
     }
 }
 
-impl Steps for Rigged<'_> {
-    async fn ping(&self, key: Option<&Key>, limit: Duration) -> Result<(), StepError> {
-        on!(self.store, store => store.ping(key, limit))
+/// A store in a rigged backend. The steps here have a guard that may be out; all others are the store's own.
+pub(super) struct Rigged<'a, S> {
+    pub(super) rig: &'a Rig,
+    pub(super) store: &'a Arc<S>,
+}
+
+impl<S> Deref for Rigged<'_, S> {
+    type Target = S;
+
+    fn deref(&self) -> &S {
+        self.store
+    }
+}
+
+impl<S: Steps> Rigged<'_, S> {
+    pub(super) async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, StepError> {
+        let acquired = self.store.acquire(key, token, lease).await?;
+        let is_shown = !acquired.granted || self.rig.holds(Guard::Recheck);
+        Ok(Acquired { found: acquired.found.filter(|_| is_shown), ..acquired })
     }
 
-    async fn read(&self, key: &Key, selection: &Selection) -> Result<Option<Entry>, StepError> {
-        let run = async { on!(self.store, store => store.read(key, selection)) };
-        self.rig.around(Step::Read, key, run).await
-    }
-
-    async fn read_with_ttl(&self, key: &Key, selection: &Selection) -> Result<Option<Found>, StepError> {
-        let run = async { on!(self.store, store => store.read_with_ttl(key, selection)) };
-        self.rig.around(Step::Read, key, run).await
-    }
-
-    async fn read_many(
-        &self,
-        _keys: &[&Key],
-        _selection: &Selection,
-        _with_ttl: bool,
-        _each: &mut Each<'_>,
-    ) -> Result<(), StepError> {
-        // Each is read by itself, so that it passes its hooks.
-        Ok(())
-    }
-
-    async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, StepError> {
-        let mut shared = self.rig.token.clone();
-        let token = if self.rig.holds(Guard::FreshTokens) { token } else { &mut shared };
-        let run = async { on!(self.store, store => store.acquire(key, token, lease)) };
-        let mut acquired = self.rig.around(Step::Acquire, key, run).await?;
-        if acquired.granted && !self.rig.holds(Guard::Recheck) {
-            acquired.found = None;
-        }
-        Ok(acquired)
-    }
-
-    async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, StepError> {
-        let token = self.rig.token(token);
-        let run = async { on!(self.store, store => store.renew(key, token, lease)) };
-        self.rig.around(Step::Renew, key, run).await
-    }
-
-    async fn fill(
+    pub(super) async fn fill(
         &self,
         key: &Key,
         token: &Token,
         fields: Vec<StoredField>,
         ttl: Duration,
     ) -> Result<Filled, StepError> {
-        let token = self.rig.token(token);
-        let run = async {
-            if self.rig.holds(Guard::TokenCheck) {
-                return on!(self.store, store => store.fill(key, token, fields, ttl));
+        if self.rig.holds(Guard::TokenCheck) {
+            return self.store.fill(key, token, fields, ttl).await;
+        }
+        // Whoever holds the lease loses it.
+        let mut own = Token::new();
+        while !self.store.acquire(key, &mut own, ttl).await?.granted {
+            self.store.delete(key, Swept::Leases).await?;
+        }
+        self.store.fill(key, &own, fields, ttl).await
+    }
+
+    pub(super) async fn invalidate(&self, key: &Key) -> Result<bool, StepError> {
+        if !self.rig.holds(Guard::Revocation) {
+            return self.store.delete(key, Swept::Entries).await;
+        }
+        let within = self.rig.reach(Step::Invalidate, Moment::Within, key);
+        if !self.rig.holds(Guard::LeaseFirst) {
+            let was_there = self.store.delete(key, Swept::Entries).await?;
+            within.await;
+            self.store.delete(key, Swept::Leases).await?;
+            return Ok(was_there);
+        }
+        if self.rig.splits_invalidations {
+            self.store.delete(key, Swept::Leases).await?;
+            within.await;
+            return self.store.delete(key, Swept::Entries).await;
+        }
+        self.store.invalidate(key).await
+    }
+
+    pub(super) async fn update(
+        &self,
+        key: &Key,
+        selection: &Selection,
+        decide: &mut Decide<'_>,
+    ) -> Result<bool, StepError> {
+        let within = || self.rig.reach(Step::Update, Moment::Within, key);
+        let is_atomic = self.rig.holds(Guard::AtomicRevocation);
+        if !is_atomic && self.store.read(key, &ALL).await?.is_none() {
+            // The absent entry is seen in one step, the lease revoked in another.
+            within().await;
+            self.store.delete(key, Swept::Leases).await?;
+            return Ok(false);
+        }
+        let may_block = Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread;
+        let has_hook = is_atomic && may_block && self.rig.hook.is_some();
+        let mut decide = |found| {
+            if has_hook {
+                tokio::task::block_in_place(|| Handle::current().block_on(within()));
             }
-            on!(self.store, store => store.put_entry(key, fields, ttl))?;
-            on!(self.store, store => store.delete_lease(key))?;
-            Ok(Filled::Accepted)
+            decide(found)
         };
-        self.rig.around(Step::Fill, key, run).await
-    }
-
-    async fn abandon(&self, key: &Key, token: &Token) -> Result<(), StepError> {
-        let token = self.rig.token(token);
-        let run = async { on!(self.store, store => store.abandon(key, token)) };
-        self.rig.around(Step::Abandon, key, run).await
-    }
-
-    async fn postpone(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), StepError> {
-        let token = self.rig.token(token);
-        let run = async { on!(self.store, store => store.postpone(key, token, pause)) };
-        self.rig.around(Step::Postpone, key, run).await
-    }
-
-    async fn invalidate(&self, key: &Key) -> Result<bool, StepError> {
-        let run = async {
-            if !self.rig.holds(Guard::Revocation) {
-                return on!(self.store, store => store.delete_entry(key));
-            }
-            if self.rig.splits_invalidations || !self.rig.holds(Guard::LeaseFirst) {
-                return self.invalidate_in_two_steps(key).await;
-            }
-            on!(self.store, store => store.invalidate(key))
-        };
-        self.rig.around(Step::Invalidate, key, run).await
-    }
-
-    async fn update(&self, key: &Key, selection: &Selection, decide: &mut Decide<'_>) -> Result<bool, StepError> {
-        let run = async {
-            if self.rig.holds(Guard::AtomicRevocation) {
-                return self.update_with_hook(key, selection, decide).await;
-            }
-            self.update_in_two_steps(key, selection, decide).await
-        };
-        self.rig.around(Step::Update, key, run).await
-    }
-
-    async fn look(&self, key: &Key) -> Result<Look, StepError> {
-        let run = async { on!(self.store, store => store.look(key)) };
-        self.rig.around(Step::Look, key, run).await
-    }
-
-    async fn sweep(&self, prefix: &str, swept: Swept, cursor: Cursor) -> Result<Cursor, StepError> {
-        on!(self.store, store => store.sweep(prefix, swept, cursor))
+        self.store.update(key, selection, &mut decide).await
     }
 }

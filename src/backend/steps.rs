@@ -219,6 +219,9 @@ pub(crate) trait Steps {
     /// older than the primary's record was when L was deleted. It works on a server that has reached maxmemory, too.
     async fn invalidate(&self, key: &Key) -> Result<bool, StepError>;
 
+    /// Deletes L or K alone; returns whether it was there.
+    async fn delete(&self, key: &Key, what: Swept) -> Result<bool, StepError>;
+
     /// Shows K to `decide` as [`read_with_ttl`](Self::read_with_ttl) does, carries out what it decides if K is still the
     /// same, also where it was shown nothing of it, and deletes L in any case; returns whether changes were applied. Starts
     /// again, up to `limit`, when K has changed in between.

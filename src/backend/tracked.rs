@@ -85,15 +85,4 @@ impl Shared {
     fn heartbeat(&self) -> Heartbeat {
         Heartbeat { interval: self.settings.heartbeat_interval, timeout: self.settings.heartbeat_timeout }
     }
-
-    #[cfg(feature = "__proof")]
-    fn without(&self) -> Option<crate::proof::Guard> {
-        self.rig.as_ref().and_then(super::Rig::lacks)
-    }
-
-    #[cfg(not(feature = "__proof"))]
-    #[expect(clippy::unused_self, reason = "proofs have a rig")]
-    fn without(&self) -> Option<crate::proof::Guard> {
-        None
-    }
 }

@@ -25,7 +25,7 @@ use super::shared::{Epoch, Shared};
 use super::topology::Destination;
 use super::{Redis, millis};
 use crate::backend::deadline::within;
-use crate::backend::{Decide, Decision, Selection, StepError};
+use crate::backend::{Decide, Decision, Selection, StepError, Steps, Swept};
 use crate::entry::Found;
 use crate::key::Key;
 use crate::pause::jittered;
@@ -91,7 +91,7 @@ impl Updates {
                 Attempt::Refused => return Ok(None),
                 Attempt::Again => {}
                 Attempt::Elsewhere(error) if is_on_the_move(&error) && written == Written::EntryAndLease => {
-                    redis.revoke(key).await?;
+                    redis.delete(key, Swept::Leases).await?;
                     written = Written::Entry;
                 }
                 Attempt::Elsewhere(error) => match topology.redirected(key, &destination, &error) {
