@@ -41,7 +41,7 @@ pub(crate) use self::steps::{
 };
 use self::tracked::Tracked;
 use crate::background::Background;
-use crate::entry::{Entry, Found};
+use crate::entry::Found;
 use crate::error::{Cause, Error};
 use crate::key::Key;
 use crate::meter::BackendMeter;
@@ -251,16 +251,13 @@ impl Backend {
         step!(self, call, "connect", "to the cache", store => store.ping(key, limit))
     }
 
-    pub(crate) async fn read(&self, key: &Key, selection: &Selection) -> Result<Option<Entry>, Error> {
-        step!(self, self.read_call(key), Read "read", key, store => store.read(key, selection))
+    /// Reads an entry, with how long it will be there if that is asked for.
+    pub(crate) async fn read(&self, key: &Key, selection: &Selection, with_ttl: bool) -> Result<Option<Found>, Error> {
+        step!(self, self.read_call(key), Read "read", key, store => store.read(key, selection, with_ttl))
     }
 
-    pub(crate) async fn read_with_ttl(&self, key: &Key, selection: &Selection) -> Result<Option<Found>, Error> {
-        step!(self, self.read_call(key), Read "read", key, store => store.read_with_ttl(key, selection))
-    }
-
-    /// Reads several entries, in one go from each server, with how long they will be there if that is asked for. Returns the
-    /// places of those whose server failed; one that `each` didn't get either is to be read by itself.
+    /// The same of several entries, in one go from each server. Returns the places of those whose server failed; one that
+    /// `each` didn't get either is to be read by itself.
     pub(crate) async fn read_many(
         &self,
         keys: &[&Key],

@@ -263,7 +263,7 @@ async fn after_failure<T: Cacheable>(core: &Core<T>, key: &Key, failed: Landing<
         return failed;
     }
     let looked = Stamp::of_step();
-    let found = match core.backend.read_with_ttl(key, &core.selection).await {
+    let found = match core.backend.read(key, &core.selection, true).await {
         Ok(found) => found.and_then(|found| served(found.read(), Origin::OtherLoad)),
         Err(_told_by_the_backend) => None,
     };

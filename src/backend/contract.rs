@@ -65,7 +65,7 @@ fn fields(pairs: &[(&'static str, &str)]) -> Vec<StoredField> {
 
 /// The stored hash in the order of its names.
 async fn stored(backend: &Backend, key: &Key) -> Option<Vec<StoredField>> {
-    backend.read(key, &ALL).await.unwrap().map(|entry| seen(&entry, &ALL))
+    backend.read(key, &ALL, false).await.unwrap().map(|found| hash(&found))
 }
 
 fn hash(found: &Found) -> Vec<StoredField> {
@@ -175,7 +175,7 @@ async fn fills_with_nothing_and_uses_up_the_lease() {
 #[tokio::test]
 async fn tells_how_long_an_entry_will_be_there_in_every_look_at_it() {
     on_every_backend(async |backend, key| {
-        assert!(backend.read_with_ttl(&key, &ALL).await.unwrap().is_none());
+        assert!(backend.read(&key, &ALL, true).await.unwrap().is_none());
         fill(&backend, &key, &[("v", "1")]).await;
         let mut shown = Vec::new();
         let mut decide = |found: Option<Found>| {
@@ -187,7 +187,7 @@ async fn tells_how_long_an_entry_will_be_there_in_every_look_at_it() {
             shown.push(left(backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap().found.as_ref()));
         }
         shown.push(left(backend.look(&key).await.unwrap().found.as_ref()));
-        let read = backend.read_with_ttl(&key, &ALL).await.unwrap();
+        let read = backend.read(&key, &ALL, true).await.unwrap();
         shown.push(left(read.as_ref()));
         assert_eq!(read.as_ref().map(hash), Some(fields(&[("v", "1")])));
         assert!(shown[0] <= TTL && shown.is_sorted_by(|one, next| one >= next), "{shown:?}");
@@ -408,22 +408,20 @@ async fn reads_at_least_what_is_selected() {
     on_every_backend(async |backend, key| {
         let selection = Selection::of(&Schema::new("thing").fields(&["b", "none", "a"]));
         let read = async || {
-            let entry = backend.read(&key, &selection).await.unwrap();
-            let found = backend.read_with_ttl(&key, &selection).await.unwrap();
-            assert_eq!(entry.is_some(), found.is_some());
-            if let Some(Found { left, .. }) = &found {
-                assert!(left.is_some_and(|left| left <= TTL), "{left:?}");
-            }
-            entry
+            let found = backend.read(&key, &selection, false).await.unwrap();
+            let with_ttl = backend.read(&key, &selection, true).await.unwrap();
+            assert_eq!(found.is_some(), with_ttl.is_some());
+            assert!(with_ttl.is_none_or(|found| found.left.is_some_and(|left| left <= TTL)));
+            found
         };
-        let seen = |entry: Option<Entry>| seen_of_selected(&entry.unwrap(), &selection);
+        let seen = |found: Option<Found>| seen_of_selected(&found.unwrap().entry, &selection);
         assert!(read().await.is_none());
         fill(&backend, &key, &[("a", "1"), ("more", "2"), ("b", ""), ("~meta", "stale=1")]).await;
         assert_eq!(seen(read().await), fields(&[("a", "1"), ("b", ""), ("~meta", "stale=1")]));
         fill(&backend, &key, &[("~meta", "absent")]).await;
         assert_eq!(seen(read().await), fields(&[("~meta", "absent")]));
         fill(&backend, &key, &[("more", "2")]).await;
-        assert!(read().await.is_none_or(|entry| selection.overlooks(&entry)));
+        assert!(read().await.is_none_or(|found| selection.overlooks(&found.entry)));
     })
     .await;
 }
@@ -518,7 +516,7 @@ async fn replaces_an_entry_of_another_type() {
         let server = start(flavor).await;
         let (backend, key, mut client) = (connect(&server.url()).await, key("bad-entry"), server.client().await);
         redis::cmd("RPUSH").arg(key.as_str()).arg("a list").exec_async(&mut client).await.unwrap();
-        assert!(matches!(backend.read(&key, &ALL).await.unwrap(), Some(Entry::WrongType)));
+        assert!(matches!(backend.read(&key, &ALL, false).await.unwrap(), Some(Found { entry: Entry::WrongType, .. })));
         assert!(matches!(backend.look(&key).await.unwrap().found, Some(Found { entry: Entry::WrongType, .. })));
         let mut token = Token::new();
         let acquired = backend.acquire(&key, &mut token, LEASE).await.unwrap();

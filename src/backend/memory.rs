@@ -163,11 +163,7 @@ impl Steps for Memory {
         Ok(())
     }
 
-    async fn read(&self, key: &Key, _selection: &Selection) -> Result<Option<Entry>, StepError> {
-        Ok(self.shard(key).hash(key).map(|fields| Entry::Hash(Hash::Whole(fields))))
-    }
-
-    async fn read_with_ttl(&self, key: &Key, _selection: &Selection) -> Result<Option<Found>, StepError> {
+    async fn read(&self, key: &Key, _selection: &Selection, _with_ttl: bool) -> Result<Option<Found>, StepError> {
         Ok(self.shard(key).found(key))
     }
 

@@ -45,7 +45,7 @@ use super::{
     ALL, Acquired, Cursor, Decide, Each, Filled, Look, Position, Selection, Settings, StepError, Steps, Swept,
     TRIPS_OF_SWEEP, Token,
 };
-use crate::entry::{Entry, Found};
+use crate::entry::Found;
 use crate::key::Key;
 use crate::record::StoredField;
 
@@ -94,20 +94,26 @@ impl Redis {
         self.topology.run(key, &Request::once(self.operation_timeout, encode)).await
     }
 
-    /// Reads L, and then looks.
-    async fn look_with_holder(&self, key: &Key) -> RedisResult<(Option<Bytes>, Look)> {
+    /// Reads who holds L, if that is a lease at all, and then looks, at K only if it is there.
+    async fn look_with_holder(&self, key: &Key, is_there: bool) -> RedisResult<(Option<Bytes>, Look)> {
         let commands = |at: usize, out: &mut Vec<u8>| match at {
-            0 | 1 => encode_lease(at, out, key),
+            0 => encode(out, &[b"GET", key.lock().as_bytes()]),
+            1 => encode_pttl(out, key.lock()),
             2 => encode_pttl(out, key.as_str()),
             _ => encode_read(out, key, &ALL),
         };
-        let [get, lease_ttl, left, read] = self.run(key, &commands).await?;
-        Ok((holder(get)?, Look { found: found(&left?, read, &ALL)?, lease_ttl: lease_ttl?.remaining() }))
-    }
-
-    async fn read_lease(&self, key: &Key) -> RedisResult<(Option<Bytes>, Look)> {
-        let [get, lease_ttl] = self.run(key, &|at, out| encode_lease(at, out, key)).await?;
-        Ok((holder(get)?, Look { found: None, lease_ttl: lease_ttl?.remaining() }))
+        let (get, lease_ttl, found) = if is_there {
+            let [get, lease_ttl, left, read] = self.run(key, &commands).await?;
+            (get, lease_ttl, found(left?.remaining(), read, &ALL)?)
+        } else {
+            let [get, lease_ttl] = self.run(key, &commands).await?;
+            (get, lease_ttl, None)
+        };
+        let holder = match get {
+            Err(error) if is_wrong_type(&error) => None,
+            get => get?.bytes()?,
+        };
+        Ok((holder, Look { found, lease_ttl: lease_ttl?.remaining() }))
     }
 
     async fn run_script(&self, script: &Script, key: &Key, keys: &[&str], args: &[&[u8]]) -> RedisResult<bool> {
@@ -138,12 +144,11 @@ impl Steps for Redis {
         Ok(())
     }
 
-    async fn read(&self, key: &Key, selection: &Selection) -> Result<Option<Entry>, StepError> {
-        let [read] = self.run(key, &|_, out| encode_read(out, key, selection)).await?;
-        Ok(entry(read, selection)?)
-    }
-
-    async fn read_with_ttl(&self, key: &Key, selection: &Selection) -> Result<Option<Found>, StepError> {
+    async fn read(&self, key: &Key, selection: &Selection, with_ttl: bool) -> Result<Option<Found>, StepError> {
+        if !with_ttl {
+            let [read] = self.run(key, &|_, out| encode_read(out, key, selection)).await?;
+            return Ok(found(None, read, selection)?);
+        }
         // PTTL comes first: an entry that is filled between the two is taken to be as old as the one before, and never the other
         // way round.
         let commands = |at: usize, out: &mut Vec<u8>| match at {
@@ -151,7 +156,7 @@ impl Steps for Redis {
             _ => encode_read(out, key, selection),
         };
         let [left, read] = self.run(key, &commands).await?;
-        Ok(found(&left?, read, selection)?)
+        Ok(found(left?.remaining(), read, selection)?)
     }
 
     async fn read_many(
@@ -218,8 +223,7 @@ impl Steps for Redis {
                 return Ok(Acquired { granted: true, found: None, busy_for: None, postponed: false });
             }
             // Boxed, as what follows: it is not for the first load of a record, whose future stays small.
-            let (holder, Look { found, lease_ttl }) =
-                if is_there { self.look_with_holder(key).boxed().await? } else { self.read_lease(key).boxed().await? };
+            let (holder, Look { found, lease_ttl }) = self.look_with_holder(key, is_there).boxed().await?;
             let is_held_by = |token: &Token| holder.as_deref() == Some(token.0.as_bytes());
             let granted = is_held_by(token);
             if !granted && (holder.is_none() || lease_ttl.is_none()) {
@@ -312,7 +316,7 @@ impl Steps for Redis {
             _ => encode_pttl(out, key.lock()),
         };
         let [left, read, lease_ttl] = self.run(key, &commands).await?;
-        Ok(Look { found: found(&left?, read, &ALL)?, lease_ttl: lease_ttl?.remaining() })
+        Ok(Look { found: found(left?.remaining(), read, &ALL)?, lease_ttl: lease_ttl?.remaining() })
     }
 
     async fn sweep(&self, prefix: &str, swept: Swept, cursor: Cursor) -> Result<Cursor, StepError> {
@@ -347,14 +351,6 @@ impl Steps for Redis {
     }
 }
 
-/// Appends one of the two commands that read L.
-fn encode_lease(at: usize, out: &mut Vec<u8>, key: &Key) {
-    match at {
-        0 => encode(out, &[b"GET", key.lock().as_bytes()]),
-        _ => encode_pttl(out, key.lock()),
-    }
-}
-
 fn encode_pttl(out: &mut Vec<u8>, key: &str) {
     encode(out, &[b"PTTL", key.as_bytes()]);
 }
@@ -363,16 +359,8 @@ fn encode_delete(out: &mut Vec<u8>, key: &[u8]) {
     encode(out, &[b"DEL", key]);
 }
 
-/// What the reply to GET says is at L, if that is a lease at all.
-fn holder(reply: RedisResult<Reply>) -> RedisResult<Option<Bytes>> {
-    match reply {
-        Err(error) if is_wrong_type(&error) => Ok(None),
-        reply => reply?.bytes(),
-    }
-}
-
-fn found(left: &Reply, read: RedisResult<Reply>, selection: &Selection) -> RedisResult<Option<Found>> {
-    Ok(entry(read, selection)?.map(|entry| Found { entry, left: left.remaining() }))
+fn found(left: Option<Duration>, read: RedisResult<Reply>, selection: &Selection) -> RedisResult<Option<Found>> {
+    Ok(entry(read, selection)?.map(|entry| Found { entry, left }))
 }
 
 fn millis(duration: Duration) -> String {

@@ -212,7 +212,7 @@ impl<S: Steps> Rigged<'_, S> {
     ) -> Result<bool, StepError> {
         let within = || self.rig.reach(Step::Update, Moment::Within, key);
         let is_atomic = self.rig.holds(Guard::AtomicRevocation);
-        if !is_atomic && self.store.read(key, &ALL).await?.is_none() {
+        if !is_atomic && self.store.read(key, &ALL, false).await?.is_none() {
             // The absent entry is seen in one step, the lease revoked in another.
             within().await;
             self.store.delete(key, Swept::Leases).await?;

@@ -176,14 +176,12 @@ pub(crate) trait Steps {
     /// Fails unless the backend answers within `limit`: the server that has the key, if one is given.
     async fn ping(&self, key: Option<&Key>, limit: Duration) -> Result<(), StepError>;
 
-    /// Reads K, at least what is selected of it. Without any of the selected fields there may be no K.
-    async fn read(&self, key: &Key, selection: &Selection) -> Result<Option<Entry>, StepError>;
+    /// Reads K, at least what is selected of it, with how long it will be there if that is asked for. Without any of the
+    /// selected fields there may be no K.
+    async fn read(&self, key: &Key, selection: &Selection, with_ttl: bool) -> Result<Option<Found>, StepError>;
 
-    /// Reads K and how long it will be there.
-    async fn read_with_ttl(&self, key: &Key, selection: &Selection) -> Result<Option<Found>, StepError>;
-
-    /// Reads several entries that one server has, in one round trip, with how long they will be there if that is asked for. One
-    /// that `each` doesn't get is to be read by itself.
+    /// Reads several entries that one server has as [`read`](Self::read) does, in one round trip. One that `each` doesn't get is
+    /// to be read by itself.
     async fn read_many(
         &self,
         keys: &[&Key],
@@ -222,7 +220,7 @@ pub(crate) trait Steps {
     /// Deletes L or K alone; returns whether it was there.
     async fn delete(&self, key: &Key, what: Swept) -> Result<bool, StepError>;
 
-    /// Shows K to `decide` as [`read_with_ttl`](Self::read_with_ttl) does, carries out what it decides if K is still the
+    /// Shows K to `decide` as [`read`](Self::read) does, carries out what it decides if K is still the
     /// same, also where it was shown nothing of it, and deletes L in any case; returns whether changes were applied. Starts
     /// again, up to `limit`, when K has changed in between.
     async fn update(&self, key: &Key, selection: &Selection, decide: &mut Decide<'_>) -> Result<bool, StepError>;

@@ -324,13 +324,12 @@ impl<T: Cacheable> Core<T> {
 
     /// Reads an entry, together with its lifetime where that matters: to this cache, or because the entry may be stale.
     pub(super) async fn found(&self, key: &Key, selection: &Selection) -> Result<Option<Found>, Error> {
-        if !self.reads_lifetimes() {
-            match self.backend.read(key, selection).await? {
-                Some(entry) if entry.meta().stale.is_some() => {}
-                entry => return Ok(entry.map(|entry| Found { entry, left: None })),
-            }
+        let with_ttl = self.reads_lifetimes();
+        let found = self.backend.read(key, selection, with_ttl).await?;
+        if with_ttl || found.as_ref().is_none_or(|found| found.entry.meta().stale.is_none()) {
+            return Ok(found);
         }
-        self.backend.read_with_ttl(key, selection).await
+        self.backend.read(key, selection, true).await
     }
 
     /// What an entry means that a caller has found.

@@ -19,14 +19,13 @@ use super::errors::{
     is_dropped, is_elsewhere, is_of_replica, is_on_the_move, is_too_many_clients, not_answered, unexpected_reply,
     without_arguments,
 };
-use super::resp::{Reply, encode, encode_argument, encode_array, encode_read, entry};
+use super::resp::{Reply, encode, encode_argument, encode_array, encode_read};
 use super::server::Server;
 use super::shared::{Epoch, Shared};
 use super::topology::Destination;
-use super::{Redis, millis};
+use super::{Redis, found, millis};
 use crate::backend::deadline::within;
 use crate::backend::{Decide, Decision, Selection, StepError, Steps, Swept};
-use crate::entry::Found;
 use crate::key::Key;
 use crate::pause::jittered;
 use crate::repeats::Repeats;
@@ -130,7 +129,7 @@ impl Updates {
         connection.clean = false;
         let mut commands = Commands::new(*asking);
         commands.add(|out| encode(out, &[b"WATCH", key.as_str().as_bytes()]));
-        // PTTL comes before the read, as in `read_with_ttl`.
+        // PTTL comes before the read, as in `read`.
         commands.add(|out| encode(out, &[b"PTTL", key.as_str().as_bytes()]));
         commands.add(|out| encode_read(out, key, selection));
         let looked = match self.exchange(&mut connection, commands).await {
@@ -149,8 +148,7 @@ impl Updates {
         }
         let [watched, left, read] = <[_; 3]>::try_from(looked).map_err(|_| unexpected_reply())?;
         watched?;
-        let left = left?.remaining();
-        let found = entry(read, selection)?.map(|entry| Found { entry, left });
+        let found = found(left?.remaining(), read, selection)?;
         let decision = decide(found).map_err(StepError::Refused)?;
         let applies = matches!(decision, Decision::Apply { .. });
         let replies = self.exchange(&mut connection, transaction(key, &decision, written, *asking)).await?;
