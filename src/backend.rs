@@ -215,7 +215,9 @@ impl Backend {
     #[cfg(feature = "testing")]
     pub fn outage(&self, on: bool) {
         self.shared.outage.store(on, Ordering::SeqCst);
-        self.cut_tracking(on);
+        if let Some(tracking) = self.tracking() {
+            tracking.cut(on);
+        }
         self.shared.pending.try_now.notify_one();
     }
 

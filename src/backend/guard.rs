@@ -153,11 +153,6 @@ impl Backend {
         Call { key, limit, outer_limit: None, advice, while_open: WhileOpen::Fails, quiet: false }
     }
 
-    /// Of a write that is tried again.
-    pub(super) fn background_call<'a>(&self, key: &'a Key) -> Call<'a> {
-        Call { quiet: true, ..self.write_call(key) }
-    }
-
     pub(super) fn write_call<'a>(&self, key: impl Into<Option<&'a Key>>) -> Call<'a> {
         Call { while_open: WhileOpen::Probes, ..self.read_call(key) }
     }

@@ -184,7 +184,7 @@ impl Steps for Memory {
 
     async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, StepError> {
         let mut shard = self.shard(key);
-        let held = shard.lease(key).map(|held| (held.expires - Instant::now(), held.token.is_failed_load()));
+        let held = shard.lease(key).map(|held| (held.expires - Instant::now(), held.token == Token::failed_load()));
         if held.is_none() {
             shard.grant(key, Lease { token: token.clone(), expires: Instant::now() + lease });
         }
@@ -276,13 +276,8 @@ impl Steps for Memory {
             match swept {
                 Swept::Leases => shard.leases.retain(|key, _| key.prefix() != prefix),
                 Swept::Entries => {
-                    let keys: Vec<_> = shard
-                        .entries
-                        .iter()
-                        .map(|(key, _)| key)
-                        .filter(|key| key.prefix() == prefix)
-                        .cloned()
-                        .collect();
+                    let keys = shard.entries.iter().map(|(key, _)| key).filter(|key| key.prefix() == prefix);
+                    let keys: Vec<_> = keys.cloned().collect();
                     keys.iter().for_each(|key| drop(shard.entries.pop(key)));
                 }
             }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::sync::Notify;
 
+use super::guard::Call;
 use super::{Backend, Shared};
 use crate::error::Error;
 use crate::key::Key;
@@ -232,7 +233,7 @@ impl Backend {
             (state.keys.keys().cloned().collect(), state.types.keys().cloned().collect())
         };
         let invalidations = futures_util::stream::iter(keys).map(|key| async move {
-            let removed = self.remove(&key, self.background_call(&key)).await;
+            let removed = self.remove(&key, Call { quiet: true, ..self.write_call(&key) }).await;
             self.written(&key);
             removed.map(|_was_there| pending.applied(&key, sent_after)).err()
         });

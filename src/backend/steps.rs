@@ -38,10 +38,6 @@ impl Token {
     pub(crate) fn failed_load() -> Self {
         Self("failed".to_owned())
     }
-
-    pub(super) fn is_failed_load(&self) -> bool {
-        *self == Self::failed_load()
-    }
 }
 
 /// The outcome of an attempt to acquire a lease.

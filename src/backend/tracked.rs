@@ -3,9 +3,8 @@
 //! The task begins with the backend's first near cache. It ends with the backend, or when it finds no near cache left.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::{Backend, Shared, Store, redis};
+use super::{Backend, Store, redis};
 use crate::background::Background;
 use crate::key::Key;
 use crate::near::Tracking;
@@ -13,13 +12,6 @@ use crate::near::Tracking;
 pub(super) struct Tracked {
     tracking: Arc<Tracking>,
     task: Background,
-}
-
-/// How often a server is asked whether it is there, and how long it may take to answer.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Heartbeat {
-    pub(super) interval: Duration,
-    pub(super) timeout: Duration,
 }
 
 impl Backend {
@@ -40,17 +32,9 @@ impl Backend {
         let (Some(tracked), Store::Redis(redis)) = (self.shared.tracked.get(), &self.shared.store) else {
             return;
         };
-        let heartbeat = self.shared.heartbeat();
-        tracked.task.ensure(|| redis::track(Arc::downgrade(redis), tracked.tracking.clone(), heartbeat));
+        let settings = self.shared.settings;
+        tracked.task.ensure(|| redis::track(Arc::downgrade(redis), tracked.tracking.clone(), settings));
         tracked.tracking.wake();
-    }
-
-    /// Simulates that the servers tell of nothing.
-    #[cfg(feature = "testing")]
-    pub(super) fn cut_tracking(&self, cut: bool) {
-        if let Some(tracking) = self.tracking() {
-            tracking.cut(cut);
-        }
     }
 
     /// After a write: nothing from before it is kept.
@@ -78,11 +62,5 @@ impl Backend {
             (Some(tracked), Some(before)) => tracked.tracking.told_since(key, before).await,
             _ => std::future::pending().await,
         }
-    }
-}
-
-impl Shared {
-    fn heartbeat(&self) -> Heartbeat {
-        Heartbeat { interval: self.settings.heartbeat_interval, timeout: self.settings.heartbeat_timeout }
     }
 }

@@ -23,8 +23,8 @@ use super::errors::{is_not_ready, is_replica, knows_no_hello, unexpected_reply, 
 use super::server::Server;
 use super::shared::Epoch;
 use super::topology::Topology;
+use crate::backend::Settings;
 use crate::backend::deadline::within;
-use crate::backend::tracked::Heartbeat;
 use crate::load::AbortOnDrop;
 use crate::near::{Moment, Tracking, Wanted};
 use crate::pause::jittered;
@@ -37,7 +37,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_OF_REFUSED: Duration = Duration::from_secs(30);
 
 /// Has the servers tell of changes until the backend is gone, or the last near cache over it.
-pub(in crate::backend) async fn track(redis: Weak<Redis>, tracking: Arc<Tracking>, heartbeat: Heartbeat) {
+pub(in crate::backend) async fn track(redis: Weak<Redis>, tracking: Arc<Tracking>, settings: Settings) {
     let mut pause = SHORTEST_PAUSE;
     while let Some(present) = redis.upgrade() {
         let wanted = tracking.wanted();
@@ -49,7 +49,7 @@ pub(in crate::backend) async fn track(redis: Weak<Redis>, tracking: Arc<Tracking
         pause = match connected {
             Ok(trackers) => {
                 let began = Instant::now();
-                trackers.keep(&redis, &tracking, &wanted, heartbeat).await;
+                trackers.keep(&redis, &tracking, &wanted, settings).await;
                 // One that ends at once may do so again and again.
                 if began.elapsed() >= LONGEST_PAUSE { SHORTEST_PAUSE } else { LONGEST_PAUSE.min(pause * 2) }
             }
@@ -128,8 +128,8 @@ fn beat(prefix: &str) -> Pipeline {
 
 impl Trackers {
     /// Keeps near caches going for as long as all trackers are there, and everything is as it was wanted.
-    async fn keep(mut self, redis: &Weak<Redis>, tracking: &Tracking, wanted: &Wanted, heartbeat: Heartbeat) {
-        let Heartbeat { interval, timeout: limit } = heartbeat;
+    async fn keep(mut self, redis: &Weak<Redis>, tracking: &Tracking, wanted: &Wanted, settings: Settings) {
+        let Settings { heartbeat_interval: interval, heartbeat_timeout: limit, .. } = settings;
         let session = tracking.begin(wanted);
         let mut was_silent = false;
         while tracking.is_current(wanted) && redis.strong_count() > 0 {
