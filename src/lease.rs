@@ -60,11 +60,7 @@ impl<T: Cacheable> ReadThrough<T> {
             let told = self.core.backend.told(&self.key);
             let acquired = match lease.acquire().await {
                 Ok(acquired) => acquired,
-                Err(error) => {
-                    lease.end();
-                    abandon_in_background(self.core.clone(), self.key.clone(), lease.token.clone());
-                    return self.without_cache(error).boxed().await;
-                }
+                Err(error) => return self.without_cache(error).boxed().await,
             };
             let serves_stale = acquired.postponed && policy.stale_if_error.is_some();
             let found = match acquired.found.map(|found| self.reading(&found)) {
@@ -289,7 +285,7 @@ async fn counted<T: Cacheable, R>(
 }
 
 /// After a step whose outcome is unknown: the lease may be the token's. Nobody waits for a backend that doesn't answer.
-pub(crate) fn abandon_in_background<T: Cacheable>(core: Arc<Core<T>>, key: Key, token: Token) {
+fn abandon_in_background<T: Cacheable>(core: Arc<Core<T>>, key: Key, token: Token) {
     tokio::spawn(async move { abandon(&core, &key, &token).await });
 }
 
@@ -342,9 +338,12 @@ impl<T: Cacheable> Lease<T> {
     }
 
     pub(crate) async fn acquire(&mut self) -> Result<Acquired, Error> {
-        let acquired = self.core.backend.acquire(&self.key, &mut self.token, self.core.policy.lock_ttl).await?;
-        self.has_ended = !acquired.granted;
-        Ok(acquired)
+        let acquired = self.core.backend.acquire(&self.key, &mut self.token, self.core.policy.lock_ttl).await;
+        self.has_ended = !acquired.as_ref().is_ok_and(|acquired| acquired.granted);
+        if acquired.is_err() {
+            abandon_in_background(self.core.clone(), self.key.clone(), self.token.clone());
+        }
+        acquired
     }
 
     /// The lease is used up, given back, or somebody's who will do that.

@@ -14,7 +14,7 @@ use tracing::Instrument;
 use crate::cacheable::Cacheable;
 use crate::entry::Found;
 use crate::key::Key;
-use crate::lease::{Lease, ReadThrough, abandon, abandon_in_background};
+use crate::lease::{Lease, ReadThrough, abandon};
 
 /// A record that is to be refreshed, as a hit has seen it.
 #[derive(Clone, Copy)]
@@ -85,17 +85,10 @@ impl<T: Cacheable> ReadThrough<T> {
     async fn refresh(self, due: Due) -> bool {
         let (core, key) = (self.core.clone(), self.key.clone());
         let mut lease = Lease::new(&core, &key);
-        let acquired = match lease.acquire().await {
-            Ok(acquired) => acquired,
-            Err(_told_by_the_backend) => {
-                lease.end();
-                abandon_in_background(core, key, lease.token.clone());
-                return false;
-            }
-        };
-        if !acquired.granted {
+        // The backend has told of errors.
+        let Some(acquired) = lease.acquire().await.ok().filter(|acquired| acquired.granted) else {
             return false;
-        }
+        };
         if !acquired.found.is_some_and(|found| due.is_of(&found)) {
             abandon(&core, &key, &lease.token).await;
             lease.end();
