@@ -28,8 +28,18 @@ mod least_access;
 const LEASE: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(20);
 
-/// Runs a test on every backend, with a key that nobody else uses; or, once more, on a cluster.
-async fn on_every_backend(test: impl AsyncFn(Backend, Key)) {
+/// A test that runs in each of these places, with a key that nobody else uses.
+macro_rules! test_on {
+    ($places:ident, $name:ident, $test:expr) => {
+        #[tokio::test]
+        async fn $name() {
+            $places($test).await;
+        }
+    };
+}
+
+/// Runs a test on every backend; or, once more, on a cluster.
+async fn every_backend(test: impl AsyncFn(Backend, Key)) {
     if let Some(url) = clusters::once_more_on().await {
         return test(connect(&url).await, key("any")).await;
     }
@@ -39,6 +49,15 @@ async fn on_every_backend(test: impl AsyncFn(Backend, Key)) {
         println!("on {flavor:?}");
         test(connect(&server.url()).await, key("any")).await;
         test(connect(&server.unix_url()).await, key("other")).await;
+    }
+}
+
+/// Runs a test on every server, so that the test can get in its way.
+async fn every_server(test: impl AsyncFn(Server, Backend, Key)) {
+    for flavor in Flavor::ALL {
+        let server = start(flavor).await;
+        let backend = connect(&server.url()).await;
+        test(server, backend, key("any")).await;
     }
 }
 
@@ -111,145 +130,118 @@ async fn is_fenced(backend: &Backend, key: &Key, token: &Token) -> bool {
     filled == Filled::Fenced && stored(backend, key).await == before
 }
 
-#[tokio::test]
-async fn grants_one_lease_at_a_time() {
-    on_every_backend(async |backend, key| {
-        let first = granted(&backend, &key, LEASE).await;
-        let second = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
-        assert!(!second.granted && second.found.is_none());
-        let busy_for = second.busy_for.unwrap();
-        assert!(busy_for <= LEASE && busy_for > LEASE / 2, "{busy_for:?}");
-        backend.abandon(&key, &Token::new()).await.unwrap();
-        assert!(!backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap().granted, "abandoned by a stranger");
-        backend.abandon(&key, &first).await.unwrap();
-        granted(&backend, &key, LEASE).await;
-    })
-    .await;
-}
+test_on!(every_backend, grants_one_lease_at_a_time, async |backend, key| {
+    let first = granted(&backend, &key, LEASE).await;
+    let second = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
+    assert!(!second.granted && second.found.is_none());
+    let busy_for = second.busy_for.unwrap();
+    assert!(busy_for <= LEASE && busy_for > LEASE / 2, "{busy_for:?}");
+    backend.abandon(&key, &Token::new()).await.unwrap();
+    assert!(!backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap().granted, "abandoned by a stranger");
+    backend.abandon(&key, &first).await.unwrap();
+    granted(&backend, &key, LEASE).await;
+});
 
-#[tokio::test]
-async fn shows_the_entry_to_whoever_acquires() {
-    on_every_backend(async |backend, key| {
-        fill(&backend, &key, &[("v", "1")]).await;
-        let acquired = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
-        assert!(acquired.granted);
-        assert_eq!(acquired.found.as_ref().map(hash), Some(fields(&[("v", "1")])));
-        let refused = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
-        assert!(!refused.granted);
-        assert_eq!(refused.found.as_ref().map(hash), Some(fields(&[("v", "1")])));
-    })
-    .await;
-}
+test_on!(every_backend, shows_the_entry_to_whoever_acquires, async |backend, key| {
+    fill(&backend, &key, &[("v", "1")]).await;
+    let acquired = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
+    assert!(acquired.granted);
+    assert_eq!(acquired.found.as_ref().map(hash), Some(fields(&[("v", "1")])));
+    let refused = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
+    assert!(!refused.granted);
+    assert_eq!(refused.found.as_ref().map(hash), Some(fields(&[("v", "1")])));
+});
 
-#[tokio::test]
-async fn fills_whole_with_a_lifetime_and_uses_up_the_lease() {
-    on_every_backend(async |backend, key| {
-        fill(&backend, &key, &[("old", "1"), ("v", "1")]).await;
-        let token = granted(&backend, &key, LEASE).await;
-        let filled = backend.fill(&key, &token, fields(&[("v", "2"), ("empty", "")]), TTL).await.unwrap();
-        assert_eq!(filled, Filled::Accepted);
-        let look = backend.look(&key).await.unwrap();
-        let found = look.found.unwrap();
-        assert!(found.left.unwrap() <= TTL && found.left.unwrap() > TTL / 2);
-        assert_eq!(hash(&found), fields(&[("empty", ""), ("v", "2")]));
-        assert_eq!(look.lease_ttl, None);
-        assert!(is_fenced(&backend, &key, &token).await, "a lease fills once");
-    })
-    .await;
-}
+test_on!(every_backend, fills_whole_with_a_lifetime_and_uses_up_the_lease, async |backend, key| {
+    fill(&backend, &key, &[("old", "1"), ("v", "1")]).await;
+    let token = granted(&backend, &key, LEASE).await;
+    let filled = backend.fill(&key, &token, fields(&[("v", "2"), ("empty", "")]), TTL).await.unwrap();
+    assert_eq!(filled, Filled::Accepted);
+    let look = backend.look(&key).await.unwrap();
+    let found = look.found.unwrap();
+    assert!(found.left.unwrap() <= TTL && found.left.unwrap() > TTL / 2);
+    assert_eq!(hash(&found), fields(&[("empty", ""), ("v", "2")]));
+    assert_eq!(look.lease_ttl, None);
+    assert!(is_fenced(&backend, &key, &token).await, "a lease fills once");
+});
 
-#[tokio::test]
-async fn fills_with_nothing_and_uses_up_the_lease() {
-    on_every_backend(async |backend, key| {
-        fill(&backend, &key, &[("v", "1")]).await;
-        let token = granted(&backend, &key, LEASE).await;
-        assert_eq!(backend.fill(&key, &Token::new(), Vec::new(), TTL).await.unwrap(), Filled::Fenced);
-        assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "1")])));
-        assert_eq!(backend.fill(&key, &token, Vec::new(), TTL).await.unwrap(), Filled::Accepted);
-        let look = backend.look(&key).await.unwrap();
-        assert!(look.found.is_none() && look.lease_ttl.is_none());
-    })
-    .await;
-}
+test_on!(every_backend, fills_with_nothing_and_uses_up_the_lease, async |backend, key| {
+    fill(&backend, &key, &[("v", "1")]).await;
+    let token = granted(&backend, &key, LEASE).await;
+    assert_eq!(backend.fill(&key, &Token::new(), Vec::new(), TTL).await.unwrap(), Filled::Fenced);
+    assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "1")])));
+    assert_eq!(backend.fill(&key, &token, Vec::new(), TTL).await.unwrap(), Filled::Accepted);
+    let look = backend.look(&key).await.unwrap();
+    assert!(look.found.is_none() && look.lease_ttl.is_none());
+});
 
-#[tokio::test]
-async fn tells_how_long_an_entry_will_be_there_in_every_look_at_it() {
-    on_every_backend(async |backend, key| {
-        assert!(backend.read(&key, &ALL, true).await.unwrap().is_none());
-        fill(&backend, &key, &[("v", "1")]).await;
-        let mut shown = Vec::new();
-        let mut decide = |found: Option<Found>| {
-            shown.push(left(found.as_ref()));
-            Ok(Decision::Apply { changes: Vec::new(), ttl: None })
-        };
-        assert!(backend.update(&key, &ALL, LEASE, &mut decide).await.unwrap());
-        for _ in ["granted", "refused"] {
-            shown.push(left(backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap().found.as_ref()));
-        }
-        shown.push(left(backend.look(&key).await.unwrap().found.as_ref()));
-        let read = backend.read(&key, &ALL, true).await.unwrap();
-        shown.push(left(read.as_ref()));
-        assert_eq!(read.as_ref().map(hash), Some(fields(&[("v", "1")])));
-        assert!(shown[0] <= TTL && shown.is_sorted_by(|one, next| one >= next), "{shown:?}");
-        assert!(*shown.last().unwrap() > TTL / 2, "{shown:?}");
-    })
-    .await;
-}
+test_on!(every_backend, tells_how_long_an_entry_will_be_there_in_every_look_at_it, async |backend, key| {
+    assert!(backend.read(&key, &ALL, true).await.unwrap().is_none());
+    fill(&backend, &key, &[("v", "1")]).await;
+    let mut shown = Vec::new();
+    let mut decide = |found: Option<Found>| {
+        shown.push(left(found.as_ref()));
+        Ok(Decision::Apply { changes: Vec::new(), ttl: None })
+    };
+    assert!(backend.update(&key, &ALL, LEASE, &mut decide).await.unwrap());
+    for _ in ["granted", "refused"] {
+        shown.push(left(backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap().found.as_ref()));
+    }
+    shown.push(left(backend.look(&key).await.unwrap().found.as_ref()));
+    let read = backend.read(&key, &ALL, true).await.unwrap();
+    shown.push(left(read.as_ref()));
+    assert_eq!(read.as_ref().map(hash), Some(fields(&[("v", "1")])));
+    assert!(shown[0] <= TTL && shown.is_sorted_by(|one, next| one >= next), "{shown:?}");
+    assert!(*shown.last().unwrap() > TTL / 2, "{shown:?}");
+});
 
-#[tokio::test]
-async fn postpones_a_load_only_for_the_holder_and_for_no_longer_than_told() {
+test_on!(every_backend, postpones_a_load_only_for_the_holder_and_for_no_longer_than_told, async |backend, key| {
     const PAUSE: Duration = Duration::from_millis(300);
-    on_every_backend(async |backend, key| {
-        fill(&backend, &key, &[("v", "1")]).await;
-        let token = granted(&backend, &key, LEASE).await;
-        backend.postpone(&key, &Token::new(), PAUSE).await.unwrap();
-        let held = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
-        assert!(!held.granted && !held.postponed, "postponed by a stranger");
+    fill(&backend, &key, &[("v", "1")]).await;
+    let token = granted(&backend, &key, LEASE).await;
+    backend.postpone(&key, &Token::new(), PAUSE).await.unwrap();
+    let held = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
+    assert!(!held.granted && !held.postponed, "postponed by a stranger");
 
-        backend.postpone(&key, &token, PAUSE).await.unwrap();
-        assert!(backend.look(&key).await.unwrap().lease_ttl.unwrap() <= PAUSE);
-        let marked = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
-        assert!(!marked.granted && marked.postponed && marked.busy_for.is_none());
-        assert_eq!(marked.found.as_ref().map(hash), Some(fields(&[("v", "1")])));
-        assert!(is_fenced(&backend, &key, &token).await);
-        assert!(!backend.renew(&key, &token, LEASE).await.unwrap());
-        backend.abandon(&key, &token).await.unwrap();
-        assert!(backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap().postponed, "no longer the holder's");
-        tokio::time::sleep(PAUSE * 2).await;
-        let token = granted(&backend, &key, LEASE).await;
+    backend.postpone(&key, &token, PAUSE).await.unwrap();
+    assert!(backend.look(&key).await.unwrap().lease_ttl.unwrap() <= PAUSE);
+    let marked = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
+    assert!(!marked.granted && marked.postponed && marked.busy_for.is_none());
+    assert_eq!(marked.found.as_ref().map(hash), Some(fields(&[("v", "1")])));
+    assert!(is_fenced(&backend, &key, &token).await);
+    assert!(!backend.renew(&key, &token, LEASE).await.unwrap());
+    backend.abandon(&key, &token).await.unwrap();
+    assert!(backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap().postponed, "no longer the holder's");
+    tokio::time::sleep(PAUSE * 2).await;
+    let token = granted(&backend, &key, LEASE).await;
 
-        backend.abandon(&key, &Token::failed_load()).await.unwrap();
-        assert!(!backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap().granted, "there was no mark to remove");
-        backend.postpone(&key, &token, LEASE).await.unwrap();
-        backend.abandon(&key, &Token::failed_load()).await.unwrap();
-        let token = granted(&backend, &key, LEASE).await;
-        backend.invalidate(key.clone()).await.unwrap();
-        backend.postpone(&key, &token, LEASE).await.unwrap();
-        assert_eq!(backend.look(&key).await.unwrap().lease_ttl, None, "a mark never takes the place of a lost lease");
+    backend.abandon(&key, &Token::failed_load()).await.unwrap();
+    assert!(!backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap().granted, "there was no mark to remove");
+    backend.postpone(&key, &token, LEASE).await.unwrap();
+    backend.abandon(&key, &Token::failed_load()).await.unwrap();
+    let token = granted(&backend, &key, LEASE).await;
+    backend.invalidate(key.clone()).await.unwrap();
+    backend.postpone(&key, &token, LEASE).await.unwrap();
+    assert_eq!(backend.look(&key).await.unwrap().lease_ttl, None, "a mark never takes the place of a lost lease");
 
-        let token = granted(&backend, &key, LEASE).await;
-        backend.postpone(&key, &token, LEASE).await.unwrap();
-        backend.invalidate(key.clone()).await.unwrap();
-        granted(&backend, &key, LEASE).await;
-    })
-    .await;
-}
+    let token = granted(&backend, &key, LEASE).await;
+    backend.postpone(&key, &token, LEASE).await.unwrap();
+    backend.invalidate(key.clone()).await.unwrap();
+    granted(&backend, &key, LEASE).await;
+});
 
-#[tokio::test]
-async fn keeps_any_bytes() {
-    on_every_backend(async |backend, key| {
-        let bytes: Vec<u8> = (0..=255).collect();
-        let token = granted(&backend, &key, LEASE).await;
-        let field: StoredField = (b"f\0\xFF".as_slice().into(), bytes);
-        backend.fill(&key, &token, vec![field.clone()], TTL).await.unwrap();
-        assert_eq!(stored(&backend, &key).await, Some(vec![field]));
-    })
-    .await;
-}
+test_on!(every_backend, keeps_any_bytes, async |backend, key| {
+    let bytes: Vec<u8> = (0..=255).collect();
+    let token = granted(&backend, &key, LEASE).await;
+    let field: StoredField = (b"f\0\xFF".as_slice().into(), bytes);
+    backend.fill(&key, &token, vec![field.clone()], TTL).await.unwrap();
+    assert_eq!(stored(&backend, &key).await, Some(vec![field]));
+});
 
-#[tokio::test]
-async fn fences_a_fill_whose_lease_was_revoked_or_ran_out_or_was_given_to_another() {
-    on_every_backend(async |backend, key| {
+test_on!(
+    every_backend,
+    fences_a_fill_whose_lease_was_revoked_or_ran_out_or_was_given_to_another,
+    async |backend, key| {
         let token = granted(&backend, &key, LEASE).await;
         assert!(!backend.invalidate(key.clone()).await.unwrap());
         assert!(is_fenced(&backend, &key, &token).await, "revoked");
@@ -261,187 +253,149 @@ async fn fences_a_fill_whose_lease_was_revoked_or_ran_out_or_was_given_to_anothe
         let another = granted(&backend, &key, LEASE).await;
         assert!(is_fenced(&backend, &key, &token).await, "another's");
         assert!(!is_fenced(&backend, &key, &another).await);
-    })
-    .await;
-}
+    }
+);
 
-#[tokio::test]
-async fn renews_only_the_holders_lease() {
-    on_every_backend(async |backend, key| {
-        let token = granted(&backend, &key, Duration::from_millis(300)).await;
-        assert!(backend.renew(&key, &token, LEASE).await.unwrap());
-        assert!(!backend.renew(&key, &Token::new(), Duration::from_millis(1)).await.unwrap());
-        assert!(backend.look(&key).await.unwrap().lease_ttl.unwrap() > LEASE / 2);
-        backend.invalidate(key.clone()).await.unwrap();
-        assert!(!backend.renew(&key, &token, LEASE).await.unwrap());
-        assert_eq!(backend.look(&key).await.unwrap().lease_ttl, None, "a renewal never brings a lease back");
-    })
-    .await;
-}
+test_on!(every_backend, renews_only_the_holders_lease, async |backend, key| {
+    let token = granted(&backend, &key, Duration::from_millis(300)).await;
+    assert!(backend.renew(&key, &token, LEASE).await.unwrap());
+    assert!(!backend.renew(&key, &Token::new(), Duration::from_millis(1)).await.unwrap());
+    assert!(backend.look(&key).await.unwrap().lease_ttl.unwrap() > LEASE / 2);
+    backend.invalidate(key.clone()).await.unwrap();
+    assert!(!backend.renew(&key, &token, LEASE).await.unwrap());
+    assert_eq!(backend.look(&key).await.unwrap().lease_ttl, None, "a renewal never brings a lease back");
+});
 
-#[tokio::test]
-async fn invalidates_the_entry_and_the_lease() {
-    on_every_backend(async |backend, key| {
-        fill(&backend, &key, &[("v", "1")]).await;
-        granted(&backend, &key, LEASE).await;
-        assert!(backend.invalidate(key.clone()).await.unwrap());
-        let look = backend.look(&key).await.unwrap();
-        assert!(look.found.is_none() && look.lease_ttl.is_none());
-        assert!(!backend.invalidate(key.clone()).await.unwrap());
-    })
-    .await;
-}
+test_on!(every_backend, invalidates_the_entry_and_the_lease, async |backend, key| {
+    fill(&backend, &key, &[("v", "1")]).await;
+    granted(&backend, &key, LEASE).await;
+    assert!(backend.invalidate(key.clone()).await.unwrap());
+    let look = backend.look(&key).await.unwrap();
+    assert!(look.found.is_none() && look.lease_ttl.is_none());
+    assert!(!backend.invalidate(key.clone()).await.unwrap());
+});
 
-#[tokio::test]
-async fn sweeps_one_type_and_no_other() {
-    on_every_backend(async |backend, _key| {
-        // The first is called as the namespace of the second.
-        let spaces =
-            [KeySpace::new(None, &Schema::new("billing")), KeySpace::new(Some("billing"), &Schema::new("thing"))];
-        let [billing, thing] = spaces.map(|space| ["1", "a:b", "2"].map(|id| space.key::<String>(&id).unwrap()));
-        let mut held = Vec::new();
-        for keys in [&billing, &thing] {
-            for key in &keys[..2] {
-                fill(&backend, key, &[("v", "1")]).await;
-            }
-            held.push(granted(&backend, &keys[2], LEASE).await);
+test_on!(every_backend, sweeps_one_type_and_no_other, async |backend, _key| {
+    // The first is called as the namespace of the second.
+    let spaces = [KeySpace::new(None, &Schema::new("billing")), KeySpace::new(Some("billing"), &Schema::new("thing"))];
+    let [billing, thing] = spaces.map(|space| ["1", "a:b", "2"].map(|id| space.key::<String>(&id).unwrap()));
+    let mut held = Vec::new();
+    for keys in [&billing, &thing] {
+        for key in &keys[..2] {
+            fill(&backend, key, &[("v", "1")]).await;
         }
-        backend.sweep(billing[0].prefix()).await.unwrap();
-        for key in &billing[..2] {
-            assert_eq!(stored(&backend, key).await, None);
-        }
-        assert!(is_fenced(&backend, &billing[2], &held[0]).await);
-        for key in &thing[..2] {
-            assert!(stored(&backend, key).await.is_some());
-        }
-        assert!(!is_fenced(&backend, &thing[2], &held[1]).await);
-    })
-    .await;
-}
+        held.push(granted(&backend, &keys[2], LEASE).await);
+    }
+    backend.sweep(billing[0].prefix()).await.unwrap();
+    for key in &billing[..2] {
+        assert_eq!(stored(&backend, key).await, None);
+    }
+    assert!(is_fenced(&backend, &billing[2], &held[0]).await);
+    for key in &thing[..2] {
+        assert!(stored(&backend, key).await.is_some());
+    }
+    assert!(!is_fenced(&backend, &thing[2], &held[1]).await);
+});
 
-#[tokio::test]
-async fn forgets_an_entry_when_its_time_is_over() {
-    on_every_backend(async |backend, key| {
-        let token = granted(&backend, &key, LEASE).await;
-        backend.fill(&key, &token, fields(&[("v", "1")]), Duration::from_millis(30)).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(80)).await;
-        assert_eq!(stored(&backend, &key).await, None);
-        assert!(!backend.invalidate(key.clone()).await.unwrap());
-    })
-    .await;
-}
+test_on!(every_backend, forgets_an_entry_when_its_time_is_over, async |backend, key| {
+    let token = granted(&backend, &key, LEASE).await;
+    backend.fill(&key, &token, fields(&[("v", "1")]), Duration::from_millis(30)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(80)).await;
+    assert_eq!(stored(&backend, &key).await, None);
+    assert!(!backend.invalidate(key.clone()).await.unwrap());
+});
 
-#[tokio::test]
-async fn updates_what_was_decided_and_leaves_the_lifetime() {
-    on_every_backend(async |backend, key| {
-        fill(&backend, &key, &[("a", "1"), ("b", "1"), ("c", "1")]).await;
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let before = left(backend.look(&key).await.unwrap().found.as_ref());
-        let changes = vec![("a", Some(b"2".to_vec())), ("b", None), ("d", Some(b"2".to_vec()))];
-        let mut decide = |shown: Option<Found>| {
-            assert_eq!(shown.as_ref().map(hash), Some(fields(&[("a", "1"), ("b", "1"), ("c", "1")])));
-            Ok(Decision::Apply { changes: changes.clone(), ttl: None })
-        };
-        assert!(backend.update(&key, &ALL, LEASE, &mut decide).await.unwrap());
-        let look = backend.look(&key).await.unwrap();
-        assert_eq!(look.found.as_ref().map(hash), Some(fields(&[("a", "2"), ("c", "1"), ("d", "2")])));
-        assert!(left(look.found.as_ref()) <= before);
+test_on!(every_backend, updates_what_was_decided_and_leaves_the_lifetime, async |backend, key| {
+    fill(&backend, &key, &[("a", "1"), ("b", "1"), ("c", "1")]).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let before = left(backend.look(&key).await.unwrap().found.as_ref());
+    let changes = vec![("a", Some(b"2".to_vec())), ("b", None), ("d", Some(b"2".to_vec()))];
+    let mut decide = |shown: Option<Found>| {
+        assert_eq!(shown.as_ref().map(hash), Some(fields(&[("a", "1"), ("b", "1"), ("c", "1")])));
+        Ok(Decision::Apply { changes: changes.clone(), ttl: None })
+    };
+    assert!(backend.update(&key, &ALL, LEASE, &mut decide).await.unwrap());
+    let look = backend.look(&key).await.unwrap();
+    assert_eq!(look.found.as_ref().map(hash), Some(fields(&[("a", "2"), ("c", "1"), ("d", "2")])));
+    assert!(left(look.found.as_ref()) <= before);
 
-        let mut renewing = |_| Ok(Decision::Apply { changes: Vec::new(), ttl: Some(TTL * 2) });
-        assert!(backend.update(&key, &ALL, LEASE, &mut renewing).await.unwrap());
-        assert!(left(backend.look(&key).await.unwrap().found.as_ref()) > TTL);
-    })
-    .await;
-}
+    let mut renewing = |_| Ok(Decision::Apply { changes: Vec::new(), ttl: Some(TTL * 2) });
+    assert!(backend.update(&key, &ALL, LEASE, &mut renewing).await.unwrap());
+    assert!(left(backend.look(&key).await.unwrap().found.as_ref()) > TTL);
+});
 
-#[tokio::test]
-async fn an_update_is_shown_at_least_what_is_selected_and_keeps_the_rest() {
-    on_every_backend(async |backend, key| {
-        let selection = Selection::of(&Schema::new("thing").fields(&["b", "none", "a"]));
-        fill(&backend, &key, &[("a", "1"), ("more", "2"), ("b", ""), ("~meta", "stale=1")]).await;
-        let mut decide = |shown: Option<Found>| {
-            let shown = shown.unwrap();
-            assert!(shown.left.is_some_and(|left| left <= TTL), "{shown:?}");
-            let expected = fields(&[("a", "1"), ("b", ""), ("~meta", "stale=1")]);
-            assert_eq!(seen_of_selected(&shown.entry, &selection), expected);
-            Ok(Decision::Apply { changes: vec![("a", None), ("none", Some(b"3".to_vec()))], ttl: None })
-        };
-        assert!(backend.update(&key, &selection, LEASE, &mut decide).await.unwrap());
-        let kept = fields(&[("b", ""), ("more", "2"), ("none", "3"), ("~meta", "stale=1")]);
-        assert_eq!(stored(&backend, &key).await, Some(kept));
+test_on!(every_backend, an_update_is_shown_at_least_what_is_selected_and_keeps_the_rest, async |backend, key| {
+    let selection = Selection::of(&Schema::new("thing").fields(&["b", "none", "a"]));
+    fill(&backend, &key, &[("a", "1"), ("more", "2"), ("b", ""), ("~meta", "stale=1")]).await;
+    let mut decide = |shown: Option<Found>| {
+        let shown = shown.unwrap();
+        assert!(shown.left.is_some_and(|left| left <= TTL), "{shown:?}");
+        let expected = fields(&[("a", "1"), ("b", ""), ("~meta", "stale=1")]);
+        assert_eq!(seen_of_selected(&shown.entry, &selection), expected);
+        Ok(Decision::Apply { changes: vec![("a", None), ("none", Some(b"3".to_vec()))], ttl: None })
+    };
+    assert!(backend.update(&key, &selection, LEASE, &mut decide).await.unwrap());
+    let kept = fields(&[("b", ""), ("more", "2"), ("none", "3"), ("~meta", "stale=1")]);
+    assert_eq!(stored(&backend, &key).await, Some(kept));
 
-        fill(&backend, &key, &[("more", "2")]).await;
-        let mut drop_it = |shown: Option<Found>| {
-            assert!(shown.is_none_or(|shown| selection.overlooks(&shown.entry)));
-            Ok(Decision::Drop)
-        };
-        assert!(!backend.update(&key, &selection, LEASE, &mut drop_it).await.unwrap());
-        assert_eq!(stored(&backend, &key).await, None, "what it overlooks is dropped too");
-    })
-    .await;
-}
+    fill(&backend, &key, &[("more", "2")]).await;
+    let mut drop_it = |shown: Option<Found>| {
+        assert!(shown.is_none_or(|shown| selection.overlooks(&shown.entry)));
+        Ok(Decision::Drop)
+    };
+    assert!(!backend.update(&key, &selection, LEASE, &mut drop_it).await.unwrap());
+    assert_eq!(stored(&backend, &key).await, None, "what it overlooks is dropped too");
+});
 
-#[tokio::test]
-async fn revokes_the_lease_with_every_update() {
-    on_every_backend(async |backend, key| {
-        let token = granted(&backend, &key, LEASE).await;
-        let mut drop_it = |_| Ok(Decision::Drop);
-        assert!(!backend.update(&key, &ALL, LEASE, &mut drop_it).await.unwrap());
-        assert!(is_fenced(&backend, &key, &token).await, "nothing was there to update");
+test_on!(every_backend, revokes_the_lease_with_every_update, async |backend, key| {
+    let token = granted(&backend, &key, LEASE).await;
+    let mut drop_it = |_| Ok(Decision::Drop);
+    assert!(!backend.update(&key, &ALL, LEASE, &mut drop_it).await.unwrap());
+    assert!(is_fenced(&backend, &key, &token).await, "nothing was there to update");
 
-        fill(&backend, &key, &[("v", "1")]).await;
-        let token = granted(&backend, &key, LEASE).await;
-        let mut apply = |_| Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None });
-        assert!(backend.update(&key, &ALL, LEASE, &mut apply).await.unwrap());
-        assert!(is_fenced(&backend, &key, &token).await, "updated");
+    fill(&backend, &key, &[("v", "1")]).await;
+    let token = granted(&backend, &key, LEASE).await;
+    let mut apply = |_| Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None });
+    assert!(backend.update(&key, &ALL, LEASE, &mut apply).await.unwrap());
+    assert!(is_fenced(&backend, &key, &token).await, "updated");
 
-        let token = granted(&backend, &key, LEASE).await;
-        assert!(!backend.update(&key, &ALL, LEASE, &mut drop_it).await.unwrap());
-        assert_eq!(stored(&backend, &key).await, None);
-        assert!(is_fenced(&backend, &key, &token).await, "dropped");
-    })
-    .await;
-}
+    let token = granted(&backend, &key, LEASE).await;
+    assert!(!backend.update(&key, &ALL, LEASE, &mut drop_it).await.unwrap());
+    assert_eq!(stored(&backend, &key).await, None);
+    assert!(is_fenced(&backend, &key, &token).await, "dropped");
+});
 
-#[tokio::test]
-async fn reads_at_least_what_is_selected() {
-    on_every_backend(async |backend, key| {
-        let selection = Selection::of(&Schema::new("thing").fields(&["b", "none", "a"]));
-        let read = async || {
-            let found = backend.read(&key, &selection, false).await.unwrap();
-            let with_ttl = backend.read(&key, &selection, true).await.unwrap();
-            assert_eq!(found.is_some(), with_ttl.is_some());
-            assert!(with_ttl.is_none_or(|found| found.left.is_some_and(|left| left <= TTL)));
-            found
-        };
-        let seen = |found: Option<Found>| seen_of_selected(&found.unwrap().entry, &selection);
-        assert!(read().await.is_none());
-        fill(&backend, &key, &[("a", "1"), ("more", "2"), ("b", ""), ("~meta", "stale=1")]).await;
-        assert_eq!(seen(read().await), fields(&[("a", "1"), ("b", ""), ("~meta", "stale=1")]));
-        fill(&backend, &key, &[("~meta", "absent")]).await;
-        assert_eq!(seen(read().await), fields(&[("~meta", "absent")]));
-        fill(&backend, &key, &[("more", "2")]).await;
-        assert!(read().await.is_none_or(|found| selection.overlooks(&found.entry)));
-    })
-    .await;
-}
+test_on!(every_backend, reads_at_least_what_is_selected, async |backend, key| {
+    let selection = Selection::of(&Schema::new("thing").fields(&["b", "none", "a"]));
+    let read = async || {
+        let found = backend.read(&key, &selection, false).await.unwrap();
+        let with_ttl = backend.read(&key, &selection, true).await.unwrap();
+        assert_eq!(found.is_some(), with_ttl.is_some());
+        assert!(with_ttl.is_none_or(|found| found.left.is_some_and(|left| left <= TTL)));
+        found
+    };
+    let seen = |found: Option<Found>| seen_of_selected(&found.unwrap().entry, &selection);
+    assert!(read().await.is_none());
+    fill(&backend, &key, &[("a", "1"), ("more", "2"), ("b", ""), ("~meta", "stale=1")]).await;
+    assert_eq!(seen(read().await), fields(&[("a", "1"), ("b", ""), ("~meta", "stale=1")]));
+    fill(&backend, &key, &[("~meta", "absent")]).await;
+    assert_eq!(seen(read().await), fields(&[("~meta", "absent")]));
+    fill(&backend, &key, &[("more", "2")]).await;
+    assert!(read().await.is_none_or(|found| selection.overlooks(&found.entry)));
+});
 
-#[tokio::test]
-async fn writes_nothing_when_the_decision_is_refused() {
-    on_every_backend(async |backend, key| {
-        fill(&backend, &key, &[("v", "1")]).await;
-        let mut refuse = |_| Err(Error::invalid_id("p-001", "no"));
-        assert!(matches!(backend.update(&key, &ALL, LEASE, &mut refuse).await, Err(Error::InvalidId { .. })));
-        assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "1")])));
-    })
-    .await;
-}
+test_on!(every_backend, writes_nothing_when_the_decision_is_refused, async |backend, key| {
+    fill(&backend, &key, &[("v", "1")]).await;
+    let mut refuse = |_| Err(Error::invalid_id("p-001", "no"));
+    assert!(matches!(backend.update(&key, &ALL, LEASE, &mut refuse).await, Err(Error::InvalidId { .. })));
+    assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "1")])));
+});
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn loses_no_update_of_many() {
     const TASKS: u32 = 32;
     const EACH: u32 = 10;
-    on_every_backend(async |backend, key| {
+    every_backend(async |backend, key| {
         fill(&backend, &key, &[("v", "0")]).await;
         let decisions = Arc::new(AtomicU32::new(0));
         let tasks: Vec<_> = (0..TASKS)
@@ -470,103 +424,82 @@ async fn loses_no_update_of_many() {
     .await;
 }
 
-#[tokio::test]
-async fn decides_again_when_the_entry_changes_under_an_update() {
-    for flavor in Flavor::ALL {
-        let server = start(flavor).await;
-        let (backend, key) = (connect(&server.url()).await, key("contended"));
-        fill(&backend, &key, &[("v", "1"), ("w", "1")]).await;
-        // Another client's write, between the look and the transaction.
-        let mut interloper = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
-        let mut shown = Vec::new();
-        let mut decide = |found: Option<Found>| {
-            shown.push(hash(&found.unwrap()));
-            if shown.len() == 1 {
-                redis::cmd("HSET").arg(key.as_str()).arg("w").arg("2").exec(&mut interloper).unwrap();
-            }
-            Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None })
-        };
-        assert!(backend.update(&key, &ALL, LEASE, &mut decide).await.unwrap());
-        assert_eq!(shown, [fields(&[("v", "1"), ("w", "1")]), fields(&[("v", "1"), ("w", "2")])]);
-        assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "2"), ("w", "2")])));
-    }
-}
+test_on!(every_server, decides_again_when_the_entry_changes_under_an_update, async |server, backend, key| {
+    fill(&backend, &key, &[("v", "1"), ("w", "1")]).await;
+    // Another client's write, between the look and the transaction.
+    let mut interloper = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+    let mut shown = Vec::new();
+    let mut decide = |found: Option<Found>| {
+        shown.push(hash(&found.unwrap()));
+        if shown.len() == 1 {
+            redis::cmd("HSET").arg(key.as_str()).arg("w").arg("2").exec(&mut interloper).unwrap();
+        }
+        Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None })
+    };
+    assert!(backend.update(&key, &ALL, LEASE, &mut decide).await.unwrap());
+    assert_eq!(shown, [fields(&[("v", "1"), ("w", "1")]), fields(&[("v", "1"), ("w", "2")])]);
+    assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "2"), ("w", "2")])));
+});
 
-#[tokio::test]
-async fn takes_over_what_is_no_proper_lease() {
-    for flavor in Flavor::ALL {
-        let server = start(flavor).await;
-        let (backend, key, mut client) = (connect(&server.url()).await, key("bad-lease"), server.client().await);
-        redis::cmd("SET").arg(key.lock()).arg("for ever").exec_async(&mut client).await.unwrap();
-        let token = granted(&backend, &key, LEASE).await;
-        backend.abandon(&key, &token).await.unwrap();
-        redis::cmd("RPUSH").arg(key.lock()).arg("a list").exec_async(&mut client).await.unwrap();
-        assert!(is_fenced(&backend, &key, &token).await);
-        assert!(!backend.renew(&key, &token, LEASE).await.unwrap());
-        redis::cmd("EXPIRE").arg(key.lock()).arg(600).exec_async(&mut client).await.unwrap();
+test_on!(every_server, takes_over_what_is_no_proper_lease, async |server, backend, key| {
+    let mut client = server.client().await;
+    redis::cmd("SET").arg(key.lock()).arg("for ever").exec_async(&mut client).await.unwrap();
+    let token = granted(&backend, &key, LEASE).await;
+    backend.abandon(&key, &token).await.unwrap();
+    redis::cmd("RPUSH").arg(key.lock()).arg("a list").exec_async(&mut client).await.unwrap();
+    assert!(is_fenced(&backend, &key, &token).await);
+    assert!(!backend.renew(&key, &token, LEASE).await.unwrap());
+    redis::cmd("EXPIRE").arg(key.lock()).arg(600).exec_async(&mut client).await.unwrap();
+    fill(&backend, &key, &[("v", "1")]).await;
+    redis::cmd("SADD").arg(key.lock()).arg("a set").exec_async(&mut client).await.unwrap();
+    assert!(backend.invalidate(key.clone()).await.unwrap());
+});
+
+test_on!(every_server, replaces_an_entry_of_another_type, async |server, backend, key| {
+    let mut client = server.client().await;
+    redis::cmd("RPUSH").arg(key.as_str()).arg("a list").exec_async(&mut client).await.unwrap();
+    assert!(matches!(backend.read(&key, &ALL, false).await.unwrap(), Some(Found { entry: Entry::WrongType, .. })));
+    assert!(matches!(backend.look(&key).await.unwrap().found, Some(Found { entry: Entry::WrongType, .. })));
+    let mut token = Token::new();
+    let acquired = backend.acquire(&key, &mut token, LEASE).await.unwrap();
+    assert!(acquired.granted && matches!(acquired.found, Some(Found { entry: Entry::WrongType, .. })));
+    backend.fill(&key, &token, fields(&[("v", "1")]), TTL).await.unwrap();
+    assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "1")])));
+
+    redis::cmd("SET").arg(key.as_str()).arg("a string").exec_async(&mut client).await.unwrap();
+    let mut drop_it = |shown| {
+        assert!(matches!(shown, Some(Found { entry: Entry::WrongType, .. })));
+        Ok(Decision::Drop)
+    };
+    assert!(!backend.update(&key, &ALL, LEASE, &mut drop_it).await.unwrap());
+    assert_eq!(stored(&backend, &key).await, None);
+});
+
+test_on!(every_server, still_invalidates_when_the_server_is_out_of_memory, async |server, backend, key| {
+    let mut client = server.client().await;
+    fill(&backend, &key, &[("v", "1")]).await;
+    redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1"]).exec_async(&mut client).await.unwrap();
+    let mut apply = |_| Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None });
+    assert!(!backend.update(&key, &ALL, LEASE, &mut apply).await.unwrap());
+    assert_eq!(stored(&backend, &key).await, None);
+    assert!(!backend.invalidate(key.clone()).await.unwrap());
+    let refused = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap_err();
+    assert!(refused.to_string().contains("maxmemory"), "{refused}");
+});
+
+test_on!(every_server, survives_the_loss_of_its_scripts_and_connections, async |server, backend, key| {
+    let mut client = server.client().await;
+    for loss in [&["SCRIPT", "FLUSH"][..], &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]] {
         fill(&backend, &key, &[("v", "1")]).await;
-        redis::cmd("SADD").arg(key.lock()).arg("a set").exec_async(&mut client).await.unwrap();
+        let mut apply = |_| Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None });
+        assert!(backend.update(&key, &ALL, LEASE, &mut apply).await.unwrap());
+        redis::cmd(loss[0]).arg(&loss[1..]).exec_async(&mut client).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "2")])));
+        assert!(backend.update(&key, &ALL, LEASE, &mut apply).await.unwrap());
         assert!(backend.invalidate(key.clone()).await.unwrap());
     }
-}
-
-#[tokio::test]
-async fn replaces_an_entry_of_another_type() {
-    for flavor in Flavor::ALL {
-        let server = start(flavor).await;
-        let (backend, key, mut client) = (connect(&server.url()).await, key("bad-entry"), server.client().await);
-        redis::cmd("RPUSH").arg(key.as_str()).arg("a list").exec_async(&mut client).await.unwrap();
-        assert!(matches!(backend.read(&key, &ALL, false).await.unwrap(), Some(Found { entry: Entry::WrongType, .. })));
-        assert!(matches!(backend.look(&key).await.unwrap().found, Some(Found { entry: Entry::WrongType, .. })));
-        let mut token = Token::new();
-        let acquired = backend.acquire(&key, &mut token, LEASE).await.unwrap();
-        assert!(acquired.granted && matches!(acquired.found, Some(Found { entry: Entry::WrongType, .. })));
-        backend.fill(&key, &token, fields(&[("v", "1")]), TTL).await.unwrap();
-        assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "1")])));
-
-        redis::cmd("SET").arg(key.as_str()).arg("a string").exec_async(&mut client).await.unwrap();
-        let mut drop_it = |shown| {
-            assert!(matches!(shown, Some(Found { entry: Entry::WrongType, .. })));
-            Ok(Decision::Drop)
-        };
-        assert!(!backend.update(&key, &ALL, LEASE, &mut drop_it).await.unwrap());
-        assert_eq!(stored(&backend, &key).await, None);
-    }
-}
-
-#[tokio::test]
-async fn still_invalidates_when_the_server_is_out_of_memory() {
-    for flavor in Flavor::ALL {
-        let server = start(flavor).await;
-        let (backend, key, mut client) = (connect(&server.url()).await, key("oom"), server.client().await);
-        fill(&backend, &key, &[("v", "1")]).await;
-        redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1"]).exec_async(&mut client).await.unwrap();
-        let mut apply = |_| Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None });
-        assert!(!backend.update(&key, &ALL, LEASE, &mut apply).await.unwrap());
-        assert_eq!(stored(&backend, &key).await, None);
-        assert!(!backend.invalidate(key.clone()).await.unwrap());
-        let refused = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap_err();
-        assert!(refused.to_string().contains("maxmemory"), "{refused}");
-    }
-}
-
-#[tokio::test]
-async fn survives_the_loss_of_its_scripts_and_connections() {
-    for flavor in Flavor::ALL {
-        let server = start(flavor).await;
-        let (backend, key, mut client) = (connect(&server.url()).await, key("lost"), server.client().await);
-        for loss in [&["SCRIPT", "FLUSH"][..], &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]] {
-            fill(&backend, &key, &[("v", "1")]).await;
-            let mut apply = |_| Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None });
-            assert!(backend.update(&key, &ALL, LEASE, &mut apply).await.unwrap());
-            redis::cmd(loss[0]).arg(&loss[1..]).exec_async(&mut client).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "2")])));
-            assert!(backend.update(&key, &ALL, LEASE, &mut apply).await.unwrap());
-            assert!(backend.invalidate(key.clone()).await.unwrap());
-        }
-    }
-}
+});
 
 #[tokio::test]
 async fn keeps_the_embedded_backend_within_its_bound() {
