@@ -17,6 +17,7 @@ mod rig;
 mod steps;
 mod tracked;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::pin;
 #[cfg(feature = "testing")]
@@ -290,17 +291,12 @@ impl Backend {
 
     /// The places of the keys by the servers that have them, as far as that is known.
     fn by_server(&self, keys: &[&Key]) -> Vec<Vec<usize>> {
-        let mut servers: Vec<(Option<Arc<Breaker>>, Vec<usize>)> = Vec::new();
+        let mut servers = BTreeMap::<_, Vec<_>>::new();
         for (place, key) in keys.iter().enumerate() {
-            let server = self.breaker_of_server(key);
-            let is_it =
-                |other: &Option<Arc<Breaker>>| other.as_ref().map(Arc::as_ptr) == server.as_ref().map(Arc::as_ptr);
-            match servers.iter_mut().find(|(other, _)| is_it(other)) {
-                Some((_, places)) => places.push(place),
-                None => servers.push((server, vec![place])),
-            }
+            let server = self.breaker_of_server(key).as_ref().map(Arc::as_ptr);
+            servers.entry(server).or_default().push(place);
         }
-        servers.into_iter().map(|(_, places)| places).collect()
+        servers.into_values().collect()
     }
 
     /// Tries to get a lease. `token` is the one that was used in the end, also after an error.

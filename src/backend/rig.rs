@@ -219,9 +219,9 @@ impl<S: Steps> Rigged<'_, S> {
             return Ok(false);
         }
         let may_block = Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread;
-        let has_hook = is_atomic && may_block && self.rig.hook.is_some();
+        let waits = is_atomic && may_block && self.rig.hook.is_some();
         let mut decide = |found| {
-            if has_hook {
+            if waits {
                 tokio::task::block_in_place(|| Handle::current().block_on(within()));
             }
             decide(found)
