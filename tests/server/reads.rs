@@ -174,15 +174,26 @@ async fn replies_that_come_in_pieces_are_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reply_without_end_is_refused_and_harms_nobody_else() {
+async fn a_reply_that_is_too_large_is_refused_and_harms_nobody_else() {
     const TOO_LARGE: usize = 65 * 1024 * 1024;
     let server = Server::start(Flavor::Redis70).await;
     let (cache, primary) = (products(&connect(&server.url()).await), Primary::of(loaf(1)));
     let mut operator = server.client().await;
     let other = "cache:billing:product:p-002";
     redis::cmd("HSET").arg(other).arg("name").arg(vec![b'x'; TOO_LARGE]).exec_async(&mut operator).await.unwrap();
-    let error = cache.peek("p-002").await.unwrap_err();
-    assert!(std::error::Error::source(&error).unwrap().to_string().contains("64 MiB"), "{error:?}");
     assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Loaded);
+    let before = connection(&mut operator).await;
+    for _ in 0..3 {
+        let error = cache.peek("p-002").await.unwrap_err();
+        assert!(std::error::Error::source(&error).unwrap().to_string().contains("64 MiB"), "{error:?}");
+    }
+    assert_eq!(connection(&mut operator).await, before, "the connection was replaced");
     assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Hit);
+}
+
+/// The shared connection, as the server numbers it.
+async fn connection(operator: &mut MultiplexedConnection) -> String {
+    let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(operator).await.unwrap();
+    let ours = clients.lines().find(|client| client.contains("name=cache-aside")).unwrap();
+    ours.split(' ').next().unwrap().to_owned()
 }

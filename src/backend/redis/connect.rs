@@ -123,7 +123,7 @@ impl Link {
                         // A server that refuses a client says why, once, whatever was asked, and hangs up.
                         return Err(taken.pop().and_then(RedisResult::err).unwrap_or_else(|| end.into()));
                     }
-                    self.received.received()?;
+                    self.received.received();
                 }
             }
         }

@@ -5,7 +5,7 @@
 use std::mem;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use redis::{ErrorKind, RedisError, RedisResult};
 use resp_rs::ParseError;
 use resp_rs::resp2::{Frame, parse_frame};
@@ -193,13 +193,15 @@ pub(super) struct Received {
     partial: BytesMut,
     /// Where the search for that reply's end goes on.
     scan: Option<Scan>,
+    /// Whether that reply is thrown away, or has just been.
+    is_too_large: bool,
     /// Whole replies, and perhaps the beginning of one more.
     unread: Bytes,
 }
 
 impl Received {
     pub(super) fn new(at_once: usize) -> Self {
-        Self { at_once, partial: BytesMut::new(), scan: None, unread: Bytes::new() }
+        Self { at_once, partial: BytesMut::new(), scan: None, is_too_large: false, unread: Bytes::new() }
     }
 
     /// The buffer to receive into, once all whole replies have been taken.
@@ -211,24 +213,26 @@ impl Received {
     }
 
     /// Looks through what [`buffer`](Self::buffer) has received since.
-    ///
-    /// # Errors
-    ///
-    /// When the reply that is being received is too large.
-    pub(super) fn received(&mut self) -> RedisResult<()> {
-        // A reply that comes in many pieces is parsed once, when it is whole.
-        if let Some(scan) = &mut self.scan
-            && !scan.finds_end(&self.partial)
-        {
-            return if self.partial.len() > MAX_REPLY_BYTES { Err(too_large()) } else { Ok(()) };
+    pub(super) fn received(&mut self) {
+        // A reply that comes in many pieces is parsed once, when it is whole, unless it is too large: then it is thrown away.
+        if let Some(scan) = &mut self.scan {
+            let is_whole = scan.finds_end(&self.partial);
+            self.is_too_large |= scan.at > MAX_REPLY_BYTES;
+            if self.is_too_large {
+                let scanned = scan.at.min(self.partial.len());
+                self.partial.advance(scanned);
+                scan.at -= scanned;
+            }
+            if !is_whole {
+                return;
+            }
         }
         self.scan = None;
         self.unread = self.partial.split().freeze();
-        Ok(())
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.unread.is_empty()
+        self.unread.is_empty() && (self.scan.is_some() || !self.is_too_large)
     }
 
     /// The next reply, if it is whole.
@@ -237,14 +241,16 @@ impl Received {
     ///
     /// When what was received is no reply of a Redis server. A server's own error is the inner result.
     pub(super) fn next(&mut self) -> RedisResult<Option<RedisResult<Reply>>> {
+        if self.scan.is_none() && mem::take(&mut self.is_too_large) {
+            return Ok(Some(Err((ErrorKind::Client, "the reply has more than 64 MiB").into())));
+        }
         if self.unread.is_empty() {
             return Ok(None);
         }
         match parse_frame(self.unread.clone()) {
             Ok((frame, rest)) => {
-                let size = self.unread.len() - rest.len();
                 self.unread = rest;
-                Ok(Some(if size > MAX_REPLY_BYTES { Err(too_large()) } else { checked(frame) }))
+                Ok(Some(checked(frame)))
             }
             Err(ParseError::Incomplete) => {
                 let rest = mem::take(&mut self.unread);
@@ -266,6 +272,7 @@ impl Received {
 /// Looks for the end of a reply that comes in pieces, without looking at any byte twice.
 #[derive(Debug)]
 struct Scan {
+    /// It may lie beyond what was received.
     at: usize,
     /// How many values end the reply. An array adds its elements.
     missing: u64,
@@ -279,8 +286,9 @@ impl Scan {
     /// Whether the reply is whole. Anything malformed counts as its end: the parser then says what is wrong.
     fn finds_end(&mut self, bytes: &[u8]) -> bool {
         const LONGEST_LINE: usize = 64 * 1024;
+        const LONGEST_STRING: usize = 512 * 1024 * 1024;
         while self.missing > 0 {
-            let rest = bytes.get(self.at..).unwrap_or_default();
+            let Some(rest) = bytes.get(self.at..) else { return false };
             let Some(line) = rest.iter().position(|byte| *byte == b'\r').filter(|end| end + 1 < rest.len()) else {
                 return rest.len() > LONGEST_LINE;
             };
@@ -288,9 +296,9 @@ impl Scan {
             let mut end = self.at + line + 2;
             match rest.first() {
                 Some(b'$') => match number().map(usize::try_from) {
-                    Some(Ok(length)) => end = end.saturating_add(length).saturating_add(2),
+                    Some(Ok(length)) if length <= LONGEST_STRING => end += length + 2,
                     Some(Err(_nil)) => {}
-                    None => return true,
+                    _ => return true,
                 },
                 Some(b'*') => match number() {
                     Some(elements) => self.missing = self.missing.saturating_add(u64::try_from(elements).unwrap_or(0)),
@@ -298,16 +306,9 @@ impl Scan {
                 },
                 _ => {}
             }
-            if end > bytes.len() && rest.first() == Some(&b'$') {
-                return false;
-            }
             self.at = end;
             self.missing -= 1;
         }
-        true
+        self.at <= bytes.len()
     }
-}
-
-pub(super) fn too_large() -> RedisError {
-    (ErrorKind::Client, "the reply has more than 64 MiB").into()
 }
