@@ -1,8 +1,8 @@
 //! The Redis backend: the protocol's steps on a Redis or Valkey server, or on a cluster of them.
 //!
 //! To each server there is one connection that all steps but updates share (`redis/shared.rs`). `update` needs WATCH, whose
-//! state belongs to the connection: it has connections of its own (`redis/update.rs`), and so have trackers, which the driver
-//! brings pushes over (`redis/tracker.rs`).
+//! state belongs to the connection: it has connections of its own (`redis/update.rs`), and so have trackers
+//! (`redis/tracker.rs`).
 
 mod connect;
 mod connection;

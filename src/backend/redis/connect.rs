@@ -115,19 +115,29 @@ impl Link {
         self.stream.flush().await?;
         let mut taken = Vec::with_capacity(replies);
         while taken.len() < replies {
-            match self.received.next()? {
-                Some(reply) => taken.push(reply),
-                None => {
-                    let read = self.stream.read_buf(self.received.buffer()).await;
-                    if let Some(end) = read.map_or_else(Some, |read| (read == 0).then(unexpected_end)) {
-                        // A server that refuses a client says why, once, whatever was asked, and hangs up.
-                        return Err(taken.pop().and_then(RedisResult::err).unwrap_or_else(|| end.into()));
-                    }
-                    self.received.received();
-                }
+            match self.receive(Received::next).await {
+                // A server that refuses a client says why, once, whatever was asked, and hangs up.
+                Err(end) if end.is_io_error() => return Err(taken.pop().and_then(RedisResult::err).unwrap_or(end)),
+                reply => taken.push(reply?),
             }
         }
         Ok(taken)
+    }
+
+    /// Waits for what `next` takes of what was received. Nothing is lost when it is dropped early.
+    pub(super) async fn receive<R>(
+        &mut self,
+        mut next: impl FnMut(&mut Received) -> RedisResult<Option<R>>,
+    ) -> RedisResult<R> {
+        loop {
+            if let Some(received) = next(&mut self.received)? {
+                return Ok(received);
+            }
+            if self.stream.read_buf(self.received.buffer()).await? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            self.received.received();
+        }
     }
 
     /// Says who this is and which database it wants, and asks which server this is, and whether it is a replica. All in
@@ -192,10 +202,6 @@ fn check_refusal(refusal: &RedisError) -> RedisResult<()> {
         return Err(refusal.clone());
     }
     Err((ErrorKind::AuthenticationFailed, "Password authentication failed").into())
-}
-
-fn unexpected_end() -> io::Error {
-    io::ErrorKind::UnexpectedEof.into()
 }
 
 fn run_id(info: &str) -> Option<String> {

@@ -79,13 +79,7 @@ fn is_no_cluster(error: &RedisError) -> bool {
 
 /// Whether a server was there, and ended or garbled the conversation: so does one that expects TLS, or doesn't.
 pub(super) fn is_cut_off(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Parse || (error.is_connection_dropped() && !error.is_connection_refusal())
-}
-
-/// Whether the server doesn't know the command that begins RESP3; the driver takes notice of what old ones say alone.
-pub(super) fn knows_no_hello(error: &RedisError) -> bool {
-    const UNKNOWN: &str = "unknown command 'HELLO'";
-    error.kind() == ErrorKind::RESP3NotSupported || error.detail().is_some_and(|detail| detail.starts_with(UNKNOWN))
+    error.kind() == ErrorKind::Parse || is_dropped(error)
 }
 
 /// What the server says, without the arguments of a command that it doesn't know: HELLO's hold the password.
@@ -157,7 +151,6 @@ pub(super) fn advice_on(error: &RedisError) -> &'static str {
         (_, Some("MOVED" | "ASK" | "CROSSSLOT")) => "this is a server of a cluster: write redis+cluster://",
         _ if is_no_cluster(error) => "this is a single server: write redis://",
         (_, Some("LOADING")) => "wait until the server has loaded its data",
-        _ if knows_no_hello(error) => "add ?protocol=resp2 to the URL",
         _ if is_cut_off(error) => {
             "check that the server is up and the URL right, rediss:// for TLS and redis:// without"
         }

@@ -1,4 +1,4 @@
-//! RESP2: commands out, replies in. The only file that knows how either is laid out on the wire.
+//! Commands out, replies in: in RESP2, and over trackers in RESP3. The only file that knows how either is laid out on the wire.
 //!
 //! A reply borrows from the buffer that it was received into: its bytes are slices, not copies.
 
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use redis::{ErrorKind, RedisError, RedisResult};
-use resp_rs::ParseError;
 use resp_rs::resp2::{Frame, parse_frame};
+use resp_rs::{ParseError, resp3};
 
 use super::errors::{is_wrong_type, unexpected_reply};
 use crate::backend::Selection;
@@ -174,6 +174,17 @@ fn checked(frame: Frame) -> RedisResult<Reply> {
     }
 }
 
+/// A reply in RESP3, as it is in RESP2. Of the types that only RESP3 has, errors alone are looked at.
+fn in_resp2(frame: resp3::Frame) -> Frame {
+    match frame {
+        resp3::Frame::SimpleString(text) => Frame::SimpleString(text),
+        resp3::Frame::Error(text) | resp3::Frame::BlobError(text) => Frame::Error(text),
+        resp3::Frame::BulkString(bytes) => Frame::BulkString(bytes),
+        resp3::Frame::Array(Some(elements)) => Frame::Array(Some(elements.into_iter().map(in_resp2).collect())),
+        _ => Frame::Array(None),
+    }
+}
+
 /// The error of a server in the driver's type, which knows its kinds and redirections.
 fn server_error(text: &[u8]) -> RedisError {
     let line = [b"-", text, b"\r\n"].concat();
@@ -241,16 +252,45 @@ impl Received {
     ///
     /// When what was received is no reply of a Redis server. A server's own error is the inner result.
     pub(super) fn next(&mut self) -> RedisResult<Option<RedisResult<Reply>>> {
+        Ok(self.frame(parse_frame)?.map(|frame| frame.and_then(checked)))
+    }
+
+    /// The same after a server has been asked for RESP3. `changed` gets the keys that it has sent messages about before that
+    /// reply; `None` stands for all keys.
+    pub(super) fn next_in_resp3(
+        &mut self,
+        mut changed: impl FnMut(Option<&[u8]>),
+    ) -> RedisResult<Option<RedisResult<Reply>>> {
+        while let Some(frame) = self.frame(resp3::parse_frame)? {
+            // Messages that were thrown away can't be made up for.
+            match frame? {
+                resp3::Frame::Push(message) => match &message[..] {
+                    [kind, ..] if kind.as_str() != Some("invalidate") => {}
+                    [_, resp3::Frame::Array(Some(keys)), ..] => {
+                        keys.iter().filter_map(resp3::Frame::as_bytes).for_each(|key| changed(Some(key)));
+                    }
+                    _ => changed(None),
+                },
+                reply => return Ok(Some(checked(in_resp2(reply)))),
+            }
+        }
+        Ok(None)
+    }
+
+    fn frame<F>(
+        &mut self,
+        parse: impl FnOnce(Bytes) -> Result<(F, Bytes), ParseError>,
+    ) -> RedisResult<Option<RedisResult<F>>> {
         if self.scan.is_none() && mem::take(&mut self.is_too_large) {
             return Ok(Some(Err((ErrorKind::Client, "the reply has more than 64 MiB").into())));
         }
         if self.unread.is_empty() {
             return Ok(None);
         }
-        match parse_frame(self.unread.clone()) {
+        match parse(self.unread.clone()) {
             Ok((frame, rest)) => {
                 self.unread = rest;
-                Ok(Some(checked(frame)))
+                Ok(Some(Ok(frame)))
             }
             Err(ParseError::Incomplete) => {
                 let rest = mem::take(&mut self.unread);
@@ -300,7 +340,7 @@ impl Scan {
                     Some(Err(_nil)) => {}
                     _ => return true,
                 },
-                Some(b'*') => match number() {
+                Some(b'*' | b'>') => match number() {
                     Some(elements) => self.missing = self.missing.saturating_add(u64::try_from(elements).unwrap_or(0)),
                     None => return true,
                 },

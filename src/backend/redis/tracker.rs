@@ -1,31 +1,30 @@
 //! The trackers: connections over which the servers tell near caches of changes, one to each server that keys may be at.
 //!
-//! They are plain connections, since one that connects again by itself would go on without being told. Each belongs to an epoch
-//! of its server's shared connection, and ends with it. A tracker's server is asked again and
-//! again whether it is there and still a primary: a link that is cut without a trace tells nothing, and a server that has
-//! lost its place may not learn of changes itself.
+//! None connects again by itself: it would go on without being told. Each belongs to an epoch of its server's shared connection,
+//! and ends with it. A tracker's server is asked again and again whether it is there and still a primary: a link that is cut
+//! without a trace tells nothing, and a server that has lost its place may not learn of changes itself. It sends messages and
+//! answers in one order, so what it has told is noted before it is known to have answered.
 //!
 //! All of them make up one session, which ends with the first that is lost, and with each change of the servers.
 
-use std::convert::Infallible;
+use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ErrorKind, Pipeline, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo};
-use redis::{RedisError, RedisResult, Value};
-use tokio::sync::Notify;
+use redis::{ErrorKind, ProtocolVersion, RedisError, RedisResult};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Barrier;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Redis;
-use super::errors::{is_not_ready, is_replica, knows_no_hello, unexpected_reply, without_arguments};
+use super::connect::{Link, check_role};
+use super::errors::{is_not_ready, is_of_replica, not_answered, unexpected_reply, without_arguments};
+use super::resp::{Reply, encode};
 use super::server::Server;
 use super::shared::Epoch;
-use super::topology::Topology;
 use crate::backend::Settings;
 use crate::backend::deadline::within;
-use crate::load::AbortOnDrop;
 use crate::near::{Moment, Tracking, Wanted};
 use crate::pause::jittered;
 use crate::proof::Guard;
@@ -44,23 +43,23 @@ pub(in crate::backend) async fn track(redis: Weak<Redis>, tracking: Arc<Tracking
         if wanted.prefixes.is_empty() {
             return;
         }
-        let connected = connect(&present.topology, &wanted, &tracking).await;
+        let connected = connect(&present, &wanted, &tracking).await;
         drop(present);
         pause = match connected {
             Ok(trackers) => {
                 let began = Instant::now();
-                trackers.keep(&redis, &tracking, &wanted, settings).await;
+                keep(trackers, &redis, &tracking, &wanted, settings).await;
                 // One that ends at once may do so again and again.
                 if began.elapsed() >= LONGEST_PAUSE { SHORTEST_PAUSE } else { LONGEST_PAUSE.min(pause * 2) }
             }
-            Err(Unconnected::Refused(error)) => {
+            Err(error) if error.kind() == REFUSED => {
                 if tracking.set_unsupported() {
                     let cause = without_arguments(&error);
                     tracing::warn!(cause, "the server does not tell near caches of changes");
                 }
                 PAUSE_OF_REFUSED
             }
-            Err(Unconnected::Failed(error)) => {
+            Err(error) => {
                 let error = without_arguments(&error);
                 tracing::debug!(error, "a server can't be asked to tell near caches of changes");
                 LONGEST_PAUSE.min(pause * 2)
@@ -80,198 +79,152 @@ async fn more_is_wanted(tracking: &Tracking, than: &Wanted) {
     }
 }
 
-/// Why there is no tracker.
-enum Unconnected {
-    /// The server is there, and can't tell of changes.
-    Refused(RedisError),
-    Failed(RedisError),
-}
+/// The kind of the error of a server that can't tell of changes at all.
+const REFUSED: ErrorKind = ErrorKind::RESP3NotSupported;
 
-impl From<RedisError> for Unconnected {
-    fn from(error: RedisError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-/// The trackers of all servers.
-struct Trackers {
-    trackers: Vec<Tracker>,
-    /// Told when the connection of one is lost.
-    lost: Arc<Notify>,
-}
-
-struct Tracker {
-    connection: MultiplexedConnection,
-    /// What is asked again and again.
-    beat: Arc<Pipeline>,
+struct Tracker<'a> {
+    link: Link,
     server: Arc<Server>,
     epoch: Epoch,
-    /// What receives the server's messages.
-    _driver: AbortOnDrop<()>,
+    tracking: &'a Tracking,
+    /// What is read at each heartbeat. No key is a prefix alone.
+    prefix: &'a str,
+    /// What is left of the commands to send.
+    unsent: VecDeque<u8>,
+    /// Replies that have not come yet.
+    owed: usize,
 }
 
-async fn connect(topology: &Arc<Topology>, wanted: &Wanted, tracking: &Arc<Tracking>) -> Result<Trackers, Unconnected> {
-    let lost = Arc::<Notify>::default();
-    let beat = Arc::new(beat(&wanted.prefixes[0]));
-    let servers = topology.with_keys().await?;
-    let trackers = servers.into_iter().map(|server| Tracker::connect(server, wanted, beat.clone(), &lost, tracking));
-    let trackers = try_join_all(trackers).await.inspect_err(|_| topology.refresh())?;
-    Ok(Trackers { trackers, lost })
+async fn connect<'a>(redis: &Redis, wanted: &'a Wanted, tracking: &'a Tracking) -> RedisResult<Vec<Tracker<'a>>> {
+    let servers = redis.topology.with_keys().await?;
+    let trackers = servers.into_iter().map(|server| Tracker::connect(server, wanted, tracking));
+    try_join_all(trackers).await.inspect_err(|_| redis.topology.refresh())
 }
 
-/// ROLE says whether the server is a primary; a read, of a key that can't be one, whether its cluster lets it answer.
-fn beat(prefix: &str) -> Pipeline {
-    let mut beat = redis::pipe();
-    beat.cmd("ROLE").cmd("PTTL").arg(prefix).ignore_errors();
-    beat
-}
-
-impl Trackers {
-    /// Keeps near caches going for as long as all trackers are there, and everything is as it was wanted.
-    async fn keep(mut self, redis: &Weak<Redis>, tracking: &Tracking, wanted: &Wanted, settings: Settings) {
-        let Settings { heartbeat_interval: interval, heartbeat_timeout: limit, .. } = settings;
-        let session = tracking.begin(wanted);
-        let mut was_silent = false;
-        while tracking.is_current(wanted) && redis.strong_count() > 0 {
-            let (asked, next) = (Moment::now(), Instant::now() + jittered(interval));
-            let answers = within(limit, try_join_all(self.trackers.iter_mut().map(Tracker::beat))).await;
-            let is_silent = answers.is_none();
-            match answers {
-                Some(Ok(_)) => session.is_alive_for(asked, interval + limit),
-                _ if tracking.lacks(Guard::NearHeartbeat) => session.is_alive_for(asked, 1_000 * interval),
-                // Near caches are not used for now. No message is lost while the connection stands, so they may be again.
-                None if !was_silent => {}
-                Some(Err(error)) => {
-                    let error = without_arguments(&error);
-                    tracing::warn!(error, "a server tells near caches of changes no more: they are emptied");
-                    return give_up(redis);
-                }
-                None => {
-                    tracing::warn!("a server does not answer its heartbeat: near caches are emptied");
-                    return give_up(redis);
-                }
-            }
-            was_silent = is_silent;
-            tokio::select! {
-                () = sleep_until(next) => {}
-                () = tracking.attention() => {}
-                () = self.lost.notified() => {
-                    tracing::warn!("a server tells near caches of changes no more: they are emptied");
-                    return give_up(redis);
-                }
-            }
+/// Keeps near caches going for as long as all trackers are there, and everything is as it was wanted.
+async fn keep(
+    mut trackers: Vec<Tracker<'_>>,
+    redis: &Weak<Redis>,
+    tracking: &Tracking,
+    wanted: &Wanted,
+    settings: Settings,
+) {
+    let Settings { heartbeat_interval: interval, heartbeat_timeout: limit, .. } = settings;
+    let session = tracking.begin(wanted);
+    let mut was_silent = false;
+    let lost = loop {
+        if !tracking.is_current(wanted) || redis.strong_count() == 0 {
+            return;
         }
+        let (asked, next) = (Moment::now(), Instant::now() + jittered(interval));
+        let all = Barrier::new(trackers.len());
+        let answers = within(limit, try_join_all(trackers.iter_mut().map(|tracker| tracker.beat(&all)))).await;
+        let is_silent = answers.is_none();
+        match answers {
+            Some(Ok(_)) => session.is_alive_for(asked, interval + limit),
+            _ if tracking.lacks(Guard::NearHeartbeat) => session.is_alive_for(asked, 1_000 * interval),
+            // Near caches are not used for now. No message is lost while the connection stands, so they may be again.
+            None if !was_silent => {}
+            Some(Err(error)) => break Some(error),
+            None => break None,
+        }
+        was_silent = is_silent;
+        tokio::select! {
+            () = sleep_until(next) => {}
+            () = tracking.attention() => {}
+            Err(error) = try_join_all(trackers.iter_mut().map(Tracker::listen)) => break Some(error),
+        }
+    };
+    match lost.as_ref().map(without_arguments) {
+        Some(error) => {
+            tracing::warn!(error, "a server tells near caches of changes no more: they are emptied");
+        }
+        None => tracing::warn!("a server does not answer its heartbeat: near caches are emptied"),
     }
-}
-
-/// Another server may have taken over.
-fn give_up(redis: &Weak<Redis>) {
+    // Another server may have taken over.
     if let Some(redis) = redis.upgrade() {
         redis.topology.refresh();
     }
 }
 
-impl Tracker {
-    async fn connect(
-        server: Arc<Server>,
-        wanted: &Wanted,
-        beat: Arc<Pipeline>,
-        lost: &Arc<Notify>,
-        tracking: &Arc<Tracking>,
-    ) -> Result<Self, Unconnected> {
+impl<'a> Tracker<'a> {
+    async fn connect(server: Arc<Server>, wanted: &'a Wanted, tracking: &'a Tracking) -> RedisResult<Self> {
         let (link, epoch) = server.shared.connect_beside().await?;
         if epoch.address.settings.protocol() != ProtocolVersion::RESP3 {
-            let mistake = (ErrorKind::RESP3NotSupported, "the URL asks for another protocol than RESP3");
-            return Err(Unconnected::Refused(mistake.into()));
+            return Err((REFUSED, "the URL asks for another protocol than RESP3").into());
         }
-        let settings = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
-        let config = AsyncConnectionConfig::new()
-            .set_response_timeout(None)
-            .set_push_sender(listen(tracking.clone(), lost.clone()));
-        let connect = async {
-            let connected = MultiplexedConnection::new_with_config(&settings, link.stream, config).await;
-            let (mut connection, driver) = connected.map_err(refusal)?;
-            let driver = AbortOnDrop(tokio::spawn(driver));
-            ask(&wanted.prefixes).query_async::<()>(&mut connection).await.map_err(refusal)?;
-            let mut tracker = Self { connection, beat, server: server.clone(), epoch, _driver: driver };
-            tracker.beat().await?;
-            Ok(tracker)
+        let (limit, prefix) = (server.shared.connect_timeout(), &wanted.prefixes[0]);
+        let mut tracker = Self { link, server, epoch, tracking, prefix, unsent: VecDeque::new(), owed: 0 };
+        let prefixes = wanted.prefixes.iter().flat_map(|prefix| [&b"PREFIX"[..], prefix.as_bytes()]);
+        let ask: Vec<_> = [&b"CLIENT"[..], b"TRACKING", b"ON", b"BCAST"].into_iter().chain(prefixes).collect();
+        let begin = async {
+            for command in [&[&b"HELLO"[..], b"3"][..], &ask] {
+                tracker.send(&[command]).await?;
+                tracker.reply().await?.map_err(refusal)?;
+            }
+            tracker.beat(&Barrier::new(1)).await
         };
-        let too_long = |_elapsed| {
-            let silent = RedisError::from((ErrorKind::Io, "a server does not answer in time"));
-            Err(Unconnected::Failed(silent))
-        };
-        timeout(server.shared.connect_timeout(), connect).await.unwrap_or_else(too_long)
+        timeout(limit, begin).await.unwrap_or_else(|_elapsed| Err(not_answered()))?;
+        Ok(tracker)
     }
 
-    /// Fails unless the server answers as a primary.
-    async fn beat(&mut self) -> RedisResult<()> {
-        let answers: Vec<RedisResult<Value>> = self.beat.query_async(&mut self.connection).await?;
-        let [role, read] = answers.try_into().map_err(|_| unexpected_reply())?;
+    /// Fails unless the server answers as a primary. Its messages don't wait until `all` have answered.
+    async fn beat(&mut self, all: &Barrier) -> RedisResult<()> {
+        // ROLE says whether the server is a primary; the read, whether its cluster lets it answer.
+        self.send(&[&[b"ROLE"], &[b"PTTL", self.prefix.as_bytes()]]).await?;
+        let (role, read) = (self.reply().await?, self.reply().await?);
         if let Err(error) = read
             && error.code() == Some("CLUSTERDOWN")
         {
             return Err(error);
         }
-        match role {
-            Ok(Value::Array(role)) if is_role_of_replica(&role) => {
+        check_role(role, false).inspect_err(|error| {
+            if is_of_replica(error) {
                 self.server.shared.leave(&self.epoch);
-                Err(is_replica())
             }
-            Err(error) if is_not_ready(&error) => Err(error),
-            // It answers at least, where it doesn't tell its role.
-            _ => Ok(()),
+        })?;
+        tokio::select! {
+            _ = all.wait() => Ok(()),
+            lost = self.listen() => lost,
         }
     }
-}
 
-fn is_role_of_replica(role: &[Value]) -> bool {
-    matches!(role.first(), Some(Value::BulkString(role)) if role == b"slave")
-}
-
-/// The command by which a server begins to tell.
-fn ask(prefixes: &[String]) -> redis::Cmd {
-    let mut command = redis::cmd("CLIENT");
-    command.arg("TRACKING").arg("ON").arg("BCAST");
-    for prefix in prefixes {
-        command.arg("PREFIX").arg(prefix);
-    }
-    command
-}
-
-/// Whether a server that answers this can't tell of changes at all, or just not now.
-fn refusal(error: RedisError) -> Unconnected {
-    let is_refusal = match error.code() {
-        _ if is_not_ready(&error) => false,
-        Some("BUSY" | "CLUSTERDOWN" | "WRONGPASS") => false,
-        Some(_) => true,
-        None => knows_no_hello(&error),
-    };
-    if is_refusal { Unconnected::Refused(error) } else { Unconnected::Failed(error) }
-}
-
-/// Runs within the driver, in the order in which the server sends: so what it has told is noted before it answers the next
-/// heartbeat.
-fn listen(tracking: Arc<Tracking>, lost: Arc<Notify>) -> impl Fn(PushInfo) -> Result<(), Infallible> {
-    move |push| {
-        match push.kind {
-            PushKind::Invalidate => match push.data.into_iter().next() {
-                Some(Value::Array(keys)) => {
-                    for key in keys {
-                        if let Value::BulkString(key) = key {
-                            tracking.told(&key);
-                        }
-                    }
-                }
-                // All data are gone.
-                _ => tracking.flush(),
-            },
-            PushKind::Disconnection => {
-                tracking.lost();
-                lost.notify_one();
-            }
-            _ => {}
+    /// Sends commands. What comes of those that were sent before is of no interest any more.
+    async fn send(&mut self, commands: &[&[&[u8]]]) -> RedisResult<()> {
+        let mut encoded = Vec::new();
+        commands.iter().for_each(|command| encode(&mut encoded, command));
+        self.unsent.extend(encoded);
+        self.owed += commands.len();
+        self.link.stream.write_all_buf(&mut self.unsent).await?;
+        self.link.stream.flush().await?;
+        while self.owed > commands.len() {
+            let _overdue = self.reply().await?;
         }
         Ok(())
+    }
+
+    /// Takes the next reply, and notes the messages that come before it.
+    async fn reply(&mut self) -> RedisResult<RedisResult<Reply>> {
+        let tracking = self.tracking;
+        let changed = |key: Option<&[u8]>| key.map_or_else(|| tracking.flush(), |key| tracking.told(key));
+        let reply = self.link.receive(|received| received.next_in_resp3(changed)).await?;
+        self.owed = self.owed.checked_sub(1).ok_or_else(unexpected_reply)?;
+        Ok(reply)
+    }
+
+    /// Notes messages until the connection ends.
+    async fn listen(&mut self) -> RedisResult<()> {
+        loop {
+            let _overdue = self.reply().await?;
+        }
+    }
+}
+
+/// The error of a server that refuses to tell of changes, unless it just can't now.
+fn refusal(error: RedisError) -> RedisError {
+    match error.code() {
+        None | Some("BUSY" | "CLUSTERDOWN" | "WRONGPASS") => error,
+        _ if is_not_ready(&error) => error,
+        _ => (REFUSED, "HELLO 3 or CLIENT TRACKING is refused", without_arguments(&error)).into(),
     }
 }
