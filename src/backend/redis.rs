@@ -30,10 +30,9 @@ use futures_util::future::try_join_all;
 use redis::RedisResult;
 use tokio::time::Instant;
 
-use self::errors::{is_on_the_move, is_unknown_script, is_worth_another_attempt, is_wrong_type, unexpected_reply};
+use self::errors::{is_on_the_move, is_worth_another_attempt, is_wrong_type, unexpected_reply};
 use self::resp::{Reply, encode, encode_read, entry};
 use self::script::{ABANDON, CLEAR_LEASE, FILL, POSTPONE, RENEW, Script};
-use self::server::Server;
 use self::shared::{Encode, Request};
 pub(super) use self::tls::Tls;
 use self::topology::Topology;
@@ -72,11 +71,8 @@ impl Redis {
 
     /// How many connections of updates are in use, and how many are idle.
     pub(super) fn update_connections(&self) -> (usize, usize) {
-        let used = |(in_use, idle), server: Arc<Server>| {
-            let status = server.updates.status();
-            (in_use + status.size.saturating_sub(status.available), idle + status.available)
-        };
-        self.topology.known_primaries().into_iter().fold((0, 0), used)
+        let counts = self.topology.known_primaries().into_iter().map(|server| server.updates.in_use_and_idle());
+        counts.fold((0, 0), |(in_use, idle), (used_here, idle_here)| (in_use + used_here, idle + idle_here))
     }
 
     /// Counts the changes after which entries may be at another server.
@@ -123,7 +119,7 @@ impl Redis {
             reply
         };
         let reply = match send(&|_, out| script.encode_by_hash(out, keys, args)).await {
-            Err(error) if is_unknown_script(&error) => {
+            Err(error) if error.code() == Some("NOSCRIPT") => {
                 Box::pin(send(&|_, out| script.encode_by_text(out, keys, args))).await
             }
             reply => reply,

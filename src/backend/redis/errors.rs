@@ -72,11 +72,6 @@ pub(super) fn is_forbidden(error: &RedisError) -> bool {
     error.code() == Some("NOPERM") || error.detail().is_some_and(|detail| IN_SCRIPT.iter().any(|s| detail.contains(s)))
 }
 
-/// Whether a server says that it belongs to no cluster.
-fn is_no_cluster(error: &RedisError) -> bool {
-    error.detail().is_some_and(|detail| detail.contains("cluster support disabled"))
-}
-
 /// Whether a server was there, and ended or garbled the conversation: so does one that expects TLS, or doesn't.
 pub(super) fn is_cut_off(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Parse || is_dropped(error)
@@ -103,10 +98,6 @@ pub(super) fn is_of_replica(error: &RedisError) -> bool {
 
 pub(super) fn is_replica() -> RedisError {
     (ErrorKind::Server(ServerErrorKind::ReadOnly), "the server is a replica").into()
-}
-
-pub(super) fn is_unknown_script(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
 /// Whether a connection ended while it was used.
@@ -149,7 +140,9 @@ pub(super) fn advice_on(error: &RedisError) -> &'static str {
         (_, Some("TRYAGAIN")) => "wait until the cluster has moved the key's hash slot",
         (_, Some("CLUSTERDOWN")) => "see `CLUSTER INFO`: the cluster has lost a primary, or hash slots",
         (_, Some("MOVED" | "ASK" | "CROSSSLOT")) => "this is a server of a cluster: write redis+cluster://",
-        _ if is_no_cluster(error) => "this is a single server: write redis://",
+        _ if error.detail().is_some_and(|detail| detail.contains("cluster support disabled")) => {
+            "this is a single server: write redis://"
+        }
         (_, Some("LOADING")) => "wait until the server has loaded its data",
         _ if is_cut_off(error) => {
             "check that the server is up and the URL right, rediss:// for TLS and redis:// without"

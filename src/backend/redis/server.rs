@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use deadpool::managed::Pool;
-
 use super::shared::{Shared, Target};
 use super::topology::Place;
 use super::update::Exclusives;
@@ -15,7 +13,7 @@ pub(super) struct Server {
     /// Empty for a Unix socket, and for a master, which may be anywhere.
     pub(super) place: Place,
     pub(super) shared: Arc<Shared>,
-    pub(super) updates: Pool<Exclusives>,
+    pub(super) updates: Exclusives,
     pub(super) breaker: Arc<Breaker>,
 }
 
@@ -27,8 +25,7 @@ impl Server {
             Target::Master(sentinels) => (Place::default(), sentinels.to_string()),
         };
         let shared = Shared::new(target, settings, changes);
-        let updates = Pool::builder(Exclusives::new(shared.clone())).max_size(settings.update_connections).build();
-        let updates = updates.expect("a pool without timeouts needs no runtime");
+        let updates = Exclusives::new(shared.clone(), settings.update_connections);
         let breaker = Arc::new(Breaker::new(shown, backend, settings.breaker_threshold, settings.breaker_pause));
         Self { place, shared, updates, breaker }
     }

@@ -4,23 +4,23 @@
 //! connection for itself, from a small pool, and only one whose transaction ended as expected goes back there. These
 //! connections never reconnect by themselves, so a guard can't be lost between WATCH and EXEC unnoticed.
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::iter;
+use std::sync::{self, Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use deadpool::managed::{Manager, Metrics, Object, PoolError, RecycleError, RecycleResult};
 use futures_util::FutureExt;
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
 use tokio::runtime::{self, Handle};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 use super::connect::Link;
 use super::errors::{
     is_dropped, is_elsewhere, is_of_replica, is_on_the_move, is_too_many_clients, not_answered, unexpected_reply,
     without_arguments,
 };
-use super::resp::{Reply, encode, encode_argument, encode_array, encode_read};
-use super::server::Server;
+use super::resp::{Reply, encode, encode_read};
 use super::shared::{Epoch, Shared};
 use super::topology::Destination;
 use super::{Redis, found, millis};
@@ -120,25 +120,24 @@ impl Updates {
         selection: &Selection,
         decide: &mut Decide<'_>,
     ) -> Result<Attempt, StepError> {
-        let mut connection = match connection(server).await {
-            Ok(connection) => connection,
+        let (_turn, mut connection) = match server.updates.take().await {
+            Ok(taken) => taken,
             Err(error) if is_dropped(&error) => return Ok(Attempt::Again),
             Err(error) if is_too_many_clients(&error) => return Ok(self.refused(key, &error)),
             Err(error) => return Err(error.into()),
         };
-        connection.clean = false;
         let mut commands = Commands::new(*asking);
         commands.add(|out| encode(out, &[b"WATCH", key.as_str().as_bytes()]));
         // PTTL comes before the read, as in `read`.
         commands.add(|out| encode(out, &[b"PTTL", key.as_str().as_bytes()]));
         commands.add(|out| encode_read(out, key, selection));
-        let looked = match self.exchange(&mut connection, commands).await {
+        let looked = match self.exchange(&mut connection.link, commands).await {
             Ok(looked) => looked,
             // Nothing is written yet, so a connection that was dropped while idle, silently or not, is no error.
             Err(error) if is_dropped(&error) => return Ok(Attempt::Again),
             Err(error) if error.is_timeout() && connection.was_idle => {
                 // The others that are idle may have been dropped too.
-                server.updates.retain(|_, _| false);
+                server.updates.idle().clear();
                 return Ok(Attempt::Again);
             }
             Err(error) => return Err(error.into()),
@@ -151,7 +150,7 @@ impl Updates {
         let found = found(left?.remaining(), read, selection)?;
         let decision = decide(found).map_err(StepError::Refused)?;
         let applies = matches!(decision, Decision::Apply { .. });
-        let replies = self.exchange(&mut connection, transaction(key, &decision, written, *asking)).await?;
+        let replies = self.exchange(&mut connection.link, transaction(key, &decision, written, *asking)).await?;
         // With EXEC's error at the end comes that of the command for which it is refused.
         let refusal = replies.iter().find_map(|reply| reply.as_ref().err());
         if let Some(error) = refusal.filter(|error| is_elsewhere(error)) {
@@ -178,7 +177,8 @@ impl Updates {
                 answered: Some(true),
             });
         }
-        connection.clean = true;
+        connection.was_idle = true;
+        server.updates.idle().push_back(connection);
         Ok(attempt)
     }
 
@@ -191,27 +191,13 @@ impl Updates {
     }
 
     /// Sends commands and returns their replies, within `operation_timeout`.
-    async fn exchange(&self, connection: &mut Exclusive, commands: Commands) -> RedisResult<Vec<RedisResult<Reply>>> {
+    async fn exchange(&self, link: &mut Link, commands: Commands) -> RedisResult<Vec<RedisResult<Reply>>> {
         let Commands { encoded, count, asking } = commands;
-        let exchange = connection.link.exchange(&encoded, count);
-        let mut replies = within(self.operation_timeout, exchange).await.ok_or_else(not_answered)??;
-        if asking {
-            // Every other reply is one to ASKING.
-            let mut at = 0;
-            replies.retain(|_| {
-                at += 1;
-                at % 2 == 0
-            });
-        }
-        Ok(replies)
+        let exchange = link.exchange(&encoded, count);
+        let replies = within(self.operation_timeout, exchange).await.ok_or_else(not_answered)??;
+        // With ASKING, every other reply is one to that.
+        Ok(if asking { replies.into_iter().skip(1).step_by(2).collect() } else { replies })
     }
-}
-
-async fn connection(server: &Server) -> RedisResult<Object<Exclusives>> {
-    server.updates.get().await.map_err(|error| match error {
-        PoolError::Backend(error) => error,
-        error => (ErrorKind::Client, "there is no connection for an update", error.to_string()).into(),
-    })
 }
 
 /// Commands to be sent together.
@@ -248,17 +234,10 @@ fn transaction(key: &Key, decision: &Decision, written: Written, asking: bool) -
     commands.add(|out| encode(out, &[b"MULTI"]));
     match decision {
         Decision::Apply { changes, ttl } => {
-            let set: Vec<_> = changes.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))).collect();
-            if !set.is_empty() {
-                commands.add(|out| {
-                    encode_array(out, 2 + 2 * set.len());
-                    encode_argument(out, b"HSET");
-                    encode_argument(out, entry);
-                    for (name, value) in &set {
-                        encode_argument(out, name.as_bytes());
-                        encode_argument(out, value);
-                    }
-                });
+            let set = changes.iter().filter_map(|(name, value)| Some([name.as_bytes(), value.as_deref()?]));
+            let set: Vec<_> = [&b"HSET"[..], entry].into_iter().chain(set.flatten()).collect();
+            if set.len() > 2 {
+                commands.add(|out| encode(out, &set));
             }
             let removed = changes.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name.as_bytes());
             let removed: Vec<_> = [&b"HDEL"[..], entry].into_iter().chain(removed).collect();
@@ -278,54 +257,54 @@ fn transaction(key: &Key, decision: &Decision, written: Written, asking: bool) -
     commands
 }
 
-/// A connection that only one update uses at a time.
-pub(super) struct Exclusive {
+/// A connection that only one update uses at a time. It is used again only if its transaction has ended as expected: after an
+/// error or a cancellation, the server may still be working on it, or still watch a key.
+struct Exclusive {
     link: Link,
-    /// Whether its last transaction ended as expected. It isn't while one runs, so that an error or a cancellation
-    /// keeps it from being used again: the server may still be working on it, or still watch a key.
-    clean: bool,
     /// Whether it has been used before: the network may have dropped it since.
     was_idle: bool,
-    /// The epoch that it was made in, and the runtime: it ends with either.
     epoch: Epoch,
     runtime: runtime::Id,
+    _counted: Arc<()>,
 }
 
-/// Opens connections for updates, and says which of them may be used again.
+/// The connections of updates to one server.
 pub(super) struct Exclusives {
     shared: Arc<Shared>,
+    /// As many as there may be connections.
+    turns: Semaphore,
+    idle: sync::Mutex<VecDeque<Exclusive>>,
+    /// Each connection has a clone.
+    counted: Arc<()>,
 }
 
 impl Exclusives {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
-    }
-}
-
-impl Manager for Exclusives {
-    type Type = Exclusive;
-    type Error = RedisError;
-
-    async fn create(&self) -> RedisResult<Exclusive> {
-        // Boxed, as it is rare: the pool's future takes its memory three times.
-        let connect = async {
-            let (link, epoch) = self.shared.connect_beside().await?;
-            Ok(Exclusive { link, clean: true, was_idle: false, epoch, runtime: Handle::current().id() })
-        };
-        connect.boxed().await
+    pub(super) fn new(shared: Arc<Shared>, most: usize) -> Self {
+        let turns = Semaphore::new(most.min(Semaphore::MAX_PERMITS));
+        Self { shared, turns, idle: sync::Mutex::default(), counted: Arc::default() }
     }
 
-    async fn recycle(&self, exclusive: &mut Exclusive, _metrics: &Metrics) -> RecycleResult<RedisError> {
-        if !exclusive.clean {
-            return Err(RecycleError::message("its last transaction did not end"));
+    /// How many connections are in use, and how many are idle.
+    pub(super) fn in_use_and_idle(&self) -> (usize, usize) {
+        let idle = self.idle();
+        ((Arc::strong_count(&self.counted) - 1).saturating_sub(idle.len()), idle.len())
+    }
+
+    /// Waits for a turn, and takes an idle connection for it, or makes one.
+    async fn take(&self) -> RedisResult<(SemaphorePermit<'_>, Exclusive)> {
+        let turn = self.turns.acquire().await.expect("nobody closes the semaphore");
+        let runtime = Handle::current().id();
+        // In another epoch, the shared connection may lead to another server. Another runtime may end, or not be driven.
+        let is_usable = |idle: &Exclusive| self.shared.is_current(&idle.epoch) && idle.runtime == runtime;
+        if let Some(idle) = iter::from_fn(|| self.idle().pop_front()).find(is_usable) {
+            return Ok((turn, idle));
         }
-        if !self.shared.is_current(&exclusive.epoch) {
-            return Err(RecycleError::message("the shared connection may be connected to another server by now"));
-        }
-        if exclusive.runtime != Handle::current().id() {
-            return Err(RecycleError::message("its runtime may end, or not be driven"));
-        }
-        exclusive.was_idle = true;
-        Ok(())
+        // Boxed, as it is rare.
+        let (link, epoch) = self.shared.connect_beside().boxed().await?;
+        Ok((turn, Exclusive { link, was_idle: false, epoch, runtime, _counted: self.counted.clone() }))
+    }
+
+    fn idle(&self) -> MutexGuard<'_, VecDeque<Exclusive>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
