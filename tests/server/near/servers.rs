@@ -89,6 +89,24 @@ async fn when_the_servers_data_are_flushed_nothing_is_kept() {
     .await;
 }
 
+/// A transaction's keys come in one message, and that in many pieces.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_about_very_many_keys_is_taken_whole() {
+    const WRITE: &str =
+        "for at = 1, 20000 do redis.call('SET', KEYS[1] .. at, '') end return redis.call('DEL', KEYS[1])";
+    on_every_server(async |server, _| {
+        let (cache, primary) = (near(&bounded(&server.url()).await), Primary::of(loaf(1)));
+        warm(&cache, &primary).await;
+        let flushes = cache.stats().near_flushes;
+        primary.put(loaf(2));
+        redis::cmd("EVAL").arg(&[WRITE, "1", KEY]).exec_async(&mut server.client().await).await.unwrap();
+        sees(&cache, &primary, 2, "a transaction").await;
+        warm(&cache, &primary).await;
+        assert_eq!(cache.stats().near_flushes, flushes, "the connection is kept");
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_simulated_outage_nothing_is_kept() {
     let server = Server::start(Flavor::Redis70).await;
