@@ -8,10 +8,9 @@ local token, ttl = ARGV[1], ARGV[2]
 if redis.pcall('GET', lease) ~= token then
     return 0
 end
-redis.call('DEL', entry)
+redis.call('DEL', lease, entry)
 if #ARGV > 2 then
     redis.call('HSET', entry, unpack(ARGV, 3))
     redis.call('PEXPIRE', entry, ttl)
 end
-redis.call('DEL', lease)
 return 1
