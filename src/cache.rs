@@ -38,7 +38,7 @@ use crate::near::Near;
 use crate::projection::Projection;
 use crate::refresh::Refreshes;
 use crate::spread::SpreadArc;
-use crate::stats::{Counters, Stats};
+use crate::stats::Stats;
 
 /// A typed cache of `T` records over a [`Backend`].
 ///
@@ -94,7 +94,6 @@ pub struct Cache<T: Cacheable> {
 pub(crate) struct Core<T: Cacheable> {
     pub(crate) backend: Backend,
     pub(crate) policy: Policy<T>,
-    pub(crate) stats: Counters,
     pub(crate) meter: CacheMeter,
     near: Option<Arc<Near<T>>>,
     keys: KeySpace,
@@ -138,7 +137,6 @@ impl<T: Cacheable> Cache<T> {
             orphans: Orphans::default(),
             bypass_loads: Semaphore::new(policy.max_bypass_loads),
             policy,
-            stats: Counters::default(),
             meter,
         };
         Self { core: SpreadArc::new(core) }
@@ -626,9 +624,9 @@ impl<T: Cacheable> Cache<T> {
 
     /// What this cache and its clones have done in this process.
     pub fn stats(&self) -> Stats {
-        let mut stats = self.core.stats.snapshot();
+        let mut stats = self.core.meter.counts.snapshot();
         if let Some(near) = &self.core.near {
-            near.counters.add_to(&mut stats);
+            near.meter.add_to(&mut stats);
             stats.tracker = near.tracker();
         }
         stats
@@ -636,9 +634,9 @@ impl<T: Cacheable> Cache<T> {
 
     /// Sets all statistics to zero.
     pub fn reset_stats(&self) {
-        self.core.stats.reset();
+        self.core.meter.counts.reset();
         if let Some(near) = &self.core.near {
-            near.counters.reset();
+            near.meter.reset();
         }
     }
 

@@ -69,7 +69,7 @@ impl<T: Cacheable> ReadThrough<T> {
             };
             let waited = || {
                 if let Some((began, _)) = waiting {
-                    self.core.meter.waited_for_lease(began);
+                    self.core.meter.lock_wait.ended(began);
                 }
             };
             if let Some((value, origin)) = found {
@@ -206,10 +206,7 @@ impl<T: Cacheable> ReadThrough<T> {
         let fill_sent = Stamp::of_step();
         match core.backend.fill(&key, token, fields, ttl).boxed().await {
             Ok(Filled::Accepted) => return landing(Ok(value), fill_sent),
-            Ok(Filled::Fenced) => {
-                core.stats.fenced_fills.add();
-                core.meter.fenced_fill();
-            }
+            Ok(Filled::Fenced) => core.meter.counts.fenced_fills.add(),
             Err(error) => {
                 tracing::debug!(%key, %error, "a loaded record may not have been stored");
                 abandon_in_background(core, key, token.clone());
@@ -274,13 +271,10 @@ async fn counted<T: Cacheable, R>(
     core: &Core<T>,
     load: Pin<&mut impl Future<Output = Result<R, Error>>>,
 ) -> Result<R, Error> {
-    core.stats.loads.add();
+    core.meter.counts.loads.add();
     let began = Began::now();
     let loaded = load.await;
-    core.meter.loaded(loaded.is_ok(), began);
-    if loaded.is_err() {
-        core.stats.load_errors.add();
-    }
+    core.meter.load_ended(loaded.is_ok(), began);
     loaded
 }
 
@@ -366,7 +360,7 @@ async fn keep_renewing<T: Cacheable>(core: &Core<T>, key: &Key, token: &Token) -
     loop {
         tokio::time::sleep(lease / 3).await;
         if let Ok(false) = core.backend.renew(key, token, lease).boxed().await {
-            core.meter.lease_lost();
+            core.meter.leases_lost.count(1);
             return std::future::pending().await;
         }
     }

@@ -14,10 +14,6 @@ mod id;
 mod key;
 mod lease;
 mod load;
-#[cfg(feature = "metrics")]
-mod meter;
-#[cfg(not(feature = "metrics"))]
-#[path = "meter/off.rs"]
 mod meter;
 mod near;
 mod pause;

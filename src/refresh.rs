@@ -94,8 +94,7 @@ impl<T: Cacheable> ReadThrough<T> {
             lease.end();
             return true;
         }
-        core.stats.refreshes_ahead.add();
-        core.meter.refresh_ahead();
+        core.meter.counts.refreshes_ahead.add();
         let Err(error) = self.load_and_fill(&lease.token).await.result else {
             lease.end();
             return true;

@@ -1,9 +1,5 @@
 //! What a cache counts: [`Stats`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use crate::spread::SpreadCounter;
-
 /// What a cache and its clones have done in this process since it was built or
 /// [`reset_stats`](crate::Cache::reset_stats) was called.
 ///
@@ -72,78 +68,5 @@ impl Stats {
         let hits = self.hits + self.not_found_hits;
         let all = hits + self.misses + self.bypasses;
         if all == 0 { 0.0 } else { 100.0 * hits as f64 / all as f64 }
-    }
-}
-
-/// A counter that is only ever added to.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    pub(crate) fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn reset(&self) {
-        self.0.store(0, Ordering::Relaxed);
-    }
-}
-
-macro_rules! counters {
-    ($($name:ident)*) => {
-        /// The live counters behind [`Stats`].
-        #[derive(Debug, Default)]
-        pub(crate) struct Counters {
-            $(pub(crate) $name: Counter,)*
-        }
-
-        impl Counters {
-            pub(crate) fn snapshot(&self) -> Stats {
-                Stats { $($name: self.$name.get(),)* ..Stats::default() }
-            }
-
-            pub(crate) fn reset(&self) {
-                $(self.$name.reset();)*
-            }
-        }
-    };
-}
-
-counters! {
-    hits not_found_hits misses loads load_errors stampedes_suppressed fenced_fills bypasses stale_served
-    refreshes_ahead decode_errors updates invalidations
-}
-
-/// The counters of a near cache.
-#[derive(Debug, Default)]
-pub(crate) struct NearCounters {
-    pub(crate) hits: SpreadCounter,
-    pub(crate) not_found_hits: SpreadCounter,
-    pub(crate) invalidations: Counter,
-    pub(crate) flushes: Counter,
-    pub(crate) refused_inserts: Counter,
-}
-
-impl NearCounters {
-    pub(crate) fn add_to(&self, stats: &mut Stats) {
-        let (hits, not_found_hits) = (self.hits.get(), self.not_found_hits.get());
-        stats.hits += hits;
-        stats.not_found_hits += not_found_hits;
-        stats.near_hits = hits + not_found_hits;
-        stats.near_invalidations = self.invalidations.get();
-        stats.near_flushes = self.flushes.get();
-        stats.near_refused_inserts = self.refused_inserts.get();
-    }
-
-    pub(crate) fn reset(&self) {
-        self.hits.reset();
-        self.not_found_hits.reset();
-        for counter in [&self.invalidations, &self.flushes, &self.refused_inserts] {
-            counter.reset();
-        }
     }
 }

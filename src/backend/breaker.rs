@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::{Cause, Error};
-use crate::meter::BreakerMeter;
+use crate::meter::{self, Series};
 use crate::pause::jittered;
 
 /// In place of the time of the next probe, while all steps pass.
@@ -32,7 +32,7 @@ pub(super) struct Breaker {
     ask_due: AtomicU64,
     start: Instant,
     last_cause: Mutex<Option<Cause>>,
-    meter: BreakerMeter,
+    meter: Series,
 }
 
 /// What the breaker says to a step.
@@ -49,7 +49,7 @@ pub(super) enum Admission {
 impl Breaker {
     /// `backend` is the label of its gauge: that of all servers of a backend, since a cluster's servers come and go.
     pub(super) fn new(address: String, backend: &str, threshold: u32, pause: Duration) -> Self {
-        let meter = BreakerMeter::new(backend);
+        let meter = meter::gauge(meter::BREAKER_OPEN, backend);
         Self {
             address,
             threshold,
@@ -100,7 +100,7 @@ impl Breaker {
         self.unanswered.store(0, Ordering::Relaxed);
         let closed = self.probe_due.swap(CLOSED, Ordering::AcqRel) != CLOSED;
         if closed {
-            self.meter.closed();
+            self.meter.add(-1.0);
         }
         closed
     }
@@ -111,7 +111,7 @@ impl Breaker {
         let unanswered = self.unanswered.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let opened = unanswered >= self.threshold && self.probe_due.swap(self.next_probe(), Ordering::AcqRel) == CLOSED;
         if opened {
-            self.meter.opened();
+            self.meter.add(1.0);
         }
         opened
     }
@@ -135,7 +135,7 @@ impl Breaker {
 impl Drop for Breaker {
     fn drop(&mut self) {
         if *self.probe_due.get_mut() != CLOSED {
-            self.meter.closed();
+            self.meter.add(-1.0);
         }
     }
 }

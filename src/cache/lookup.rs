@@ -74,18 +74,6 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    #[cfg(feature = "metrics")]
-    pub(crate) const ALL: [Self; 8] = [
-        Self::Hit,
-        Self::NotFoundHit,
-        Self::NearHit,
-        Self::Loaded,
-        Self::Coalesced,
-        Self::Waited,
-        Self::Bypassed,
-        Self::Stale { age: Duration::ZERO },
-    ];
-
     /// As metrics and spans call it.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -303,7 +291,7 @@ impl<T: Cacheable> Core<T> {
         let near = self.near.as_ref().filter(|_| !view.is_fresh())?;
         let value = kept(near)?.map(|record| view.of(record));
         let outcome = Outcome::NearHit;
-        self.meter.got(Some(outcome), began);
+        self.meter.got(outcome, true, began);
         Some(Got { value, outcome, cache_latency: Duration::ZERO })
     }
 
@@ -341,8 +329,7 @@ impl<T: Cacheable> Core<T> {
     ) -> Reading<V> {
         let reading = found.read_by(decode);
         if let Reading::Unreadable(cause) = &reading {
-            self.stats.decode_errors.add();
-            self.meter.decode_error();
+            self.meter.counts.decode_errors.add();
             let keys = key.prefix();
             self.backend.repeats().warn(format!("unreadable {keys} {cause}"), |times| {
                 tracing::warn!(keys, cause, times, "an entry is unreadable: it counts as a miss");
@@ -407,8 +394,7 @@ impl<T: Cacheable> Core<T> {
         {
             near.keep(key, ticket, record, bytes, ttl);
         }
-        self.meter.got(Some(outcome), began);
-        self.count(outcome);
+        self.meter.got(outcome, true, began);
         ControlFlow::Break((Got { value, outcome, cache_latency }, due))
     }
 
@@ -487,29 +473,8 @@ impl<T: Cacheable> Core<T> {
             (Origin::Bypass, _) => Outcome::Bypassed,
             (Origin::Stale { age }, _) => Outcome::Stale { age },
         };
-        self.meter.got(landing.result.is_ok().then_some(outcome), began);
-        self.count(outcome);
+        self.meter.got(outcome, landing.result.is_ok(), began);
         Ok(Lookup { value: landing.result?, outcome, cache_latency })
-    }
-
-    fn count(&self, outcome: Outcome) {
-        let stats = &self.stats;
-        match outcome {
-            Outcome::Hit => stats.hits.add(),
-            Outcome::NotFoundHit => stats.not_found_hits.add(),
-            // The near cache has counted it.
-            Outcome::NearHit => {}
-            Outcome::Loaded => stats.misses.add(),
-            Outcome::Coalesced | Outcome::Waited => {
-                stats.misses.add();
-                stats.stampedes_suppressed.add();
-            }
-            Outcome::Bypassed => stats.bypasses.add(),
-            Outcome::Stale { .. } => {
-                stats.misses.add();
-                stats.stale_served.add();
-            }
-        }
     }
 }
 

@@ -36,9 +36,7 @@ impl<T: Cacheable> Core<T> {
             self.flights.expel(&key);
             let invalidated = own.and_then(|was_there| Ok(was_there | others?));
             self.meter.wrote(Write::Invalidate, invalidated.as_ref().ok().copied());
-            let was_there = invalidated?;
-            self.stats.invalidations.add();
-            Ok(was_there)
+            invalidated
         }
     }
 
@@ -107,11 +105,7 @@ impl<T: Cacheable> Core<T> {
         self.flights.expel(key);
         let updated = own.and_then(|applied| others.map(|_was_there| applied));
         self.meter.wrote(Write::Update, updated.as_ref().ok().copied());
-        let applied = updated?;
-        if applied {
-            self.stats.updates.add();
-        }
-        Ok(applied)
+        updated
     }
 
     fn warn_unencodable(&self, key: &Key, mistake: &FieldError) {

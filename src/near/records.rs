@@ -13,7 +13,7 @@ use super::{NearCache, Untracked};
 use crate::cacheable::Cacheable;
 use crate::key::Key;
 use crate::meter::NearMeter;
-use crate::stats::{NearCounters, TrackerState};
+use crate::stats::TrackerState;
 
 /// The near cache of one [`Cache`](crate::Cache) and its clones.
 pub(crate) struct Near<T> {
@@ -21,8 +21,7 @@ pub(crate) struct Near<T> {
     /// By the id as it stands in the key.
     kept: Cache<Box<str>, Kept<T>, Weight, RandomState>,
     tracking: Arc<Tracking>,
-    pub(crate) counters: NearCounters,
-    meter: NearMeter,
+    pub(crate) meter: NearMeter,
 }
 
 /// What is kept of a record; `None` where the primary has none.
@@ -79,8 +78,7 @@ impl<T: Cacheable> Near<T> {
             RandomState::default(),
             DefaultLifecycle::default(),
         );
-        let near =
-            Arc::new(Self { settings, kept, tracking: tracking.clone(), counters: NearCounters::default(), meter });
+        let near = Arc::new(Self { settings, kept, tracking: tracking.clone(), meter });
         let listener: Weak<dyn Listener> = Arc::<Self>::downgrade(&near);
         tracking.add(prefix, listener);
         near
@@ -94,8 +92,8 @@ impl<T: Cacheable> Near<T> {
         }
         let kept = self.kept.get(id).filter(|kept| now < kept.ends)?;
         match kept.record {
-            Some(_) => self.counters.hits.add(),
-            None => self.counters.not_found_hits.add(),
+            Some(_) => self.meter.hits.add(),
+            None => self.meter.not_found_hits.add(),
         }
         Some(kept.record)
     }
@@ -123,8 +121,7 @@ impl<T: Cacheable> Near<T> {
             replaced = Some(self.kept.insert_with_lifecycle(id.into(), kept));
         });
         if !is_kept {
-            self.counters.refused_inserts.add();
-            self.meter.refused_insert();
+            self.meter.refused_inserts.add();
         }
     }
 
@@ -137,14 +134,12 @@ impl<T: Cacheable> Listener for Near<T> {
     fn forget(&self, id: &str, by_message: bool) {
         self.kept.remove(id);
         if by_message {
-            self.counters.invalidations.add();
-            self.meter.invalidation();
+            self.meter.invalidations.add();
         }
     }
 
     fn flush(&self) {
         self.kept.clear();
-        self.counters.flushes.add();
-        self.meter.flush();
+        self.meter.flushes.add();
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use super::clock::Moment;
 use super::stripes::Stripes;
 use crate::key::Key;
-use crate::meter::TrackerMeter;
+use crate::meter::{self, Series};
 use crate::proof::Guard;
 use crate::stats::TrackerState;
 
@@ -46,7 +46,7 @@ pub(crate) struct Tracking {
     attention: Notify,
     #[cfg(feature = "testing")]
     is_cut: AtomicBool,
-    meter: TrackerMeter,
+    live: Series,
     without: Option<Guard>,
 }
 
@@ -79,7 +79,7 @@ impl Tracking {
             attention: Notify::new(),
             #[cfg(feature = "testing")]
             is_cut: AtomicBool::new(false),
-            meter: TrackerMeter::new(address),
+            live: meter::gauge(meter::TRACKER_LIVE, address),
             without,
         }
     }
@@ -253,7 +253,7 @@ impl Tracking {
             self.flush();
         }
         self.live_at.store(wanted.changes, Ordering::Release);
-        self.meter.begun();
+        self.live.add(1.0);
         Session { tracking: self, wanted }
     }
 
@@ -286,7 +286,7 @@ impl Drop for Session<'_> {
         if !tracking.lacks(Guard::NearFlush) {
             tracking.flush();
         }
-        tracking.meter.ended();
+        tracking.live.add(-1.0);
     }
 }
 
