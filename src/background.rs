@@ -4,13 +4,14 @@
 //! stands still for good, and looks as if it were busy.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
 use tokio::runtime::{Handle, Id};
 
 use crate::load::AbortOnDrop;
@@ -37,7 +38,7 @@ impl Background {
     /// call does that.
     pub(crate) fn ensure<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce() -> F) {
         let Ok(here) = Handle::try_current() else { return };
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.running.lock();
         if !running.as_mut().is_some_and(|running| running.is_driven(here.id())) {
             *running = Some(Running::start(&here, task()));
         }
@@ -47,7 +48,7 @@ impl Background {
     pub(crate) fn replace(&self, task: impl Future<Output = ()> + Send + 'static) {
         let Ok(here) = Handle::try_current() else { return };
         let started = Running::start(&here, task);
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(started);
+        *self.running.lock() = Some(started);
     }
 }
 

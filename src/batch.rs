@@ -5,10 +5,11 @@
 //! Knows nothing of leases.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::Instrument;
 
@@ -82,7 +83,7 @@ impl<T: Cacheable> Batch<T> {
         let call = self.join(id.clone());
         async move {
             match &*call.await {
-                Ok(records) => lock(records).take(&id),
+                Ok(records) => records.lock().take(&id),
                 Err(Failure::Failed(cause)) => Err(cause.clone().into_boxed()),
                 Err(Failure::Panicked(message)) => std::panic::resume_unwind(Box::new(message.clone())),
             }
@@ -91,7 +92,7 @@ impl<T: Cacheable> Batch<T> {
     }
 
     fn join(&self, id: T::Id) -> Shared<BoxFuture<'static, Ended<T>>> {
-        let mut next = lock(&self.inside.next);
+        let mut next = self.inside.next.lock();
         if let Some(next) = &mut *next
             && let Some(call) = next.call.upgrade()
         {
@@ -112,7 +113,7 @@ impl<T: Cacheable> Batch<T> {
     async fn call(self) -> Result<Records<T>, Failure> {
         // The sender is right here.
         let _ = self.inside.awaited.subscribe().wait_for(|awaited| *awaited == 0).await;
-        let ids = lock(&self.inside.next).take().map(|next| next.ids).unwrap_or_default();
+        let ids = self.inside.next.lock().take().map(|next| next.ids).unwrap_or_default();
         let asked: HashSet<_> = ids.iter().cloned().collect();
         let loaded = (self.inside.loader)(ids).await.map_err(|error| Failure::Failed(Cause::new(error)))?;
         let by_id: HashMap<_, _> = loaded.into_iter().map(|record| (record.id(), record)).collect();
@@ -142,8 +143,4 @@ impl<T: Cacheable> Clone for Batch<T> {
     fn clone(&self) -> Self {
         Self { inside: self.inside.clone() }
     }
-}
-
-fn lock<R>(mutex: &Mutex<R>) -> MutexGuard<'_, R> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

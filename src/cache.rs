@@ -205,7 +205,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.core.handle().get(Whole::default(), id, loader, |got| got.value)
+        Core::get(self.core.handle(), Whole::default(), id, loader, |got| got.value)
     }
 
     /// Is [`get`](Self::get), but goes past the [near cache](crate::NearCache): for reads that must see what any process has
@@ -229,7 +229,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.core.handle().get(Whole { is_fresh: true, ..Whole::default() }, id, loader, |got| got.value)
+        Core::get(self.core.handle(), Whole { is_fresh: true, ..Whole::default() }, id, loader, |got| got.value)
     }
 
     /// Is [`get`](Self::get), and tells how the record was come by.
@@ -252,7 +252,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.core.handle().get(Whole { is_timed: true, ..Whole::default() }, id, loader, Lookup::from)
+        Core::get(self.core.handle(), Whole { is_timed: true, ..Whole::default() }, id, loader, Lookup::from)
     }
 
     /// Reads some fields of a record through the cache: as [`get`](Self::get), but a hit reads only these. A loaded record
@@ -301,7 +301,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.core.handle().get(Selected::new::<T>(fields), id, loader, |got| got.value)
+        Core::get(self.core.handle(), Selected::new::<T>(fields), id, loader, |got| got.value)
     }
 
     /// Gets many records at once; the results have the order and the number of the ids, which may repeat.
@@ -389,7 +389,7 @@ impl<T: Cacheable> Cache<T> {
         E: Into<BoxError> + 'static,
     {
         let asked: Asked<K> = ids.into_iter().map(|id| (self.key(&id), id)).collect();
-        let (core, batch) = (self.core.shared(), Batch::new(loader));
+        let (core, batch) = (Arc::clone(&self.core), Batch::new(loader));
         async move { core.get_many(asked, batch).await }
     }
 
@@ -417,7 +417,7 @@ impl<T: Cacheable> Cache<T> {
         async move {
             let key = key?;
             core.invalidate(key.clone()).await?;
-            core.get(Whole { is_fresh: true, ..Whole::default() }, id, loader, |got| got.value).await
+            Core::get(core, Whole { is_fresh: true, ..Whole::default() }, id, loader, |got| got.value).await
         }
     }
 

@@ -6,7 +6,8 @@
 mod series;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use self::series::Name;
 pub(crate) use self::series::{Began, Series};
@@ -296,7 +297,7 @@ impl BackendMeter {
             return;
         }
         let (in_use, idle) = in_use_and_idle();
-        let mut shown = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.connections.lock();
         let before = std::mem::replace(&mut *shown, (in_use, idle));
         self.connections_in_use.add(difference(in_use, before.0));
         self.connections_idle.add(difference(idle, before.1));

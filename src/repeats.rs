@@ -1,9 +1,9 @@
 //! Warnings that would repeat: one line for each cause, and then a count at intervals.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// The shortest time between two lines about one cause.
@@ -29,7 +29,7 @@ impl Repeats {
     pub(crate) fn warn(&self, cause: String, log: impl FnOnce(Option<u64>)) {
         let now = Instant::now();
         let times = {
-            let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut causes = self.causes.lock();
             if causes.len() >= MOST_CAUSES && !causes.contains_key(&cause) {
                 causes.retain(|_, counted| now - counted.logged < INTERVAL);
             }
@@ -73,6 +73,6 @@ mod tests {
         let (repeats, mut lines) = (Repeats::default(), 0);
         (0..10_000).for_each(|cause| repeats.warn(cause.to_string(), |_| lines += 1));
         assert_eq!(lines, MOST_CAUSES + 1);
-        assert!(repeats.causes.lock().unwrap().len() <= MOST_CAUSES + 1);
+        assert!(repeats.causes.lock().len() <= MOST_CAUSES + 1);
     }
 }

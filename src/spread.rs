@@ -5,6 +5,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use crossbeam_utils::CachePadded;
+
 /// More threads than this share.
 const PARTS: usize = 16;
 
@@ -21,43 +23,38 @@ fn part() -> usize {
     PART.try_with(|part| *part).unwrap_or(0)
 }
 
-/// In a cache line of its own, or two that are fetched together.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Apart<T>(T);
-
 /// A counter that is only ever added to.
-#[derive(Debug, Default)]
-pub(crate) struct SpreadCounter([Apart<AtomicU64>; PARTS]);
+#[derive(Default)]
+pub(crate) struct SpreadCounter([CachePadded<AtomicU64>; PARTS]);
 
 impl SpreadCounter {
     pub(crate) fn add(&self) {
-        self.0[part()].0.fetch_add(1, Ordering::Relaxed);
+        self.0[part()].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> u64 {
-        self.0.iter().map(|Apart(counter)| counter.load(Ordering::Relaxed)).sum()
+        self.0.iter().map(|counter| counter.load(Ordering::Relaxed)).sum()
     }
 
     pub(crate) fn reset(&self) {
-        self.0.iter().for_each(|Apart(counter)| counter.store(0, Ordering::Relaxed));
+        self.0.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
     }
 }
 
 /// An `Arc` with a count of references for each part.
-pub(crate) struct SpreadArc<T>(Arc<[Arc<Handle<T>>]>);
+pub(crate) struct SpreadArc<T>(Arc<[Handle<T>]>);
 
-/// What one part's references are to.
-pub(crate) struct Handle<T>(Apart<Arc<T>>);
+/// A reference for one part's threads, to one for all threads.
+pub(crate) type Handle<T> = Arc<CachePadded<Arc<T>>>;
 
 impl<T> SpreadArc<T> {
     pub(crate) fn new(value: T) -> Self {
         let value = Arc::new(value);
-        Self((0..PARTS).map(|_| Arc::new(Handle(Apart(value.clone())))).collect())
+        Self((0..PARTS).map(|_| Arc::new(CachePadded::new(value.clone()))).collect())
     }
 
     /// A reference for calls of this thread.
-    pub(crate) fn handle(&self) -> Arc<Handle<T>> {
+    pub(crate) fn handle(&self) -> Handle<T> {
         self.0[part()].clone()
     }
 }
@@ -69,24 +66,9 @@ impl<T> Clone for SpreadArc<T> {
 }
 
 impl<T> Deref for SpreadArc<T> {
-    type Target = Handle<T>;
+    type Target = Arc<T>;
 
-    fn deref(&self) -> &Handle<T> {
+    fn deref(&self) -> &Arc<T> {
         &self.0[0]
-    }
-}
-
-impl<T> Handle<T> {
-    /// A reference for all threads.
-    pub(crate) fn shared(&self) -> Arc<T> {
-        self.0.0.clone()
-    }
-}
-
-impl<T> Deref for Handle<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0.0
     }
 }

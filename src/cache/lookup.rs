@@ -211,10 +211,10 @@ pub(super) struct Miss<T> {
     under_way: Option<Ticket<T>>,
 }
 
-impl<T: Cacheable> Handle<Core<T>> {
+impl<T: Cacheable> Core<T> {
     #[expect(clippy::manual_async_fn, reason = "an async fn's arguments take their memory twice")]
     pub(super) fn get<V, K, F, Fut, E, R>(
-        self: Arc<Self>,
+        core: Handle<Self>,
         view: V,
         id: K,
         loader: F,
@@ -230,20 +230,20 @@ impl<T: Cacheable> Handle<Core<T>> {
         async move {
             let began = Began::now();
             let kept = |near: &Near<T>| KeySpace::with_id(&id, |id| near.get(id)).flatten();
-            if let Some(got) = self.near_hit(&view, kept, began) {
+            if let Some(got) = core.near_hit(&view, kept, began) {
                 return Ok(answer(got));
             }
-            let key = self.keys.key(&id)?;
-            let (called, span) = (self.stamp_of_call(), spans::get::<T>(&key));
+            let key = core.keys.key(&id)?;
+            let (called, span) = (core.stamp_of_call(), spans::get::<T>(&key));
             let read_through = |key: Key| {
-                let (core, id, loader) = (self.shared(), id.into_id(), load::erase(loader));
+                let (core, id, loader) = ((**core).clone(), id.into_id(), load::erase(loader));
                 ReadThrough { core, key, id, loader, awaited: None }
             };
             // Boxed, so that the future of a hit stays small.
-            let flight = if self.policy.enabled {
+            let flight = if core.policy.enabled {
                 let looked = {
                     // Pinned here, since a future that is passed on is copied as a whole.
-                    let look = pin!(self.look_first(&view, &key, began));
+                    let look = pin!(core.look_first(&view, &key, began));
                     look.instrument(span.clone()).await
                 };
                 match looked {
@@ -255,12 +255,12 @@ impl<T: Cacheable> Handle<Core<T>> {
                         return Ok(answer(got));
                     }
                     ControlFlow::Continue(mut miss) => {
-                        let boarding = self.board(&key, &mut miss);
-                        self.fly(called, key, miss, boarding, began, read_through).boxed()
+                        let boarding = core.board(&key, &mut miss);
+                        core.fly(called, key, miss, boarding, began, read_through).boxed()
                     }
                 }
             } else {
-                self.get_around(read_through(key), began).boxed()
+                core.get_around(read_through(key), began).boxed()
             };
             let lookup = flight.instrument(span.clone()).await;
             span.record("outcome", lookup.as_ref().map_or("error", |lookup| lookup.outcome.name()));
@@ -268,9 +268,7 @@ impl<T: Cacheable> Handle<Core<T>> {
             Ok(answer(Got { value: value.map(|record| view.of(record)), outcome, cache_latency }))
         }
     }
-}
 
-impl<T: Cacheable> Core<T> {
     pub(super) fn stamp_of_call(&self) -> Stamp {
         if self.backend.holds(Guard::StampRule) { Stamp::of_call() } else { Stamp::EARLIEST }
     }

@@ -4,9 +4,9 @@
 //! other's tickets void, and wake each other's waiters.
 
 use std::hash::BuildHasher;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 const STRIPES: usize = 1024;
@@ -42,7 +42,7 @@ impl Stripes {
 impl Stripe {
     /// While this is held, nothing is told.
     pub(super) fn generation(&self) -> MutexGuard<'_, u64> {
-        self.generation.lock().unwrap_or_else(PoisonError::into_inner)
+        self.generation.lock()
     }
 
     pub(super) fn advance(&self) {

@@ -7,9 +7,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use tokio::sync::Notify;
 
 use super::clock::Moment;
@@ -86,7 +87,7 @@ impl Tracking {
 
     /// Begins to tell a near cache of changes. Where the tracker does not know of its keys yet, it starts anew.
     pub(super) fn add(&self, prefix: &str, listener: Weak<dyn Listener>) {
-        let mut listeners = self.listeners.write().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = self.listeners.write();
         let of_prefix = listeners.entry(prefix.to_owned()).or_default();
         of_prefix.retain(|listener| listener.strong_count() > 0);
         of_prefix.push(listener);
@@ -99,7 +100,7 @@ impl Tracking {
 
     /// What the server is to be asked to tell of, as things are now.
     pub(crate) fn wanted(&self) -> Wanted {
-        let mut listeners = self.listeners.write().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = self.listeners.write();
         listeners.retain(|_, of_prefix| of_prefix.iter().any(|listener| listener.strong_count() > 0));
         let mut prefixes: Vec<_> = listeners.keys().cloned().collect();
         prefixes.sort_unstable();
@@ -222,7 +223,7 @@ impl Tracking {
     fn forget(&self, key: &str, by_message: bool) {
         self.stripes.of(key).advance();
         let (prefix, id) = key.split_at(key.rfind(':').map_or(0, |end| end + 1));
-        let listeners = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
+        let listeners = self.listeners.read();
         for listener in listeners.get(prefix).into_iter().flatten().filter_map(Weak::upgrade) {
             listener.forget(id, by_message);
         }
@@ -240,7 +241,7 @@ impl Tracking {
 
     fn flush_those(&self, are_meant: impl Fn(&str) -> bool) {
         self.stripes.advance_all();
-        let listeners = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
+        let listeners = self.listeners.read();
         let meant = listeners.iter().filter(|(prefix, _)| are_meant(prefix)).flat_map(|(_, of_prefix)| of_prefix);
         for listener in meant.filter_map(Weak::upgrade) {
             listener.flush();
@@ -272,7 +273,7 @@ impl Session<'_> {
     /// The server has answered after all messages until `asked`.
     pub(crate) fn is_alive_for(&self, asked: Moment, duration: Duration) {
         let Self { tracking, wanted } = self;
-        let _no_prefix_is_added = tracking.listeners.read().unwrap_or_else(PoisonError::into_inner);
+        let _no_prefix_is_added = tracking.listeners.read();
         if tracking.is_current(wanted) {
             tracking.live_until.store(asked.within(duration).ticks(), Ordering::Release);
         }
