@@ -100,8 +100,8 @@ pub(crate) struct Core<T: Cacheable> {
     /// The fields that `T` is made of.
     pub(crate) selection: Selection,
     /// Flights through the cache, and around it.
-    flights: Flights<T>,
-    bypasses: Flights<T>,
+    flights: Arc<Flights<T>>,
+    bypasses: Arc<Flights<T>>,
     pub(crate) refreshes: Refreshes,
     pub(crate) orphans: Orphans,
     /// The turns of loads around the cache.

@@ -10,7 +10,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
@@ -18,6 +17,7 @@ use futures_util::FutureExt;
 use tokio::sync::SetOnce;
 use tracing::Instrument;
 
+use crate::cache::Outcome;
 use crate::error::Error;
 use crate::key::Key;
 
@@ -43,26 +43,12 @@ impl Stamp {
     }
 }
 
-/// Where a flight's value came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// An entry that was there when the flight first looked.
-    Entry,
-    /// An entry that another process' load put there while the flight waited.
-    OtherLoad,
-    /// The flight's own load, under a lease.
-    Load,
-    /// A load around the cache.
-    Bypass,
-    /// An entry that is past its TTL by `age`, in place of a load that failed.
-    Stale { age: Duration },
-}
-
 /// What a flight brings to those who joined it.
 #[derive(Debug)]
 pub(crate) struct Landing<T> {
     pub(crate) result: Result<Option<Arc<T>>, Error>,
-    pub(crate) origin: Origin,
+    /// As it is for the one who started the flight.
+    pub(crate) outcome: Outcome,
     /// The step that justifies a value. An error needs no justification.
     pub(crate) justified: Stamp,
 }
@@ -72,7 +58,7 @@ impl<T> Landing<T> {
     pub(crate) fn lost(key: &Key) -> Self {
         let message = "the load ended without a result, as when its runtime shuts down".to_owned();
         let result = Err(Error::LoadPanicked { key: key.to_string(), message });
-        Self { result, origin: Origin::Load, justified: Stamp::of_call() }
+        Self { result, outcome: Outcome::Loaded, justified: Stamp::of_call() }
     }
 }
 
@@ -84,89 +70,13 @@ impl<T> Clone for Landing<T> {
 
 /// The flights of one cache.
 pub(crate) struct Flights<T> {
-    running: Arc<Running<T>>,
-}
-
-struct Running<T> {
-    flights: DashMap<Key, Signal<T>>,
+    running: DashMap<Key, Ticket<T>>,
     /// How many there are: hits look here first.
     number: AtomicUsize,
 }
 
-impl<T> Running<T> {
-    fn remove(&self, key: &Key, signal: &Signal<T>) {
-        self.remove_if(key, |running| Arc::ptr_eq(running, signal));
-    }
-
-    fn remove_if(&self, key: &Key, is_it: impl FnOnce(&Signal<T>) -> bool) {
-        if self.flights.remove_if(key, |_, running| is_it(running)).is_some() {
-            self.number.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Set once the flight has ended; without a landing it was lost.
-type Signal<T> = Arc<SetOnce<Option<Landing<T>>>>;
-
-/// A caller's place in a flight.
-pub(crate) struct Ticket<T> {
-    signal: Signal<T>,
-}
-
-/// How a flight ended for one caller.
-pub(crate) enum Ended<T> {
-    /// With a result that is the caller's too.
-    Landed(Landing<T>),
-    /// With a result that may be older than the call.
-    TooOld,
-    /// Without a result: it panicked, or its runtime shut down.
-    Lost,
-}
-
-impl<T: Send + Sync + 'static> Flights<T> {
-    pub(crate) fn new() -> Self {
-        Self { running: Arc::new(Running { flights: DashMap::new(), number: AtomicUsize::new(0) }) }
-    }
-
-    /// Joins the flight of a key, if one is under way.
-    pub(crate) fn join(&self, key: &Key) -> Option<Ticket<T>> {
-        if self.running.number.load(Ordering::Relaxed) == 0 {
-            return None;
-        }
-        let running = self.running.flights.get(key)?;
-        Some(Ticket { signal: running.clone() })
-    }
-
-    /// Takes the flight of a key out of the map: those who are in it stay, and nobody joins it any more.
-    pub(crate) fn expel(&self, key: &Key) {
-        self.running.remove_if(key, |_| true);
-    }
-
-    /// Takes a flight that does not end out of the map.
-    pub(crate) fn expel_stuck(&self, key: &Key, stuck: &Ticket<T>) {
-        self.running.remove(key, &stuck.signal);
-    }
-
-    #[cfg(feature = "__proof")]
-    pub(crate) fn count(&self) -> usize {
-        self.running.flights.len()
-    }
-
-    /// Joins the flight of a key, or reserves the start of one.
-    pub(crate) fn join_or_reserve(&self, key: &Key) -> Boarding<T> {
-        match self.running.flights.entry(key.clone()) {
-            Slot::Occupied(running) => Boarding::Joined(Ticket { signal: running.get().clone() }),
-            Slot::Vacant(slot) => {
-                let signal = Signal::default();
-                // First the number: so it never falls below what is there.
-                self.running.number.fetch_add(1, Ordering::Relaxed);
-                slot.insert(signal.clone());
-                let (running, key) = (self.running.clone(), key.clone());
-                Boarding::Reserved(Reservation { departure: Departure { running, key, signal, landing: None } })
-            }
-        }
-    }
-}
+/// A caller's place in a flight: set once that has ended, without a landing if it was lost.
+pub(crate) type Ticket<T> = Arc<SetOnce<Option<Landing<T>>>>;
 
 /// What a caller gets who wants to fly.
 pub(crate) enum Boarding<T> {
@@ -174,53 +84,91 @@ pub(crate) enum Boarding<T> {
     Reserved(Reservation<T>),
 }
 
-/// The right to start a flight, which others may have joined already.
+impl<T> Flights<T> {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { running: DashMap::new(), number: AtomicUsize::new(0) })
+    }
+
+    /// Joins the flight of a key, if one is under way.
+    pub(crate) fn join(&self, key: &Key) -> Option<Ticket<T>> {
+        if self.number.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.running.get(key).map(|ticket| ticket.clone())
+    }
+
+    /// Joins the flight of a key, or reserves the start of one.
+    pub(crate) fn join_or_reserve(self: &Arc<Self>, key: &Key) -> Boarding<T> {
+        match self.running.entry(key.clone()) {
+            Slot::Occupied(running) => Boarding::Joined(running.get().clone()),
+            Slot::Vacant(slot) => {
+                let ticket = Ticket::default();
+                // First the number: so it never falls below what is there.
+                self.number.fetch_add(1, Ordering::Relaxed);
+                slot.insert(ticket.clone());
+                Boarding::Reserved(Reservation { flights: self.clone(), key: key.clone(), ticket, landing: None })
+            }
+        }
+    }
+
+    /// Takes the flight of a key out of the map: those who are in it stay, and nobody joins it any more.
+    pub(crate) fn expel(&self, key: &Key) {
+        self.expel_if(key, |_| true);
+    }
+
+    /// The same if it is this flight, as one that does not end.
+    pub(crate) fn expel_this(&self, key: &Key, ticket: &Ticket<T>) {
+        self.expel_if(key, |running| Arc::ptr_eq(running, ticket));
+    }
+
+    fn expel_if(&self, key: &Key, is_it: impl FnOnce(&Ticket<T>) -> bool) {
+        if self.running.remove_if(key, |_, running| is_it(running)).is_some() {
+            self.number.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    #[cfg(feature = "__proof")]
+    pub(crate) fn count(&self) -> usize {
+        self.running.len()
+    }
+}
+
+/// The right to start a flight, which others may have joined already. It ends the flight, however its task does: that may
+/// also panic, or go with its runtime.
 pub(crate) struct Reservation<T> {
-    departure: Departure<T>,
+    flights: Arc<Flights<T>>,
+    key: Key,
+    ticket: Ticket<T>,
+    landing: Option<Landing<T>>,
 }
 
 impl<T: Send + Sync + 'static> Reservation<T> {
     /// Starts the flight in a task of its own, with the caller's tracing span.
     pub(crate) fn start(self, flight: impl Future<Output = Landing<T>> + Send + 'static) -> Ticket<T> {
-        let Self { departure } = self;
-        let ticket = Ticket { signal: departure.signal.clone() };
-        tokio::spawn(flight.map(|landing| departure.land(landing)).in_current_span());
+        let ticket = self.ticket.clone();
+        tokio::spawn(flight.map(|landing| self.land(landing)).in_current_span());
         ticket
     }
-}
 
-/// Ends a flight, however its task does: that may also panic, or go with its runtime.
-struct Departure<T> {
-    running: Arc<Running<T>>,
-    key: Key,
-    signal: Signal<T>,
-    landing: Option<Landing<T>>,
-}
-
-impl<T> Departure<T> {
     fn land(mut self, landing: Landing<T>) {
         self.landing = Some(landing);
     }
 }
 
-impl<T> Drop for Departure<T> {
+impl<T> Drop for Reservation<T> {
     fn drop(&mut self) {
         // First out of the map, then the news: nobody can join a flight that has ended.
-        self.running.remove(&self.key, &self.signal);
+        self.flights.expel_this(&self.key, &self.ticket);
         // Nobody else sets it.
-        let _ = self.signal.set(self.landing.take());
+        let _ = self.ticket.set(self.landing.take());
     }
 }
 
-impl<T> Ticket<T> {
-    /// Waits for the flight to end, for a call that started at `called`. Dropping this future leaves the flight under way.
-    pub(crate) async fn ended(&self, called: Stamp) -> Ended<T> {
-        match self.signal.wait().await {
-            None => Ended::Lost,
-            Some(landing) if landing.result.is_err() || called < landing.justified => Ended::Landed(landing.clone()),
-            Some(_) => Ended::TooOld,
-        }
-    }
+/// Waits for a flight to end, for a call that started at `called`. `None`: it was lost, or what it brings may be older than
+/// the call. Dropping this future leaves the flight under way.
+pub(crate) async fn ended<T>(ticket: &Ticket<T>, called: Stamp) -> Option<Landing<T>> {
+    let landing = ticket.wait().await.as_ref()?;
+    (landing.result.is_err() || called < landing.justified).then(|| landing.clone())
 }
 
 #[cfg(test)]
@@ -231,7 +179,7 @@ mod tests {
 
     impl Flights<u32> {
         fn is_empty(&self) -> bool {
-            self.running.flights.is_empty() && self.running.number.load(Ordering::Relaxed) == 0
+            self.running.is_empty() && self.number.load(Ordering::Relaxed) == 0
         }
     }
 
@@ -240,12 +188,12 @@ mod tests {
     }
 
     fn landing(result: Result<Option<Arc<u32>>, Error>, justified: Stamp) -> Landing<u32> {
-        Landing { result, origin: Origin::Load, justified }
+        Landing { result, outcome: Outcome::Loaded, justified }
     }
 
     /// Starts a flight that takes its stamp at once, and lands when it is told to.
     async fn stamped_flight(
-        flights: &Flights<u32>,
+        flights: &Arc<Flights<u32>>,
         result: Result<Option<Arc<u32>>, Error>,
     ) -> (Ticket<u32>, tokio::sync::oneshot::Sender<()>) {
         let Boarding::Reserved(reservation) = flights.join_or_reserve(&key()) else { panic!("a flight is under way") };
@@ -268,9 +216,9 @@ mod tests {
         let (late, late_ticket) = (Stamp::of_call(), flights.join(&key()).unwrap());
         let early_ticket = flights.join(&key()).unwrap();
         land.send(()).unwrap();
-        assert!(matches!(ticket.ended(early).await, Ended::Landed(_)));
-        assert!(matches!(late_ticket.ended(late).await, Ended::TooOld));
-        assert!(matches!(early_ticket.ended(early).await, Ended::Landed(_)), "it joined late, but called early");
+        assert!(ended(&ticket, early).await.is_some());
+        assert!(ended(&late_ticket, late).await.is_none());
+        assert!(ended(&early_ticket, early).await.is_some(), "it joined late, but called early");
         assert!(flights.is_empty(), "a flight that has landed is gone");
     }
 
@@ -280,8 +228,8 @@ mod tests {
         let (ticket, land) = stamped_flight(&flights, Err(Error::config("failed"))).await;
         let (late, late_ticket) = (Stamp::of_call(), flights.join(&key()).unwrap());
         land.send(()).unwrap();
-        assert!(matches!(ticket.ended(early).await, Ended::Landed(Landing { result: Err(_), .. })));
-        assert!(matches!(late_ticket.ended(late).await, Ended::Landed(Landing { result: Err(_), .. })));
+        assert!(matches!(ended(&ticket, early).await, Some(Landing { result: Err(_), .. })));
+        assert!(matches!(ended(&late_ticket, late).await, Some(Landing { result: Err(_), .. })));
     }
 
     #[tokio::test]
@@ -290,10 +238,10 @@ mod tests {
         let Boarding::Reserved(unused) = flights.join_or_reserve(&key()) else { panic!("a flight is under way") };
         let joined = flights.join(&key()).unwrap();
         drop(unused);
-        assert!(matches!(joined.ended(called).await, Ended::Lost));
+        assert!(ended(&joined, called).await.is_none());
         let Boarding::Reserved(panicking) = flights.join_or_reserve(&key()) else { panic!("a flight is under way") };
         let ticket = panicking.start(async { panic!("on purpose") });
-        assert!(matches!(ticket.ended(called).await, Ended::Lost));
+        assert!(ended(&ticket, called).await.is_none());
         assert!(flights.is_empty());
     }
 
@@ -305,9 +253,9 @@ mod tests {
         assert!(flights.join(&key()).is_none());
         let Boarding::Reserved(next) = flights.join_or_reserve(&key()) else { panic!("a flight is under way") };
         land.send(()).unwrap();
-        assert!(matches!(ticket.ended(called).await, Ended::Landed(_)));
+        assert!(ended(&ticket, called).await.is_some());
         assert!(flights.join(&key()).is_some(), "the next one stays in the map");
-        flights.expel_stuck(&key(), &ticket);
+        flights.expel_this(&key(), &ticket);
         assert!(flights.join(&key()).is_some(), "it is another");
         drop(next);
     }

@@ -18,17 +18,20 @@ use tracing::Instrument;
 
 use crate::backend::{Acquired, Filled, Token};
 use crate::batch::Awaited;
-use crate::cache::{Core, OnOutage};
+use crate::cache::{Core, OnOutage, Outcome};
 use crate::cacheable::Cacheable;
 use crate::entry::{self, Found, Reading};
 use crate::error::Error;
-use crate::flight::{Landing, Origin, Stamp};
+use crate::flight::{Landing, Stamp};
 use crate::key::Key;
 use crate::load::{self, Loader, Loading};
 use crate::meter::Began;
-use crate::pause::jittered;
+use crate::pause::Backoff;
 use crate::record::StoredField;
 use crate::spans;
+
+/// Between looks at another process' load at least: as exact as the server tells how long a lease will last.
+const SHORTEST_POLL: Duration = Duration::from_millis(1);
 
 /// One read-through: of this key, with this loader.
 pub(crate) struct ReadThrough<T: Cacheable> {
@@ -51,8 +54,7 @@ impl<T: Cacheable> ReadThrough<T> {
     /// Finds an entry, or loads and fills one; waits for another process that does.
     pub(crate) async fn through_cache(mut self) -> Landing<T> {
         let policy = &self.core.policy;
-        let mut poll = Poll::new(policy.wait_poll);
-        let mut origin = Origin::Entry;
+        let mut pauses = Backoff::new(policy.wait_poll / 8, policy.wait_poll);
         let mut waiting = None;
         loop {
             let mut lease = Lease::new(&self.core, &self.key);
@@ -65,20 +67,19 @@ impl<T: Cacheable> ReadThrough<T> {
             let serves_stale = acquired.postponed && policy.stale_if_error.is_some();
             let found = match acquired.found.map(|found| self.reading(&found)) {
                 Some(Reading::Stale(..)) if !serves_stale => None,
-                found => found.and_then(|reading| served(reading, origin)),
+                found => found.and_then(|reading| served(reading, waiting.is_some())),
             };
             let waited = || {
                 if let Some((began, _)) = waiting {
                     self.core.meter.lock_wait.ended(began);
                 }
             };
-            if let Some((value, origin)) = found {
+            if let Some((value, outcome)) = found {
                 waited();
                 if acquired.granted {
-                    abandon(&self.core, &self.key, &lease.token).boxed().await;
-                    lease.end();
+                    lease.give_back().boxed().await;
                 }
-                return Landing { result: Ok(value), origin, justified: looked };
+                return Landing { result: Ok(value), outcome, justified: looked };
             }
             if acquired.granted {
                 waited();
@@ -111,13 +112,12 @@ impl<T: Cacheable> ReadThrough<T> {
                 abandon(&self.core, &self.key, &Token::failed_load()).boxed().await;
             }
             self.awaited = None;
-            origin = Origin::OtherLoad;
             let (_, deadline) = *waiting.get_or_insert_with(|| (Began::now(), now + policy.wait_timeout));
-            let pause = poll.next().min(acquired.busy_for.unwrap_or(Duration::MAX)).max(Poll::SHORTEST);
+            let pause = pauses.next().min(acquired.busy_for.unwrap_or(Duration::MAX)).max(SHORTEST_POLL);
             let fill = self.core.backend.told_since(&self.key, told);
             let wait = async {
                 // Something may be told all the time, about this key or another.
-                tokio::time::sleep_until(now + Poll::SHORTEST).await;
+                tokio::time::sleep_until(now + SHORTEST_POLL).await;
                 let _told_or_not = tokio::time::timeout_at(deadline.min(now + pause), fill).await;
             };
             wait.boxed().await;
@@ -136,7 +136,7 @@ impl<T: Cacheable> ReadThrough<T> {
     /// Loads around a cache that can't be used, when it is this load's turn.
     pub(crate) async fn without_cache(mut self, error: Error) -> Landing<T> {
         tracing::debug!(key = %self.key, %error, "the cache can't be used");
-        let failed = |error| Landing { result: Err(error), origin: Origin::Bypass, justified: Stamp::of_step() };
+        let failed = |error| Landing { result: Err(error), outcome: Outcome::Bypassed, justified: Stamp::of_step() };
         let (core, limit) = (self.core.clone(), self.core.policy.wait_timeout);
         if core.policy.on_outage == OnOutage::Fail {
             return failed(error);
@@ -162,11 +162,11 @@ impl<T: Cacheable> ReadThrough<T> {
         let load = load::run_here(&key, core.policy.load_timeout, async { begin(loader, id, awaited).await });
         let load = pin!(load.instrument(spans::load::<T>(&key)));
         let loaded = counted(&core, load).await;
-        Landing { result: loaded.map(|record| record.map(Arc::new)), origin: Origin::Bypass, justified }
+        Landing { result: loaded.map(|record| record.map(Arc::new)), outcome: Outcome::Bypassed, justified }
     }
 
     /// Loads and fills; if that fails, lands with the stale entry, which then is not loaded again for a while.
-    async fn under_lease(self, mut lease: Lease<T>) -> Landing<T> {
+    async fn under_lease(self, lease: Lease<T>) -> Landing<T> {
         let (core, key) = (self.core.clone(), self.key.clone());
         let landing = self.load_and_fill(&lease.token).boxed().await;
         if landing.result.is_ok() {
@@ -174,16 +174,16 @@ impl<T: Cacheable> ReadThrough<T> {
             return landing;
         }
         let landing = after_failure(&core, &key, landing).boxed().await;
-        if let Origin::Stale { age } = landing.origin {
+        if let Outcome::Stale { age } = landing.outcome {
             let keys = key.prefix();
             core.backend.repeats().warn(format!("stale {keys}"), |times| {
                 tracing::warn!(keys, ?age, times, "a load failed: its stale entry is served");
             });
             postpone(&core, &key, lease.token.clone()).boxed().await;
+            lease.end();
         } else {
-            abandon(&core, &key, &lease.token).boxed().await;
+            lease.give_back().boxed().await;
         }
-        lease.end();
         landing
     }
 
@@ -198,7 +198,7 @@ impl<T: Cacheable> ReadThrough<T> {
                 never = renewing => match never {},
             }
         };
-        let landing = |result, justified| Landing { result, origin: Origin::Load, justified };
+        let landing = |result, justified| Landing { result, outcome: Outcome::Loaded, justified };
         let Loaded { value, fields, ttl } = match loaded {
             Ok(loaded) => loaded,
             Err(error) => return landing(Err(error), load_began),
@@ -240,12 +240,14 @@ fn begin<T: Cacheable>(loader: Loader<T>, id: T::Id, awaited: Option<Awaited>) -
     loading
 }
 
-/// What an entry is to those who get it, if it can be served.
-fn served<T>(reading: Reading<T>, origin: Origin) -> Option<(Option<Arc<T>>, Origin)> {
+/// What an entry is to those who get it, if it can be served. `is_new`: another process' load has put it there while they
+/// waited.
+fn served<T>(reading: Reading<T>, is_new: bool) -> Option<(Option<Arc<T>>, Outcome)> {
+    let outcome = |hit| if is_new { Outcome::Waited } else { hit };
     match reading {
-        Reading::Record(record) => Some((Some(Arc::new(record)), origin)),
-        Reading::Stale(record, age) => Some((Some(Arc::new(record)), Origin::Stale { age })),
-        Reading::NotFound => Some((None, origin)),
+        Reading::Record(record) => Some((Some(Arc::new(record)), outcome(Outcome::Hit))),
+        Reading::Stale(record, age) => Some((Some(Arc::new(record)), Outcome::Stale { age })),
+        Reading::NotFound => Some((None, outcome(Outcome::NotFoundHit))),
         Reading::Unreadable(_) => None,
     }
 }
@@ -257,14 +259,14 @@ async fn after_failure<T: Cacheable>(core: &Core<T>, key: &Key, failed: Landing<
     }
     let looked = Stamp::of_step();
     let found = match core.backend.read(key, &core.selection, true).await {
-        Ok(found) => found.and_then(|found| served(found.read(), Origin::OtherLoad)),
+        Ok(found) => found.and_then(|found| served(found.read(), true)),
         Err(_told_by_the_backend) => None,
     };
-    let Some((value, origin)) = found else {
+    let Some((value, outcome)) = found else {
         return failed;
     };
     tracing::debug!(%key, error = failed.result.err().map(tracing::field::display), "a failed load is made up for by an entry");
-    Landing { result: Ok(value), origin, justified: looked }
+    Landing { result: Ok(value), outcome, justified: looked }
 }
 
 async fn counted<T: Cacheable, R>(
@@ -283,7 +285,7 @@ fn abandon_in_background<T: Cacheable>(core: Arc<Core<T>>, key: Key, token: Toke
     tokio::spawn(async move { abandon(&core, &key, &token).await });
 }
 
-pub(crate) async fn abandon<T: Cacheable>(core: &Core<T>, key: &Key, token: &Token) {
+async fn abandon<T: Cacheable>(core: &Core<T>, key: &Key, token: &Token) {
     if let Err(error) = core.backend.abandon(key, token).await {
         tracing::debug!(%key, %error, "a lease could not be given back and will run out");
     }
@@ -340,8 +342,13 @@ impl<T: Cacheable> Lease<T> {
         acquired
     }
 
+    pub(crate) async fn give_back(self) {
+        abandon(&self.core, &self.key, &self.token).await;
+        self.end();
+    }
+
     /// The lease is used up, given back, or somebody's who will do that.
-    pub(crate) fn end(&mut self) {
+    pub(crate) fn end(mut self) {
         self.has_ended = true;
     }
 }
@@ -363,26 +370,5 @@ async fn keep_renewing<T: Cacheable>(core: &Core<T>, key: &Key, token: &Token) -
             core.meter.leases_lost.count(1);
             return std::future::pending().await;
         }
-    }
-}
-
-/// The pauses between looks at another process' load: short at first, then up to `longest`, jittered.
-struct Poll {
-    pause: Duration,
-    longest: Duration,
-}
-
-impl Poll {
-    /// As exact as the server tells how long a lease will last.
-    const SHORTEST: Duration = Duration::from_millis(1);
-
-    fn new(longest: Duration) -> Self {
-        Self { pause: longest / 8, longest }
-    }
-
-    fn next(&mut self) -> Duration {
-        let pause = jittered(self.pause);
-        self.pause = self.longest.min(self.pause * 2);
-        pause
     }
 }

@@ -14,7 +14,7 @@ use tracing::Instrument;
 use crate::cacheable::Cacheable;
 use crate::entry::Found;
 use crate::key::Key;
-use crate::lease::{Lease, ReadThrough, abandon};
+use crate::lease::{Lease, ReadThrough};
 
 /// A record that is to be refreshed, as a hit has seen it.
 #[derive(Clone, Copy)]
@@ -90,8 +90,7 @@ impl<T: Cacheable> ReadThrough<T> {
             return false;
         };
         if !acquired.found.is_some_and(|found| due.is_of(&found)) {
-            abandon(&core, &key, &lease.token).await;
-            lease.end();
+            lease.give_back().await;
             return true;
         }
         core.meter.counts.refreshes_ahead.add();
@@ -104,8 +103,7 @@ impl<T: Cacheable> ReadThrough<T> {
             tracing::warn!(keys, times, "a record could not be refreshed ahead of its end");
         });
         tracing::debug!(%key, %error, "the refresh that failed");
-        abandon(&core, &key, &lease.token).await;
-        lease.end();
+        lease.give_back().await;
         false
     }
 }

@@ -20,7 +20,7 @@ use super::{Backend, Shared};
 use crate::error::Error;
 use crate::key::Key;
 use crate::meter;
-use crate::pause::jittered;
+use crate::pause::Backoff;
 
 /// Between one attempt to apply what waits and the next.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
@@ -268,18 +268,16 @@ impl Backend {
 
 /// Tries until nothing waits, or the backend is gone.
 async fn retry(shared: Weak<Shared>, pending: Arc<Pending>) {
-    const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-    let mut pause = SHORTEST_PAUSE;
+    let mut pauses = Backoff::new(SHORTEST_PAUSE, Duration::from_secs(1));
     while let Some(shared) = shared.upgrade() {
         if (Backend { shared }).apply_pending().await && pending.has_ended() {
             tracing::info!("all pending invalidations have been applied");
             return;
         }
         tokio::select! {
-            () = tokio::time::sleep(jittered(pause)) => {}
+            () = tokio::time::sleep(pauses.next()) => {}
             () = pending.try_now.notified() => {}
         }
-        pause = LONGEST_PAUSE.min(pause * 2);
     }
 }
 

@@ -14,7 +14,7 @@ use crate::cacheable::Cacheable;
 use crate::codec::FieldError;
 use crate::entry::{self, Found, Reading};
 use crate::error::{BoxError, Error};
-use crate::flight::{Boarding, Ended, Flights, Landing, Origin, Stamp, Ticket};
+use crate::flight::{self, Boarding, Flights, Landing, Stamp, Ticket};
 use crate::id::CacheKey;
 use crate::key::{Key, KeySpace};
 use crate::lease::ReadThrough;
@@ -95,13 +95,19 @@ pub(super) trait View<T: Cacheable>: Send + Sync {
 
     fn selection<'a>(&'a self, core: &'a Core<T>) -> &'a Selection;
     /// Whether the caller wants to know how long the read of the cache took.
-    fn is_timed(&self) -> bool;
+    fn is_timed(&self) -> bool {
+        false
+    }
     /// Whether it goes past the near cache.
-    fn is_fresh(&self) -> bool;
+    fn is_fresh(&self) -> bool {
+        false
+    }
     fn decode(&self, hash: &Hash) -> Result<Self::Value, FieldError>;
     fn of(&self, record: Arc<T>) -> Self::Value;
     /// The whole record, for the near cache; some fields alone are nothing to keep.
-    fn record(&self, value: &Self::Value) -> Option<Arc<T>>;
+    fn record(&self, _value: &Self::Value) -> Option<Arc<T>> {
+        None
+    }
 }
 
 /// All of it.
@@ -163,24 +169,12 @@ impl<T: Cacheable, P: Projection<T>> View<T> for Selected<P> {
         &self.selection
     }
 
-    fn is_timed(&self) -> bool {
-        false
-    }
-
-    fn is_fresh(&self) -> bool {
-        false
-    }
-
     fn decode(&self, hash: &Hash) -> Result<P::Values, FieldError> {
         self.fields.decode(&mut RecordReader::new(hash, self.selection.names().unwrap_or_default()))
     }
 
     fn of(&self, record: Arc<T>) -> P::Values {
         self.fields.of(&record)
-    }
-
-    fn record(&self, _values: &P::Values) -> Option<Arc<T>> {
-        None
     }
 }
 
@@ -276,7 +270,7 @@ impl<T: Cacheable> Core<T> {
     /// Gets a record from its loader alone.
     pub(super) async fn get_around(&self, read_through: ReadThrough<T>, began: Began) -> Result<Lookup<T>, Error> {
         check_runtime()?;
-        self.landed(read_through.around_cache().await, Part::Started, Duration::ZERO, began)
+        self.landed(read_through.around_cache().await, Duration::ZERO, began)
     }
 
     /// Looks into the near cache. Such a hit has no span: that would take longer.
@@ -405,7 +399,7 @@ impl<T: Cacheable> Core<T> {
     }
 
     /// Nobody who can reach the cache has to wait for a load around it.
-    fn flights_for(&self, miss: &Miss<T>) -> &Flights<T> {
+    fn flights_for(&self, miss: &Miss<T>) -> &Arc<Flights<T>> {
         if miss.out_of_reach.is_some() { &self.bypasses } else { &self.flights }
     }
 
@@ -421,7 +415,7 @@ impl<T: Cacheable> Core<T> {
     ) -> Result<Lookup<T>, Error> {
         check_runtime()?;
         let flights = self.flights_for(&miss);
-        let (landing, part) = loop {
+        let landing = loop {
             let ticket = match boarding {
                 Boarding::Joined(ticket) => ticket,
                 Boarding::Reserved(reservation) => {
@@ -430,21 +424,21 @@ impl<T: Cacheable> Core<T> {
                         None => reservation.start(read_through.through_cache()),
                         Some(error) => reservation.start(read_through.without_cache(error)),
                     };
-                    break match ticket.ended(called).await {
-                        Ended::Landed(landing) => (landing, Part::Started),
-                        Ended::TooOld | Ended::Lost => (Landing::lost(&key), Part::Started),
-                    };
+                    break flight::ended(&ticket, called).await.unwrap_or_else(|| Landing::lost(&key));
                 }
             };
-            match tokio::time::timeout(self.longest_flight(), ticket.ended(called)).await {
-                Ok(Ended::Landed(landing)) => break (landing, Part::Joined),
-                Ok(Ended::TooOld | Ended::Lost) => {}
+            match tokio::time::timeout(self.longest_flight(), flight::ended(&ticket, called)).await {
+                Ok(Some(Landing { result, outcome: Outcome::Loaded, justified })) => {
+                    break Landing { result, outcome: Outcome::Coalesced, justified };
+                }
+                Ok(Some(landing)) => break landing,
+                Ok(None) => {}
                 // Its runtime is alive, but nobody drives it.
-                Err(_elapsed) => flights.expel_stuck(&key, &ticket),
+                Err(_elapsed) => flights.expel_this(&key, &ticket),
             }
             boarding = flights.join_or_reserve(&key);
         };
-        self.landed(landing, part, miss.cache_latency, began)
+        self.landed(landing, miss.cache_latency, began)
     }
 
     /// How long a flight takes at most, if its runtime is driven.
@@ -455,30 +449,9 @@ impl<T: Cacheable> Core<T> {
         self.policy.wait_timeout * 2 + self.policy.load_timeout + steps
     }
 
-    fn landed(
-        &self,
-        landing: Landing<T>,
-        part: Part,
-        cache_latency: Duration,
-        began: Began,
-    ) -> Result<Lookup<T>, Error> {
-        let outcome = match (landing.origin, part) {
-            (Origin::Entry, _) if matches!(landing.result, Ok(None)) => Outcome::NotFoundHit,
-            (Origin::Entry, _) => Outcome::Hit,
-            (Origin::OtherLoad, _) => Outcome::Waited,
-            (Origin::Load, Part::Started) => Outcome::Loaded,
-            (Origin::Load, Part::Joined) => Outcome::Coalesced,
-            (Origin::Bypass, _) => Outcome::Bypassed,
-            (Origin::Stale { age }, _) => Outcome::Stale { age },
-        };
-        self.meter.got(outcome, landing.result.is_ok(), began);
-        Ok(Lookup { value: landing.result?, outcome, cache_latency })
+    fn landed(&self, landing: Landing<T>, cache_latency: Duration, began: Began) -> Result<Lookup<T>, Error> {
+        let Landing { result, outcome, .. } = landing;
+        self.meter.got(outcome, result.is_ok(), began);
+        Ok(Lookup { value: result?, outcome, cache_latency })
     }
-}
-
-/// A caller's part in the flight that answered it.
-#[derive(Clone, Copy)]
-enum Part {
-    Started,
-    Joined,
 }

@@ -27,7 +27,7 @@ use super::{Redis, found, millis};
 use crate::backend::deadline::within;
 use crate::backend::{Decide, Decision, Selection, StepError, Steps, Swept};
 use crate::key::Key;
-use crate::pause::jittered;
+use crate::pause::Backoff;
 use crate::repeats::Repeats;
 
 /// As many keys can be updated at a time in this process as there are connections; many more queues make it rare that those
@@ -77,10 +77,9 @@ impl Updates {
         selection: &Selection,
         decide: &mut Decide<'_>,
     ) -> Result<Option<bool>, StepError> {
-        const LONGEST_PAUSE: Duration = Duration::from_millis(16);
         let topology = &redis.topology;
         let _turn = self.queue(key).lock().await;
-        let mut pause = Duration::from_millis(1);
+        let mut pauses = Backoff::new(Duration::from_millis(1), Duration::from_millis(16));
         let mut destination = topology.destination(key).await?;
         let mut written = Written::EntryAndLease;
         loop {
@@ -102,8 +101,7 @@ impl Updates {
                     }
                 },
             }
-            tokio::time::sleep(jittered(pause)).await;
-            pause = LONGEST_PAUSE.min(pause * 2);
+            tokio::time::sleep(pauses.next()).await;
         }
     }
 
