@@ -20,12 +20,8 @@ use crate::load::{AbortOnDrop, Loading, ended_early};
 /// A loader of many records whose types are erased.
 type Loader<T> = Box<dyn Fn(Vec<<T as Cacheable>::Id>) -> BoxFuture<'static, Result<Vec<T>, BoxError>> + Send + Sync>;
 
-/// The loads that share calls of one loader. Cheap to clone.
+/// The loads that share calls of one loader.
 pub(crate) struct Batch<T: Cacheable> {
-    inside: Arc<Inside<T>>,
-}
-
-struct Inside<T: Cacheable> {
     loader: Loader<T>,
     /// How many loads the next call awaits.
     awaited: Arc<watch::Sender<usize>>,
@@ -58,7 +54,7 @@ pub(crate) struct Awaited {
 }
 
 impl<T: Cacheable> Batch<T> {
-    pub(crate) fn new<F, Fut, R, E>(loader: F) -> Self
+    pub(crate) fn new<F, Fut, R, E>(loader: F) -> Arc<Self>
     where
         F: Fn(Vec<T::Id>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<R, E>> + Send + 'static,
@@ -69,17 +65,17 @@ impl<T: Cacheable> Batch<T> {
             let loading = loader(ids);
             async { Ok(loading.await.map_err(error::boxed)?.into_iter().collect()) }.boxed()
         });
-        Self { inside: Arc::new(Inside { loader, awaited: Arc::default(), next: Mutex::default() }) }
+        Arc::new(Self { loader, awaited: Arc::default(), next: Mutex::default() })
     }
 
     /// Makes the next call wait for one load more.
     pub(crate) fn await_one(&self) -> Awaited {
-        self.inside.awaited.send_modify(|awaited| *awaited += 1);
-        Awaited { awaited: self.inside.awaited.clone() }
+        self.awaited.send_modify(|awaited| *awaited += 1);
+        Awaited { awaited: self.awaited.clone() }
     }
 
     /// Asks for a record at once, and waits for the call. The call ends early when nobody waits for it any more.
-    pub(crate) fn load(&self, id: T::Id) -> Loading<T> {
+    pub(crate) fn load(self: &Arc<Self>, id: T::Id) -> Loading<T> {
         let call = self.join(id.clone());
         async move {
             match &*call.await {
@@ -91,8 +87,8 @@ impl<T: Cacheable> Batch<T> {
         .boxed()
     }
 
-    fn join(&self, id: T::Id) -> Shared<BoxFuture<'static, Ended<T>>> {
-        let mut next = self.inside.next.lock();
+    fn join(self: &Arc<Self>, id: T::Id) -> Shared<BoxFuture<'static, Ended<T>>> {
+        let mut next = self.next.lock();
         if let Some(next) = &mut *next
             && let Some(call) = next.call.upgrade()
         {
@@ -110,12 +106,12 @@ impl<T: Cacheable> Batch<T> {
         call
     }
 
-    async fn call(self) -> Result<Records<T>, Failure> {
+    async fn call(self: Arc<Self>) -> Result<Records<T>, Failure> {
         // The sender is right here.
-        let _ = self.inside.awaited.subscribe().wait_for(|awaited| *awaited == 0).await;
-        let ids = self.inside.next.lock().take().map(|next| next.ids).unwrap_or_default();
+        let _ = self.awaited.subscribe().wait_for(|awaited| *awaited == 0).await;
+        let ids = self.next.lock().take().map(|next| next.ids).unwrap_or_default();
         let asked: HashSet<_> = ids.iter().cloned().collect();
-        let loaded = (self.inside.loader)(ids).await.map_err(|error| Failure::Failed(Cause::new(error)))?;
+        let loaded = (self.loader)(ids).await.map_err(|error| Failure::Failed(Cause::new(error)))?;
         let by_id: HashMap<_, _> = loaded.into_iter().map(|record| (record.id(), record)).collect();
         let has_others = by_id.keys().any(|id| !asked.contains(id));
         Ok(Records { by_id, has_others })
@@ -136,11 +132,5 @@ impl<T: Cacheable> Records<T> {
 impl Drop for Awaited {
     fn drop(&mut self) {
         self.awaited.send_modify(|awaited| *awaited -= 1);
-    }
-}
-
-impl<T: Cacheable> Clone for Batch<T> {
-    fn clone(&self) -> Self {
-        Self { inside: self.inside.clone() }
     }
 }

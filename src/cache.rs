@@ -119,29 +119,6 @@ impl<T: Cacheable> Cache<T> {
         CacheBuilder::new(backend)
     }
 
-    fn with_policy(
-        backend: Backend,
-        keys: KeySpace,
-        meter: CacheMeter,
-        near: Option<Arc<Near<T>>>,
-        policy: Policy<T>,
-    ) -> Self {
-        let core = Core {
-            backend,
-            near,
-            keys,
-            selection: Selection::of(&T::SCHEMA),
-            flights: Flights::new(),
-            bypasses: Flights::new(),
-            refreshes: Refreshes::default(),
-            orphans: Orphans::default(),
-            bypass_loads: Semaphore::new(policy.max_bypass_loads),
-            policy,
-            meter,
-        };
-        Self { core: SpreadArc::new(core) }
-    }
-
     /// Binds a loader, so that calls need only the id.
     ///
     /// # Examples

@@ -174,19 +174,7 @@ pub(crate) fn encode<T: Cacheable>(record: &T) -> Result<Vec<StoredField>, Field
     Ok(fields.filter_map(|(name, value)| Some((Cow::Borrowed(name.as_bytes()), value?))).collect())
 }
 
-/// Shows each field of a hash. `selected` are the names that it was asked for, if it wasn't asked for all.
-pub(crate) fn each_field(hash: &Hash, selected: &[&'static str], mut see: impl FnMut(&[u8], &[u8])) {
-    match hash {
-        Hash::Whole(fields) => fields.iter().for_each(|(name, value)| see(name, value)),
-        Hash::Selected { values, meta } => {
-            let values = selected.iter().zip(values.iter());
-            values.for_each(|(name, value)| value.iter().for_each(|value| see(name.as_bytes(), value)));
-            meta.iter().for_each(|text| see(META, text));
-        }
-    }
-}
-
-/// The fields of a hash, with their names.
+/// The fields of a hash, with their names. `selected` are those that it was asked for, if it wasn't asked for all.
 pub(crate) fn named(hash: &Hash, selected: &[&'static str]) -> Vec<FoundField> {
     match hash {
         Hash::Whole(fields) => fields.to_vec(),
@@ -207,21 +195,9 @@ pub(crate) fn changed(mut fields: Vec<FoundField>, changes: Changes) -> Vec<Foun
     fields
 }
 
-/// The [`size`] of a hash, as far as it was read, with its changes carried out.
-pub(crate) fn size_of_changed(hash: &Hash, selected: &[&'static str], changes: &Changes) -> usize {
-    let mut kept = 0;
-    each_field(hash, selected, |name, value| {
-        if changes.iter().all(|(changed, _)| changed.as_bytes() != name) {
-            kept += name.len() + value.len();
-        }
-    });
-    let set = changes.iter().filter_map(|(name, value)| Some(name.len() + value.as_ref()?.len()));
-    kept + set.sum::<usize>()
-}
-
 /// How much a hash counts towards `max_entry_bytes`: its names and its values.
-pub(crate) fn size(fields: &[StoredField]) -> usize {
-    fields.iter().map(|(name, value)| name.len() + value.len()).sum()
+pub(crate) fn size(fields: &[(impl AsRef<[u8]>, impl AsRef<[u8]>)]) -> usize {
+    fields.iter().map(|(name, value)| name.as_ref().len() + value.as_ref().len()).sum()
 }
 
 #[cfg(test)]

@@ -112,6 +112,8 @@ macro_rules! display_ids {
 
 display_ids!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize bool char IpAddr Ipv4Addr Ipv6Addr);
 display_ids!(NonZero<u8> NonZero<u16> NonZero<u32> NonZero<u64> NonZero<u128> NonZero<usize>);
+#[cfg(feature = "uuid")]
+display_ids!(uuid::Uuid);
 display_ids!(NonZero<i8> NonZero<i16> NonZero<i32> NonZero<i64> NonZero<i128> NonZero<isize>);
 
 macro_rules! text_ids {

@@ -81,24 +81,15 @@ impl RecordWriter {
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct RecordReader<'a> {
-    fields: Fields<'a>,
+    hash: &'a Hash,
+    /// The names that the hash was asked for, if it wasn't asked for all.
+    selected: &'a [&'static str],
     next: usize,
 }
 
-#[derive(Debug)]
-enum Fields<'a> {
-    Whole(&'a [FoundField]),
-    Selected { names: &'a [&'static str], values: &'a [Option<Bytes>] },
-}
-
 impl<'a> RecordReader<'a> {
-    /// `selected` are the names that the hash was asked for, if it wasn't asked for all.
     pub(crate) fn new(hash: &'a Hash, selected: &'a [&'static str]) -> Self {
-        let fields = match hash {
-            Hash::Whole(fields) => Fields::Whole(fields),
-            Hash::Selected { values, .. } => Fields::Selected { names: selected, values },
-        };
-        Self { fields, next: 0 }
+        Self { hash, selected, next: 0 }
     }
 
     /// Reads a field that must be there, unless its type has a value for an absent one, or its attribute.
@@ -119,20 +110,21 @@ impl<'a> RecordReader<'a> {
     }
 
     fn take(&mut self, field: &str) -> Option<&'a [u8]> {
-        let found = match self.fields {
-            Fields::Whole(fields) => find(fields, self.next, |(name, _)| **name == *field.as_bytes()),
-            Fields::Selected { names, .. } => find(names, self.next, |name| *name == field),
-        };
-        let at = found?;
-        self.next = at + 1;
-        match self.fields {
-            Fields::Whole(fields) => Some(&fields[at].1),
-            Fields::Selected { values, .. } => values.get(at)?.as_deref(),
+        match self.hash {
+            Hash::Whole(fields) => {
+                let at = find(fields, &mut self.next, |(name, _)| **name == *field.as_bytes())?;
+                Some(&fields[at].1)
+            }
+            Hash::Selected { values, .. } => {
+                values.get(find(self.selected, &mut self.next, |name| *name == field)?)?.as_deref()
+            }
         }
     }
 }
 
-/// The place of the one that `is_it`, looked for from `from` on, and then from the beginning.
-fn find<I>(items: &[I], from: usize, mut is_it: impl FnMut(&I) -> bool) -> Option<usize> {
-    (from..items.len()).chain(0..from).find(|at| is_it(&items[*at]))
+/// The place of the one that `is_it`, looked for from `next` on, and then from the beginning.
+fn find<I>(items: &[I], next: &mut usize, mut is_it: impl FnMut(&I) -> bool) -> Option<usize> {
+    let at = (*next..items.len()).chain(0..*next).find(|at| is_it(&items[*at]))?;
+    *next = at + 1;
+    Some(at)
 }

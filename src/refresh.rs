@@ -42,21 +42,18 @@ fn is_due(ttl: Duration, load: Duration, beta: f64, drawn: f64) -> bool {
 }
 
 /// The keys that a cache refreshes in this process, or has failed to refresh a moment ago.
-#[derive(Default)]
-pub(crate) struct Refreshes {
-    keys: Arc<DashSet<Key>>,
-}
-
-impl Refreshes {
-    fn begin(&self, key: &Key) -> Option<Turn> {
-        self.keys.insert(key.clone()).then(|| Turn { keys: self.keys.clone(), key: key.clone() })
-    }
-}
+pub(crate) type Refreshes = Arc<DashSet<Key>>;
 
 /// A key's place in the set, given back however its task ends.
 struct Turn {
-    keys: Arc<DashSet<Key>>,
+    keys: Refreshes,
     key: Key,
+}
+
+impl Turn {
+    fn begin(keys: &Refreshes, key: &Key) -> Option<Self> {
+        keys.insert(key.clone()).then(|| Self { keys: keys.clone(), key: key.clone() })
+    }
 }
 
 impl Drop for Turn {
@@ -68,7 +65,7 @@ impl Drop for Turn {
 impl<T: Cacheable> ReadThrough<T> {
     /// Loads and fills in the background, unless the key has its turn already.
     pub(crate) fn refresh_ahead(self, due: Due) {
-        let Some(turn) = self.core.refreshes.begin(&self.key) else {
+        let Some(turn) = Turn::begin(&self.core.refreshes, &self.key) else {
             return;
         };
         let pause = self.core.policy.stale_retry;
@@ -141,9 +138,9 @@ mod tests {
             Refreshes::default(),
             crate::key::KeySpace::new(None, &crate::cacheable::Schema::new("thing")).key::<u64>(&1).unwrap(),
         );
-        let turn = refreshes.begin(&key).unwrap();
-        assert!(refreshes.begin(&key).is_none());
+        let turn = Turn::begin(&refreshes, &key).unwrap();
+        assert!(Turn::begin(&refreshes, &key).is_none());
         drop(turn);
-        assert!(refreshes.begin(&key).is_some() && refreshes.keys.is_empty());
+        assert!(Turn::begin(&refreshes, &key).is_some() && refreshes.is_empty());
     }
 }

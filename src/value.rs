@@ -1,19 +1,13 @@
 //! What one hash field can hold: [`FieldValue`] and its implementations for the standard types.
 //!
 //! The text forms are a wire contract with every other client of the same Redis and with older releases: they may be
-//! added to, never changed. Types of other crates live in the submodules, one a feature.
+//! added to, never changed. Types of other crates are each behind a feature.
 //!
 //! The impls are marked `do_not_recommend`: where a type has none, the notes of the trait help, and a list of others
 //! doesn't.
 
-#[cfg(feature = "bytes")]
-mod bytes;
 #[cfg(feature = "chrono")]
 mod chrono;
-#[cfg(feature = "rust_decimal")]
-mod rust_decimal;
-#[cfg(feature = "uuid")]
-mod uuid;
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -170,7 +164,8 @@ macro_rules! floats {
 floats!(f32 f64);
 
 macro_rules! displayed {
-    ($($ty:ty: $expected:literal,)*) => {$(
+    ($($(#[$gate:meta])? $ty:ty: $expected:literal,)*) => {$(
+        $(#[$gate])?
         #[diagnostic::do_not_recommend]
         impl FieldValue for $ty {
             fn encode(&self) -> Option<Vec<u8>> {
@@ -189,6 +184,12 @@ displayed! {
     IpAddr: "an IP address",
     Ipv4Addr: "an IPv4 address",
     Ipv6Addr: "an IPv6 address",
+    #[cfg(feature = "chrono")]
+    ::chrono::NaiveDate: "a date such as 2026-01-31",
+    #[cfg(feature = "rust_decimal")]
+    rust_decimal::Decimal: "a decimal number",
+    #[cfg(feature = "uuid")]
+    uuid::Uuid: "a UUID",
 }
 
 #[diagnostic::do_not_recommend]
@@ -206,18 +207,7 @@ impl FieldValue for bool {
     }
 }
 
-#[diagnostic::do_not_recommend]
-impl FieldValue for String {
-    fn encode(&self) -> Option<Vec<u8>> {
-        Some(self.clone().into_bytes())
-    }
-
-    fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
-        Ok(String::from_utf8(bytes.into_owned())?)
-    }
-}
-
-macro_rules! shared_text {
+macro_rules! texts {
     ($($ty:ty)*) => {$(
         #[diagnostic::do_not_recommend]
         impl FieldValue for $ty {
@@ -226,23 +216,34 @@ macro_rules! shared_text {
             }
 
             fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
-                String::decode(bytes).map(Self::from)
+                Ok(String::from_utf8(bytes.into_owned())?.into())
             }
         }
     )*};
 }
 
-shared_text!(Box<str> Arc<str>);
+texts!(String Box<str> Arc<str>);
 
-#[diagnostic::do_not_recommend]
-impl FieldValue for Vec<u8> {
-    fn encode(&self) -> Option<Vec<u8>> {
-        Some(self.clone())
-    }
+macro_rules! octets {
+    ($($(#[$gate:meta])? $ty:ty,)*) => {$(
+        $(#[$gate])?
+        #[diagnostic::do_not_recommend]
+        impl FieldValue for $ty {
+            fn encode(&self) -> Option<Vec<u8>> {
+                Some(self.to_vec())
+            }
 
-    fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
-        Ok(bytes.into_owned())
-    }
+            fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
+                Ok(bytes.into_owned().into())
+            }
+        }
+    )*};
+}
+
+octets! {
+    Vec<u8>,
+    #[cfg(feature = "bytes")]
+    bytes::Bytes,
 }
 
 #[diagnostic::do_not_recommend]

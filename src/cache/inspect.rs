@@ -49,12 +49,12 @@ impl Inspection {
     pub(super) fn new<T: Cacheable>(key: &Key, look: &Look) -> Self {
         let ttl = look.found.as_ref().and_then(Found::ttl).filter(|ttl| !ttl.is_zero());
         let stale_ttl = look.found.as_ref().and_then(|found| found.entry.meta().stale.min(found.left));
-        let mut fields = Vec::new();
-        if let Some(Entry::Hash(hash)) = look.found.as_ref().map(|found| &found.entry) {
-            entry::each_field(hash, &[], |name, value| {
-                fields.push((String::from_utf8_lossy(name).into_owned(), value.to_vec()));
-            });
-        }
+        let fields = match look.found.as_ref().map(|found| &found.entry) {
+            Some(Entry::Hash(hash)) => entry::named(hash, &[]),
+            Some(Entry::WrongType) | None => Vec::new(),
+        };
+        let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        let fields = fields.iter().map(|(name, value)| (text(name), value.to_vec())).collect();
         let state = match look.found.as_ref().map(Found::read::<T>) {
             None => EntryState::Missing,
             Some(Reading::Record(_)) => EntryState::Record,

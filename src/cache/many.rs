@@ -57,7 +57,7 @@ impl<T: Cacheable> Core<T> {
     pub(super) async fn get_many<K: CacheKey<T::Id>>(
         self: &Arc<Self>,
         asked: Asked<K>,
-        batch: Batch<T>,
+        batch: Arc<Batch<T>>,
     ) -> Vec<Result<Lookup<T>, Error>> {
         let Asked { different, places } = asked;
         let span = spans::get_many::<T>(places.len());
@@ -116,7 +116,7 @@ impl<T: Cacheable> Core<T> {
     async fn get_together<K: CacheKey<T::Id>>(
         self: &Arc<Self>,
         part: Vec<(Key, K)>,
-        batch: &Batch<T>,
+        batch: &Arc<Batch<T>>,
     ) -> Vec<Result<Lookup<T>, Error>> {
         let (called, began) = (self.stamp_of_call(), Began::now());
         let read_through = |key: Key, id: K, awaited: Option<Awaited>| {

@@ -6,17 +6,21 @@ use std::time::Duration;
 use rand::RngExt;
 use tokio::sync::Semaphore;
 
-use super::Cache;
-use crate::backend::Backend;
+use super::{Cache, Core};
+use crate::backend::{Backend, Selection};
 use crate::cacheable::Cacheable;
 use crate::defaults::{self, check_duration};
 use crate::entry::{self, Meta};
 use crate::error::Error;
+use crate::flight::Flights;
 use crate::key::{Key, KeySpace};
+use crate::lease::Orphans;
 use crate::meter::{CacheMeter, NearMeter};
 use crate::near::{Near, NearCache};
 use crate::record::StoredField;
+use crate::refresh::Refreshes;
 use crate::repeats::Repeats;
+use crate::spread::SpreadArc;
 
 /// Whether an update moves the entry's deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -386,7 +390,20 @@ impl<T: Cacheable> CacheBuilder<T> {
             self.backend.track();
             Some(near)
         });
-        Cache::with_policy(self.backend, keys, meter, near, self.policy)
+        let core = Core {
+            near,
+            keys,
+            meter,
+            selection: Selection::of(&T::SCHEMA),
+            flights: Flights::new(),
+            bypasses: Flights::new(),
+            refreshes: Refreshes::default(),
+            orphans: Orphans::default(),
+            bypass_loads: Semaphore::new(self.policy.max_bypass_loads),
+            backend: self.backend,
+            policy: self.policy,
+        };
+        Cache { core: SpreadArc::new(core) }
     }
 
     fn settle_not_found_ttl(&mut self) -> Result<(), Error> {

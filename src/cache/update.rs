@@ -120,19 +120,17 @@ impl<T: Cacheable> Core<T> {
         let Entry::Hash(hash) = shown else {
             return None;
         };
-        let names = self.selection.names().unwrap_or_default();
-        let mut has_alias = false;
-        entry::each_field(hash, names, |name, _| {
-            has_alias |= T::SCHEMA.aliases.iter().any(|alias| *name == *alias.as_bytes());
-        });
+        let fields = entry::named(hash, self.selection.names().unwrap_or_default());
+        let is_alias = |name: &[u8]| T::SCHEMA.aliases.iter().any(|alias| *name == *alias.as_bytes());
+        let has_alias = fields.iter().any(|(name, _)| is_alias(name));
+        let becomes = entry::changed(fields, changes.clone());
         // Set by its own name beside it, the field would stay old for those who know only the other one.
-        if has_alias || !self.policy.fits(key, entry::size_of_changed(hash, names, &changes), self.backend.repeats()) {
+        if has_alias || !self.policy.fits(key, entry::size(&becomes), self.backend.repeats()) {
             return None;
         }
         let ttl = match self.policy.update_ttl {
             UpdateTtl::Keep => None,
             UpdateTtl::Refresh => {
-                let becomes = entry::changed(entry::named(hash, names), changes.clone());
                 let becomes = Entry::Hash(Hash::Whole(Arc::new(becomes)));
                 match (Found { entry: becomes, left: None }).read() {
                     Reading::Record(record) => {

@@ -1,8 +1,8 @@
-//! `chrono`'s points in time and dates as fields, in RFC 3339 text.
+//! `chrono`'s points in time as fields, in RFC 3339 text.
 
 use std::borrow::Cow;
 
-use chrono::{DateTime, FixedOffset, NaiveDate, SecondsFormat, Utc};
+use chrono::{DateTime, FixedOffset, SecondsFormat, Utc};
 
 use crate::error::BoxError;
 use crate::value::{FieldValue, parse};
@@ -32,16 +32,5 @@ impl FieldValue for DateTime<FixedOffset> {
 
     fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
         parse(&bytes, "a time such as 2026-01-31T12:00:00Z")
-    }
-}
-
-#[diagnostic::do_not_recommend]
-impl FieldValue for NaiveDate {
-    fn encode(&self) -> Option<Vec<u8>> {
-        Some(self.to_string().into_bytes())
-    }
-
-    fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
-        parse(&bytes, "a date such as 2026-01-31")
     }
 }
