@@ -8,9 +8,11 @@ local token, ttl = ARGV[1], ARGV[2]
 if redis.pcall('GET', lease) ~= token then
     return 0
 end
-redis.call('DEL', lease, entry)
+redis.call('DEL', entry)
 if #ARGV > 2 then
     redis.call('HSET', entry, unpack(ARGV, 3))
     redis.call('PEXPIRE', entry, ttl)
 end
+-- The lease goes last: while a slot moves, HSET of a key that was just deleted is refused, and this is run again.
+redis.call('DEL', lease)
 return 1
