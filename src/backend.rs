@@ -28,6 +28,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+
 use self::breaker::Breaker;
 pub use self::connect::BackendBuilder;
 pub(crate) use self::guard::check_runtime;
@@ -92,6 +95,8 @@ struct Shared {
     repeats: Repeats,
     /// Tries again what is pending.
     retry: Background,
+    /// The turns of batches.
+    batches: Semaphore,
     #[cfg(feature = "testing")]
     outage: AtomicBool,
     #[cfg(feature = "__proof")]
@@ -100,6 +105,10 @@ struct Shared {
 
 /// How long one step of a sweep may take, as a multiple of `operation_timeout`.
 const TRIPS_OF_SWEEP: u32 = 8;
+
+/// How many keys of batches are read at a time: enough to keep connections busy, and few enough for the caches of the processor,
+/// and for a single get that comes after them.
+const MOST_BATCHED: u32 = 1_024;
 
 /// The settings of a backend. Some are of one kind of store alone.
 #[derive(Debug, Clone, Copy)]
@@ -136,6 +145,7 @@ impl Shared {
             meter,
             repeats: Repeats::default(),
             retry: Background::default(),
+            batches: Semaphore::new(MOST_BATCHED as usize),
             #[cfg(feature = "testing")]
             outage: AtomicBool::new(false),
             #[cfg(feature = "__proof")]
@@ -257,6 +267,12 @@ impl Backend {
     /// Reads an entry, with how long it will be there if that is asked for.
     pub(crate) async fn read(&self, key: &Key, selection: &Selection, with_ttl: bool) -> Result<Option<Found>, Error> {
         step!(self, self.read_call(key), Read "read", key, store => store.read(key, selection, with_ttl))
+    }
+
+    /// Waits for the turn of a batch of so many keys. One that takes long, as of a batch that nobody polls, is not waited for.
+    pub(crate) async fn turn(&self, keys: usize) -> Option<SemaphorePermit<'_>> {
+        let keys = u32::try_from(keys).map_or(MOST_BATCHED, |keys| keys.min(MOST_BATCHED));
+        timeout(self.operation_timeout(), self.shared.batches.acquire_many(keys)).await.ok()?.ok()
     }
 
     /// The same of several entries, in one go from each server. Returns the places of those whose server failed; one that

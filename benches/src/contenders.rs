@@ -5,6 +5,7 @@ mod in_memory;
 mod ours;
 mod peers;
 mod raw;
+mod shared;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -25,7 +26,7 @@ type Preparing<'a> = BoxFuture<'a, Result<Vec<Contender>, Failure>>;
 
 pub(crate) const HITS: &str = "Hits of 4 fields";
 
-pub(crate) const TABLES: [Table; 9] = [
+pub(crate) const TABLES: [Table; 11] = [
     Table { title: HITS, contenders: |url| small_hits(url).boxed() },
     Table { title: "Hits of 16 fields", contenders: |url| hits::<Sixteen>(url).boxed() },
     Table { title: "Hits of 64 fields", contenders: |url| hits::<SixtyFour>(url).boxed() },
@@ -35,6 +36,8 @@ pub(crate) const TABLES: [Table; 9] = [
     Table { title: "Misses", contenders: |url| misses(url).boxed() },
     Table { title: "Updates", contenders: |url| updates(url).boxed() },
     Table { title: "Invalidations", contenders: |url| invalidations(url).boxed() },
+    Table { title: "Reads beside large fills", contenders: |url| shared::beside_fills(url).boxed() },
+    Table { title: "Hits of several runtimes", contenders: |url| shared::runtimes(url).boxed() },
 ];
 
 /// Reads of entries that are there.

@@ -54,7 +54,7 @@ struct Options {
     threads: Vec<usize>,
 
     /// Only the tables whose titles contain one of these: hits of 4, of 16, of 64 fields, near hits, embedded hits,
-    /// batches, misses, updates, invalidations, stampede; with --growth, hits among entries, of values, of types.
+    /// batches, misses, updates, invalidations, reads beside large fills, hits of several runtimes, stampede; with --growth, hits among entries, of values, of types.
     #[arg(long, value_delimiter = ',')]
     tables: Vec<String>,
 

@@ -8,12 +8,17 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
 use rustix::time::{ClockId, clock_gettime};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 /// Something whose cost is measured. Each caller has a clone of its own.
 pub(crate) trait Operation: Clone + Send + Sync + 'static {
     /// `at` is another number in each call.
     fn call(&mut self, at: usize) -> impl Future<Output = ()> + Send;
+
+    /// Where a caller runs, by its number.
+    fn runtime(&self, _caller: usize) -> Handle {
+        Handle::current()
+    }
 }
 
 type Run = Box<dyn Fn(usize, Until) -> BoxFuture<'static, Vec<Caller>> + Send + Sync>;
@@ -126,7 +131,8 @@ impl Contender {
 }
 
 async fn run(operation: impl Operation, callers: usize, until: Until) -> Vec<Caller> {
-    let callers: Vec<_> = (0..callers).map(|_| tokio::spawn(call_repeatedly(operation.clone(), until))).collect();
+    let spawn = |caller| operation.runtime(caller).spawn(call_repeatedly(operation.clone(), until));
+    let callers: Vec<_> = (0..callers).map(spawn).collect();
     let mut ended = Vec::with_capacity(callers.len());
     for caller in callers {
         ended.push(caller.await.expect("no operation panics"));

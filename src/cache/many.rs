@@ -5,11 +5,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use foldhash::fast::RandomState;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tracing::Instrument;
 
-use super::lookup::{Looked, Lookup, Whole};
+use super::lookup::{Got, Lookup, Miss, Whole};
 use crate::batch::{Awaited, Batch};
 use crate::cache::Core;
 use crate::cacheable::Cacheable;
@@ -20,17 +21,21 @@ use crate::id::CacheKey;
 use crate::key::Key;
 use crate::lease::ReadThrough;
 use crate::meter::Began;
+use crate::refresh::Due;
 use crate::spans;
 
 /// So many keys are looked at and loaded together: enough to keep a connection busy, few enough to keep each step's
 /// deadline.
 const AT_A_TIME: usize = 1_024;
 
+/// Like [`Looked`](super::lookup::Looked), in less memory: hits are many.
+type Look<T> = ControlFlow<(Got<Arc<T>>, Option<Due>), Box<Miss<T>>>;
+
 /// What was asked for, each key once.
 pub(super) struct Asked<K> {
     different: Vec<(Key, K)>,
-    /// For each id its place among these, or what is wrong with it.
-    places: Vec<Result<usize, Error>>,
+    /// For each id its place among these, or what is wrong with it. Boxed, as errors are large.
+    places: Vec<Result<usize, Box<Error>>>,
 }
 
 impl<K> FromIterator<(Result<Key, Error>, K)> for Asked<K> {
@@ -38,7 +43,7 @@ impl<K> FromIterator<(Result<Key, Error>, K)> for Asked<K> {
         let ids = ids.into_iter();
         let count = ids.size_hint().0.min(AT_A_TIME);
         let mut asked = Self { different: Vec::with_capacity(count), places: Vec::with_capacity(count) };
-        let mut known = HashMap::with_capacity(count);
+        let mut known = HashMap::with_capacity_and_hasher(count, RandomState::default());
         for (key, id) in ids {
             let place = key.map(|key| {
                 *known.entry(key.clone()).or_insert_with(|| {
@@ -46,7 +51,7 @@ impl<K> FromIterator<(Result<Key, Error>, K)> for Asked<K> {
                     asked.different.len() - 1
                 })
             });
-            asked.places.push(place);
+            asked.places.push(place.map_err(Box::new));
         }
         asked
     }
@@ -62,6 +67,9 @@ impl<T: Cacheable> Core<T> {
         let Asked { different, places } = asked;
         let span = spans::get_many::<T>(places.len());
         let gets = async {
+            if different.len() <= AT_A_TIME {
+                return self.get_together(different, &batch).await;
+            }
             let mut answers = Vec::with_capacity(different.len());
             let mut rest = different.into_iter();
             while rest.len() > 0 {
@@ -71,11 +79,15 @@ impl<T: Cacheable> Core<T> {
             answers
         };
         let answers = gets.instrument(span).await;
-        places.into_iter().map(|place| answers[place?].clone()).collect()
+        if places.len() == answers.len() {
+            // All ids were different, and in order.
+            return answers;
+        }
+        places.into_iter().map(|place| answers[place.map_err(|mistake| *mistake)?].clone()).collect()
     }
 
     /// Looks into the near cache, and then into Redis: at all that are to be read in one go.
-    async fn look_at_all(&self, view: &Whole, part: &[&Key], began: Began) -> Vec<Looked<Arc<T>, T>> {
+    async fn look_at_all(&self, view: &Whole, part: &[&Key], began: Began) -> Vec<Look<T>> {
         let mut looks: Vec<_> = part.iter().map(|_| None).collect();
         let mut reads = Vec::new();
         for (key, look) in part.iter().zip(&mut looks) {
@@ -85,9 +97,10 @@ impl<T: Cacheable> Core<T> {
             }
             match self.may_read(key) {
                 Ok(ticket) => reads.push((key, ticket, look)),
-                Err(miss) => *look = Some(ControlFlow::Continue(miss)),
+                Err(miss) => *look = Some(ControlFlow::Continue(Box::new(miss))),
             }
         }
+        let _turn = self.backend.turn(reads.len()).await;
         let keys: Vec<_> = reads.iter().map(|(key, ..)| **key).collect();
         let with_ttl = self.reads_lifetimes();
         let began_to_look = Instant::now();
@@ -95,19 +108,23 @@ impl<T: Cacheable> Core<T> {
             let (key, ticket, look) = &mut reads[place];
             // A stale record is read once more, with its lifetime.
             if with_ttl || found.as_ref().is_none_or(|found| found.entry.meta().stale.is_none()) {
-                **look = Some(self.looked(view, key, *ticket, Ok(found), began_to_look.elapsed(), began));
+                **look = Some(
+                    self.looked(view, key, *ticket, Ok(found), began_to_look.elapsed(), began).map_continue(Box::new),
+                );
             }
         };
         let failures = self.backend.read_many(&keys, &self.selection, with_ttl, &mut each).await;
         for (place, error) in failures {
             let (key, ticket, look) = &mut reads[place];
             if look.is_none() {
-                **look = Some(self.looked(view, key, *ticket, Err(error), began_to_look.elapsed(), began));
+                **look = Some(
+                    self.looked(view, key, *ticket, Err(error), began_to_look.elapsed(), began).map_continue(Box::new),
+                );
             }
         }
         let alone = reads.into_iter().filter(|(_, _, look)| look.is_none()).map(async |(key, ticket, look)| {
             let found = self.found(key, &self.selection).await;
-            *look = Some(self.looked(view, key, ticket, found, began_to_look.elapsed(), began));
+            *look = Some(self.looked(view, key, ticket, found, began_to_look.elapsed(), began).map_continue(Box::new));
         });
         join_all(alone).await;
         looks.into_iter().flatten().collect()
@@ -145,7 +162,7 @@ impl<T: Cacheable> Core<T> {
                     let boarding = self.board(&key, &mut miss);
                     let awaited = matches!(boarding, Boarding::Reserved(_)).then(|| batch.await_one());
                     let read_through = move |key| read_through(key, id, awaited);
-                    let (place, flight) = (answers.len(), self.fly(called, key, miss, boarding, began, read_through));
+                    let (place, flight) = (answers.len(), self.fly(called, key, *miss, boarding, began, read_through));
                     flights.push(flight.map(move |lookup| (place, lookup)).boxed());
                     answers.push(None);
                 }

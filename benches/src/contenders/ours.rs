@@ -82,7 +82,7 @@ pub(super) async fn invalidate(url: &str) -> Result<Contender, Failure> {
 }
 
 /// A cache that has all records, also for as long as its TTL if they were there before.
-async fn filled<R: Record>(backend: Backend) -> Result<Cache<R>, Failure> {
+pub(super) async fn filled<R: Record>(backend: Backend) -> Result<Cache<R>, Failure> {
     let cache = Cache::<R>::new(backend);
     for at in 0..IDS {
         cache.refresh(id(at), load).await?;
