@@ -248,7 +248,7 @@ impl Backend {
         Token::new()
     }
 
-    /// Counts what is warned of.
+    /// The repeated warnings.
     pub(crate) fn repeats(&self) -> &Repeats {
         &self.shared.repeats
     }

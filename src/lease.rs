@@ -260,7 +260,8 @@ async fn after_failure<T: Cacheable>(core: &Core<T>, key: &Key, failed: Landing<
     let looked = Stamp::of_step();
     let found = match core.backend.read(key, &core.selection, true).await {
         Ok(found) => found.and_then(|found| served(found.read(), true)),
-        Err(_told_by_the_backend) => None,
+        // The backend has logged the error.
+        Err(_) => None,
     };
     let Some((value, outcome)) = found else {
         return failed;

@@ -50,7 +50,7 @@ const NEAR_REFUSED_INSERTS: Name = (
 pub(crate) const TRACKER_LIVE: Name =
     ("cache_aside_tracker_live", "1 while the backend's servers tell near caches of changes");
 
-/// What gets come to: the [names](Outcome::name) of all outcomes, and that of a get that failed.
+/// The outcomes of a get: all [names](Outcome::name), and `error`.
 const OUTCOMES: [&str; 9] =
     ["hit", "not_found_hit", "near_hit", "loaded", "coalesced", "waited", "bypassed", "stale", FAILED];
 const FAILED: &str = "error";

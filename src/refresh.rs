@@ -82,7 +82,7 @@ impl<T: Cacheable> ReadThrough<T> {
     async fn refresh(self, due: Due) -> bool {
         let (core, key) = (self.core.clone(), self.key.clone());
         let mut lease = Lease::new(&core, &key);
-        // The backend has told of errors.
+        // The backend has logged the error.
         let Some(acquired) = lease.acquire().await.ok().filter(|acquired| acquired.granted) else {
             return false;
         };

@@ -32,7 +32,7 @@ use crate::near::check_bound;
 #[derive(Clone)]
 pub struct BackendBuilder {
     url: String,
-    settings: Settings,
+    pub(super) settings: Settings,
     tls: Tls,
 }
 

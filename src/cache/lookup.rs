@@ -178,7 +178,7 @@ impl<T: Cacheable, P: Projection<T>> View<T> for Selected<P> {
     }
 }
 
-/// What a get came to.
+/// The result of a get.
 pub(super) struct Got<V> {
     pub(super) value: Option<V>,
     outcome: Outcome,

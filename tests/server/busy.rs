@@ -87,6 +87,7 @@ async fn a_runtime_that_stood_still_finds_the_replies_that_came_meanwhile() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_stalls_now_and_then_is_not_flooded_with_connections() {
     const STALL: Duration = Duration::from_millis(2_200);
+    const STALLS: u64 = 3;
     let server = Server::start(Flavor::Redis70).await;
     let proxy = Proxy::to(server.port()).await;
     let backend = Backend::connect(&proxy.url()).await.unwrap();
@@ -96,7 +97,7 @@ async fn a_server_that_stalls_now_and_then_is_not_flooded_with_connections() {
     let outcome = async || lookup(&cache, primary.loader()).await.unwrap().outcome;
     until(LIMIT, "nothing is kept", async || outcome().await == Outcome::NearHit).await;
     let accepted = proxy.accepted();
-    for _ in 0..3 {
+    for _ in 0..STALLS {
         server.freeze();
         let frozen = Instant::now();
         while frozen.elapsed() < STALL {
@@ -106,9 +107,9 @@ async fn a_server_that_stalls_now_and_then_is_not_flooded_with_connections() {
         server.thaw();
         until(LIMIT, "nothing is kept again", async || outcome().await == Outcome::NearHit).await;
     }
-    let more = proxy.accepted() - accepted;
-    println!("{more} more connections, {} flushes", cache.stats().near_flushes);
+    let (more, flushes) = (proxy.accepted() - accepted, cache.stats().near_flushes);
     assert!(more <= 8, "{more} more connections");
+    assert!(flushes <= 2 * STALLS, "{flushes} flushes");
     primary.put(loaf(2));
     until(LIMIT, "writes don't arrive", async || cache.invalidate("p-001").await.is_ok()).await;
     assert_eq!(lookup(&cache, primary.loader()).await.unwrap().value.unwrap().stock, 2);

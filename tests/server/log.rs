@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use cache_aside::{Backend, BoxError, Outcome};
 use tracing::subscriber::DefaultGuard;
 
-use crate::fixture::{Primary, Product, builder, connect, loaf, products};
+use crate::fixture::{Primary, Product, builder, connect, loaf, lookup, products};
 use crate::harness::{Flavor, Server};
 
 const GETS: usize = 1_000;
@@ -59,6 +59,40 @@ async fn a_server_without_memory_is_told_of_once() {
     for id in 0..GETS {
         let load = |id: String| async move { Ok::<_, BoxError>(Some(Product { id, ..loaf(1) })) };
         assert_eq!(cache.lookup(id.to_string(), load).await.unwrap().outcome, Outcome::Bypassed);
+    }
+    log.is_short();
+}
+
+/// Updates that it refuses become invalidations.
+#[tokio::test]
+async fn refused_updates_are_told_of_once() {
+    const UPDATES: usize = 100;
+    let server = Server::start(Flavor::Redis70).await;
+    let (cache, mut operator) = (products(&connect(&server.url()).await), server.client().await);
+    for id in 0..UPDATES {
+        let load = |id: String| async move { Ok::<_, BoxError>(Some(Product { id, ..loaf(1) })) };
+        cache.get(id.to_string(), load).await.unwrap();
+    }
+    for setting in [["maxmemory-policy", "noeviction"], ["maxmemory", "1kb"]] {
+        redis::cmd("CONFIG").arg("SET").arg(&setting).exec_async(&mut operator).await.unwrap();
+    }
+    let (log, _capturing) = Log::capture();
+    for id in 0..UPDATES {
+        assert!(!cache.update_field(id.to_string(), Product::FIELDS.stock, 7).await.unwrap());
+    }
+    log.is_short();
+}
+
+#[tokio::test]
+async fn a_user_that_may_not_read_is_told_of_once() {
+    let server = Server::start(Flavor::Redis70).await;
+    let rules = ["SETUSER", "writer", "on", ">secret", "~*", "+@all", "-hmget", "-hgetall"];
+    redis::cmd("ACL").arg(&rules).exec_async(&mut server.client().await).await.unwrap();
+    let cache = products(&connect(&server.url().replace("://", "://writer:secret@")).await);
+    let primary = Primary::of(loaf(1));
+    let (log, _capturing) = Log::capture();
+    for _ in 0..GETS {
+        assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Bypassed);
     }
     log.is_short();
 }

@@ -21,7 +21,7 @@ use super::url::Address;
 /// Under this name our connections stand in `CLIENT LIST`.
 const CLIENT_NAME: &[u8] = b"cache-aside";
 const KEEPALIVE: Duration = Duration::from_secs(10);
-/// Room for what is received at once. An exclusive connection seldom gets more than a record.
+/// Room for what is received at once. Connections of updates and trackers seldom get more than a record.
 const RECEIVED_AT_ONCE: usize = 4 * 1024;
 
 /// A stream of bytes in both directions.
@@ -161,7 +161,12 @@ impl Link {
         encode(&mut commands, &[b"CLIENT", b"SETNAME", CLIENT_NAME]);
         encode(&mut commands, &[b"INFO", b"server"]);
         encode(&mut commands, &[b"ROLE"]);
-        let mut replies = self.exchange(&commands, count).await?.into_iter();
+        let replies = self.exchange(&commands, count).await.map_err(|error| {
+            // A server that hangs up may quote what it refuses.
+            let quotes = |password: &str| !password.is_empty() && error.to_string().contains(password);
+            if settings.password().is_some_and(quotes) { authentication_failed() } else { error }
+        });
+        let mut replies = replies?.into_iter();
         let mut next = || replies.next().unwrap_or_else(|| Err(unexpected_reply()));
         let mut needless_password = false;
         if password.is_some()
@@ -190,7 +195,7 @@ pub(super) fn check_role(role: RedisResult<Reply>, may_be_replica: bool) -> Redi
     }
 }
 
-/// Fails unless a server has refused a password only because it needs none: then the user may do all the same what it may.
+/// Accepts a refusal that only says that no password is needed. The ACL decides what the user may do.
 fn check_refusal(refusal: &RedisError) -> RedisResult<()> {
     const NEEDS_NONE: [&str; 2] = ["without any password configured", "no password is set"];
     let text = refusal.to_string();
@@ -201,7 +206,11 @@ fn check_refusal(refusal: &RedisError) -> RedisResult<()> {
     if is_not_ready(refusal) {
         return Err(refusal.clone());
     }
-    Err((ErrorKind::AuthenticationFailed, "Password authentication failed").into())
+    Err(authentication_failed())
+}
+
+fn authentication_failed() -> RedisError {
+    (ErrorKind::AuthenticationFailed, "Password authentication failed").into()
 }
 
 fn run_id(info: &str) -> Option<String> {

@@ -313,7 +313,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Leaves word how to be woken, unless there is something to do.
+    /// Stores this task's waker, unless there is work left. Returns whether the task may sleep.
     fn falls_asleep(&mut self, cx: &Context<'_>) -> bool {
         let Some(mut state) = self.serving.state() else { return false };
         let is_full = !self.sending.is_empty() || self.expected.len() >= MOST_UNDER_WAY;

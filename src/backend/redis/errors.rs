@@ -37,7 +37,7 @@ pub(super) fn runtime_ended() -> RedisError {
     (ErrorKind::Io, RUNTIME_ENDED).into()
 }
 
-/// Said to a command that has waited for its turn for too long.
+/// The error of a command that has waited for its turn for too long.
 pub(super) fn too_busy() -> RedisError {
     (ErrorKind::Client, TOO_BUSY).into()
 }
@@ -77,7 +77,7 @@ pub(super) fn is_cut_off(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Parse || is_dropped(error)
 }
 
-/// What the server says, without the arguments of a command that it doesn't know: HELLO's hold the password.
+/// What the server says, without the arguments of a command that it doesn't know: those of AUTH are the password.
 pub(super) fn without_arguments(error: &RedisError) -> String {
     let mut text = error.to_string();
     if let Some(end) = text.find(", with args beginning with") {
@@ -105,7 +105,7 @@ pub(super) fn is_dropped(error: &RedisError) -> bool {
     error.is_connection_dropped() && !error.is_connection_refusal()
 }
 
-/// Said to a command that a server did not answer in time.
+/// The error of a command that a server did not answer in time.
 pub(super) fn not_answered() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
@@ -118,7 +118,7 @@ impl From<RedisError> for StepError {
         let answered = !matches!(error.kind(), ErrorKind::Io | ErrorKind::AuthenticationFailed)
             && !matches!(error.code(), Some("WRONGPASS" | "CLUSTERDOWN"))
             && !is_not_ready(&error);
-        // The server has no part in what becomes of a runtime, nor in how much this process has to do.
+        // Neither a runtime that ended nor a busy process is the server's fault.
         let is_own_doing = has_runtime_ended(&error) || error.to_string().starts_with(TOO_BUSY);
         let answered = (!is_own_doing).then_some(answered);
         let advice = tls::advice(&error).or_else(|| sentinel::advice(&error)).unwrap_or_else(|| advice_on(&error));

@@ -174,7 +174,7 @@ fn checked(frame: Frame) -> RedisResult<Reply> {
     }
 }
 
-/// A reply in RESP3, as it is in RESP2. Of the types that only RESP3 has, errors alone are looked at.
+/// A reply in RESP3 as one in RESP2. Only what a tracker looks at is kept: strings, arrays and errors.
 fn in_resp2(frame: resp3::Frame) -> Frame {
     match frame {
         resp3::Frame::SimpleString(text) => Frame::SimpleString(text),
@@ -262,7 +262,7 @@ impl Received {
         mut changed: impl FnMut(Option<&[u8]>),
     ) -> RedisResult<Option<RedisResult<Reply>>> {
         while let Some(frame) = self.frame(resp3::parse_frame)? {
-            // Messages that were thrown away can't be made up for.
+            // A lost invalidation message can't be recovered: end the session.
             match frame? {
                 resp3::Frame::Push(message) => match &message[..] {
                     [kind, ..] if kind.as_str() != Some("invalidate") => {}

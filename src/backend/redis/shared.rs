@@ -48,7 +48,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const SHORT_LIFE: Duration = Duration::from_secs(2);
 /// A command's time is counted in so many ticks. A tick that comes late, because this process stood still, counts once.
 const TICKS: u32 = 10;
-/// How often commands are sent whose connection is lost, and a connection is made whose epoch ends before it is used.
+/// The most times that a request is sent whose connection gets lost, or that an epoch is asked for.
 const ATTEMPTS: u32 = 4;
 
 /// Appends one of a request's commands, by its number.
@@ -308,10 +308,14 @@ impl Shared {
         let foreign = self.push(request, request.limit, count, |at| ReplyTo::Many(replies.clone(), at))?;
         drop(replies);
         let received = async {
+            let mut lost = None;
             while let Some((at, reply)) = pending.recv().await {
-                each(at, unless_lost(reply)?);
+                match unless_lost(reply) {
+                    Ok(reply) => each(at, reply),
+                    Err(error) => lost = Some(error),
+                }
             }
-            Ok(())
+            lost.map_or(Ok(()), Err)
         };
         match foreign {
             None => received.await,
@@ -395,7 +399,7 @@ impl Shared {
             let life = Some(self.state()).filter(|state| state.task == task).map(|state| state.life.clone());
             let Some(life) = life else { return Err(runtime_ended()) };
             if !life.responds().await {
-                // Those who wait send again, each on its own runtime: another one may not be driven for long.
+                // The waiting callers send again, each from its own runtime: any one of these may stop being driven.
                 self.end_task(task, &connection_lost());
                 return Err(runtime_ended());
             }
@@ -422,8 +426,8 @@ impl Shared {
         self.ended.load(Ordering::Acquire) == epoch.number
     }
 
-    /// Whether what was written over another connection of this epoch is seen over the shared connection as it is now: if
-    /// that was replaced meanwhile, by one to the same server.
+    /// Whether reads over the current shared connection see what was written over another connection of this epoch: if it is
+    /// the same epoch, or the same endpoint and `run_id`.
     pub(super) async fn is_still_at(self: &Arc<Self>, epoch: &Epoch) -> bool {
         if self.is_current(epoch) {
             return true;
@@ -485,7 +489,7 @@ impl Shared {
         }
     }
 
-    /// Sees to it that the connection is closed.
+    /// Closes the connection.
     pub(super) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
@@ -556,7 +560,7 @@ impl State {
         }
     }
 
-    /// Those who have waited for longer than so many ticks to have their commands sent.
+    /// Takes out the waiters whose commands were not sent within `longest_wait` ticks.
     fn take_overdue(&mut self, longest_wait: u32) -> Vec<Waiter> {
         let mut overdue = Vec::new();
         while let Some(first) = self.waiting.front()
@@ -595,7 +599,7 @@ async fn serve(serving: Serving) {
         let began = Instant::now();
         let end = Connection::new(link, &serving, serving.shared.tick, address.may_be_replica, replaced).await;
         serving.end_epoch();
-        // Where each connection falls silent soon, as while a server holds up writes, they are replaced ever more seldom.
+        // If connections fall silent soon after they were made, wait longer before each next spare.
         replaced = if began.elapsed() < SHORT_LIFE { replaced + 1 } else { 0 };
         if let End::Replaced(connected) = end {
             spare = Some(*connected);
@@ -624,7 +628,7 @@ impl Serving {
         !state.waiting.is_empty()
     }
 
-    /// Connects, while those who wait for that for too long are told so.
+    /// Connects, and meanwhile fails commands whose deadline passes.
     async fn connect(&self) -> RedisResult<Connected> {
         let mut connect = self.spare();
         let mut ticks = tokio::time::interval(self.shared.tick);
@@ -638,7 +642,7 @@ impl Serving {
         }
     }
 
-    /// Begins another connection to wherever the name, or the sentinels, now lead.
+    /// Starts another connection. The name is resolved, or the sentinels are asked, anew.
     pub(super) fn spare(&self) -> futures_util::future::BoxFuture<'static, RedisResult<Connected>> {
         let shared = self.shared.clone();
         Box::pin(async move {
@@ -762,4 +766,38 @@ fn answer_all(waiting: impl IntoIterator<Item = Waiter>, error: &RedisError) {
 
 fn no_runtime() -> RedisError {
     (ErrorKind::InvalidClientConfig, "there is no tokio runtime here").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten commands of 100 bytes, each with a waiter. Those that are followed make up one request with the next.
+    fn state(is_followed: impl Fn(usize) -> bool) -> State {
+        let waiter = |at| {
+            let reply_to = ReplyTo::One(oneshot::channel().0);
+            Waiter { reply_to, bytes: 100, since: 0, limit: 1, is_followed: is_followed(at) }
+        };
+        State { unsent: vec![b'x'; 1_000], waiting: (0..10).map(waiter).collect(), ..State::default() }
+    }
+
+    /// The bytes that go out together, until nothing is left.
+    fn taken(state: &mut State, commands: usize, bytes: usize) -> Vec<usize> {
+        let mut taken = Vec::new();
+        while state.has_waiting() {
+            let mut out = Vec::new();
+            state.take_commands(commands, bytes, &mut out, drop);
+            taken.push(out.len());
+        }
+        taken
+    }
+
+    #[test]
+    fn bounds_by_commands_and_by_bytes_what_goes_out_together() {
+        assert_eq!(taken(&mut state(|_| false), 100, 1_000), [1_000]);
+        assert_eq!(taken(&mut state(|_| false), 4, 1_000), [400, 400, 200]);
+        assert_eq!(taken(&mut state(|_| false), 100, 350), [300, 300, 300, 100]);
+        assert_eq!(taken(&mut state(|_| false), 100, 50), [100; 10]);
+        assert_eq!(taken(&mut state(|at| at % 5 != 4), 2, 50), [500, 500], "a request was torn apart");
+    }
 }

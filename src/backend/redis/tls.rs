@@ -29,8 +29,7 @@ pub(in crate::backend) struct Tls {
 }
 
 impl Tls {
-    /// What makes connections of this scheme secure, if it is one that encrypts. Refuses certificates that one which doesn't would
-    /// not use.
+    /// The TLS connector for this scheme; `None` without TLS. Fails if certificates are set for a scheme without TLS.
     pub(in crate::backend) fn connector(&self, scheme: &str) -> Result<Option<Connector>, String> {
         let setting = match self {
             _ if scheme.starts_with("rediss") => return Ok(Some(Connector(Arc::new(self.config()?).into()))),

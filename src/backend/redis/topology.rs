@@ -32,7 +32,7 @@ use crate::key::Key;
 
 /// Limit of redirections, against loops.
 const REDIRECTIONS: u32 = 16;
-/// The shortest time between two times that the servers are asked about the slots.
+/// The shortest pause between two `CLUSTER SLOTS`.
 const PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) struct Topology {
@@ -387,8 +387,33 @@ async fn refresh(topology: Weak<Topology>) {
         let error = without_arguments(error);
         tracing::debug!(error, "no server of the cluster tells which has which hash slot");
     }
-    // What it was before is of no interest.
     drop(topology.refreshed.send_replace(answered));
     drop(topology);
     tokio::time::sleep(PAUSE).await;
+}
+
+#[cfg(all(test, feature = "metrics"))]
+mod tests {
+    use metrics_util::debugging::DebuggingRecorder;
+
+    use super::super::Url;
+    use super::*;
+    use crate::Backend;
+
+    /// The servers of a cluster come and go; a label for each address would be there for good.
+    #[test]
+    fn the_breakers_of_a_cluster_have_one_gauge() {
+        let recorder = DebuggingRecorder::new();
+        let gauges = metrics::with_local_recorder(&recorder, || {
+            let servers = Url::new("redis+cluster://127.0.0.1:1,127.0.0.1:2").servers(None).unwrap();
+            let topology = Topology::new(servers, Backend::builder("").settings);
+            let server = |port| topology.server(&Place { host: "127.0.0.1".to_owned(), port }).unwrap();
+            let servers = [1, 2, 3].map(server);
+            assert_ne!(servers[0].breaker.address, servers[2].breaker.address);
+            recorder.snapshotter().snapshot().into_vec()
+        });
+        let labels: Vec<_> = gauges.iter().flat_map(|(key, ..)| key.key().labels()).collect();
+        assert_eq!(labels.len(), 1, "{labels:?}");
+        assert_eq!(labels[0].value(), "redis+cluster://127.0.0.1:1,127.0.0.1:2");
+    }
 }

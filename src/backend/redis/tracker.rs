@@ -135,11 +135,13 @@ async fn keep(
             Err(error) = try_join_all(trackers.iter_mut().map(Tracker::listen)) => break Some(error),
         }
     };
+    // Near caches are not used from here on.
+    drop(session);
     match lost.as_ref().map(without_arguments) {
         Some(error) => {
-            tracing::warn!(error, "a server tells near caches of changes no more: they are emptied");
+            tracing::warn!(error, "near caches are emptied: invalidation messages stopped");
         }
-        None => tracing::warn!("a server does not answer its heartbeat: near caches are emptied"),
+        None => tracing::warn!("near caches are emptied: a server does not answer its heartbeat"),
     }
     // Another server may have taken over.
     if let Some(redis) = redis.upgrade() {
@@ -189,7 +191,7 @@ impl<'a> Tracker<'a> {
         }
     }
 
-    /// Sends commands. What comes of those that were sent before is of no interest any more.
+    /// Sends commands. Replies that are still owed to earlier ones are read and dropped.
     async fn send(&mut self, commands: &[&[&[u8]]]) -> RedisResult<()> {
         let mut encoded = Vec::new();
         commands.iter().for_each(|command| encode(&mut encoded, command));
