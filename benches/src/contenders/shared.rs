@@ -62,8 +62,8 @@ pub(super) async fn runtimes(url: &str) -> Result<Vec<Contender>, Failure> {
     let mut contenders = Vec::new();
     for (name, count) in [("1 runtime", 1), ("2 runtimes", 2), ("3 runtimes", 3), ("4 runtimes", 4)] {
         let runtime = |_| Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtimes = (0..count).map(runtime).collect::<Result<_, _>>()?;
-        contenders.push(Contender::new(name, OnRuntimes { cache: cache.clone(), runtimes: Arc::new(runtimes) }));
+        let runtimes = Arc::new(Runtimes((0..count).map(runtime).collect::<Result<_, _>>()?));
+        contenders.push(Contender::new(name, OnRuntimes { cache: cache.clone(), runtimes }));
     }
     Ok(contenders)
 }
@@ -71,12 +71,21 @@ pub(super) async fn runtimes(url: &str) -> Result<Vec<Contender>, Failure> {
 #[derive(Clone)]
 struct OnRuntimes {
     cache: Cache<Product>,
-    runtimes: Arc<Vec<Runtime>>,
+    runtimes: Arc<Runtimes>,
+}
+
+struct Runtimes(Vec<Runtime>);
+
+impl Drop for Runtimes {
+    fn drop(&mut self) {
+        // Where a contender isn't chosen, it is dropped on another runtime, which must not block.
+        self.0.drain(..).for_each(Runtime::shutdown_background);
+    }
 }
 
 impl Operation for OnRuntimes {
     fn runtime(&self, caller: usize) -> Handle {
-        self.runtimes[caller % self.runtimes.len()].handle().clone()
+        self.runtimes.0[caller % self.runtimes.0.len()].handle().clone()
     }
 
     async fn call(&mut self, at: usize) {
