@@ -22,12 +22,13 @@ use std::fmt;
 use std::pin::pin;
 #[cfg(feature = "testing")]
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
@@ -293,7 +294,7 @@ impl Backend {
         let reads = self.by_server(keys).into_iter().map(async |places| {
             let of_server: Vec<_> = places.iter().map(|place| keys[*place]).collect();
             let mut each = |at: usize, found| {
-                let mut each = each.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut each = each.lock();
                 each(places[at], found);
             };
             let call = self.read_call(of_server[0]);

@@ -7,9 +7,9 @@
 //! Source: M. T. Nygard, *Release It!*, 2007, "Circuit Breaker".
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::error::{Cause, Error};
@@ -107,7 +107,7 @@ impl Breaker {
 
     /// Notes a step without an answer; returns whether it has opened the breaker.
     pub(super) fn not_answered(&self, error: &Error) -> bool {
-        *self.last_cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(cause_for_others(error));
+        *self.last_cause.lock() = Some(cause_for_others(error));
         let unanswered = self.unanswered.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let opened = unanswered >= self.threshold && self.probe_due.swap(self.next_probe(), Ordering::AcqRel) == CLOSED;
         if opened {
@@ -118,7 +118,7 @@ impl Breaker {
 
     /// Why steps are refused.
     pub(super) fn cause(&self) -> Cause {
-        let last_cause = self.last_cause.lock().unwrap_or_else(PoisonError::into_inner);
+        let last_cause = self.last_cause.lock();
         last_cause.clone().unwrap_or_else(|| Cause::new("it did not answer"))
     }
 

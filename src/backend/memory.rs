@@ -8,12 +8,13 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use lru::LruCache;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{Acquired, Cursor, Decide, Decision, Each, Filled, Look, Selection, StepError, Steps, Swept, Token};
@@ -66,14 +67,14 @@ impl Memory {
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, Shard> {
         let index = usize::try_from(self.hasher.hash_one(key) % self.shards.len() as u64).unwrap_or(0);
-        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[index].lock()
     }
 }
 
 #[cfg(test)]
 impl Memory {
     pub(super) fn leases(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).leases.len()).sum()
+        self.shards.iter().map(|shard| shard.lock().leases.len()).sum()
     }
 }
 
@@ -272,7 +273,7 @@ impl Steps for Memory {
 
     async fn sweep(&self, prefix: &str, swept: Swept, _cursor: Cursor) -> Result<Cursor, StepError> {
         for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shard = shard.lock();
             match swept {
                 Swept::Leases => shard.leases.retain(|key, _| key.prefix() != prefix),
                 Swept::Entries => {

@@ -151,8 +151,9 @@ impl<'a> Connection<'a> {
     }
 
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, End>> {
-        if self.is_woken_by_command() {
-            // Requeue behind the tasks that are ready: they may have commands too. `yield_now` would wait for I/O first.
+        if self.is_woken_by_command() && !self.expected.is_empty() {
+            // Requeue behind the tasks that are ready: they may have commands too. `yield_now` would wait for I/O first. When
+            // nothing is under way, the first command goes out at once.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

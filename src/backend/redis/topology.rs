@@ -9,11 +9,12 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use parking_lot::{RwLock, RwLockReadGuard};
 use rand::seq::SliceRandom;
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
 use tokio::sync::watch;
@@ -346,12 +347,12 @@ impl Topology {
     }
 
     fn slots(&self) -> RwLockReadGuard<'_, SlotMap> {
-        self.slots.read().unwrap_or_else(PoisonError::into_inner)
+        self.slots.read()
     }
 
     /// Makes a change, which tells whether it was one.
     fn change(&self, change: impl FnOnce(&mut SlotMap) -> bool) {
-        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.slots.write();
         if change(&mut slots) {
             self.changes.fetch_add(1, Ordering::Release);
         }

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::iter;
-use std::sync::{self, Arc, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -271,7 +271,7 @@ pub(super) struct Exclusives {
     shared: Arc<Shared>,
     /// As many as there may be connections.
     turns: Semaphore,
-    idle: sync::Mutex<VecDeque<Exclusive>>,
+    idle: parking_lot::Mutex<VecDeque<Exclusive>>,
     /// Each connection has a clone.
     counted: Arc<()>,
 }
@@ -279,7 +279,7 @@ pub(super) struct Exclusives {
 impl Exclusives {
     pub(super) fn new(shared: Arc<Shared>, most: usize) -> Self {
         let turns = Semaphore::new(most.min(Semaphore::MAX_PERMITS));
-        Self { shared, turns, idle: sync::Mutex::default(), counted: Arc::default() }
+        Self { shared, turns, idle: parking_lot::Mutex::default(), counted: Arc::default() }
     }
 
     /// How many connections are in use, and how many are idle.
@@ -302,7 +302,7 @@ impl Exclusives {
         Ok((turn, Exclusive { link, was_idle: false, epoch, runtime, _counted: self.counted.clone() }))
     }
 
-    fn idle(&self) -> MutexGuard<'_, VecDeque<Exclusive>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn idle(&self) -> parking_lot::MutexGuard<'_, VecDeque<Exclusive>> {
+        self.idle.lock()
     }
 }
