@@ -270,12 +270,6 @@ impl Backend {
         step!(self, self.read_call(key), Read "read", key, store => store.read(key, selection, with_ttl))
     }
 
-    /// Waits for the turn of a batch of so many keys. One that takes long, as of a batch that nobody polls, is not waited for.
-    pub(crate) async fn turn(&self, keys: usize) -> Option<SemaphorePermit<'_>> {
-        let keys = u32::try_from(keys).map_or(MOST_BATCHED, |keys| keys.min(MOST_BATCHED));
-        timeout(self.operation_timeout(), self.shared.batches.acquire_many(keys)).await.ok()?.ok()
-    }
-
     /// The same of several entries, in one go from each server. Returns the places of those whose server failed; one that
     /// `each` didn't get either is to be read by itself.
     pub(crate) async fn read_many(
@@ -304,6 +298,12 @@ impl Backend {
         });
         let failures = join_all(reads).await.into_iter().flatten();
         failures.flat_map(|(places, error)| places.into_iter().map(move |place| (place, error.clone()))).collect()
+    }
+
+    /// Waits for the turn of a batch of so many keys. One that takes long, as of a batch that nobody polls, is not waited for.
+    pub(crate) async fn turn(&self, keys: usize) -> Option<SemaphorePermit<'_>> {
+        let keys = u32::try_from(keys).map_or(MOST_BATCHED, |keys| keys.min(MOST_BATCHED));
+        timeout(self.operation_timeout(), self.shared.batches.acquire_many(keys)).await.ok()?.ok()
     }
 
     /// The places of the keys by the servers that have them, as far as that is known.

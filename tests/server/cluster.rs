@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use cache_aside::{Backend, BoxError, Cache, Outcome};
 
 use crate::clusters::{Cluster, ask};
-use crate::fixture::{Gate, Primary, Product, connect, get, loaf, lookup, products, settle};
+use crate::fixture::{Gate, Primary, Product, builder, connect, get, loaf, lookup, products, settle};
 use crate::harness::{Flavor, Server};
 use crate::least_access::Access;
 use crate::stampede::stampede_of_processes;
@@ -63,12 +63,18 @@ async fn many_are_read_and_loaded_over_all_primaries() {
         let load = |ids: Vec<String>| async {
             Ok::<_, BoxError>(ids.into_iter().map(|id| Product { id, ..loaf(1) }).collect::<Vec<_>>())
         };
-        for outcome in [Outcome::Loaded, Outcome::Hit] {
-            let answers = cache.lookup_many(ids.clone(), load).await;
-            assert_eq!(answers.len(), ids.len());
-            for (id, answer) in ids.iter().zip(answers) {
-                let answer = answer.unwrap();
-                assert_eq!((answer.outcome, &answer.value.unwrap().id), (outcome, id));
+        // With lifetimes each key has two replies.
+        let with_lifetimes = builder(&backend).namespace("timed").refresh_ahead(0.1).build().unwrap();
+        for (namespace, cache) in [("billing", &cache), ("timed", &with_lifetimes)] {
+            for outcome in [Outcome::Loaded, Outcome::Hit, Outcome::Hit] {
+                let answers = cache.lookup_many(ids.clone(), load).await;
+                assert_eq!(answers.len(), ids.len());
+                for (id, answer) in ids.iter().zip(answers) {
+                    let answer = answer.unwrap();
+                    assert_eq!((answer.outcome, &answer.value.unwrap().id), (outcome, id));
+                }
+                // The next batch has one key that is sent elsewhere.
+                cluster.move_slot(&format!("cache:{namespace}:product:0")).await;
             }
         }
         let never = |_id: String| async { Err::<Option<Product>, BoxError>("it is there".into()) };
