@@ -6,6 +6,7 @@
 mod breaker;
 mod connect;
 #[cfg(test)]
+#[path = "../tests/contract/mod.rs"]
 mod contract;
 mod deadline;
 mod guard;
@@ -27,7 +28,6 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
-
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
@@ -96,7 +96,7 @@ struct Shared {
     repeats: Repeats,
     /// Tries again what is pending.
     retry: Background,
-    /// The turns of batches.
+    /// Permits for the keys of batches that are read.
     batches: Semaphore,
     #[cfg(feature = "testing")]
     outage: AtomicBool,
@@ -107,8 +107,8 @@ struct Shared {
 /// How long one step of a sweep may take, as a multiple of `operation_timeout`.
 const TRIPS_OF_SWEEP: u32 = 8;
 
-/// How many keys of batches are read at a time: enough to keep connections busy, and few enough for the caches of the processor,
-/// and for a single get that comes after them.
+/// How many keys of batches are read at a time: enough to keep connections busy, and few enough that their replies fit the
+/// CPU's caches, and that a single get behind them is not held up.
 const MOST_BATCHED: u32 = 1_024;
 
 /// The settings of a backend. Some are of one kind of store alone.
@@ -284,6 +284,10 @@ impl Backend {
             // Each is read by itself, so that it passes its hooks.
             return Vec::new();
         }
+        if keys.is_empty() {
+            return Vec::new();
+        }
+        let _turn = self.turn(keys.len()).await;
         let each = Mutex::new(each);
         let reads = self.by_server(keys).into_iter().map(async |places| {
             let of_server: Vec<_> = places.iter().map(|place| keys[*place]).collect();
@@ -300,10 +304,11 @@ impl Backend {
         failures.flat_map(|(places, error)| places.into_iter().map(move |place| (place, error.clone()))).collect()
     }
 
-    /// Waits for the turn of a batch of so many keys. One that takes long, as of a batch that nobody polls, is not waited for.
-    pub(crate) async fn turn(&self, keys: usize) -> Option<SemaphorePermit<'_>> {
-        let keys = u32::try_from(keys).map_or(MOST_BATCHED, |keys| keys.min(MOST_BATCHED));
-        timeout(self.operation_timeout(), self.shared.batches.acquire_many(keys)).await.ok()?.ok()
+    /// Waits for permission to read so many keys. Gives up before long: a batch that nobody polls would keep its permits for ever.
+    async fn turn(&self, keys: usize) -> Option<SemaphorePermit<'_>> {
+        check_runtime().ok()?;
+        let permits = u32::try_from(keys).map_or(MOST_BATCHED, |keys| keys.min(MOST_BATCHED));
+        timeout(self.operation_timeout() / 4, self.shared.batches.acquire_many(permits)).await.ok()?.ok()
     }
 
     /// The places of the keys by the servers that have them, as far as that is known.

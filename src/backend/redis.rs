@@ -128,6 +128,28 @@ impl Redis {
     }
 }
 
+/// Hands on what was found for each key of a batch, from the replies by their numbers. Any of them may be lost: then its key is
+/// left out.
+fn by_key<'a>(
+    with_ttl: bool,
+    selection: &'a Selection,
+    each: &'a mut Each<'_>,
+) -> impl FnMut(usize, RedisResult<Reply>) + 'a {
+    // With the place of the key that it belongs to.
+    let mut last_left = None;
+    move |at, reply| {
+        let place = if with_ttl { at / 2 } else { at };
+        if with_ttl && at.is_multiple_of(2) {
+            last_left = reply.ok().map(|left| (place, left.remaining()));
+            return;
+        }
+        let left = if with_ttl { last_left.filter(|(of, _)| *of == place) } else { Some((place, None)) };
+        if let (Some((_, left)), Ok(entry)) = (left, entry(reply, selection)) {
+            each(place, entry.map(|entry| Found { entry, left }));
+        }
+    }
+}
+
 impl Steps for Redis {
     async fn ping(&self, key: Option<&Key>, limit: Duration) -> Result<(), StepError> {
         match key {
@@ -172,14 +194,7 @@ impl Steps for Redis {
                 encode_read(out, key, selection);
             }
         };
-        let mut left = Ok(None);
-        let take = |at: usize, reply: RedisResult<Reply>| {
-            if with_ttl && at.is_multiple_of(per_key) {
-                left = reply.map(|left| left.remaining());
-            } else if let (Ok(entry), Ok(left)) = (entry(reply, selection), &left) {
-                each(at / per_key, entry.map(|entry| Found { entry, left: *left }));
-            }
-        };
+        let take = by_key(with_ttl, selection, each);
         let server = self.topology.destination(first).await?.server;
         let request = Request::of_many(self.operation_timeout, &commands);
         match server.shared.run_many(&request, keys.len() * per_key, take).await {
@@ -383,4 +398,33 @@ fn is_of_type(key: &[u8], prefix: &str, swept: Swept) -> bool {
 fn changed_meanwhile() -> StepError {
     let cause = "another server has taken over, or hash slots are moving".into();
     StepError::Failed { advice: "it is tried again", cause, answered: Some(true) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_reply_costs_its_own_key_alone() {
+        let left = |millis: u64| Ok(Reply::parse(&format!(":{millis}\r\n")));
+        let entry = || Ok(Reply::parse("*2\r\n$1\r\nv\r\n$1\r\n1\r\n"));
+        let mut found = Vec::new();
+        let mut each = |place, entry: Option<Found>| found.push((place, entry.unwrap().left.unwrap().as_millis()));
+        let mut take = by_key(true, &ALL, &mut each);
+        // Of the second key the lifetime is lost, of the third the entry, of the fourth the lifetime is an error.
+        for (at, reply) in [
+            (0, left(1_000)),
+            (1, entry()),
+            (3, entry()),
+            (4, left(3_000)),
+            (6, Err(unexpected_reply())),
+            (7, entry()),
+            (8, left(5_000)),
+            (9, entry()),
+        ] {
+            take(at, reply);
+        }
+        drop(take);
+        assert_eq!(found, [(0, 1_000), (4, 5_000)]);
+    }
 }

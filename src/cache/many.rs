@@ -100,7 +100,6 @@ impl<T: Cacheable> Core<T> {
                 Err(miss) => *look = Some(ControlFlow::Continue(Box::new(miss))),
             }
         }
-        let _turn = self.backend.turn(reads.len()).await;
         let keys: Vec<_> = reads.iter().map(|(key, ..)| **key).collect();
         let with_ttl = self.reads_lifetimes();
         let began_to_look = Instant::now();

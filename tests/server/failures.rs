@@ -287,6 +287,10 @@ fn outside_of_a_runtime_calls_are_errors_and_no_panics() {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     let mut get = Box::pin(get(&cache, primary.loader()));
     assert!(matches!(get.as_mut().poll(&mut context), std::task::Poll::Ready(Err(Error::Config { .. }))));
+    let none = |_ids: Vec<String>| async { Ok::<_, BoxError>(Vec::new()) };
+    let mut get_many = Box::pin(cache.get_many(["p-001"], none));
+    let std::task::Poll::Ready(answers) = get_many.as_mut().poll(&mut context) else { panic!("it waits") };
+    assert!(matches!(answers[0], Err(Error::Config { .. })));
     let mut invalidate = Box::pin(cache.invalidate("p-001"));
     assert!(matches!(invalidate.as_mut().poll(&mut context), std::task::Poll::Ready(Err(Error::Config { .. }))));
 }

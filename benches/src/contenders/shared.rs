@@ -58,12 +58,14 @@ impl Operation for Beside {
 
 /// Callers of one cache on ever more runtimes, each of one thread.
 pub(super) async fn runtimes(url: &str) -> Result<Vec<Contender>, Failure> {
-    let cache = filled::<Product>(Backend::connect(url).await?).await?;
     let mut contenders = Vec::new();
     for (name, count) in [("1 runtime", 1), ("2 runtimes", 2), ("3 runtimes", 3), ("4 runtimes", 4)] {
         let runtime = |_| Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtimes = Arc::new(Runtimes((0..count).map(runtime).collect::<Result<_, _>>()?));
-        contenders.push(Contender::new(name, OnRuntimes { cache: cache.clone(), runtimes }));
+        // The first of them drives the connection.
+        let url = url.to_owned();
+        let cache = runtimes.0[0].spawn(async move { filled::<Product>(Backend::connect(&url).await?).await });
+        contenders.push(Contender::new(name, OnRuntimes { cache: cache.await??, runtimes }));
     }
     Ok(contenders)
 }

@@ -163,7 +163,8 @@ impl Link {
         encode(&mut commands, &[b"ROLE"]);
         let replies = self.exchange(&commands, count).await.map_err(|error| {
             // A server that hangs up may quote what it refuses.
-            let quotes = |password: &str| !password.is_empty() && error.to_string().contains(password);
+            let may_quote = !error.is_io_error() && !is_not_ready(&error);
+            let quotes = |password| may_quote && error.to_string().contains(password);
             if settings.password().is_some_and(quotes) { authentication_failed() } else { error }
         });
         let mut replies = replies?.into_iter();

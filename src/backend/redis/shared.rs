@@ -313,7 +313,8 @@ impl Shared {
             while let Some((at, reply)) = pending.recv().await {
                 match unless_lost(reply) {
                     Ok(reply) => each(at, reply),
-                    Err(error) => lost = Some(error),
+                    Err(error) if lost.as_ref().is_none_or(is_worth_another_attempt) => lost = Some(error),
+                    Err(_) => {}
                 }
             }
             lost.map_or(Ok(()), Err)

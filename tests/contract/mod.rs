@@ -15,13 +15,13 @@ use crate::error::Error;
 use crate::key::{Key, KeySpace};
 use crate::record::StoredField;
 
-#[path = "../../tests/server/clusters.rs"]
+#[path = "../server/clusters.rs"]
 #[allow(dead_code, reason = "this suite needs only a part of it")]
 mod clusters;
-#[path = "../../tests/server/harness.rs"]
+#[path = "../server/harness.rs"]
 #[allow(dead_code, reason = "this suite needs only a part of it")]
 mod harness;
-#[path = "../../tests/server/least_access.rs"]
+#[path = "../server/least_access.rs"]
 #[allow(dead_code, reason = "this suite needs only a part of it")]
 mod least_access;
 
