@@ -411,7 +411,7 @@ mod tests {
         let mut found = Vec::new();
         let mut each = |place, entry: Option<Found>| found.push((place, entry.unwrap().left.unwrap().as_millis()));
         let mut take = by_key(true, &ALL, &mut each);
-        // Of the second key the lifetime is lost, of the third the entry, of the fourth the lifetime is an error.
+        // The second key's lifetime is lost, and so is the third key's entry. The fourth key's lifetime is an error.
         for (at, reply) in [
             (0, left(1_000)),
             (1, entry()),

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, BoxError, Cache, CacheBuilder, Cacheable, Error, Lookup, Outcome};
+use redis::aio::MultiplexedConnection;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -172,13 +173,18 @@ pub(crate) async fn until(limit: Duration, what: &str, mut is_so: impl AsyncFnMu
     }
 }
 
-/// Has a server close the connection that all steps of a backend share: it is the oldest, since it is made first.
+/// The connection that all steps of a backend share, as the server numbers it: the oldest, since it is made first.
+pub(crate) async fn shared_connection(operator: &mut MultiplexedConnection) -> u64 {
+    let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(operator).await.unwrap();
+    let ids = clients.lines().filter_map(|line| line.split(' ').next()?.strip_prefix("id=")?.parse().ok());
+    ids.min().unwrap()
+}
+
+/// Has a server close that connection.
 pub(crate) async fn kill_shared_connection(server: &Server) {
     let mut operator = server.client().await;
-    let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut operator).await.unwrap();
-    let ids = clients.lines().filter_map(|line| line.split(' ').next()?.strip_prefix("id=")?.parse::<u64>().ok());
-    let oldest = ids.min().unwrap();
-    redis::cmd("CLIENT").arg("KILL").arg("ID").arg(oldest).exec_async(&mut operator).await.unwrap();
+    let id = shared_connection(&mut operator).await;
+    redis::cmd("CLIENT").arg("KILL").arg("ID").arg(id).exec_async(&mut operator).await.unwrap();
 }
 
 /// Waits until a get goes through the cache again.

@@ -7,7 +7,8 @@ use cache_aside::{Backend, BoxError, Cache, NearCache, Outcome, TrackerState};
 use redis::aio::MultiplexedConnection;
 
 use crate::fixture::{
-    Primary, Product, builder, connect, get, kill_shared_connection, loaf, lookup, on_every_server, products, until,
+    Primary, Product, builder, connect, get, kill_shared_connection, loaf, lookup, on_every_server, products,
+    shared_connection, until,
 };
 use crate::harness::{Flavor, Server};
 use crate::proxy::{Lost, Proxy};
@@ -182,18 +183,11 @@ async fn a_reply_that_is_too_large_is_refused_and_harms_nobody_else() {
     let other = "cache:billing:product:p-002";
     redis::cmd("HSET").arg(other).arg("name").arg(vec![b'x'; TOO_LARGE]).exec_async(&mut operator).await.unwrap();
     assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Loaded);
-    let before = connection(&mut operator).await;
+    let before = shared_connection(&mut operator).await;
     for _ in 0..3 {
         let error = cache.peek("p-002").await.unwrap_err();
         assert!(std::error::Error::source(&error).unwrap().to_string().contains("64 MiB"), "{error:?}");
     }
-    assert_eq!(connection(&mut operator).await, before, "the connection was replaced");
+    assert_eq!(shared_connection(&mut operator).await, before, "the connection was replaced");
     assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Hit);
-}
-
-/// The shared connection, as the server numbers it.
-async fn connection(operator: &mut MultiplexedConnection) -> String {
-    let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(operator).await.unwrap();
-    let ours = clients.lines().find(|client| client.contains("name=cache-aside")).unwrap();
-    ours.split(' ').next().unwrap().to_owned()
 }

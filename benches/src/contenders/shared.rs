@@ -1,4 +1,4 @@
-//! What those who share one connection do to each other: reads beside large fills, and one cache for several runtimes.
+//! The cost of sharing one connection: reads beside large fills, and one cache used from several runtimes.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -77,7 +77,7 @@ pub(super) fn is_cut_off(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Parse || is_dropped(error)
 }
 
-/// What the server says, without the arguments of a command that it doesn't know: those of AUTH are the password.
+/// The server's message, cut off before the arguments of a command that it doesn't know: those of AUTH are the password.
 pub(super) fn without_arguments(error: &RedisError) -> String {
     let mut text = error.to_string();
     if let Some(end) = text.find(", with args beginning with") {

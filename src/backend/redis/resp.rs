@@ -204,15 +204,15 @@ pub(super) struct Received {
     partial: BytesMut,
     /// Where the search for that reply's end goes on.
     scan: Option<Scan>,
-    /// Whether that reply is thrown away, or has just been.
-    is_too_large: bool,
+    /// Whether a reply that was too large has just been thrown away: its caller has to be told.
+    has_thrown_away: bool,
     /// Whole replies, and perhaps the beginning of one more.
     unread: Bytes,
 }
 
 impl Received {
     pub(super) fn new(at_once: usize) -> Self {
-        Self { at_once, partial: BytesMut::new(), scan: None, is_too_large: false, unread: Bytes::new() }
+        Self { at_once, partial: BytesMut::new(), scan: None, has_thrown_away: false, unread: Bytes::new() }
     }
 
     /// The buffer to receive into, once all whole replies have been taken.
@@ -228,8 +228,8 @@ impl Received {
         // A reply that comes in many pieces is parsed once, when it is whole, unless it is too large: then it is thrown away.
         if let Some(scan) = &mut self.scan {
             let is_whole = scan.finds_end(&self.partial);
-            self.is_too_large |= scan.at > MAX_REPLY_BYTES;
-            if self.is_too_large {
+            scan.is_too_large |= scan.at > MAX_REPLY_BYTES;
+            if scan.is_too_large {
                 let scanned = scan.at.min(self.partial.len());
                 self.partial.advance(scanned);
                 scan.at -= scanned;
@@ -237,13 +237,14 @@ impl Received {
             if !is_whole {
                 return;
             }
+            self.has_thrown_away = scan.is_too_large;
         }
         self.scan = None;
         self.unread = self.partial.split().freeze();
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.unread.is_empty() && (self.scan.is_some() || !self.is_too_large)
+        self.unread.is_empty() && !self.has_thrown_away
     }
 
     /// The next reply, if it is whole.
@@ -281,7 +282,7 @@ impl Received {
         &mut self,
         parse: impl FnOnce(Bytes) -> Result<(F, Bytes), ParseError>,
     ) -> RedisResult<Option<RedisResult<F>>> {
-        if self.scan.is_none() && mem::take(&mut self.is_too_large) {
+        if mem::take(&mut self.has_thrown_away) {
             return Ok(Some(Err((ErrorKind::Client, "the reply has more than 64 MiB").into())));
         }
         if self.unread.is_empty() {
@@ -316,11 +317,12 @@ struct Scan {
     at: usize,
     /// How many values end the reply. An array adds its elements.
     missing: u64,
+    is_too_large: bool,
 }
 
 impl Scan {
     fn new() -> Self {
-        Self { at: 0, missing: 1 }
+        Self { at: 0, missing: 1, is_too_large: false }
     }
 
     /// Whether the reply is whole. Anything malformed counts as its end: the parser then says what is wrong.

@@ -79,7 +79,7 @@ async fn more_is_wanted(tracking: &Tracking, than: &Wanted) {
     }
 }
 
-/// The kind of the error of a server that can't tell of changes at all.
+/// Marks the error of a server that doesn't support tracking.
 const REFUSED: ErrorKind = ErrorKind::RESP3NotSupported;
 
 struct Tracker<'a> {
@@ -87,9 +87,9 @@ struct Tracker<'a> {
     server: Arc<Server>,
     epoch: Epoch,
     tracking: &'a Tracking,
-    /// What is read at each heartbeat. No key is a prefix alone.
+    /// The key that each heartbeat reads. No entry has it: an entry's key is a prefix and an id.
     prefix: &'a str,
-    /// What is left of the commands to send.
+    /// Commands, or the rest of them, that have not been sent yet.
     unsent: VecDeque<u8>,
     /// Replies that have not come yet.
     owed: usize,
@@ -222,7 +222,7 @@ impl<'a> Tracker<'a> {
     }
 }
 
-/// The error of a server that refuses to tell of changes, unless it just can't now.
+/// Marks a server's refusal as [`REFUSED`], unless the server just can't answer now.
 fn refusal(error: RedisError) -> RedisError {
     match error.code() {
         None | Some("BUSY" | "CLUSTERDOWN" | "WRONGPASS") => error,

@@ -1,4 +1,4 @@
-//! What a URL says: which servers it names, where they are, and as whom to talk to them.
+//! Parses the cache's URL: which servers it names, where they are, and which user to connect as.
 //!
 //! A URL is taken apart here and nowhere else. What the driver has to parse is put together again for each server.
 
@@ -22,7 +22,7 @@ pub(in crate::backend) struct Url<'a> {
     /// With the `@` after it, if there is one.
     pub(super) user: &'a str,
     pub(super) hosts: &'a str,
-    /// What follows the hosts.
+    /// Path, query and fragment.
     pub(super) settings: &'a str,
 }
 
@@ -53,9 +53,9 @@ impl<'a> Url<'a> {
         Self { text, scheme, user, hosts, settings }
     }
 
-    /// The servers that a URL of a known scheme names, with `tls` for those that want it.
+    /// The servers that the URL names. Its scheme must be known. With `tls`, connections to them are encrypted.
     pub(in crate::backend) fn servers(&self, tls: Option<&Connector>) -> Result<Servers, Error> {
-        // What stands before a `/`, `?` or `#` in a password would be taken for the host, and be shown.
+        // If a password has a `/`, `?` or `#` that is not encoded, the part before it would be taken for the host, and be shown.
         if self.scheme != "unix" && self.settings.contains('@') {
             return Err(self.mistake(
                 "an `@` comes after the host; in users and passwords write `/`, `?`, `#`, `@` as %2F, %3F, %23, %40",
@@ -152,7 +152,7 @@ impl fmt::Display for Url<'_> {
         if ends_in_port(hosts) && hosts.split(',').all(ends_in_port) && !text.contains(['@', '?', '#']) {
             return f.write_str(text);
         }
-        // What stands before a later `://` is no scheme, but the rest of a URL that has none.
+        // A `://` may also come later, in a URL without a scheme: then the text before it is no scheme, and may be secret.
         let is_scheme = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
         match text.split_once("://") {
             Some((scheme, _)) if is_scheme(scheme) => write!(f, "{scheme}://.."),
