@@ -14,7 +14,7 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, Id};
 
-use crate::load::AbortOnDrop;
+use crate::read::AbortOnDrop;
 
 /// How long a runtime may take to poll a task that was woken.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(50);

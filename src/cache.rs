@@ -1,43 +1,41 @@
-//! The public face: [`Cache`] and the operations that users call. Each says what it promises and hands over.
+//! The public face: [`Cache`] and the operations that users call. Each says what it promises, leaves the types behind, and
+//! hands over to the core, which is compiled once for all structs.
 
+mod builder;
+mod call;
+mod core;
 mod inspect;
 mod loading;
-mod lookup;
-mod many;
+mod outcome;
 mod pending;
 mod policy;
-mod update;
+mod writes;
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt};
-use tokio::sync::Semaphore;
+use futures_util::FutureExt;
 
+pub use self::builder::CacheBuilder;
+use self::call::{Call, Different, Selected};
+pub(crate) use self::core::Core;
 pub use self::inspect::{EntryState, Inspection};
 pub use self::loading::LoadingCache;
-pub use self::lookup::{Lookup, Outcome};
-use self::lookup::{Selected, Whole};
-use self::many::Asked;
+pub use self::outcome::{Lookup, Outcome};
 pub use self::pending::Pending;
 pub(crate) use self::policy::Policy;
-pub use self::policy::{CacheBuilder, OnOutage, UpdateTtl};
-use crate::backend::{Backend, Selection};
-use crate::batch::Batch;
-use crate::cacheable::{Cacheable, Change, Field};
-use crate::entry::{self, Reading};
+pub use self::policy::{OnOutage, UpdateTtl};
+use crate::backend::Backend;
+use crate::cacheable::Cacheable;
 use crate::error::{BoxError, Error};
-use crate::flight::Flights;
 use crate::id::CacheKey;
-use crate::key::{Key, KeySpace};
-use crate::lease::Orphans;
-use crate::meter::CacheMeter;
-use crate::near::Near;
+use crate::key::Key;
 use crate::projection::Projection;
-use crate::refresh::Refreshes;
-use crate::spread::SpreadArc;
+use crate::read::{Answer, Asked, Batch, Loading, Options, erase};
+use crate::shape::{self, typed};
+use crate::sharded::ShardedArc;
 use crate::stats::Stats;
 
 /// A typed cache of `T` records over a [`Backend`].
@@ -87,25 +85,8 @@ use crate::stats::Stats;
 /// # }
 /// ```
 pub struct Cache<T: Cacheable> {
-    core: SpreadArc<Core<T>>,
-}
-
-/// What a cache, its clones and its flights share.
-pub(crate) struct Core<T: Cacheable> {
-    pub(crate) backend: Backend,
-    pub(crate) policy: Policy<T>,
-    pub(crate) meter: CacheMeter,
-    near: Option<Arc<Near<T>>>,
-    keys: KeySpace,
-    /// The fields that `T` is made of.
-    pub(crate) selection: Selection,
-    /// Flights through the cache, and around it.
-    flights: Arc<Flights<T>>,
-    bypasses: Arc<Flights<T>>,
-    pub(crate) refreshes: Refreshes,
-    pub(crate) orphans: Orphans,
-    /// The turns of loads around the cache.
-    pub(crate) bypass_loads: Semaphore,
+    core: ShardedArc<Core>,
+    of: PhantomData<fn() -> T>,
 }
 
 impl<T: Cacheable> Cache<T> {
@@ -182,7 +163,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        Core::get(self.core.handle(), Whole::default(), id, loader, |got| got.value)
+        self.answer(id, |id| erase(loader(id)), Options::default()).map(value)
     }
 
     /// Is [`get`](Self::get), but goes past the [near cache](crate::NearCache): for reads that must see what any process has
@@ -206,7 +187,8 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        Core::get(self.core.handle(), Whole { is_fresh: true, ..Whole::default() }, id, loader, |got| got.value)
+        let fresh = Options { is_fresh: true, ..Options::default() };
+        self.answer(id, |id| erase(loader(id)), fresh).map(value)
     }
 
     /// Is [`get`](Self::get), and tells how the record was come by.
@@ -229,7 +211,8 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        Core::get(self.core.handle(), Whole { is_timed: true, ..Whole::default() }, id, loader, Lookup::from)
+        let timed = Options { is_timed: true, ..Options::default() };
+        self.answer(id, |id| erase(loader(id)), timed).map(|answer| answer.map(Lookup::from))
     }
 
     /// Reads some fields of a record through the cache: as [`get`](Self::get), but a hit reads only these. A loaded record
@@ -278,7 +261,13 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        Core::get(self.core.handle(), Selected::new::<T>(fields), id, loader, |got| got.value)
+        let core = self.core.shard();
+        let mut call = Call::<T, _, _>::new(id, |id| erase(loader(id)));
+        async move {
+            let mut selected = Selected::<T, P>::new(fields);
+            let answer = core.get(&mut call, Some(&mut selected), Options::default()).await?;
+            Ok(selected.values.or_else(|| answer.record.map(|record| fields.of(shape::borrow(&record)))))
+        }
     }
 
     /// Gets many records at once; the results have the order and the number of the ids, which may repeat.
@@ -339,8 +328,7 @@ impl<T: Cacheable> Cache<T> {
         R: IntoIterator<Item = T>,
         E: Into<BoxError> + 'static,
     {
-        let value = |lookup: Result<Lookup<T>, Error>| lookup.map(|lookup| lookup.value);
-        self.lookup_many(ids, loader).map(move |lookups| lookups.into_iter().map(value).collect())
+        self.answers(ids, loader).map(|answers| answers.into_iter().map(value).collect())
     }
 
     /// Is [`get_many`](Self::get_many), and tells how each record was come by.
@@ -365,9 +353,8 @@ impl<T: Cacheable> Cache<T> {
         R: IntoIterator<Item = T>,
         E: Into<BoxError> + 'static,
     {
-        let asked: Asked<K> = ids.into_iter().map(|id| (self.key(&id), id)).collect();
-        let (core, batch) = (Arc::clone(&self.core), Batch::new(loader));
-        async move { core.get_many(asked, batch).await }
+        let typed = |answer: Result<Answer, Error>| answer.map(Lookup::from);
+        self.answers(ids, loader).map(move |answers| answers.into_iter().map(typed).collect())
     }
 
     /// Invalidates a record and then gets it, which loads it anew.
@@ -390,12 +377,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        let (core, key) = (self.core.handle(), self.key(&id));
-        async move {
-            let key = key?;
-            core.invalidate(key.clone()).await?;
-            Core::get(core, Whole { is_fresh: true, ..Whole::default() }, id, loader, |got| got.value).await
-        }
+        self.refreshed(id, |id| erase(loader(id))).map(value)
     }
 
     /// Reads the cache alone. `Ok(None)` when there is no entry, or a not-found entry, or an unreadable or stale one, or one
@@ -407,158 +389,7 @@ impl<T: Cacheable> Cache<T> {
     ///
     /// [`Error::Backend`] or [`Error::Timeout`] when the cache is out of reach; [`Error::InvalidId`].
     pub async fn peek(&self, id: impl CacheKey<T::Id>) -> Result<Option<Arc<T>>, Error> {
-        let key = self.key(&id)?;
-        if !self.core.policy.enabled || self.core.backend.is_pending(&key) {
-            return Ok(None);
-        }
-        let found = self.core.found(&key, &self.core.selection).await?;
-        Ok(match found.map(|found| self.core.read(&key, &found, entry::decode)) {
-            Some(Reading::Record(record)) => Some(Arc::new(record)),
-            Some(Reading::Stale(..) | Reading::NotFound | Reading::Unreadable(_)) | None => None,
-        })
-    }
-
-    /// Sets one field of a cached record, after it was written to the primary. `true`: applied to a live record;
-    /// `false`: there was nothing to update, and the next `get` loads.
-    ///
-    /// The last call wins, so the [promise](Self#the-promise) holds only while the writers of one record are serialised
-    /// from their commit to the end of this call; otherwise use [`invalidate`](Self::invalidate). A record that the
-    /// update would make too large, a value that can't be encoded, and a server out of memory: the entry is removed, and
-    /// the answer is `false`. So they are for a record that is stored under an `alias`, and for a stale one.
-    ///
-    /// The versions that the struct's `also_invalidates` lists are invalidated at the same time, whatever becomes of the
-    /// update; the answer is about this version's entry alone.
-    ///
-    /// Redis: `WATCH`, `PTTL`, `HMGET` or `HGETALL`, then `MULTI`, `HSET` or `HDEL`, `DEL` of the lease, `EXEC`, on a
-    /// connection of its own: two round trips.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Timeout`] after `update_timeout`; [`Error::Backend`]; [`Error::InvalidId`]. Unless the id was invalid,
-    /// it is unknown whether the field was set, and the entry will be invalidated: see [`pending`](Self::pending). So it
-    /// is when another version's key failed, which the error then names.
-    ///
-    /// # Cancel safety
-    ///
-    /// When the future is dropped, the field is set or not, never half; and the entry will be invalidated, as after an
-    /// error.
-    pub async fn update_field<V>(&self, id: impl CacheKey<T::Id>, field: Field<T, V>, value: V) -> Result<bool, Error> {
-        self.update_fields(id, [field.set(value)]).await
-    }
-
-    /// Sets several fields of a cached record in one step. Of two changes of one field, the later holds.
-    ///
-    /// # Errors
-    ///
-    /// As [`update_field`](Self::update_field).
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`update_field`](Self::update_field).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use cache_aside::{Backend, BoxError, Cache, Cacheable};
-    /// # #[derive(Debug, Cacheable)]
-    /// # struct Product { #[cacheable(id)] id: u64, stock: u32, note: Option<String> }
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), BoxError> {
-    /// # let products: Cache<Product> = Cache::new(Backend::connect("memory://").await?);
-    /// let fields = Product::FIELDS;
-    /// products.update_fields(7, [fields.stock.set(41), fields.note.set(None)]).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn update_fields(
-        &self,
-        id: impl CacheKey<T::Id>,
-        changes: impl IntoIterator<Item = Change<T>>,
-    ) -> Result<bool, Error> {
-        self.core.update_fields(&self.key(&id)?, changes.into_iter().collect()).await
-    }
-
-    /// Changes a cached record by a function, and returns it as it is stored then; `None`: there was nothing to change.
-    /// Only the fields that changed are written. `change` may run several times, when others change the entry at the
-    /// same time. The last call wins, as for [`update_field`](Self::update_field).
-    ///
-    /// # Errors
-    ///
-    /// As [`update_field`](Self::update_field), but don't try again, which may make the change twice: `invalidate`. And
-    /// [`Error::InvalidId`] when `change` has changed the id: then nothing was written.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`update_field`](Self::update_field).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use cache_aside::{Backend, BoxError, Cache, Cacheable};
-    /// # #[derive(Debug, Cacheable)]
-    /// # struct Product { #[cacheable(id)] id: u64, stock: u32 }
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), BoxError> {
-    /// # let products: Cache<Product> = Cache::new(Backend::connect("memory://").await?);
-    /// # products.get(7, |id| async move { Ok::<_, BoxError>(Some(Product { id, stock: 42 })) }).await?;
-    /// let product = products.modify(7, |product| product.stock -= 1).await?;
-    /// assert_eq!(product.unwrap().stock, 41);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn modify(
-        &self,
-        id: impl CacheKey<T::Id>,
-        change: impl FnMut(&mut T) + Send,
-    ) -> Result<Option<Arc<T>>, Error> {
-        self.core.modify(&self.key(&id)?, change).await
-    }
-
-    /// Removes an entry and revokes the load that is under way, if any: call it after every commit that changed, created
-    /// or deleted the record in the primary. Returns whether there was an entry, a not-found one included.
-    ///
-    /// The versions that the struct's `also_invalidates` lists are invalidated in the same call, each by commands of its
-    /// own, all at the same time; then the answer is whether there was an entry in any of them.
-    ///
-    /// Redis: `DEL` of the lease, then `DEL` of the entry, in one pipeline; one round trip.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Backend`] or [`Error::Timeout`] when the cache is out of reach: it is tried again in the background, and
-    /// until it has been applied this process reads around the cache for the record, see [`pending`](Self::pending).
-    /// Other processes may get the old entry until then. [`Error::InvalidId`]. With several versions, an error names the
-    /// first key that failed; no other was left out because of it.
-    ///
-    /// # Cancel safety
-    ///
-    /// When the future is dropped, the entry is removed or not; if not, it is tried again as after an error. With several
-    /// versions, each on its own. One that was never polled has done nothing.
-    pub async fn invalidate(&self, id: impl CacheKey<T::Id>) -> Result<bool, Error> {
-        self.core.invalidate(self.key(&id)?).await
-    }
-
-    /// Invalidates many records; the results have the order and the number of the ids.
-    ///
-    /// # Cancel safety
-    ///
-    /// When the future is dropped, some entries are removed; the others are tried again as after an error. One that was
-    /// never polled has done nothing.
-    pub async fn invalidate_many<K: CacheKey<T::Id>>(
-        &self,
-        ids: impl IntoIterator<Item = K>,
-    ) -> Vec<Result<bool, Error>> {
-        /// Enough to keep the connection busy, few enough to keep each call's deadline.
-        const AT_A_TIME: usize = 128;
-        // All are begun before the first is sent, so that none is forgotten when this is dropped.
-        let invalidations: Vec<_> = ids.into_iter().map(|id| self.begin_invalidation(self.key(&id))).collect();
-        futures_util::stream::iter(invalidations).buffered(AT_A_TIME).collect().await
-    }
-
-    fn begin_invalidation(&self, key: Result<Key, Error>) -> BoxFuture<'_, Result<bool, Error>> {
-        match key {
-            Ok(key) => self.core.invalidate(key).boxed(),
-            Err(error) => std::future::ready(Err(error)).boxed(),
-        }
+        Ok(self.core.peek(&self.key(&id)?).await?.map(typed))
     }
 
     /// How long the entry will live, a not-found one included; `None` when there is none, or it is stale.
@@ -583,7 +414,7 @@ impl<T: Cacheable> Cache<T> {
     pub async fn inspect(&self, id: impl CacheKey<T::Id>) -> Result<Inspection, Error> {
         let key = self.key(&id)?;
         let look = self.core.backend.look(&key).await?;
-        Ok(Inspection::new::<T>(&key, &look))
+        Ok(Inspection::new(self.core.shape, &key, &look))
     }
 
     /// Shows which of this struct's records are read around the cache, because an invalidation or update of them failed
@@ -601,20 +432,12 @@ impl<T: Cacheable> Cache<T> {
 
     /// What this cache and its clones have done in this process.
     pub fn stats(&self) -> Stats {
-        let mut stats = self.core.meter.counts.snapshot();
-        if let Some(near) = &self.core.near {
-            near.meter.add_to(&mut stats);
-            stats.tracker = near.tracker();
-        }
-        stats
+        self.core.stats()
     }
 
     /// Sets all statistics to zero.
     pub fn reset_stats(&self) {
-        self.core.meter.counts.reset();
-        if let Some(near) = &self.core.near {
-            near.meter.reset();
-        }
+        self.core.reset_stats();
     }
 
     #[cfg(feature = "__proof")]
@@ -622,14 +445,70 @@ impl<T: Cacheable> Cache<T> {
         self.core.flights.count() + self.core.bypasses.count()
     }
 
+    fn of(core: Core) -> Self {
+        Self { core: ShardedArc::new(core), of: PhantomData }
+    }
+
     fn key(&self, id: &impl CacheKey<T::Id>) -> Result<Key, Error> {
         self.core.keys.key(id)
     }
+
+    fn answer<K, L>(
+        &self,
+        id: K,
+        loader: L,
+        options: Options,
+    ) -> impl Future<Output = Result<Answer, Error>> + Send + use<T, K, L>
+    where
+        K: CacheKey<T::Id>,
+        L: FnOnce(T::Id) -> Loading + Send + 'static,
+    {
+        let (core, mut call) = (self.core.shard(), Call::<T, _, _>::new(id, loader));
+        async move { core.get(&mut call, None, options).await }
+    }
+
+    fn refreshed<K, L>(&self, id: K, loader: L) -> impl Future<Output = Result<Answer, Error>> + Send + use<T, K, L>
+    where
+        K: CacheKey<T::Id>,
+        L: FnOnce(T::Id) -> Loading + Send + 'static,
+    {
+        let (core, mut call) = (self.core.shard(), Call::<T, _, _>::new(id, loader));
+        async move { core.refresh(&mut call).await }
+    }
+
+    fn answers<I, K, F, Fut, R, E>(
+        &self,
+        ids: I,
+        loader: F,
+    ) -> impl Future<Output = Vec<Result<Answer, Error>>> + Send + use<T, I, K, F, Fut, R, E>
+    where
+        I: IntoIterator<Item = K>,
+        K: CacheKey<T::Id>,
+        F: Fn(Vec<T::Id>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, E>> + Send + 'static,
+        R: IntoIterator<Item = T>,
+        E: Into<BoxError> + 'static,
+    {
+        let (mut asked, mut different) = (Asked::default(), Vec::new());
+        for id in ids {
+            if asked.add(self.key(&id)) {
+                different.push(Some(id));
+            }
+        }
+        let (core, batch, mut ids) =
+            (self.core.shard(), Batch::new::<T, _, _, _, _>(loader), Different::<T, K>::new(different));
+        async move { core.get_many(asked, &mut ids, batch).await }
+    }
+}
+
+/// The record of an answer, with its type.
+fn value<T: Cacheable>(answer: Result<Answer, Error>) -> Result<Option<Arc<T>>, Error> {
+    Ok(answer?.record.map(typed))
 }
 
 impl<T: Cacheable> Clone for Cache<T> {
     fn clone(&self) -> Self {
-        Self { core: self.core.clone() }
+        Self { core: self.core.clone(), of: PhantomData }
     }
 }
 

@@ -2,31 +2,23 @@
 
 mod backend;
 mod background;
-mod batch;
 mod cache;
-mod cacheable;
-mod codec;
 pub mod defaults;
-mod entry;
 mod error;
-mod flight;
-mod id;
-mod key;
-mod lease;
-mod load;
 mod meter;
 mod near;
 mod pause;
-mod projection;
 #[doc(hidden)]
 pub mod proof;
+mod read;
 mod record;
-mod refresh;
 mod repeats;
+mod sharded;
 mod spans;
-mod spread;
 mod stats;
-mod value;
+mod write;
+
+use crate::record::{cacheable, codec, entry, id, key, projection, shape, value};
 
 pub use cache_aside_derive::{CacheId, Cacheable};
 
@@ -52,5 +44,5 @@ pub mod __private {
     #[cfg(feature = "json")]
     pub use crate::codec::json;
     pub use crate::codec::{Codec, FieldError, id, native, or_default};
-    pub use crate::record::{RecordReader, RecordWriter};
+    pub use crate::record::hash::{RecordReader, RecordWriter};
 }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use self::series::Name;
 pub(crate) use self::series::{Began, Series};
 use crate::cache::Outcome;
-use crate::spread::SpreadCounter;
+use crate::sharded::ShardedCounter;
 use crate::stats::Stats;
 
 const OPERATIONS: Name = ("cache_aside_operations_total", "gets, updates and invalidations by outcome");
@@ -220,8 +220,8 @@ impl CacheMeter {
 
 /// The meter of one near cache.
 pub(crate) struct NearMeter {
-    pub(crate) hits: SpreadCounter,
-    pub(crate) not_found_hits: SpreadCounter,
+    pub(crate) hits: ShardedCounter,
+    pub(crate) not_found_hits: ShardedCounter,
     pub(crate) invalidations: Counter,
     pub(crate) flushes: Counter,
     pub(crate) refused_inserts: Counter,
@@ -236,8 +236,8 @@ impl NearMeter {
             Counter::with(series)
         };
         Self {
-            hits: SpreadCounter::default(),
-            not_found_hits: SpreadCounter::default(),
+            hits: ShardedCounter::default(),
+            not_found_hits: ShardedCounter::default(),
             invalidations: counter(NEAR_INVALIDATIONS),
             flushes: counter(NEAR_FLUSHES),
             refused_inserts: counter(NEAR_REFUSED_INSERTS),

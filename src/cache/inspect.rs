@@ -4,9 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::backend::Look;
-use crate::cacheable::Cacheable;
 use crate::entry::{self, Entry, Found, Reading};
 use crate::key::Key;
+use crate::shape::Shape;
 
 /// What is stored for one record, as [`Cache::inspect`](crate::Cache::inspect) found it. Its `Display` is a short text
 /// with one field a line.
@@ -46,7 +46,7 @@ pub enum EntryState {
 }
 
 impl Inspection {
-    pub(super) fn new<T: Cacheable>(key: &Key, look: &Look) -> Self {
+    pub(super) fn new(shape: &Shape, key: &Key, look: &Look) -> Self {
         let ttl = look.found.as_ref().and_then(Found::ttl).filter(|ttl| !ttl.is_zero());
         let stale_ttl = look.found.as_ref().and_then(|found| found.entry.meta().stale.min(found.left));
         let fields = match look.found.as_ref().map(|found| &found.entry) {
@@ -55,7 +55,7 @@ impl Inspection {
         };
         let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
         let fields = fields.iter().map(|(name, value)| (text(name), value.to_vec())).collect();
-        let state = match look.found.as_ref().map(Found::read::<T>) {
+        let state = match look.found.as_ref().map(|found| found.read(shape)) {
             None => EntryState::Missing,
             Some(Reading::Record(_)) => EntryState::Record,
             Some(Reading::Stale(..)) => EntryState::Stale,

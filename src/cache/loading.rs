@@ -4,18 +4,20 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::cache::{Cache, Lookup};
+use futures_util::FutureExt;
+
+use super::{Cache, Lookup, value};
 use crate::cacheable::Cacheable;
 use crate::error::{BoxError, Error};
 use crate::id::CacheKey;
-use crate::load::{self, Loading};
+use crate::read::{Loading, Options, erase};
 
 /// A [`Cache`] whose calls need only the id: made by [`Cache::with_loader`].
 ///
 /// All operations that don't load are those of the cache, which it dereferences to.
 pub struct LoadingCache<T: Cacheable> {
     cache: Cache<T>,
-    loader: Arc<dyn Fn(T::Id) -> Loading<T> + Send + Sync>,
+    loader: Arc<dyn Fn(T::Id) -> Loading + Send + Sync>,
 }
 
 impl<T: Cacheable> LoadingCache<T> {
@@ -25,7 +27,7 @@ impl<T: Cacheable> LoadingCache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        Self { cache, loader: Arc::new(move |id| load::erase_loading(loader(id))) }
+        Self { cache, loader: Arc::new(move |id| erase(loader(id))) }
     }
 
     /// Is [`Cache::get`] with the bound loader.
@@ -37,7 +39,7 @@ impl<T: Cacheable> LoadingCache<T> {
         &self,
         id: K,
     ) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send + use<T, K> {
-        self.cache.get(id, self.loader())
+        self.cache.answer(id, self.loader(), Options::default()).map(value)
     }
 
     /// Is [`Cache::get_fresh`] with the bound loader.
@@ -49,7 +51,8 @@ impl<T: Cacheable> LoadingCache<T> {
         &self,
         id: K,
     ) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send + use<T, K> {
-        self.cache.get_fresh(id, self.loader())
+        let fresh = Options { is_fresh: true, ..Options::default() };
+        self.cache.answer(id, self.loader(), fresh).map(value)
     }
 
     /// Is [`Cache::lookup`] with the bound loader.
@@ -61,7 +64,8 @@ impl<T: Cacheable> LoadingCache<T> {
         &self,
         id: K,
     ) -> impl Future<Output = Result<Lookup<T>, Error>> + Send + use<T, K> {
-        self.cache.lookup(id, self.loader())
+        let timed = Options { is_timed: true, ..Options::default() };
+        self.cache.answer(id, self.loader(), timed).map(|answer| answer.map(Lookup::from))
     }
 
     /// Is [`Cache::refresh`] with the bound loader.
@@ -73,10 +77,10 @@ impl<T: Cacheable> LoadingCache<T> {
         &self,
         id: K,
     ) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send + use<T, K> {
-        self.cache.refresh(id, self.loader())
+        self.cache.refreshed(id, self.loader()).map(value)
     }
 
-    fn loader(&self) -> impl FnOnce(T::Id) -> Loading<T> + Send + use<T> {
+    fn loader(&self) -> impl FnOnce(T::Id) -> Loading + Send + use<T> {
         let loader = self.loader.clone();
         move |id| loader(id)
     }

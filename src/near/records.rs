@@ -10,31 +10,28 @@ use quick_cache::{OptionsBuilder, Weighter};
 use super::clock::Moment;
 use super::tracking::{Listener, Ticket, Tracking};
 use super::{NearCache, Untracked};
-use crate::cacheable::Cacheable;
 use crate::key::Key;
 use crate::meter::NearMeter;
+use crate::shape::Record;
 use crate::stats::TrackerState;
 
 /// The near cache of one [`Cache`](crate::Cache) and its clones.
-pub(crate) struct Near<T> {
+pub(crate) struct Near {
     settings: NearCache,
     /// By the id as it stands in the key.
-    kept: Cache<Box<str>, Kept<T>, Weight, RandomState>,
+    kept: Cache<Box<str>, Kept, Weight, RandomState>,
+    /// The size of the struct itself.
+    record_size: usize,
     tracking: Arc<Tracking>,
     pub(crate) meter: NearMeter,
 }
 
 /// What is kept of a record; `None` where the primary has none.
-struct Kept<T> {
-    record: Option<Arc<T>>,
+#[derive(Clone)]
+struct Kept {
+    record: Option<Record>,
     ends: Moment,
     bytes: u64,
-}
-
-impl<T> Clone for Kept<T> {
-    fn clone(&self) -> Self {
-        Self { record: self.record.clone(), ..*self }
-    }
 }
 
 /// Bytes, but at least so many: so there is one bound for both.
@@ -43,18 +40,19 @@ struct Weight {
     least: u64,
 }
 
-impl<T> Weighter<Box<str>, Kept<T>> for Weight {
-    fn weight(&self, _id: &Box<str>, kept: &Kept<T>) -> u64 {
+impl Weighter<Box<str>, Kept> for Weight {
+    fn weight(&self, _id: &Box<str>, kept: &Kept) -> u64 {
         kept.bytes.max(self.least)
     }
 }
 
-impl<T: Cacheable> Near<T> {
+impl Near {
     /// `prefix`: that of all keys. `largest`: the most bytes that a record is stored with.
     pub(crate) fn new(
         settings: NearCache,
         prefix: &str,
         largest: usize,
+        record_size: usize,
         tracking: &Arc<Tracking>,
         meter: NearMeter,
     ) -> Arc<Self> {
@@ -78,14 +76,14 @@ impl<T: Cacheable> Near<T> {
             RandomState::default(),
             DefaultLifecycle::default(),
         );
-        let near = Arc::new(Self { settings, kept, tracking: tracking.clone(), meter });
+        let near = Arc::new(Self { settings, kept, record_size, tracking: tracking.clone(), meter });
         let listener: Weak<dyn Listener> = Arc::<Self>::downgrade(&near);
         tracking.add(prefix, listener);
         near
     }
 
     /// What is kept of this id: a record, or that there is none.
-    pub(crate) fn get(&self, id: &str) -> Option<Option<Arc<T>>> {
+    pub(crate) fn get(&self, id: &str) -> Option<Option<Record>> {
         let now = Moment::now();
         if !self.is_usable(now) {
             return None;
@@ -110,9 +108,9 @@ impl<T: Cacheable> Near<T> {
     }
 
     /// Keeps what was read, which takes so many bytes and is to live for so long.
-    pub(crate) fn keep(&self, key: &Key, ticket: Ticket, record: Option<Arc<T>>, bytes: usize, ttl: Option<Duration>) {
+    pub(crate) fn keep(&self, key: &Key, ticket: Ticket, record: Option<Record>, bytes: usize, ttl: Option<Duration>) {
         let id = key.id();
-        let bytes = (bytes + id.len() + size_of::<T>()) as u64;
+        let bytes = (bytes + id.len() + self.record_size) as u64;
         let lifetime = ttl.map_or(self.settings.max_age, |ttl| ttl.min(self.settings.max_age));
         let kept = Kept { record, ends: ticket.taken.within(lifetime), bytes };
         let mut replaced = None;
@@ -130,7 +128,7 @@ impl<T: Cacheable> Near<T> {
     }
 }
 
-impl<T: Cacheable> Listener for Near<T> {
+impl Listener for Near {
     fn forget(&self, id: &str, by_message: bool) {
         self.kept.remove(id);
         if by_message {

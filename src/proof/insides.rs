@@ -9,7 +9,8 @@ use crate::entry::{self, Entry, Found, Reading};
 use crate::error::{BoxError, Error};
 use crate::id::CacheKey;
 use crate::key::KeySpace;
-use crate::record::Hash;
+use crate::record::{Hash, RecordWriter};
+use crate::shape::{self, Shape};
 
 /// The names and values of a hash.
 pub type StoredHash = Vec<(Vec<u8>, Vec<u8>)>;
@@ -21,8 +22,8 @@ pub type StoredHash = Vec<(Vec<u8>, Vec<u8>)>;
 /// Whatever makes an entry a miss.
 pub fn decode<T: Cacheable>(fields: StoredHash) -> Result<Option<T>, BoxError> {
     let fields = fields.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-    match (Found { entry: Entry::Hash(Hash::Whole(Arc::new(fields))), left: None }).read() {
-        Reading::Record(record) | Reading::Stale(record, _) => Ok(Some(record)),
+    match (Found { entry: Entry::Hash(Hash::Whole(Arc::new(fields))), left: None }).read(Shape::of::<T>()) {
+        Reading::Record(record) | Reading::Stale(record, _) => Ok(Arc::into_inner(shape::typed(record))),
         Reading::NotFound => Ok(None),
         Reading::Unreadable(cause) => Err(cause),
     }
@@ -34,8 +35,9 @@ pub fn decode<T: Cacheable>(fields: StoredHash) -> Result<Option<T>, BoxError> {
 ///
 /// A value that can't be encoded.
 pub fn encode<T: Cacheable>(record: &T) -> Result<StoredHash, BoxError> {
-    let fields = entry::encode(record)?;
-    Ok(fields.into_iter().map(|(name, value)| (name.into_owned(), value)).collect())
+    let mut writer = RecordWriter::default();
+    record.encode(&mut writer);
+    Ok(entry::stored(writer.finish()?).into_iter().map(|(name, value)| (name.into_owned(), value)).collect())
 }
 
 /// The keys of an id: the entry's and the lease's.

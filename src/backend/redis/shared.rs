@@ -41,7 +41,7 @@ use super::sentinel::Sentinels;
 use super::url::Address;
 use crate::backend::Settings;
 use crate::background::Life;
-use crate::load::AbortOnDrop;
+use crate::read::AbortOnDrop;
 
 /// After an attempt to connect has failed, the next one isn't made for so long.
 const PAUSE: Duration = Duration::from_millis(50);

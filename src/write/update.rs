@@ -1,54 +1,30 @@
-//! Writes: invalidation, and updates in place as decisions over the entry that the backend shows. An update is applied to a
-//! whole record and to nothing else.
-//!
-//! Each write also invalidates the keys that the record has in the versions of `also_invalidates`: at the same time as its
-//! own, each by a step of its own, since they may lie in different cluster slots, and none is left out because
-//! another failed. So the call is an error if one of them is, and what it says holds when it returns.
-//!
-//! What is carried out here also expels this process' own flight of the key: its lease is revoked, so a get that starts now
-//! would wait for a result that it can't take.
+//! Updates in place: decisions over the entry that the backend shows. An update is applied to a whole record and to nothing
+//! else; whatever else is there is deleted.
 
+use std::any::Any;
 use std::sync::Arc;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::join;
 use tracing::Instrument;
 
 use crate::backend::Decision;
 use crate::cache::{Core, UpdateTtl};
-use crate::cacheable::{Cacheable, Change};
+use crate::cacheable::FieldChange;
 use crate::codec::FieldError;
 use crate::entry::{self, Entry, Found, Reading};
 use crate::error::Error;
-use crate::key::Key;
+use crate::key::{Key, KeySpace};
 use crate::meter::Write;
 use crate::proof::Guard;
 use crate::record::{Changes, Hash};
+use crate::shape::Record;
 use crate::spans;
 
-impl<T: Cacheable> Core<T> {
-    /// Invalidates the record in every version; returns whether it was there in any. What is dropped before it is done is
-    /// made up for, also before it was polled.
-    pub(super) fn invalidate(&self, key: Key) -> impl Future<Output = Result<bool, Error>> + '_ {
-        let (own, others) = (self.backend.invalidate(key.clone()), self.invalidate_other_versions(&key));
-        async move {
-            let (own, others) = join(own, others).instrument(spans::invalidate::<T>(&key)).await;
-            // After a failure too, which is made up for in the background.
-            self.flights.expel(&key);
-            let invalidated = own.and_then(|was_there| Ok(was_there | others?));
-            self.meter.wrote(Write::Invalidate, invalidated.as_ref().ok().copied());
-            invalidated
-        }
-    }
-
-    fn invalidate_other_versions<'a>(&'a self, key: &Key) -> impl Future<Output = Result<bool, Error>> + use<'a, T> {
-        let invalidations = join_all(self.keys.in_other_versions(key).map(|key| self.backend.invalidate(key)));
-        async move { invalidations.await.into_iter().try_fold(false, |was_there, result| Ok(was_there | result?)) }
-    }
-
-    pub(super) async fn update_fields(&self, key: &Key, changes: Vec<Change<T>>) -> Result<bool, Error> {
+impl Core {
+    pub(crate) async fn update_fields(&self, key: &Key, changes: Vec<FieldChange>) -> Result<bool, Error> {
         let changes = last_of_each_field(changes).map_err(|mistake| self.warn_unencodable(key, &mistake));
         self.update(key, |shown| {
-            let may_change = match shown.read::<T>() {
+            let may_change = match shown.read(self.shape) {
                 Reading::Record(_) => true,
                 Reading::NotFound => !self.backend.holds(Guard::WholeNotFound),
                 Reading::Stale(..) | Reading::Unreadable(_) => false,
@@ -58,28 +34,35 @@ impl<T: Cacheable> Core<T> {
         .await
     }
 
-    pub(super) async fn modify(
+    /// Returns the record as `change` has left it, if that was applied.
+    pub(crate) async fn modify(
         &self,
         key: &Key,
-        mut change: impl FnMut(&mut T) + Send,
-    ) -> Result<Option<Arc<T>>, Error> {
+        change: &mut (dyn FnMut(&mut dyn Any) + Send),
+    ) -> Result<Option<Record>, Error> {
         let mut latest = None;
         let applied = self
             .update(key, |shown| {
-                let Reading::Record(mut record) = shown.read::<T>() else {
+                let Reading::Record(mut record) = shown.read(self.shape) else {
                     return Ok(None);
                 };
-                let (id, before) = (record.id(), entry::fields_of(&record));
-                change(&mut record);
-                if record.id() != id {
+                let (id, before) = (self.id_of(&record), self.shape.fields_of(&record));
+                // It was decoded right here, so nobody shares it.
+                change(Arc::get_mut(&mut record).expect("a record that was just decoded has one owner"));
+                if self.id_of(&record) != id {
                     return Err(Error::invalid_id(key.as_str(), "`modify` has changed it; nothing was written"));
                 }
-                let changes = differences(before, entry::fields_of(&record));
-                latest = Some(Arc::new(record));
+                let changes = differences(before, self.shape.fields_of(&record));
+                latest = Some(record);
                 Ok(changes.map_err(|mistake| self.warn_unencodable(key, &mistake)).ok())
             })
             .await?;
         Ok(latest.filter(|_| applied))
+    }
+
+    /// A record's id as it stands in a key; `None` if it can't be one.
+    fn id_of(&self, record: &Record) -> Option<Box<str>> {
+        KeySpace::with_id(&mut |out| self.shape.write_id(record, out), |id| id.into())
     }
 
     /// Applies the changes that `decide` makes of an entry; where it makes none, the entry is dropped.
@@ -101,8 +84,8 @@ impl<T: Cacheable> Core<T> {
         };
         let update = self.backend.update(key, &self.selection, self.policy.update_timeout, &mut decide);
         let update = join(update, self.invalidate_other_versions(key));
-        let (own, others) = update.instrument(spans::update::<T>(key)).await;
-        self.flights.expel(key);
+        let (own, others) = update.instrument(spans::update(self.shape, key)).await;
+        self.flights.forget(key);
         let updated = own.and_then(|applied| others.map(|_was_there| applied));
         self.meter.wrote(Write::Update, updated.as_ref().ok().copied());
         updated
@@ -121,7 +104,7 @@ impl<T: Cacheable> Core<T> {
             return None;
         };
         let fields = entry::named(hash, self.selection.names().unwrap_or_default());
-        let is_alias = |name: &[u8]| T::SCHEMA.aliases.iter().any(|alias| *name == *alias.as_bytes());
+        let is_alias = |name: &[u8]| self.shape.schema.aliases.iter().any(|alias| *name == *alias.as_bytes());
         let has_alias = fields.iter().any(|(name, _)| is_alias(name));
         let becomes = entry::changed(fields, changes.clone());
         // Set by its own name beside it, the field would stay old for those who know only the other one.
@@ -132,7 +115,7 @@ impl<T: Cacheable> Core<T> {
             UpdateTtl::Keep => None,
             UpdateTtl::Refresh => {
                 let becomes = Entry::Hash(Hash::Whole(Arc::new(becomes)));
-                match (Found { entry: becomes, left: None }).read() {
+                match (Found { entry: becomes, left: None }).read(self.shape) {
                     Reading::Record(record) => {
                         Some(self.policy.lifetime(&record)? + shown.meta().stale.unwrap_or_default())
                     }
@@ -145,9 +128,9 @@ impl<T: Cacheable> Core<T> {
 }
 
 /// The changes by field; of several changes of one field the last.
-fn last_of_each_field<T>(changes: Vec<Change<T>>) -> Result<Changes, FieldError> {
+fn last_of_each_field(changes: Vec<FieldChange>) -> Result<Changes, FieldError> {
     let mut last = Changes::new();
-    for Change { field, value, .. } in changes {
+    for FieldChange { field, value } in changes {
         last.retain(|(other, _)| *other != field);
         last.push((field, value?));
     }

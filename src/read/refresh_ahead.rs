@@ -1,9 +1,9 @@
-//! Refresh ahead: a hit on a record that is about to end loads it anew in the background, so that nobody has to wait for it
-//! when it has ended.
+//! Refresh ahead: a hit on a record that is about to expire loads it anew in the background, so that nobody has to wait
+//! once it has expired.
 //!
-//! Owns the rule that says when, and the set of keys that this process refreshes: one task for each. Over processes the
-//! lease sees to it that only one loads. What comes of it reaches readers through the cache alone, so nobody waits for it,
-//! and an invalidation fences it as it does every load.
+//! Owns the rule that says when, and the set of keys that this process refreshes: one task for each. Across processes the
+//! lease sees to it that only one loads. Readers see the result through the cache alone, so nobody waits for it, and an
+//! invalidation fences it like any load.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,22 +11,22 @@ use std::time::Duration;
 use dashmap::DashSet;
 use tracing::Instrument;
 
-use crate::cacheable::Cacheable;
+use super::lease::Lease;
+use super::read_through::ReadThrough;
 use crate::entry::Found;
 use crate::key::Key;
-use crate::lease::{Lease, ReadThrough};
 
 /// A record that is to be refreshed, as a hit has seen it.
 #[derive(Clone, Copy)]
-pub(crate) struct Due {
+pub(super) struct Due {
     ttl: Duration,
 }
 
 impl Due {
-    /// Draws whether it is now that this entry is to be refreshed.
-    pub(crate) fn draw(found: &Found, beta: f64) -> Option<Self> {
+    /// Draws whether this hit is the one that refreshes the entry.
+    pub(super) fn draw(found: &Found, beta: f64) -> Option<Self> {
         let (ttl, load) = (found.ttl()?, found.entry.meta().load?);
-        is_due(ttl, load, beta, 1.0 - rand::random::<f64>()).then_some(Self { ttl })
+        should_refresh(ttl, load, beta, 1.0 - rand::random::<f64>()).then_some(Self { ttl })
     }
 
     /// Whether this is the entry that the hit has seen: one that lives longer was filled since.
@@ -35,9 +35,9 @@ impl Due {
     }
 }
 
-/// The rule of Vattani, Chierichetti and Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015: `drawn`
-/// is uniform in (0, 1]. So the chance is `exp(-ttl / (load * beta))` at each hit.
-fn is_due(ttl: Duration, load: Duration, beta: f64, drawn: f64) -> bool {
+/// `XFetch`, the rule of Vattani, Chierichetti and Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015:
+/// `drawn` is uniform in (0, 1], so the chance is `exp(-ttl / (load * beta))` at each hit.
+fn should_refresh(ttl: Duration, load: Duration, beta: f64, drawn: f64) -> bool {
     load.as_secs_f64() * beta * -drawn.ln() >= ttl.as_secs_f64()
 }
 
@@ -62,9 +62,9 @@ impl Drop for Turn {
     }
 }
 
-impl<T: Cacheable> ReadThrough<T> {
+impl ReadThrough {
     /// Loads and fills in the background, unless the key has its turn already.
-    pub(crate) fn refresh_ahead(self, due: Due) {
+    pub(super) fn refresh_ahead(self, due: Due) {
         let Some(turn) = Turn::begin(&self.core.refreshes, &self.key) else {
             return;
         };
@@ -78,7 +78,7 @@ impl<T: Cacheable> ReadThrough<T> {
         tokio::spawn(refresh.in_current_span());
     }
 
-    /// Returns whether there is nothing left to do: `false` when the load failed, or is somebody else's.
+    /// Returns whether there is nothing left to do: `false` when the load failed, or another process loads.
     async fn refresh(self, due: Due) -> bool {
         let (core, key) = (self.core.clone(), self.key.clone());
         let mut lease = Lease::new(&core, &key);
@@ -91,7 +91,7 @@ impl<T: Cacheable> ReadThrough<T> {
             return true;
         }
         core.meter.counts.refreshes_ahead.add();
-        let Err(error) = self.load_and_fill(&lease.token).await.result else {
+        let Err(error) = self.load_and_fill(&lease.token).await.record else {
             lease.end();
             return true;
         };
@@ -108,12 +108,14 @@ impl<T: Cacheable> ReadThrough<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cacheable::Schema;
+    use crate::key::KeySpace;
 
     const LOAD: Duration = Duration::from_millis(100);
 
     fn share(ttl: Duration, beta: f64) -> f64 {
         const DRAWS: u32 = 100_000;
-        let due = (0..DRAWS).filter(|_| is_due(ttl, LOAD, beta, 1.0 - rand::random::<f64>())).count();
+        let due = (0..DRAWS).filter(|_| should_refresh(ttl, LOAD, beta, 1.0 - rand::random::<f64>())).count();
         f64::from(u32::try_from(due).unwrap()) / f64::from(DRAWS)
     }
 
@@ -127,17 +129,18 @@ mod tests {
 
     #[test]
     fn a_record_that_has_ended_is_always_due() {
-        assert!(is_due(Duration::ZERO, LOAD, 1.0, 1.0));
-        assert!(!is_due(Duration::from_nanos(1), LOAD, 1.0, 1.0));
-        assert!(is_due(Duration::from_secs(3), LOAD, 1.0, f64::EPSILON / 2.0), "the smallest number that is drawn");
+        assert!(should_refresh(Duration::ZERO, LOAD, 1.0, 1.0));
+        assert!(!should_refresh(Duration::from_nanos(1), LOAD, 1.0, 1.0));
+        assert!(
+            should_refresh(Duration::from_secs(3), LOAD, 1.0, f64::EPSILON / 2.0),
+            "the smallest number that is drawn"
+        );
     }
 
     #[test]
     fn a_key_has_one_turn_at_a_time() {
-        let (refreshes, key) = (
-            Refreshes::default(),
-            crate::key::KeySpace::new(None, &crate::cacheable::Schema::new("thing")).key::<u64>(&1).unwrap(),
-        );
+        let key = KeySpace::new(None, &Schema::new("thing")).key::<u64>(&1).unwrap();
+        let refreshes = Refreshes::default();
         let turn = Turn::begin(&refreshes, &key).unwrap();
         assert!(Turn::begin(&refreshes, &key).is_none());
         drop(turn);

@@ -92,8 +92,13 @@ impl KeySpace {
     }
 
     pub(crate) fn key<Id>(&self, id: &impl CacheKey<Id>) -> Result<Key, Error> {
+        self.key_by(&mut |out| id.write_parts(out))
+    }
+
+    /// The key of the id that `write_id` writes.
+    pub(crate) fn key_by(&self, write_id: WriteId<'_>) -> Result<Key, Error> {
         let begin = [TAG.0, &self.prefix];
-        draft(begin, id, |draft| match draft {
+        draft(begin, write_id, |draft| match draft {
             Ok(key) => {
                 key.push_str(TAG.1);
                 Ok(Key(key.as_str().into()))
@@ -103,15 +108,18 @@ impl KeySpace {
     }
 
     /// Shows an id as it stands in a key, if it is valid.
-    pub(crate) fn with_id<Id, R>(id: &impl CacheKey<Id>, show: impl FnOnce(&str) -> R) -> Option<R> {
-        draft([], id, |draft| draft.ok().map(|id| show(id)))
+    pub(crate) fn with_id<R>(write_id: WriteId<'_>, show: impl FnOnce(&str) -> R) -> Option<R> {
+        draft([], write_id, |draft| draft.ok().map(|id| show(id)))
     }
 }
 
+/// Writes an id's parts.
+pub(crate) type WriteId<'a> = &'a mut dyn FnMut(&mut dyn IdParts) -> fmt::Result;
+
 /// Writes a key with an id at its end, and hands it to `finish`, or the draft and what is wrong with the id.
-fn draft<Id, const N: usize, R>(
+fn draft<const N: usize, R>(
     begin: [&str; N],
-    id: &impl CacheKey<Id>,
+    write_id: WriteId<'_>,
     finish: impl FnOnce(Result<&mut String, (&str, &'static str)>) -> R,
 ) -> R {
     const KEPT_BYTES: usize = 4 * MAX_ID_BYTES;
@@ -121,7 +129,7 @@ fn draft<Id, const N: usize, R>(
         key.push_str(text);
     }
     let mut writer = IdWriter { id_start: key.len(), part_start: None, key, mistake: None };
-    let written = id.write_parts(&mut writer).and_then(|()| writer.end_part());
+    let written = write_id(&mut writer).and_then(|()| writer.end_part());
     let IdWriter { mut key, mistake, .. } = writer;
     let mistake = mistake.or_else(|| written.err().map(|fmt::Error| "its `write_id` returned an error"));
     let finished = match mistake {

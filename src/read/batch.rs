@@ -4,6 +4,7 @@
 //! load that it awaits has asked for its record, or has turned out not to be needed, or to be somebody else's for now.
 //! Knows nothing of leases.
 
+use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -13,32 +14,41 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::Instrument;
 
+use super::loader::{AbortOnDrop, Loading, ended_early};
 use crate::cacheable::Cacheable;
 use crate::error::{self, BoxError, Cause};
-use crate::load::{AbortOnDrop, Loading, ended_early};
+use crate::id::CacheKey;
+use crate::key::{Key, KeySpace};
+use crate::shape::Record;
 
-/// A loader of many records whose types are erased.
-type Loader<T> = Box<dyn Fn(Vec<<T as Cacheable>::Id>) -> BoxFuture<'static, Result<Vec<T>, BoxError>> + Send + Sync>;
+/// An id without its type.
+pub(crate) type ErasedId = Box<dyn Any + Send>;
+
+/// A user's loader of many records, without its types. It returns each record with its id as that stands in a key, or
+/// nothing in place of an id that can't be one.
+type Loader = Box<dyn Fn(Vec<ErasedId>) -> BoxFuture<'static, Result<Loaded, BoxError>> + Send + Sync>;
+
+type Loaded = Vec<(Option<Box<str>>, Record)>;
 
 /// The loads that share calls of one loader.
-pub(crate) struct Batch<T: Cacheable> {
-    loader: Loader<T>,
+pub(crate) struct Batch {
+    loader: Loader,
     /// How many loads the next call awaits.
     awaited: Arc<watch::Sender<usize>>,
-    next: Mutex<Option<Next<T>>>,
+    next: Mutex<Option<Next>>,
 }
 
 /// The next call, as long as one of its loads is there.
-struct Next<T: Cacheable> {
-    ids: Vec<T::Id>,
-    call: WeakShared<BoxFuture<'static, Ended<T>>>,
+struct Next {
+    asked: Vec<(Key, ErasedId)>,
+    call: WeakShared<BoxFuture<'static, Ended>>,
 }
 
 /// What a call came to: records to be taken out.
-type Ended<T> = Arc<Result<Mutex<Records<T>>, Failure>>;
+type Ended = Arc<Result<Mutex<Records>, Failure>>;
 
-struct Records<T: Cacheable> {
-    by_id: HashMap<T::Id, T>,
+struct Records {
+    by_id: HashMap<Box<str>, Record>,
     /// Whether there are some that nobody has asked for.
     has_others: bool,
 }
@@ -53,17 +63,26 @@ pub(crate) struct Awaited {
     awaited: Arc<watch::Sender<usize>>,
 }
 
-impl<T: Cacheable> Batch<T> {
-    pub(crate) fn new<F, Fut, R, E>(loader: F) -> Arc<Self>
+impl Batch {
+    pub(crate) fn new<T, F, Fut, R, E>(loader: F) -> Arc<Self>
     where
+        T: Cacheable,
         F: Fn(Vec<T::Id>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<R, E>> + Send + 'static,
         R: IntoIterator<Item = T>,
         E: Into<BoxError> + 'static,
     {
-        let loader: Loader<T> = Box::new(move |ids| {
-            let loading = loader(ids);
-            async { Ok(loading.await.map_err(error::boxed)?.into_iter().collect()) }.boxed()
+        let with_id = |record: T| {
+            let id = KeySpace::with_id(&mut |out| record.id().write_parts(out), |id| Box::<str>::from(id));
+            (id, Arc::new(record) as Record)
+        };
+        let loader: Loader = Box::new(move |ids| {
+            let ids = ids.into_iter().flat_map(ErasedId::downcast).map(|id| *id).collect();
+            let loading = loader(ids).map(move |loaded| match loaded {
+                Ok(records) => Ok(records.into_iter().map(with_id).collect()),
+                Err(error) => Err(error::boxed(error)),
+            });
+            loading.boxed()
         });
         Arc::new(Self { loader, awaited: Arc::default(), next: Mutex::default() })
     }
@@ -75,11 +94,11 @@ impl<T: Cacheable> Batch<T> {
     }
 
     /// Asks for a record at once, and waits for the call. The call ends early when nobody waits for it any more.
-    pub(crate) fn load(self: &Arc<Self>, id: T::Id) -> Loading<T> {
-        let call = self.join(id.clone());
+    pub(crate) fn load(self: &Arc<Self>, key: Key, id: ErasedId) -> Loading {
+        let call = self.join(key.clone(), id);
         async move {
             match &*call.await {
-                Ok(records) => records.lock().take(&id),
+                Ok(records) => records.lock().take(key.id()),
                 Err(Failure::Failed(cause)) => Err(cause.clone().into_boxed()),
                 Err(Failure::Panicked(message)) => std::panic::resume_unwind(Box::new(message.clone())),
             }
@@ -87,12 +106,12 @@ impl<T: Cacheable> Batch<T> {
         .boxed()
     }
 
-    fn join(self: &Arc<Self>, id: T::Id) -> Shared<BoxFuture<'static, Ended<T>>> {
+    fn join(self: &Arc<Self>, key: Key, id: ErasedId) -> Shared<BoxFuture<'static, Ended>> {
         let mut next = self.next.lock();
         if let Some(next) = &mut *next
             && let Some(call) = next.call.upgrade()
         {
-            next.ids.push(id);
+            next.asked.push((key, id));
             return call;
         }
         let batch = self.clone();
@@ -102,24 +121,25 @@ impl<T: Cacheable> Batch<T> {
             Arc::new(ended.map(Mutex::new))
         };
         let call = call.boxed().shared();
-        *next = call.downgrade().map(|call| Next { ids: vec![id], call });
+        *next = call.downgrade().map(|call| Next { asked: vec![(key, id)], call });
         call
     }
 
-    async fn call(self: Arc<Self>) -> Result<Records<T>, Failure> {
+    async fn call(self: Arc<Self>) -> Result<Records, Failure> {
         // The sender is right here.
         let _ = self.awaited.subscribe().wait_for(|awaited| *awaited == 0).await;
-        let ids = self.next.lock().take().map(|next| next.ids).unwrap_or_default();
-        let asked: HashSet<_> = ids.iter().cloned().collect();
+        let asked = self.next.lock().take().map(|next| next.asked).unwrap_or_default();
+        let (keys, ids): (Vec<_>, _) = asked.into_iter().unzip();
         let loaded = (self.loader)(ids).await.map_err(|error| Failure::Failed(Cause::new(error)))?;
-        let by_id: HashMap<_, _> = loaded.into_iter().map(|record| (record.id(), record)).collect();
-        let has_others = by_id.keys().any(|id| !asked.contains(id));
+        let asked: HashSet<_> = keys.iter().map(Key::id).collect();
+        let has_others = loaded.iter().any(|(id, _)| id.as_ref().is_none_or(|id| !asked.contains(&**id)));
+        let by_id = loaded.into_iter().filter_map(|(id, record)| Some((id?, record))).collect();
         Ok(Records { by_id, has_others })
     }
 }
 
-impl<T: Cacheable> Records<T> {
-    fn take(&mut self, id: &T::Id) -> Result<Option<T>, BoxError> {
+impl Records {
+    fn take(&mut self, id: &str) -> Result<Option<Record>, BoxError> {
         match self.by_id.remove(id) {
             None if self.has_others => Err("the loader returned no record with this id, but one with an id that was \
                 not asked for: it must return each record with the id that it was asked for by"

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::cacheable::Cacheable;
 use crate::codec::FieldError;
 use crate::error::BoxError;
-use crate::record::{Changes, FoundField, Hash, RecordReader, RecordWriter, StoredField};
+use crate::record::{Changes, FoundField, Hash, StoredField};
+use crate::shape::{Record, Shape};
 
 /// The name of the library's own field.
 pub(crate) const META: &[u8] = b"~meta";
@@ -53,9 +53,9 @@ impl Entry {
 }
 
 impl Found {
-    /// Reads a whole record from all fields or those of its struct, and keeps what was found.
-    pub(crate) fn read<T: Cacheable>(&self) -> Reading<T> {
-        self.read_by(decode)
+    /// Reads a whole record.
+    pub(crate) fn read(&self, shape: &Shape) -> Reading<Record> {
+        self.read_by(|hash| shape.decode(hash))
     }
 
     /// Like `read`, with another decoder.
@@ -156,22 +156,9 @@ pub(crate) fn not_found() -> Vec<StoredField> {
     vec![(Cow::Borrowed(META), ABSENT.to_vec())]
 }
 
-/// A whole record.
-pub(crate) fn decode<T: Cacheable>(hash: &Hash) -> Result<T, FieldError> {
-    T::decode(&mut RecordReader::new(hash, T::SCHEMA.fields))
-}
-
-/// The fields of a record by name, `None` for those that its hash leaves out.
-pub(crate) fn fields_of<T: Cacheable>(record: &T) -> Result<Changes, FieldError> {
-    let mut writer = RecordWriter::default();
-    record.encode(&mut writer);
-    writer.finish()
-}
-
-/// The hash of a record.
-pub(crate) fn encode<T: Cacheable>(record: &T) -> Result<Vec<StoredField>, FieldError> {
-    let fields = fields_of(record)?.into_iter();
-    Ok(fields.filter_map(|(name, value)| Some((Cow::Borrowed(name.as_bytes()), value?))).collect())
+/// The hash of a record's fields.
+pub(crate) fn stored(fields: Changes) -> Vec<StoredField> {
+    fields.into_iter().filter_map(|(name, value)| Some((Cow::Borrowed(name.as_bytes()), value?))).collect()
 }
 
 /// The fields of a hash, with their names. `selected` are those that it was asked for, if it wasn't asked for all.

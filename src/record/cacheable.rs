@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::codec::{Codec, FieldError};
+use crate::id::CacheKey;
 use crate::record::{RecordReader, RecordWriter};
 
 /// A struct that can be cached as a Redis hash. `#[derive(Cacheable)]` implements it; it is never written by hand.
@@ -92,7 +93,7 @@ use crate::record::{RecordReader, RecordWriter};
 )]
 pub trait Cacheable: Sized + Send + Sync + 'static {
     /// The type of the id field; the tuple of their types where there are several.
-    type Id: Clone + Eq + Hash + Send + Sync + 'static;
+    type Id: CacheKey<Self::Id> + Clone + Eq + Hash + Send + Sync + 'static;
 
     /// The struct of the field handles.
     type Fields;
@@ -248,7 +249,7 @@ impl<T, V> Field<T, V> {
     #[must_use = "it changes nothing until it is passed to `update_fields`"]
     #[allow(clippy::needless_pass_by_value, reason = "so that the literal `41` becomes the field's type")]
     pub fn set(&self, value: V) -> Change<T> {
-        Change { field: self.name(), value: self.codec.encode(&value), of: PhantomData }
+        Change { change: FieldChange { field: self.name(), value: self.codec.encode(&value) }, of: PhantomData }
     }
 }
 
@@ -268,14 +269,19 @@ impl<T, V> fmt::Debug for Field<T, V> {
 
 /// A new value for one field of `T`, made by [`Field::set`].
 pub struct Change<T> {
-    pub(crate) field: &'static str,
-    /// The encoded value, `None` to take the field out of the hash.
-    pub(crate) value: Result<Option<Vec<u8>>, FieldError>,
+    pub(crate) change: FieldChange,
     of: PhantomData<fn() -> T>,
+}
+
+/// A [`Change`] without the type of its record.
+pub(crate) struct FieldChange {
+    pub(crate) field: &'static str,
+    /// The encoded value, `None` to remove the field from the hash.
+    pub(crate) value: Result<Option<Vec<u8>>, FieldError>,
 }
 
 impl<T> fmt::Debug for Change<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Change").field("field", &self.field).finish_non_exhaustive()
+        f.debug_struct("Change").field("field", &self.change.field).finish_non_exhaustive()
     }
 }

@@ -5,6 +5,7 @@
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -15,30 +16,22 @@ use tracing::Instrument;
 use crate::cacheable::Cacheable;
 use crate::error::{self, BoxError, Cause, Error};
 use crate::key::Key;
+use crate::shape::Record;
 
-/// A loader whose types are erased, as a flight carries it.
-pub(crate) type Loader<T> = Box<dyn FnOnce(<T as Cacheable>::Id) -> Loading<T> + Send>;
+/// A user's loader with its id, without their types: boxed on a miss, called under the lease.
+pub(crate) type Loader = Box<dyn FnOnce() -> Loading + Send>;
 
 /// The future of a [`Loader`].
-pub(crate) type Loading<T> = Pin<Box<dyn Future<Output = Result<Option<T>, BoxError>> + Send>>;
+pub(crate) type Loading = Pin<Box<dyn Future<Output = Result<Option<Record>, BoxError>> + Send>>;
 
-/// Erases the types of a loader.
-pub(crate) fn erase<T, F, Fut, E>(loader: F) -> Loader<T>
-where
-    T: Cacheable,
-    F: FnOnce(T::Id) -> Fut + Send + 'static,
-    Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
-    E: Into<BoxError> + 'static,
-{
-    Box::new(|id| erase_loading(loader(id)))
-}
-
-/// Erases the types of a loader's future.
-pub(crate) fn erase_loading<T, E>(loading: impl Future<Output = Result<Option<T>, E>> + Send + 'static) -> Loading<T>
-where
-    E: Into<BoxError> + 'static,
-{
-    Box::pin(async { loading.await.map_err(error::boxed) })
+/// Erases the types of a load.
+pub(crate) fn erase<T: Cacheable, E: Into<BoxError> + 'static>(
+    loading: impl Future<Output = Result<Option<T>, E>> + Send + 'static,
+) -> Loading {
+    Box::pin(loading.map(|loaded| match loaded {
+        Ok(record) => Ok(record.map(|record| Arc::new(record) as Record)),
+        Err(error) => Err(error::boxed(error)),
+    }))
 }
 
 /// Runs `work`, at most for `limit`; then, or when this future is dropped, `work` is dropped. In a task of its own, so that

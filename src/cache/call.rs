@@ -1,0 +1,88 @@
+//! The typed side of one call: ids, loaders and fields as the core takes them, without their types.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use crate::backend::Selection;
+use crate::cacheable::Cacheable;
+use crate::codec::FieldError;
+use crate::id::{CacheKey, IdParts};
+use crate::projection::Projection;
+use crate::read::{ErasedId, Fields, Ids, Loader, Loading, Request};
+use crate::record::{Hash, RecordReader};
+
+const TAKEN_ONCE: &str = "a call loads at most once";
+
+/// The id and the loader of a get.
+pub(super) struct Call<T, K, L> {
+    id_and_loader: Option<(K, L)>,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T, K, L> Call<T, K, L> {
+    pub(super) fn new(id: K, loader: L) -> Self {
+        Self { id_and_loader: Some((id, loader)), of: PhantomData }
+    }
+}
+
+impl<T, K, L> Request for Call<T, K, L>
+where
+    T: Cacheable,
+    K: CacheKey<T::Id>,
+    L: FnOnce(T::Id) -> Loading + Send + 'static,
+{
+    fn write_id(&mut self, out: &mut dyn IdParts) -> fmt::Result {
+        self.id_and_loader.as_ref().map_or(Err(fmt::Error), |(id, _)| id.write_parts(out))
+    }
+
+    fn loader(&mut self) -> Loader {
+        let (id, loader) = self.id_and_loader.take().expect(TAKEN_ONCE);
+        let id = id.into_id();
+        Box::new(move || loader(id))
+    }
+}
+
+/// The fields of a projection, and their values once they are decoded.
+pub(super) struct Selected<T: Cacheable, P: Projection<T>> {
+    fields: P,
+    selection: Selection,
+    pub(super) values: Option<P::Values>,
+}
+
+impl<T: Cacheable, P: Projection<T>> Selected<T, P> {
+    pub(super) fn new(fields: P) -> Self {
+        let mut names = Vec::new();
+        fields.add_names(&mut names);
+        Self { fields, selection: Selection::with_id(names, &T::SCHEMA), values: None }
+    }
+}
+
+impl<T: Cacheable, P: Projection<T>> Fields for Selected<T, P> {
+    fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    fn decode(&mut self, hash: &Hash) -> Result<(), FieldError> {
+        let mut reader = RecordReader::new(hash, self.selection.names().unwrap_or_default());
+        self.values = Some(self.fields.decode(&mut reader)?);
+        Ok(())
+    }
+}
+
+/// The ids of a batch that differ.
+pub(super) struct Different<T, K> {
+    ids: Vec<Option<K>>,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T, K> Different<T, K> {
+    pub(super) fn new(ids: Vec<Option<K>>) -> Self {
+        Self { ids, of: PhantomData }
+    }
+}
+
+impl<T: Cacheable, K: CacheKey<T::Id>> Ids for Different<T, K> {
+    fn take(&mut self, place: usize) -> ErasedId {
+        Box::new(self.ids[place].take().expect(TAKEN_ONCE).into_id())
+    }
+}

@@ -1,0 +1,110 @@
+//! A lease from its holder's side: acquired, renewed while its load runs, and given back whatever becomes of that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use futures_util::FutureExt;
+use tokio::time::Instant;
+
+use crate::backend::{Acquired, Token};
+use crate::cache::Core;
+use crate::error::Error;
+use crate::key::Key;
+
+/// A lease that may be held. It becomes an orphan when it is dropped before it [has ended](Self::end): the future of its load
+/// went with its runtime.
+pub(super) struct Lease {
+    core: Arc<Core>,
+    key: Key,
+    pub(super) token: Token,
+    has_ended: bool,
+}
+
+impl Lease {
+    pub(super) fn new(core: &Arc<Core>, key: &Key) -> Self {
+        Self { core: core.clone(), key: key.clone(), token: core.backend.new_token(), has_ended: false }
+    }
+
+    pub(super) async fn acquire(&mut self) -> Result<Acquired, Error> {
+        let acquired = self.core.backend.acquire(&self.key, &mut self.token, self.core.policy.lock_ttl).await;
+        self.has_ended = !acquired.as_ref().is_ok_and(|acquired| acquired.granted);
+        if acquired.is_err() {
+            abandon_in_background(&self.core, &self.key, &self.token);
+        }
+        acquired
+    }
+
+    pub(super) async fn give_back(self) {
+        abandon(&self.core, &self.key, &self.token).await;
+        self.end();
+    }
+
+    /// Leaves a mark in the lease's place, so that no process tries the failed load again for `stale_retry`.
+    pub(super) async fn mark_failed(self) {
+        let Self { core, key, token, .. } = &self;
+        if let Err(error) = core.backend.postpone(key, token, core.policy.stale_retry).await {
+            tracing::debug!(%key, %error, "a failed load could not be marked");
+            abandon_in_background(core, key, token);
+        }
+        self.end();
+    }
+
+    /// The lease is used up, given back, or another task gives it back.
+    pub(super) fn end(mut self) {
+        self.has_ended = true;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.core.orphans.add(self.key.clone(), self.token.clone(), self.core.policy.lock_ttl);
+        }
+    }
+}
+
+/// Renews a lease until it is lost. Then it only waits: the load may still end, and its fill will be fenced.
+pub(super) async fn keep_renewing(core: &Core, key: &Key, token: &Token) -> std::convert::Infallible {
+    let lease = core.policy.lock_ttl;
+    loop {
+        tokio::time::sleep(lease / 3).await;
+        if let Ok(false) = core.backend.renew(key, token, lease).boxed().await {
+            core.meter.leases_lost.count(1);
+            return std::future::pending().await;
+        }
+    }
+}
+
+pub(super) async fn abandon(core: &Core, key: &Key, token: &Token) {
+    if let Err(error) = core.backend.abandon(key, token).await {
+        tracing::debug!(%key, %error, "a lease could not be given back and will run out");
+    }
+}
+
+/// After a step whose outcome is unknown: the lease may be the token's. Not awaited, since the backend may not answer.
+pub(super) fn abandon_in_background(core: &Arc<Core>, key: &Key, token: &Token) {
+    let (core, key, token) = (core.clone(), key.clone(), token.clone());
+    tokio::spawn(async move { abandon(&core, &key, &token).await });
+}
+
+/// The leases of loads that have ended with their runtime. The next flight of the key gives them back.
+#[derive(Default)]
+pub(crate) struct Orphans {
+    leases: DashMap<Key, (Token, Instant)>,
+}
+
+impl Orphans {
+    pub(super) fn take(&self, key: &Key) -> Option<Token> {
+        if self.leases.is_empty() {
+            return None;
+        }
+        self.leases.remove(key).map(|(_, (token, _))| token)
+    }
+
+    fn add(&self, key: Key, token: Token, lease: Duration) {
+        // Those that have run out need nobody any more.
+        self.leases.retain(|_, (_, since)| since.elapsed() < lease);
+        self.leases.insert(key, (token, Instant::now()));
+    }
+}

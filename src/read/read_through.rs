@@ -1,0 +1,298 @@
+//! Read-through: what a flight does, from the miss to the fill, over the backend's steps.
+//!
+//! Keeps these promises: a load starts only after its lease was granted; a record is stored only by the fill of the lease
+//! that it was loaded under; a lease ends with its load, however that ends; every wait has a deadline, after which
+//! the load goes around the cache; a stale entry is served only if it is still there after its load has failed.
+//!
+//! *Size of futures.* Rare branches are boxed so that they don't enlarge the future of a common miss; a long part that
+//! follows another is boxed too, so that no single allocation is large.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use super::batch::Awaited;
+use super::lease::{Lease, abandon, abandon_in_background, keep_renewing};
+use super::loader::{self, Loader, Loading};
+use super::single_flight::{FlightResult, Timestamp};
+use crate::backend::{Acquired, Filled, Token};
+use crate::cache::{Core, OnOutage, Outcome};
+use crate::entry::Reading;
+use crate::error::Error;
+use crate::key::Key;
+use crate::meter::Began;
+use crate::pause::Backoff;
+use crate::record::StoredField;
+use crate::shape::Record;
+use crate::spans;
+
+/// The shortest pause between looks at another process' load: servers tell lifetimes of leases in whole milliseconds.
+const SHORTEST_POLL: Duration = Duration::from_millis(1);
+
+/// One read-through: of this key, with this loader.
+pub(super) struct ReadThrough {
+    pub(super) core: Arc<Core>,
+    pub(super) key: Key,
+    pub(super) loader: Loader,
+    /// While it is there, the loads of other keys that share the loader's call wait for this one.
+    pub(super) awaited: Option<Awaited>,
+}
+
+/// A wait for another process' load.
+struct Wait {
+    began: Began,
+    deadline: Instant,
+    pauses: Backoff,
+}
+
+/// A loaded record, with the entry to store for it, which has no fields if nothing is to be stored, and its lifetime.
+struct Loaded {
+    record: Option<Record>,
+    fields: Vec<StoredField>,
+    ttl: Duration,
+}
+
+impl ReadThrough {
+    /// Finds an entry, or loads and fills one; waits while another process does.
+    pub(super) async fn through_cache(mut self) -> FlightResult {
+        let mut waiting: Option<Wait> = None;
+        loop {
+            let mut lease = Lease::new(&self.core, &self.key);
+            let looked = Timestamp::of_step();
+            // Before the look, so that a change which comes right after it ends the pause below.
+            let changes_seen = self.core.backend.told(&self.key);
+            let mut acquired = match lease.acquire().await {
+                Ok(acquired) => acquired,
+                Err(error) => return self.without_cache(error).boxed().await,
+            };
+            let found = self.answer_in(&mut acquired, waiting.is_some());
+            let has_timed_out = waiting.as_ref().is_some_and(|wait| Instant::now() >= wait.deadline);
+            if let Some(wait) = &waiting
+                && (found.is_some() || acquired.granted || has_timed_out)
+            {
+                self.core.meter.lock_wait.ended(wait.began);
+            }
+            if let Some((record, outcome)) = found {
+                if acquired.granted {
+                    lease.give_back().boxed().await;
+                }
+                return FlightResult { record: Ok(record), outcome, justified: looked };
+            }
+            if acquired.granted {
+                return self.under_lease(lease).await;
+            }
+            if has_timed_out {
+                return self.around_slow_load().boxed().await;
+            }
+            if let Some(orphan) = self.core.orphans.take(&self.key) {
+                // A load of this process has ended with its runtime, and can't give its lease back itself.
+                abandon(&self.core, &self.key, &orphan).boxed().await;
+                continue;
+            }
+            if acquired.postponed {
+                // There is no stale entry to serve, so the mark of a failed load has no use.
+                abandon(&self.core, &self.key, &Token::failed_load()).boxed().await;
+            }
+            self.awaited = None;
+            let wait = waiting.get_or_insert_with(|| Wait::new(&self.core));
+            wait.pause(&self.core, &self.key, acquired.busy_for, changes_seen).boxed().await;
+        }
+    }
+
+    /// The answer in the entry that was found, if it is one. `is_new`: another process' load has put it there while this
+    /// one waited.
+    fn answer_in(&self, acquired: &mut Acquired, is_new: bool) -> Option<(Option<Record>, Outcome)> {
+        let found = acquired.found.take()?;
+        // The first look has logged what is unreadable, unless its selection could not see it.
+        let reading = if self.core.selection.overlooks(&found.entry) {
+            self.core.read(&self.key, &found)
+        } else {
+            found.read(self.core.shape)
+        };
+        let serves_stale = acquired.postponed && self.core.policy.stale_if_error.is_some();
+        served(reading, is_new).filter(|(_, outcome)| serves_stale || !matches!(outcome, Outcome::Stale { .. }))
+    }
+
+    /// After waiting for another process in vain.
+    async fn around_slow_load(self) -> FlightResult {
+        let (core, key, keys) = (self.core.clone(), self.key.clone(), self.key.prefix());
+        core.backend.repeats().warn(format!("other load {keys}"), |times| {
+            tracing::warn!(keys, times, "another process' load takes too long: loading around the cache");
+        });
+        let loaded = self.around_cache().await;
+        if loaded.record.is_ok() {
+            return loaded;
+        }
+        after_failure(&core, &key, loaded).boxed().await
+    }
+
+    /// Loads around a cache that can't be used, when it is this load's turn.
+    pub(super) async fn without_cache(mut self, error: Error) -> FlightResult {
+        tracing::debug!(key = %self.key, %error, "the cache can't be used");
+        let failed =
+            |error| FlightResult { record: Err(error), outcome: Outcome::Bypassed, justified: Timestamp::of_step() };
+        let (core, limit) = (self.core.clone(), self.core.policy.wait_timeout);
+        if core.policy.on_outage == OnOutage::Fail {
+            return failed(error);
+        }
+        if let Ok(_turn) = core.bypass_loads.try_acquire() {
+            return self.around_cache().boxed().await;
+        }
+        self.awaited = None;
+        match tokio::time::timeout(limit, core.bypass_loads.acquire()).await {
+            Ok(_turn) => self.around_cache().boxed().await,
+            Err(_elapsed) => {
+                let action = format!("waiting for the turn to load {} around the cache", self.key);
+                let advice = "make the loader faster, or raise max_bypass_loads";
+                failed(Error::Timeout { action, limit, advice })
+            }
+        }
+    }
+
+    /// Loads without a lease, and stores nothing.
+    pub(super) async fn around_cache(self) -> FlightResult {
+        let justified = Timestamp::of_step();
+        let Self { core, key, loader, awaited } = self;
+        let load = loader::run_here(&key, core.policy.load_timeout, async { begin(loader, awaited).await });
+        let load = pin!(load.instrument(spans::load(core.shape, &key)));
+        let record = counted(&core, load).await;
+        FlightResult { record, outcome: Outcome::Bypassed, justified }
+    }
+
+    /// Loads and fills; if the load fails, serves the stale entry, and marks the failure so that nobody loads for a while.
+    async fn under_lease(self, lease: Lease) -> FlightResult {
+        let (core, key) = (self.core.clone(), self.key.clone());
+        let loaded = self.load_and_fill(&lease.token).boxed().await;
+        if loaded.record.is_ok() {
+            lease.end();
+            return loaded;
+        }
+        let result = after_failure(&core, &key, loaded).boxed().await;
+        if let Outcome::Stale { age } = result.outcome {
+            let keys = key.prefix();
+            core.backend.repeats().warn(format!("stale {keys}"), |times| {
+                tracing::warn!(keys, ?age, times, "a load failed: its stale entry is served");
+            });
+            lease.mark_failed().boxed().await;
+        } else {
+            lease.give_back().boxed().await;
+        }
+        result
+    }
+
+    /// Loads under a lease, which the fill then uses up. If the load failed, the lease is still there.
+    pub(super) async fn load_and_fill(self, token: &Token) -> FlightResult {
+        let (core, key) = (self.core.clone(), self.key.clone());
+        let load_began = Timestamp::of_step();
+        let loaded = {
+            let (load, renewing) = (pin!(self.load()), pin!(keep_renewing(&core, &key, token)));
+            tokio::select! {
+                loaded = load => loaded,
+                never = renewing => match never {},
+            }
+        };
+        let result = |record, justified| FlightResult { record, outcome: Outcome::Loaded, justified };
+        let Loaded { record, fields, ttl } = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => return result(Err(error), load_began),
+        };
+        let fill_sent = Timestamp::of_step();
+        match core.backend.fill(&key, token, fields, ttl).boxed().await {
+            Ok(Filled::Accepted) => return result(Ok(record), fill_sent),
+            Ok(Filled::Fenced) => core.meter.counts.fenced_fills.add(),
+            Err(error) => {
+                tracing::debug!(%key, %error, "a loaded record may not have been stored");
+                abandon_in_background(&core, &key, token);
+            }
+        }
+        result(Ok(record), load_began)
+    }
+
+    /// Runs the loader, and prepares what is to be stored in the loader's own task: that runs the user's code too.
+    async fn load(self) -> Result<Loaded, Error> {
+        let Self { core, key, loader, awaited } = self;
+        let work = {
+            let (core, key) = (core.clone(), key.clone());
+            async move {
+                let began = Instant::now();
+                let record = begin(loader, awaited).await?;
+                let entry =
+                    core.policy.entry(core.shape, &key, record.as_ref(), began.elapsed(), core.backend.repeats());
+                let (fields, ttl) = entry.unwrap_or_default();
+                Ok(Loaded { record, fields, ttl })
+            }
+        };
+        let load = pin!(loader::run(&key, core.policy.load_timeout, work.instrument(spans::load(core.shape, &key))));
+        counted(&core, load).await
+    }
+}
+
+impl Wait {
+    fn new(core: &Core) -> Self {
+        let policy = &core.policy;
+        Self {
+            began: Began::now(),
+            deadline: Instant::now() + policy.wait_timeout,
+            pauses: Backoff::new(policy.wait_poll / 8, policy.wait_poll),
+        }
+    }
+
+    /// Pauses until the key is worth another look: its entry has changed since `changes_seen`, its lease has run out, or it
+    /// is time for the next poll.
+    async fn pause(&mut self, core: &Core, key: &Key, busy_for: Option<Duration>, changes_seen: Option<u64>) {
+        let began = Instant::now();
+        let pause = self.pauses.next().min(busy_for.unwrap_or(Duration::MAX)).max(SHORTEST_POLL);
+        // Changes may come all the time, of this key or of another that shares its epoch.
+        tokio::time::sleep_until(began + SHORTEST_POLL).await;
+        let changed = core.backend.told_since(key, changes_seen);
+        let _ = tokio::time::timeout_at(self.deadline.min(began + pause), changed).await;
+    }
+}
+
+/// Begins a load. It has asked for its record then: others that share its call don't wait for it any more.
+fn begin(loader: Loader, awaited: Option<Awaited>) -> Loading {
+    let loading = loader();
+    drop(awaited);
+    loading
+}
+
+/// What an entry is to those who get it, if it can be served.
+fn served(reading: Reading<Record>, is_new: bool) -> Option<(Option<Record>, Outcome)> {
+    let outcome = |hit| if is_new { Outcome::Waited } else { hit };
+    match reading {
+        Reading::Record(record) => Some((Some(record), outcome(Outcome::Hit))),
+        Reading::Stale(record, age) => Some((Some(record), Outcome::Stale { age })),
+        Reading::NotFound => Some((None, outcome(Outcome::NotFoundHit))),
+        Reading::Unreadable(_) => None,
+    }
+}
+
+/// The entry that is still there after a failed load, or else the failure.
+async fn after_failure(core: &Core, key: &Key, failed: FlightResult) -> FlightResult {
+    if core.policy.stale_if_error.is_none() || core.backend.is_pending(key) {
+        return failed;
+    }
+    let looked = Timestamp::of_step();
+    let found = match core.backend.read(key, &core.selection, true).await {
+        Ok(found) => found.and_then(|found| served(found.read(core.shape), true)),
+        // The backend has logged the error.
+        Err(_) => None,
+    };
+    let Some((record, outcome)) = found else {
+        return failed;
+    };
+    tracing::debug!(%key, error = failed.record.err().map(tracing::field::display), "an entry is served in place of a failed load");
+    FlightResult { record: Ok(record), outcome, justified: looked }
+}
+
+async fn counted<R>(core: &Core, load: Pin<&mut impl Future<Output = Result<R, Error>>>) -> Result<R, Error> {
+    core.meter.counts.loads.add();
+    let began = Began::now();
+    let loaded = load.await;
+    core.meter.load_ended(loaded.is_ok(), began);
+    loaded
+}

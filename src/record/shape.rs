@@ -1,0 +1,66 @@
+//! A struct without its type. All that lies below the typed face is compiled once, in this crate, and handles records of
+//! every struct as a [`Record`] by the struct's [`Shape`].
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::cacheable::{Cacheable, Schema};
+use crate::codec::FieldError;
+use crate::id::{CacheKey, IdParts};
+use crate::record::{Changes, Hash, RecordReader, RecordWriter};
+
+/// A record whose type is known to its cache alone.
+pub(crate) type Record = Arc<dyn Any + Send + Sync>;
+
+/// How records of one struct are read, written and named.
+pub(crate) struct Shape {
+    pub(crate) schema: Schema,
+    /// The size of the struct itself, in bytes, without what its fields own.
+    pub(crate) size: usize,
+    decode: fn(&mut RecordReader<'_>) -> Result<Record, FieldError>,
+    encode: fn(&Record, &mut RecordWriter),
+    write_id: fn(&Record, &mut dyn IdParts) -> fmt::Result,
+}
+
+impl Shape {
+    pub(crate) const fn of<T: Cacheable>() -> &'static Self {
+        const {
+            &Self {
+                schema: T::SCHEMA,
+                size: size_of::<T>(),
+                decode: |reader| Ok(Arc::new(T::decode(reader)?)),
+                encode: |record, writer| borrow::<T>(record).encode(writer),
+                write_id: |record, out| borrow::<T>(record).id().write_parts(out),
+            }
+        }
+    }
+
+    /// Decodes a whole record.
+    pub(crate) fn decode(&self, hash: &Hash) -> Result<Record, FieldError> {
+        (self.decode)(&mut RecordReader::new(hash, self.schema.fields))
+    }
+
+    /// The fields of a record by name, `None` for those that its hash leaves out.
+    pub(crate) fn fields_of(&self, record: &Record) -> Result<Changes, FieldError> {
+        let mut writer = RecordWriter::default();
+        (self.encode)(record, &mut writer);
+        writer.finish()
+    }
+
+    pub(crate) fn write_id(&self, record: &Record, out: &mut dyn IdParts) -> fmt::Result {
+        (self.write_id)(record, out)
+    }
+}
+
+/// A record with its type again.
+pub(crate) fn typed<T: Cacheable>(record: Record) -> Arc<T> {
+    record.downcast().expect(ONE_TYPE)
+}
+
+/// Lends a record with its type.
+pub(crate) fn borrow<T: Cacheable>(record: &Record) -> &T {
+    record.downcast_ref().expect(ONE_TYPE)
+}
+
+const ONE_TYPE: &str = "a cache takes records from its own struct's decoder and loaders alone";

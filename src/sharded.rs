@@ -1,0 +1,74 @@
+//! Counters and reference counts that all threads touch all the time, sharded by thread: a cache line that they share would
+//! cost each of them more than a near hit does.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+/// Threads beyond this number share shards.
+const SHARDS: usize = 16;
+
+thread_local! {
+    /// This thread's shard.
+    static SHARD: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS
+    };
+}
+
+fn shard_of_thread() -> usize {
+    // A thread that is ending has lost its thread-locals.
+    SHARD.try_with(|shard| *shard).unwrap_or(0)
+}
+
+/// A counter that is only ever added to.
+#[derive(Default)]
+pub(crate) struct ShardedCounter([CachePadded<AtomicU64>; SHARDS]);
+
+impl ShardedCounter {
+    pub(crate) fn add(&self) {
+        self.0[shard_of_thread()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.iter().map(|counter| counter.load(Ordering::Relaxed)).sum()
+    }
+
+    pub(crate) fn reset(&self) {
+        self.0.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
+    }
+}
+
+/// An `Arc` with a reference count for each shard.
+pub(crate) struct ShardedArc<T>(Arc<[Shard<T>]>);
+
+/// A reference counted by one shard, to the value's own `Arc`.
+pub(crate) type Shard<T> = Arc<CachePadded<Arc<T>>>;
+
+impl<T> ShardedArc<T> {
+    pub(crate) fn new(value: T) -> Self {
+        let value = Arc::new(value);
+        Self((0..SHARDS).map(|_| Arc::new(CachePadded::new(value.clone()))).collect())
+    }
+
+    /// A reference for calls of this thread.
+    pub(crate) fn shard(&self) -> Shard<T> {
+        self.0[shard_of_thread()].clone()
+    }
+}
+
+impl<T> Clone for ShardedArc<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Deref for ShardedArc<T> {
+    type Target = Arc<T>;
+
+    fn deref(&self) -> &Arc<T> {
+        &self.0[0]
+    }
+}

@@ -1,0 +1,56 @@
+//! Invalidation: the entry and the lease of a record are deleted, in its own version of the keys and in those of
+//! `also_invalidates`.
+//!
+//! The other versions are invalidated at the same time, each by a step of its own, since they may lie in other cluster
+//! slots, and none is left out because another failed. So the call is an error if one of them is, and what it says holds
+//! when it returns.
+
+use futures_util::future::{join, join_all};
+use futures_util::{FutureExt, StreamExt, stream};
+use tracing::Instrument;
+
+use crate::cache::Core;
+use crate::error::Error;
+use crate::key::Key;
+use crate::meter::Write;
+use crate::spans;
+
+/// How many are sent together: enough to keep the connection busy, few enough to keep each call's deadline.
+const AT_A_TIME: usize = 128;
+
+impl Core {
+    /// Invalidates the record in every version; returns whether it was there in any. The key counts as written from this
+    /// call on: if the future is dropped, even before its first poll, the invalidation is made up for.
+    pub(crate) fn invalidate(&self, key: Key) -> impl Future<Output = Result<bool, Error>> + '_ {
+        let (own, others) = (self.backend.invalidate(key.clone()), self.invalidate_other_versions(&key));
+        async move {
+            let (own, others) = join(own, others).instrument(spans::invalidate(self.shape, &key)).await;
+            // After a failure too, which is made up for in the background. A get that starts now must not wait for a
+            // load whose lease was revoked: it could not take its result.
+            self.flights.forget(&key);
+            let invalidated = own.and_then(|was_there| Ok(was_there | others?));
+            self.meter.wrote(Write::Invalidate, invalidated.as_ref().ok().copied());
+            invalidated
+        }
+    }
+
+    pub(super) fn invalidate_other_versions<'a>(
+        &'a self,
+        key: &Key,
+    ) -> impl Future<Output = Result<bool, Error>> + use<'a> {
+        let invalidations = join_all(self.keys.in_other_versions(key).map(|key| self.backend.invalidate(key)));
+        async move { invalidations.await.into_iter().try_fold(false, |was_there, result| Ok(was_there | result?)) }
+    }
+
+    pub(crate) async fn invalidate_many(&self, keys: Vec<Result<Key, Error>>) -> Vec<Result<bool, Error>> {
+        // All are begun before the first is sent, so that none is forgotten when this future is dropped.
+        let invalidations: Vec<_> = keys
+            .into_iter()
+            .map(|key| match key {
+                Ok(key) => self.invalidate(key).boxed(),
+                Err(error) => std::future::ready(Err(error)).boxed(),
+            })
+            .collect();
+        stream::iter(invalidations).buffered(AT_A_TIME).collect().await
+    }
+}
