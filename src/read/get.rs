@@ -75,63 +75,86 @@ pub(super) enum Miss {
     Unusable(Box<Error>),
 }
 
+/// One get that the near cache has not answered.
+struct Get<'a> {
+    core: &'a Arc<Core>,
+    key: Key,
+    request: &'a mut dyn Request,
+    fields: Option<&'a mut dyn Fields>,
+    options: Options,
+    began: Began,
+}
+
+impl Get<'_> {
+    /// Reads the entry, in the caller's own future.
+    async fn look(&mut self) -> Looked {
+        let ticket = match self.core.may_read(&self.key) {
+            Ok(ticket) => ticket,
+            Err(miss) => return Looked::Missed(miss, Duration::ZERO),
+        };
+        let looked = self.options.is_timed.then(Instant::now);
+        let selection = self.fields.as_ref().map_or(&self.core.selection, |fields| fields.selection());
+        let found = self.core.read_entry(&self.key, selection).await;
+        let cache_latency = looked.map(|looked| looked.elapsed()).unwrap_or_default();
+        let fields = self.fields.as_mut().map(|fields| &mut **fields as &mut dyn Fields);
+        self.core.looked(&self.key, fields, ticket, found, cache_latency, self.began)
+    }
+
+    async fn load(&mut self, called: Timestamp, miss: Miss, cache_latency: Duration) -> Result<Answer, Error> {
+        let (core, key, began) = (self.core, self.key.clone(), self.began);
+        let (role, unusable) = miss.role(core, &key);
+        core.load(called, key, role, unusable, cache_latency, began, || self.read_through()).await
+    }
+
+    fn read_through(&mut self) -> ReadThrough {
+        ReadThrough { core: self.core.clone(), key: self.key.clone(), loader: self.request.loader(), awaited: None }
+    }
+}
+
 /// A near cache, and the right to keep in it what is about to be read.
 type NearTicket<'a> = (&'a Near, near::Ticket);
 
 impl Core {
-    pub(crate) async fn get(
-        self: &Arc<Self>,
-        request: &mut dyn Request,
-        fields: Option<&mut dyn Fields>,
+    pub(crate) fn get<'a>(
+        self: &'a Arc<Self>,
+        request: &'a mut dyn Request,
+        fields: Option<&'a mut dyn Fields>,
         options: Options,
-    ) -> Result<Answer, Error> {
-        if !options.is_fresh
-            && let Some(answer) = self.near_hit(request)
-        {
-            return Ok(answer);
-        }
-        let began = Began::now();
-        let key = self.keys.key_by(&mut |out| request.write_id(out))?;
-        let span = spans::get(self.shape, &key);
-        // Pinned: a future that is passed on by value is copied as a whole.
-        let answered = pin!(self.read_or_load(request, fields, key, options, began));
-        let answered = answered.instrument(span.clone()).await;
-        span.record("outcome", answered.as_ref().map_or("error", |answer| answer.outcome.name()));
-        answered
-    }
-
-    async fn read_or_load(
-        self: &Arc<Self>,
-        request: &mut dyn Request,
-        fields: Option<&mut dyn Fields>,
-        key: Key,
-        options: Options,
-        began: Began,
-    ) -> Result<Answer, Error> {
-        let called = self.timestamp_of_call();
-        let looked = if self.policy.enabled {
-            self.look(&key, fields, options, began).await
-        } else {
-            return self.get_around(self.read_through(key, request), began).boxed().await;
-        };
-        match looked {
-            Looked::Hit(answer, due) => {
-                if let Some(due) = due {
-                    self.read_through(key, request).refresh_ahead(due);
+    ) -> impl Future<Output = Result<Answer, Error>> + Send + use<'a> {
+        // Not an `async fn`, and one struct for what every part needs: arguments of async functions take their memory twice.
+        async move {
+            if !options.is_fresh
+                && let Some(answer) = self.near_hit(request)
+            {
+                return Ok(answer);
+            }
+            let began = Began::now();
+            let key = self.keys.key_by(&mut |out| request.write_id(out))?;
+            let (called, span) = (self.timestamp_of_call(), spans::get(self.shape, &key));
+            let mut get = Get { core: self, key, request, fields, options, began };
+            let looked = if self.policy.enabled {
+                // Pinned: a future that is passed on by value is copied as a whole.
+                let look = pin!(get.look());
+                Some(look.instrument(span.clone()).await)
+            } else {
+                None
+            };
+            let answered = match looked {
+                Some(Looked::Hit(answer, due)) => {
+                    if let Some(due) = due {
+                        span.in_scope(|| get.read_through().refresh_ahead(due));
+                    }
+                    Ok(answer)
                 }
-                Ok(answer)
-            }
-            Looked::Missed(miss, cache_latency) => {
-                let (role, error) = miss.role(self, &key);
-                let read_through = |key| self.read_through(key, request);
                 // Boxed, so that the future of a hit stays small.
-                self.load(called, key, role, error, cache_latency, began, read_through).boxed().await
-            }
+                Some(Looked::Missed(miss, latency)) => {
+                    get.load(called, miss, latency).boxed().instrument(span.clone()).await
+                }
+                None => self.get_around(get.read_through(), began).boxed().instrument(span.clone()).await,
+            };
+            span.record("outcome", answered.as_ref().map_or("error", |answer| answer.outcome.name()));
+            answered
         }
-    }
-
-    fn read_through(self: &Arc<Self>, key: Key, request: &mut dyn Request) -> ReadThrough {
-        ReadThrough { core: self.clone(), key, loader: request.loader(), awaited: None }
     }
 
     /// Invalidates the record, and then gets it.
@@ -166,19 +189,6 @@ impl Core {
         Answer { record, outcome: Outcome::NearHit, cache_latency: Duration::ZERO }
     }
 
-    /// Reads the entry, in the caller's own future.
-    async fn look(&self, key: &Key, fields: Option<&mut dyn Fields>, options: Options, began: Began) -> Looked {
-        let ticket = match self.may_read(key) {
-            Ok(ticket) => ticket,
-            Err(miss) => return Looked::Missed(miss, Duration::ZERO),
-        };
-        let looked = options.is_timed.then(Instant::now);
-        let selection = fields.as_ref().map_or(&self.selection, |fields| fields.selection());
-        let found = self.read_entry(key, selection).await;
-        let cache_latency = looked.map(|looked| looked.elapsed()).unwrap_or_default();
-        self.looked(key, fields, ticket, found, cache_latency, began)
-    }
-
     /// Whether a read of the cache may answer a get, and the right to keep what it finds in the near cache.
     pub(super) fn may_read(&self, key: &Key) -> Result<Option<NearTicket<'_>>, Miss> {
         // Before `is_pending`: a write that fails is first recorded as pending, and only then makes tickets void.
@@ -208,7 +218,8 @@ impl Core {
         if with_ttl || found.as_ref().is_none_or(|found| found.entry.meta().stale.is_none()) {
             return Ok(found);
         }
-        self.backend.read(key, selection, true).await
+        // Boxed, as it is rare.
+        self.backend.read(key, selection, true).boxed().await
     }
 
     /// Whether each read asks for the lifetime too.
@@ -278,7 +289,7 @@ impl Core {
         unusable: Option<Box<Error>>,
         cache_latency: Duration,
         began: Began,
-        read_through: impl FnOnce(Key) -> ReadThrough,
+        read_through: impl FnOnce() -> ReadThrough,
     ) -> Result<Answer, Error> {
         check_runtime()?;
         // Loads around the cache have flights of their own, so that callers who can reach it never wait for one.
@@ -286,7 +297,7 @@ impl Core {
         let result = loop {
             match role {
                 Role::Leader(leader) => {
-                    let read_through = read_through(key.clone());
+                    let read_through = read_through();
                     let flight = match unusable {
                         None => leader.start(read_through.through_cache()),
                         Some(error) => leader.start(read_through.without_cache(*error)),

@@ -158,7 +158,7 @@ impl Core {
                     let (role, unusable) = miss.role(self, key);
                     let awaited = matches!(role, Role::Leader(_)).then(|| batch.await_one());
                     let id = take_id(place);
-                    let read_through = move |key| read_through(key, id, awaited);
+                    let read_through = || read_through(key.clone(), id, awaited);
                     let flight = self.load(called, key.clone(), role, unusable, cache_latency, began, read_through);
                     flights.push(flight.map(move |answer| (place, answer)).boxed());
                     together.push(None);
