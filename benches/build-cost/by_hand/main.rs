@@ -1,0 +1,19 @@
+mod cache;
+// modules
+
+use std::pin::Pin;
+
+use self::cache::{BoxError, Cache};
+
+type Run = fn(Cache, String, String) -> Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+
+static RUNS: &[Run] = &[
+    // runs
+];
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let cache = Cache::connect("redis://127.0.0.1:6379").await?;
+    let arguments: Vec<String> = std::env::args().collect();
+    RUNS[arguments[1].parse::<usize>()?](cache, arguments[2].clone(), arguments[3].clone()).await
+}
