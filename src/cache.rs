@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 
 pub use self::builder::CacheBuilder;
 use self::call::{Call, Different, Selected};
@@ -315,20 +316,20 @@ impl<T: Cacheable> Cache<T> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn get_many<I, K, F, Fut, R, E>(
+    pub fn get_many<'a, I, K, F, Fut, R, E>(
         &self,
         ids: I,
         loader: F,
-    ) -> impl Future<Output = Vec<Result<Option<Arc<T>>, Error>>> + Send + use<T, I, K, F, Fut, R, E>
+    ) -> BoxFuture<'a, Vec<Result<Option<Arc<T>>, Error>>>
     where
         I: IntoIterator<Item = K>,
-        K: CacheKey<T::Id>,
+        K: CacheKey<T::Id> + 'a,
         F: Fn(Vec<T::Id>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<R, E>> + Send + 'static,
         R: IntoIterator<Item = T>,
         E: Into<BoxError> + 'static,
     {
-        self.answers(ids, loader).map(|answers| answers.into_iter().map(value).collect())
+        self.answers(ids, Batch::new(loader), value)
     }
 
     /// Is [`get_many`](Self::get_many), and tells how each record was come by.
@@ -340,21 +341,16 @@ impl<T: Cacheable> Cache<T> {
     /// # Cancel safety
     ///
     /// As [`get`](Self::get).
-    pub fn lookup_many<I, K, F, Fut, R, E>(
-        &self,
-        ids: I,
-        loader: F,
-    ) -> impl Future<Output = Vec<Result<Lookup<T>, Error>>> + Send + use<T, I, K, F, Fut, R, E>
+    pub fn lookup_many<'a, I, K, F, Fut, R, E>(&self, ids: I, loader: F) -> BoxFuture<'a, Vec<Result<Lookup<T>, Error>>>
     where
         I: IntoIterator<Item = K>,
-        K: CacheKey<T::Id>,
+        K: CacheKey<T::Id> + 'a,
         F: Fn(Vec<T::Id>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<R, E>> + Send + 'static,
         R: IntoIterator<Item = T>,
         E: Into<BoxError> + 'static,
     {
-        let typed = |answer: Result<Answer, Error>| answer.map(Lookup::from);
-        self.answers(ids, loader).map(move |answers| answers.into_iter().map(typed).collect())
+        self.answers(ids, Batch::new(loader), |answer| answer.map(Lookup::from))
     }
 
     /// Invalidates a record and then gets it, which loads it anew.
@@ -366,18 +362,14 @@ impl<T: Cacheable> Cache<T> {
     /// # Cancel safety
     ///
     /// As [`invalidate`](Self::invalidate) and [`get`](Self::get).
-    pub fn refresh<K, F, Fut, E>(
-        &self,
-        id: K,
-        loader: F,
-    ) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send + use<T, K, F, Fut, E>
+    pub fn refresh<'a, K, F, Fut, E>(&self, id: K, loader: F) -> BoxFuture<'a, Result<Option<Arc<T>>, Error>>
     where
-        K: CacheKey<T::Id>,
+        K: CacheKey<T::Id> + 'a,
         F: FnOnce(T::Id) -> Fut + Send + 'static,
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.refreshed(id, |id| erase(loader(id))).map(value)
+        self.refreshed(id, |id| erase(loader(id)))
     }
 
     /// Reads the cache alone. `Ok(None)` when there is no entry, or a not-found entry, or an unreadable or stale one, or one
@@ -388,8 +380,8 @@ impl<T: Cacheable> Cache<T> {
     /// # Errors
     ///
     /// [`Error::Backend`] or [`Error::Timeout`] when the cache is out of reach; [`Error::InvalidId`].
-    pub async fn peek(&self, id: impl CacheKey<T::Id>) -> Result<Option<Arc<T>>, Error> {
-        Ok(self.core.peek(&self.key(&id)?).await?.map(typed))
+    pub fn peek(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'_, Result<Option<Arc<T>>, Error>> {
+        self.core.peek(self.key(id)).map(|peeked| Ok(peeked?.map(typed))).boxed()
     }
 
     /// How long the entry will live, a not-found one included; `None` when there is none, or it is stale.
@@ -399,9 +391,8 @@ impl<T: Cacheable> Cache<T> {
     /// # Errors
     ///
     /// As [`peek`](Self::peek).
-    pub async fn ttl(&self, id: impl CacheKey<T::Id>) -> Result<Option<Duration>, Error> {
-        let found = self.core.backend.look(&self.key(&id)?).await?.found;
-        Ok(found.and_then(|found| found.ttl()).filter(|ttl| !ttl.is_zero()))
+    pub fn ttl(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'_, Result<Option<Duration>, Error>> {
+        self.core.ttl(self.key(id))
     }
 
     /// Shows what is stored for a record: for debugging, and for the curious.
@@ -411,10 +402,8 @@ impl<T: Cacheable> Cache<T> {
     /// # Errors
     ///
     /// As [`peek`](Self::peek).
-    pub async fn inspect(&self, id: impl CacheKey<T::Id>) -> Result<Inspection, Error> {
-        let key = self.key(&id)?;
-        let look = self.core.backend.look(&key).await?;
-        Ok(Inspection::new(self.core.shape, &key, &look))
+    pub fn inspect(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'_, Result<Inspection, Error>> {
+        self.core.inspect(self.key(id))
     }
 
     /// Shows which of this struct's records are read around the cache, because an invalidation or update of them failed
@@ -449,8 +438,9 @@ impl<T: Cacheable> Cache<T> {
         Self { core: ShardedArc::new(core), of: PhantomData }
     }
 
-    fn key(&self, id: &impl CacheKey<T::Id>) -> Result<Key, Error> {
-        self.core.keys.key(id)
+    #[expect(clippy::needless_pass_by_value, reason = "calls that need only the key end with their id here")]
+    fn key(&self, id: impl CacheKey<T::Id>) -> Result<Key, Error> {
+        self.core.keys.key(&id)
     }
 
     fn answer<K, L>(
@@ -467,37 +457,29 @@ impl<T: Cacheable> Cache<T> {
         async move { core.get(&mut call, None, options).await }
     }
 
-    fn refreshed<K, L>(&self, id: K, loader: L) -> impl Future<Output = Result<Answer, Error>> + Send + use<T, K, L>
+    fn refreshed<'a, K, L>(&self, id: K, loader: L) -> BoxFuture<'a, Result<Option<Arc<T>>, Error>>
     where
-        K: CacheKey<T::Id>,
+        K: CacheKey<T::Id> + 'a,
         L: FnOnce(T::Id) -> Loading + Send + 'static,
     {
         let (core, mut call) = (self.core.shard(), Call::<T, _, _>::new(id, loader));
-        async move { core.refresh(&mut call).await }
+        async move { value(core.refresh(&mut call).await) }.boxed()
     }
 
-    fn answers<I, K, F, Fut, R, E>(
+    fn answers<'a, K: CacheKey<T::Id> + 'a, A: 'a>(
         &self,
-        ids: I,
-        loader: F,
-    ) -> impl Future<Output = Vec<Result<Answer, Error>>> + Send + use<T, I, K, F, Fut, R, E>
-    where
-        I: IntoIterator<Item = K>,
-        K: CacheKey<T::Id>,
-        F: Fn(Vec<T::Id>) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<R, E>> + Send + 'static,
-        R: IntoIterator<Item = T>,
-        E: Into<BoxError> + 'static,
-    {
+        ids: impl IntoIterator<Item = K>,
+        batch: Arc<Batch>,
+        typed: fn(Result<Answer, Error>) -> A,
+    ) -> BoxFuture<'a, Vec<A>> {
         let (mut asked, mut different) = (Asked::default(), Vec::new());
         for id in ids {
-            if asked.add(self.key(&id)) {
+            if asked.add(self.core.keys.key(&id)) {
                 different.push(Some(id));
             }
         }
-        let (core, batch, mut ids) =
-            (self.core.shard(), Batch::new::<T, _, _, _, _>(loader), Different::<T, K>::new(different));
-        async move { core.get_many(asked, &mut ids, batch).await }
+        let (core, mut ids) = (self.core.shard(), Different::<T, K>::new(different));
+        async move { core.get_many(asked, &mut ids, batch).await.into_iter().map(typed).collect() }.boxed()
     }
 }
 

@@ -18,7 +18,7 @@ mod spans;
 mod stats;
 mod write;
 
-use crate::record::{cacheable, codec, entry, id, key, projection, shape, value};
+use crate::record::{cacheable, codec, entry, heap, id, key, projection, shape, value};
 
 pub use cache_aside_derive::{CacheId, Cacheable};
 
@@ -44,5 +44,6 @@ pub mod __private {
     #[cfg(feature = "json")]
     pub use crate::codec::json;
     pub use crate::codec::{Codec, FieldError, id, native, or_default};
+    pub use crate::id::IdParts;
     pub use crate::record::hash::{RecordReader, RecordWriter};
 }

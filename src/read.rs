@@ -1,6 +1,6 @@
 //! One get, top to bottom: `get` looks into the near cache and reads the entry; a miss leads or joins the flight of its key
 //! (`single_flight`), which acquires the lease, loads and fills (`read_through`, `lease`, `loader`). `many` does the same for
-//! many keys, whose loads `batch` brings together, and `refresh_ahead` loads before a record expires.
+//! many keys, whose loads `batch` brings together, and `refresh_ahead` loads before a record expires. `peek` only looks.
 //!
 //! Nothing here knows the type of a record.
 
@@ -9,6 +9,7 @@ mod get;
 mod lease;
 mod loader;
 mod many;
+mod peek;
 mod read_through;
 mod refresh_ahead;
 mod single_flight;

@@ -8,6 +8,7 @@ pub(crate) mod cacheable;
 pub(crate) mod codec;
 pub(crate) mod entry;
 pub(crate) mod hash;
+pub(crate) mod heap;
 pub(crate) mod id;
 pub(crate) mod key;
 pub(crate) mod projection;

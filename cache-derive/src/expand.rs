@@ -113,6 +113,10 @@ fn implementation(record: &Record) -> TokenStream {
         let ident = derived(field.ident);
         quote_spanned!(ident.span()=> ::core::clone::Clone::clone(&self.#ident))
     });
+    let id_parts = record.ids().map(|field| {
+        let (ident, codec) = (derived(field.ident), codec_name(field));
+        quote!(#codec.write_id(&self.#ident, __out)?)
+    });
     let puts = record.stored().map(|field| {
         let (ident, codec) = (derived(field.ident), codec_name(field));
         quote!(__record.put(&#codec, &self.#ident))
@@ -131,6 +135,11 @@ fn implementation(record: &Record) -> TokenStream {
 
                 fn id(&self) -> Self::Id {
                     #id
+                }
+
+                fn write_id(&self, __out: &mut dyn #private::IdParts) -> ::core::fmt::Result {
+                    #(#id_parts;)*
+                    ::core::result::Result::Ok(())
                 }
 
                 fn encode(&self, __record: &mut #private::RecordWriter) {

@@ -38,6 +38,10 @@ pub(crate) fn cacheable(record: &Record) -> TokenStream {
                 ::core::unreachable!()
             }
 
+            fn write_id(&self, _: &mut dyn #private::IdParts) -> ::core::fmt::Result {
+                ::core::unreachable!()
+            }
+
             fn encode(&self, _: &mut #private::RecordWriter) {
                 ::core::unreachable!()
             }

@@ -38,7 +38,7 @@ impl Core {
         let near = policy.near_cache.filter(|_| policy.enabled).and_then(|settings| {
             let tracking = backend.tracking()?;
             let (largest, meter) = (policy.max_entry_bytes, NearMeter::new(namespace, entity));
-            let near = Near::new(settings, keys.prefix(), largest, shape.size, tracking, meter);
+            let near = Near::new(settings, keys.prefix(), largest, tracking, meter);
             backend.track();
             Some(near)
         });

@@ -46,7 +46,7 @@ pub enum EntryState {
 }
 
 impl Inspection {
-    pub(super) fn new(shape: &Shape, key: &Key, look: &Look) -> Self {
+    pub(crate) fn new(shape: &Shape, key: &Key, look: &Look) -> Self {
         let ttl = look.found.as_ref().and_then(Found::ttl).filter(|ttl| !ttl.is_zero());
         let stale_ttl = look.found.as_ref().and_then(|found| found.entry.meta().stale.min(found.left));
         let fields = match look.found.as_ref().map(|found| &found.entry) {

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 
 use super::{Cache, Lookup, value};
 use crate::cacheable::Cacheable;
@@ -73,11 +74,8 @@ impl<T: Cacheable> LoadingCache<T> {
     /// # Errors
     ///
     /// As [`Cache::refresh`].
-    pub fn refresh<K: CacheKey<T::Id>>(
-        &self,
-        id: K,
-    ) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send + use<T, K> {
-        self.cache.refreshed(id, self.loader()).map(value)
+    pub fn refresh<'a, K: CacheKey<T::Id> + 'a>(&self, id: K) -> BoxFuture<'a, Result<Option<Arc<T>>, Error>> {
+        self.cache.refreshed(id, self.loader())
     }
 
     fn loader(&self) -> impl FnOnce(T::Id) -> Loading + Send + use<T> {

@@ -3,6 +3,9 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
 use super::Cache;
 use crate::cacheable::{Cacheable, Change, Field};
 use crate::error::Error;
@@ -34,8 +37,13 @@ impl<T: Cacheable> Cache<T> {
     ///
     /// When the future is dropped, the field is set or not, never half; and the entry will be invalidated, as after an
     /// error.
-    pub async fn update_field<V>(&self, id: impl CacheKey<T::Id>, field: Field<T, V>, value: V) -> Result<bool, Error> {
-        self.update_fields(id, [field.set(value)]).await
+    pub fn update_field<V>(
+        &self,
+        id: impl CacheKey<T::Id>,
+        field: Field<T, V>,
+        value: V,
+    ) -> BoxFuture<'_, Result<bool, Error>> {
+        self.update_fields(id, [field.set(value)])
     }
 
     /// Sets several fields of a cached record in one step. Of two changes of one field, the later holds.
@@ -62,13 +70,12 @@ impl<T: Cacheable> Cache<T> {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn update_fields(
+    pub fn update_fields(
         &self,
         id: impl CacheKey<T::Id>,
         changes: impl IntoIterator<Item = Change<T>>,
-    ) -> Result<bool, Error> {
-        let changes = changes.into_iter().map(|change| change.change).collect();
-        self.core.update_fields(&self.key(&id)?, changes).await
+    ) -> BoxFuture<'_, Result<bool, Error>> {
+        self.core.update_fields(self.key(id), changes.into_iter().map(|change| change.change).collect())
     }
 
     /// Changes a cached record by a function, and returns it as it is stored then; `None`: there was nothing to change.
@@ -99,13 +106,13 @@ impl<T: Cacheable> Cache<T> {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn modify(
-        &self,
+    pub fn modify<'a>(
+        &'a self,
         id: impl CacheKey<T::Id>,
-        mut change: impl FnMut(&mut T) + Send,
-    ) -> Result<Option<Arc<T>>, Error> {
-        let mut change = |record: &mut dyn Any| record.downcast_mut().map_or((), &mut change);
-        Ok(self.core.modify(&self.key(&id)?, &mut change).await?.map(typed))
+        mut change: impl FnMut(&mut T) + Send + 'a,
+    ) -> BoxFuture<'a, Result<Option<Arc<T>>, Error>> {
+        let change = Box::new(move |record: &mut dyn Any| record.downcast_mut().map_or((), &mut change));
+        self.core.modify(self.key(id), change).map(|modified| Ok(modified?.map(typed))).boxed()
     }
 
     /// Removes an entry and revokes the load that is under way, if any: call it after every commit that changed, created
@@ -127,8 +134,8 @@ impl<T: Cacheable> Cache<T> {
     ///
     /// When the future is dropped, the entry is removed or not; if not, it is tried again as after an error. With several
     /// versions, each on its own. One that was never polled has done nothing.
-    pub async fn invalidate(&self, id: impl CacheKey<T::Id>) -> Result<bool, Error> {
-        self.core.invalidate(self.key(&id)?).await
+    pub fn invalidate(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'_, Result<bool, Error>> {
+        self.core.invalidate_when_polled(self.key(id))
     }
 
     /// Invalidates many records; the results have the order and the number of the ids.
@@ -137,10 +144,10 @@ impl<T: Cacheable> Cache<T> {
     ///
     /// When the future is dropped, some entries are removed; the others are tried again as after an error. One that was
     /// never polled has done nothing.
-    pub async fn invalidate_many<K: CacheKey<T::Id>>(
+    pub fn invalidate_many<K: CacheKey<T::Id>>(
         &self,
         ids: impl IntoIterator<Item = K>,
-    ) -> Vec<Result<bool, Error>> {
-        self.core.invalidate_many(ids.into_iter().map(|id| self.key(&id)).collect()).await
+    ) -> BoxFuture<'_, Vec<Result<bool, Error>>> {
+        self.core.invalidate_many(ids.into_iter().map(|id| self.key(id)).collect())
     }
 }

@@ -10,6 +10,7 @@ use quick_cache::{OptionsBuilder, Weighter};
 use super::clock::Moment;
 use super::tracking::{Listener, Ticket, Tracking};
 use super::{NearCache, Untracked};
+use crate::heap;
 use crate::key::Key;
 use crate::meter::NearMeter;
 use crate::shape::Record;
@@ -20,8 +21,6 @@ pub(crate) struct Near {
     settings: NearCache,
     /// By the id as it stands in the key.
     kept: Cache<Box<str>, Kept, Weight, RandomState>,
-    /// The size of the struct itself.
-    record_size: usize,
     tracking: Arc<Tracking>,
     pub(crate) meter: NearMeter,
 }
@@ -33,6 +32,9 @@ struct Kept {
     ends: Moment,
     bytes: u64,
 }
+
+/// What an entry takes in the cache's own tables, in bytes, with its share of the keys that are remembered after an eviction.
+const PLACE: usize = 2 * size_of::<(Box<str>, Kept)>();
 
 /// Bytes, but at least so many: so there is one bound for both.
 #[derive(Clone)]
@@ -52,7 +54,6 @@ impl Near {
         settings: NearCache,
         prefix: &str,
         largest: usize,
-        record_size: usize,
         tracking: &Arc<Tracking>,
         meter: NearMeter,
     ) -> Arc<Self> {
@@ -76,7 +77,7 @@ impl Near {
             RandomState::default(),
             DefaultLifecycle::default(),
         );
-        let near = Arc::new(Self { settings, kept, record_size, tracking: tracking.clone(), meter });
+        let near = Arc::new(Self { settings, kept, tracking: tracking.clone(), meter });
         let listener: Weak<dyn Listener> = Arc::<Self>::downgrade(&near);
         tracking.add(prefix, listener);
         near
@@ -107,10 +108,10 @@ impl Near {
         self.is_usable(ticket.taken).then_some(ticket)
     }
 
-    /// Keeps what was read, which takes so many bytes and is to live for so long.
+    /// Keeps what was read. `bytes`: what the record takes in memory; `ttl`: how long it is to live.
     pub(crate) fn keep(&self, key: &Key, ticket: Ticket, record: Option<Record>, bytes: usize, ttl: Option<Duration>) {
         let id = key.id();
-        let bytes = (bytes + id.len() + self.record_size) as u64;
+        let bytes = (bytes + heap::allocation(id.len()) + PLACE) as u64;
         let lifetime = ttl.map_or(self.settings.max_age, |ttl| ttl.min(self.settings.max_age));
         let kept = Kept { record, ends: ticket.taken.within(lifetime), bytes };
         let mut replaced = None;

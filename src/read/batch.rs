@@ -17,7 +17,6 @@ use tracing::Instrument;
 use super::loader::{AbortOnDrop, Loading, ended_early};
 use crate::cacheable::Cacheable;
 use crate::error::{self, BoxError, Cause};
-use crate::id::CacheKey;
 use crate::key::{Key, KeySpace};
 use crate::shape::Record;
 
@@ -73,7 +72,7 @@ impl Batch {
         E: Into<BoxError> + 'static,
     {
         let with_id = |record: T| {
-            let id = KeySpace::with_id(&mut |out| record.id().write_parts(out), |id| Box::<str>::from(id));
+            let id = KeySpace::with_id(&mut |out| record.write_id(out), |id| Box::<str>::from(id));
             (id, Arc::new(record) as Record)
         };
         let loader: Loader = Box::new(move |ids| {

@@ -115,13 +115,13 @@ impl Get<'_> {
 type NearTicket<'a> = (&'a Near, near::Ticket);
 
 impl Core {
+    #[expect(clippy::manual_async_fn, reason = "an async fn's arguments take their memory twice")]
     pub(crate) fn get<'a>(
         self: &'a Arc<Self>,
         request: &'a mut dyn Request,
         fields: Option<&'a mut dyn Fields>,
         options: Options,
     ) -> impl Future<Output = Result<Answer, Error>> + Send + use<'a> {
-        // Not an `async fn`, and one struct for what every part needs: arguments of async functions take their memory twice.
         async move {
             if !options.is_fresh
                 && let Some(answer) = self.near_hit(request)
@@ -162,18 +162,6 @@ impl Core {
         let key = self.keys.key_by(&mut |out| request.write_id(out))?;
         self.invalidate(key).await?;
         self.get(request, None, Options { is_fresh: true, ..Options::default() }).await
-    }
-
-    /// The record that is stored, if there is one; loads nothing.
-    pub(crate) async fn peek(&self, key: &Key) -> Result<Option<Record>, Error> {
-        if !self.policy.enabled || self.backend.is_pending(key) {
-            return Ok(None);
-        }
-        let found = self.read_entry(key, &self.selection).await?;
-        Ok(match found.map(|found| self.read(key, &found)) {
-            Some(Reading::Record(record)) => Some(record),
-            Some(Reading::Stale(..) | Reading::NotFound | Reading::Unreadable(_)) | None => None,
-        })
     }
 
     /// Looks into the near cache. Such a hit has no span: that would take longer.
@@ -243,8 +231,13 @@ impl Core {
             Err(error) => return Looked::Missed(Miss::Unusable(Box::new(error)), cache_latency),
         };
         let is_whole = fields.is_none();
+        let mut bytes = 0;
         let reading = match fields {
-            None => self.read_by(key, &found, |hash| self.shape.decode(hash).map(Some)),
+            None => self.read_by(key, &found, |hash| {
+                let (record, takes) = self.shape.decode_weighed(hash)?;
+                bytes = takes;
+                Ok(Some(record))
+            }),
             Some(fields) => self.read_by(key, &found, |hash| fields.decode(hash).map(|()| None)),
         };
         let (record, outcome) = match reading {
@@ -255,7 +248,7 @@ impl Core {
         if let Some((near, ticket)) = ticket
             && (is_whole || outcome == Outcome::NotFoundHit)
         {
-            near.keep(key, ticket, record.clone(), found.bytes(), found.ttl());
+            near.keep(key, ticket, record.clone(), bytes, found.ttl());
         }
         let due = self.policy.refresh_ahead.and_then(|beta| Due::draw(&found, beta));
         self.meter.got(outcome, true, began);

@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::codec::{Codec, FieldError};
-use crate::id::CacheKey;
+use crate::id::IdParts;
 use crate::record::{RecordReader, RecordWriter};
 
 /// A struct that can be cached as a Redis hash. `#[derive(Cacheable)]` implements it; it is never written by hand.
@@ -93,7 +93,7 @@ use crate::record::{RecordReader, RecordWriter};
 )]
 pub trait Cacheable: Sized + Send + Sync + 'static {
     /// The type of the id field; the tuple of their types where there are several.
-    type Id: CacheKey<Self::Id> + Clone + Eq + Hash + Send + Sync + 'static;
+    type Id: Clone + Eq + Hash + Send + Sync + 'static;
 
     /// The struct of the field handles.
     type Fields;
@@ -106,6 +106,11 @@ pub trait Cacheable: Sized + Send + Sync + 'static {
 
     /// The record's id.
     fn id(&self) -> Self::Id;
+
+    /// Writes each part of the record's id. Not by [`CacheKey`](crate::CacheKey): asking that of `Id` here would report an
+    /// id of a wrong type twice.
+    #[doc(hidden)]
+    fn write_id(&self, out: &mut dyn IdParts) -> fmt::Result;
 
     #[doc(hidden)]
     fn encode(&self, record: &mut RecordWriter);

@@ -5,9 +5,11 @@
 //! compiler looks at the field's type is where the codec is made: a type that doesn't fit is one error, at that type.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use crate::error::BoxError;
-use crate::id::CacheId;
+use crate::heap;
+use crate::id::{CacheId, CacheKey, IdParts};
 use crate::value::FieldValue;
 
 /// The name of one field in the hash, and the functions that convert its values of type `V`.
@@ -22,6 +24,10 @@ pub struct Codec<V> {
     missing: fn() -> Option<V>,
     /// What the field's attribute says for one that is missing all the same.
     default: Option<fn() -> V>,
+    /// Writes a part of an id.
+    write_id: fn(&V, &mut dyn IdParts) -> fmt::Result,
+    /// An estimate of the heap memory that a value of this text owns, in bytes.
+    heap: fn(&[u8]) -> usize,
 }
 
 impl<V> Codec<V> {
@@ -31,7 +37,16 @@ impl<V> Codec<V> {
         encode: fn(&V) -> Result<Option<Vec<u8>>, BoxError>,
         decode: fn(Cow<'_, [u8]>) -> Result<V, BoxError>,
     ) -> Self {
-        Self { name, aliases: &[], encode, decode, missing: || None, default: None }
+        Self {
+            name,
+            aliases: &[],
+            encode,
+            decode,
+            missing: || None,
+            default: None,
+            write_id: no_id,
+            heap: heap_of::<V>(),
+        }
     }
 
     /// The same, which also reads the field from these names, the first of them first.
@@ -60,6 +75,19 @@ impl<V> Codec<V> {
         (self.decode)(bytes).map_err(|source| self.error(source))
     }
 
+    /// Writes a part of an id.
+    ///
+    /// # Errors
+    ///
+    /// What `out` returns, or the id itself.
+    pub fn write_id(&self, value: &V, out: &mut dyn IdParts) -> fmt::Result {
+        (self.write_id)(value, out)
+    }
+
+    pub(crate) fn heap(&self, bytes: &[u8]) -> usize {
+        (self.heap)(bytes)
+    }
+
     /// What a field that is not in the hash stands for.
     pub(crate) fn missing(&self) -> Result<V, FieldError> {
         match self.default {
@@ -81,11 +109,25 @@ impl<V> Clone for Codec<V> {
 
 impl<V> Copy for Codec<V> {}
 
+/// A type without drop glue owns no heap memory.
+const fn heap_of<V>() -> fn(&[u8]) -> usize {
+    if std::mem::needs_drop::<V>() { heap::of_bytes } else { |_| 0 }
+}
+
 /// The codec of a field without attributes: its own [`FieldValue`].
 #[doc(hidden)]
 pub const fn native<V: FieldValue>(name: &'static str) -> Codec<V> {
     let encode: fn(&V) -> _ = |value| Ok(value.encode());
-    Codec { name, aliases: &[], encode, decode: V::decode, missing: V::missing, default: None }
+    Codec {
+        name,
+        aliases: &[],
+        encode,
+        decode: V::decode,
+        missing: V::missing,
+        default: None,
+        write_id: no_id,
+        heap: heap_of::<V>(),
+    }
 }
 
 /// The same codec for a field with `#[cacheable(default)]`.
@@ -98,7 +140,14 @@ pub const fn or_default<V: Default>(mut codec: Codec<V>) -> Codec<V> {
 /// The codec of an id field.
 #[doc(hidden)]
 pub const fn id<V: CacheId>(name: &'static str) -> Codec<V> {
-    native(name)
+    let mut codec = native(name);
+    codec.write_id = |part: &V, out| part.write_parts(out);
+    codec
+}
+
+/// Of a field that is no part of the id.
+fn no_id<V>(_: &V, _: &mut dyn IdParts) -> fmt::Result {
+    Err(fmt::Error)
 }
 
 /// The codec of `#[cacheable(json)]`: JSON text, where `null` (a `None`) is an absent field.
@@ -117,6 +166,8 @@ pub const fn json<V: serde::Serialize + serde::de::DeserializeOwned>(name: &'sta
         decode: |bytes| Ok(serde_json::from_slice(&bytes)?),
         missing: || serde_json::from_slice(NULL).ok(),
         default: None,
+        write_id: no_id,
+        heap: heap::of_json,
     }
 }
 

@@ -78,14 +78,6 @@ impl Found {
         }
     }
 
-    /// How many bytes its values have, with their names where these were read too.
-    pub(crate) fn bytes(&self) -> usize {
-        match &self.entry {
-            Entry::Hash(hash) => hash.bytes(),
-            Entry::WrongType => 0,
-        }
-    }
-
     /// How long it is until the entry's TTL is over: zero when it is stale.
     pub(crate) fn ttl(&self) -> Option<Duration> {
         let tail = self.entry.meta().stale.unwrap_or_default();

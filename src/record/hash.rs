@@ -36,14 +36,6 @@ impl Hash {
         let is_there = meta.is_some() || values.iter().any(Option::is_some);
         is_there.then_some(Self::Selected { values, meta })
     }
-
-    /// How many bytes its values have, with their names where these were read too.
-    pub(crate) fn bytes(&self) -> usize {
-        match self {
-            Self::Whole(fields) => fields.iter().map(|(name, value)| name.len() + value.len()).sum(),
-            Self::Selected { values, .. } => values.iter().flatten().map(Bytes::len).sum(),
-        }
-    }
 }
 
 /// New values of fields by name; `None` for one that is not to be in the hash.
@@ -85,11 +77,13 @@ pub struct RecordReader<'a> {
     /// The names that the hash was asked for, if it wasn't asked for all.
     selected: &'a [&'static str],
     next: usize,
+    /// An estimate of the heap memory that the values read so far own, in bytes.
+    pub(crate) heap: usize,
 }
 
 impl<'a> RecordReader<'a> {
     pub(crate) fn new(hash: &'a Hash, selected: &'a [&'static str]) -> Self {
-        Self { hash, selected, next: 0 }
+        Self { hash, selected, next: 0, heap: 0 }
     }
 
     /// Reads a field that must be there, unless its type has a value for an absent one, or its attribute.
@@ -99,7 +93,10 @@ impl<'a> RecordReader<'a> {
     /// When it isn't there, or does not decode.
     pub fn read<V>(&mut self, codec: &Codec<V>) -> Result<V, FieldError> {
         match self.take_any(codec) {
-            Some(bytes) => codec.decode(Cow::Borrowed(bytes)),
+            Some(bytes) => {
+                self.heap += codec.heap(bytes);
+                codec.decode(Cow::Borrowed(bytes))
+            }
             None => codec.missing(),
         }
     }

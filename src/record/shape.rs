@@ -7,17 +7,21 @@ use std::sync::Arc;
 
 use crate::cacheable::{Cacheable, Schema};
 use crate::codec::FieldError;
-use crate::id::{CacheKey, IdParts};
+use crate::heap;
+use crate::id::IdParts;
 use crate::record::{Changes, Hash, RecordReader, RecordWriter};
 
 /// A record whose type is known to its cache alone.
 pub(crate) type Record = Arc<dyn Any + Send + Sync>;
 
+/// Those of an `Arc`, in bytes.
+const REFERENCE_COUNTS: usize = 2 * size_of::<usize>();
+
 /// How records of one struct are read, written and named.
 pub(crate) struct Shape {
     pub(crate) schema: Schema,
     /// The size of the struct itself, in bytes, without what its fields own.
-    pub(crate) size: usize,
+    size: usize,
     decode: fn(&mut RecordReader<'_>) -> Result<Record, FieldError>,
     encode: fn(&Record, &mut RecordWriter),
     write_id: fn(&Record, &mut dyn IdParts) -> fmt::Result,
@@ -31,14 +35,21 @@ impl Shape {
                 size: size_of::<T>(),
                 decode: |reader| Ok(Arc::new(T::decode(reader)?)),
                 encode: |record, writer| borrow::<T>(record).encode(writer),
-                write_id: |record, out| borrow::<T>(record).id().write_parts(out),
+                write_id: |record, out| borrow::<T>(record).write_id(out),
             }
         }
     }
 
     /// Decodes a whole record.
     pub(crate) fn decode(&self, hash: &Hash) -> Result<Record, FieldError> {
-        (self.decode)(&mut RecordReader::new(hash, self.schema.fields))
+        Ok(self.decode_weighed(hash)?.0)
+    }
+
+    /// The same, with an estimate of the memory that the record takes, in bytes.
+    pub(crate) fn decode_weighed(&self, hash: &Hash) -> Result<(Record, usize), FieldError> {
+        let mut reader = RecordReader::new(hash, self.schema.fields);
+        let record = (self.decode)(&mut reader)?;
+        Ok((record, heap::allocation(self.size + REFERENCE_COUNTS) + reader.heap))
     }
 
     /// The fields of a record by name, `None` for those that its hash leaves out.

@@ -5,7 +5,7 @@
 //! slots, and none is left out because another failed. So the call is an error if one of them is, and what it says holds
 //! when it returns.
 
-use futures_util::future::{join, join_all};
+use futures_util::future::{BoxFuture, join, join_all};
 use futures_util::{FutureExt, StreamExt, stream};
 use tracing::Instrument;
 
@@ -42,15 +42,20 @@ impl Core {
         async move { invalidations.await.into_iter().try_fold(false, |was_there, result| Ok(was_there | result?)) }
     }
 
-    pub(crate) async fn invalidate_many(&self, keys: Vec<Result<Key, Error>>) -> Vec<Result<bool, Error>> {
-        // All are begun before the first is sent, so that none is forgotten when this future is dropped.
-        let invalidations: Vec<_> = keys
-            .into_iter()
-            .map(|key| match key {
+    /// The same, which does nothing before it is polled.
+    pub(crate) fn invalidate_when_polled(&self, key: Result<Key, Error>) -> BoxFuture<'_, Result<bool, Error>> {
+        async move { self.invalidate(key?).await }.boxed()
+    }
+
+    pub(crate) fn invalidate_many(&self, keys: Vec<Result<Key, Error>>) -> BoxFuture<'_, Vec<Result<bool, Error>>> {
+        async move {
+            // All are begun before the first is sent, so that none is forgotten when this future is dropped.
+            let begun = keys.into_iter().map(|key| match key {
                 Ok(key) => self.invalidate(key).boxed(),
                 Err(error) => std::future::ready(Err(error)).boxed(),
-            })
-            .collect();
-        stream::iter(invalidations).buffered(AT_A_TIME).collect().await
+            });
+            stream::iter(begun.collect::<Vec<_>>()).buffered(AT_A_TIME).collect().await
+        }
+        .boxed()
     }
 }

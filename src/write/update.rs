@@ -4,7 +4,8 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use futures_util::future::join;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join};
 use tracing::Instrument;
 
 use crate::backend::Decision;
@@ -21,28 +22,36 @@ use crate::shape::Record;
 use crate::spans;
 
 impl Core {
-    pub(crate) async fn update_fields(&self, key: &Key, changes: Vec<FieldChange>) -> Result<bool, Error> {
-        let changes = last_of_each_field(changes).map_err(|mistake| self.warn_unencodable(key, &mistake));
-        self.update(key, |shown| {
-            let may_change = match shown.read(self.shape) {
-                Reading::Record(_) => true,
-                Reading::NotFound => !self.backend.holds(Guard::WholeNotFound),
-                Reading::Stale(..) | Reading::Unreadable(_) => false,
-            };
-            Ok(changes.clone().ok().filter(|_| may_change))
-        })
-        .await
+    pub(crate) fn update_fields(
+        &self,
+        key: Result<Key, Error>,
+        changes: Vec<FieldChange>,
+    ) -> BoxFuture<'_, Result<bool, Error>> {
+        async move {
+            let key = key?;
+            let changes = last_of_each_field(changes).map_err(|mistake| self.warn_unencodable(&key, &mistake));
+            self.update(&key, |shown| {
+                let may_change = match shown.read(self.shape) {
+                    Reading::Record(_) => true,
+                    Reading::NotFound => !self.backend.holds(Guard::WholeNotFound),
+                    Reading::Stale(..) | Reading::Unreadable(_) => false,
+                };
+                Ok(changes.clone().ok().filter(|_| may_change))
+            })
+            .await
+        }
+        .boxed()
     }
 
     /// Returns the record as `change` has left it, if that was applied.
-    pub(crate) async fn modify(
-        &self,
-        key: &Key,
-        change: &mut (dyn FnMut(&mut dyn Any) + Send),
-    ) -> Result<Option<Record>, Error> {
-        let mut latest = None;
-        let applied = self
-            .update(key, |shown| {
+    pub(crate) fn modify<'a>(
+        &'a self,
+        key: Result<Key, Error>,
+        mut change: Box<dyn FnMut(&mut dyn Any) + Send + 'a>,
+    ) -> BoxFuture<'a, Result<Option<Record>, Error>> {
+        async move {
+            let (key, mut latest) = (key?, None);
+            let decide = |shown: &Found| {
                 let Reading::Record(mut record) = shown.read(self.shape) else {
                     return Ok(None);
                 };
@@ -54,10 +63,12 @@ impl Core {
                 }
                 let changes = differences(before, self.shape.fields_of(&record));
                 latest = Some(record);
-                Ok(changes.map_err(|mistake| self.warn_unencodable(key, &mistake)).ok())
-            })
-            .await?;
-        Ok(latest.filter(|_| applied))
+                Ok(changes.map_err(|mistake| self.warn_unencodable(&key, &mistake)).ok())
+            };
+            let applied = self.update(&key, decide).await?;
+            Ok(latest.filter(|_| applied))
+        }
+        .boxed()
     }
 
     /// A record's id as it stands in a key; `None` if it can't be one.

@@ -1,0 +1,53 @@
+//! Estimates of the heap memory that decoded values take, for near caches, which are bounded by it. They are of the high
+//! side: a near cache may keep less than it could, never much more than it should.
+
+/// One allocation of so many bytes, as the common allocators round it: a header of 8 bytes, in steps of 16, 32 at least.
+pub(crate) const fn allocation(bytes: usize) -> usize {
+    const HEADER: usize = 8;
+    const STEP: usize = 16;
+    const LEAST: usize = 32;
+    let rounded = (bytes + HEADER).next_multiple_of(STEP);
+    if rounded < LEAST { LEAST } else { rounded }
+}
+
+/// A value that owns a copy of its text.
+pub(crate) fn of_bytes(text: &[u8]) -> usize {
+    if text.is_empty() { 0 } else { allocation(text.len()) }
+}
+
+/// A value of JSON text: its strings are allocations of their own, and its lists and maps have room for more than they hold.
+#[cfg(feature = "json")]
+pub(crate) fn of_json(text: &[u8]) -> usize {
+    const HALF_A_STRING: usize = 32;
+    const ELEMENT: usize = 24;
+    let structure: usize = text
+        .iter()
+        .map(|byte| match byte {
+            b'"' => HALF_A_STRING,
+            b',' | b':' | b'[' | b'{' => ELEMENT,
+            _ => 0,
+        })
+        .sum();
+    of_bytes(text) + structure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_allocation_is_rounded_as_allocators_do() {
+        for (bytes, takes) in [(1, 32), (24, 32), (25, 48), (40, 48), (1_000, 1_008), (1_001, 1_024)] {
+            assert_eq!(allocation(bytes), takes, "{bytes}");
+        }
+        assert_eq!(of_bytes(b""), 0);
+    }
+
+    #[cfg(feature = "json")]
+    #[test]
+    fn json_counts_for_what_it_becomes() {
+        // Room for four strings of 24 bytes, and three allocations.
+        assert!(of_json(br#"["a","b","c"]"#) >= 4 * 24 + 8 + 3 * 32);
+        assert_eq!(of_json(b"[]"), 32 + 24);
+    }
+}
