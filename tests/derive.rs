@@ -196,6 +196,28 @@ mod ids {
         Ok(())
     }
 
+    async fn read_and_invalidate<T>(cache: &Cache<T>, record: T) -> TestResult
+    where
+        T: Cacheable + Clone + PartialEq + std::fmt::Debug,
+        T::Id: CacheKey<T::Id>,
+        for<'a> &'a T::Id: CacheKey<T::Id>,
+    {
+        let (id, loaded) = (record.id(), record.clone());
+        cache.get(id.clone(), |_| async { Ok::<_, BoxError>(Some(loaded)) }).await?;
+        let hits = cache.get_many([&id], |_| async { Err::<Vec<T>, _>("it is in the cache") }).await;
+        assert_eq!(hits.into_iter().next().transpose()?.flatten().as_deref(), Some(&record));
+        assert!(cache.invalidate(&id).await?);
+        assert_eq!(cache.peek(id).await?, None);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn can_be_passed_by_generic_code() -> TestResult {
+        let sku = Sku("p-001".to_owned());
+        read_and_invalidate(&embedded().await?, Product { name: String::new(), sku: sku.clone() }).await?;
+        read_and_invalidate(&embedded().await?, OrderLine { order: 7, count: 1, sku }).await
+    }
+
     #[derive(Cacheable)]
     struct Cell {
         #[cacheable(id)]

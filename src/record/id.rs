@@ -51,8 +51,18 @@ pub trait CacheId: FieldValue + Clone + Eq + Hash + Send + Sync + 'static {
 /// Something that stands for an id of type `Id` in a call: the id itself, a reference to it, or what it can be made
 /// from without a loss, such as `"p-001"` for a `String`, or `("acme", 42)` for `(String, u64)`.
 ///
-/// Never written by hand: it follows from [`CacheId`]. Code that is generic over a `T: Cacheable`, and passes a `T::Id`,
-/// says so: `where T::Id: CacheKey<T::Id>`.
+/// Never implemented by hand: it follows from [`CacheId`]. Code that is generic over the record says that it passes ids:
+///
+/// ```
+/// use cache_aside::{Cache, CacheKey, Cacheable, Error};
+///
+/// async fn forget<T: Cacheable>(cache: &Cache<T>, record: &T) -> Result<bool, Error>
+/// where
+///     T::Id: CacheKey<T::Id>,
+/// {
+///     cache.invalidate(record.id()).await
+/// }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't stand for an id of type `{Id}`",
     label = "this struct's id is `{Id}`",
