@@ -66,7 +66,8 @@ pub trait CacheId: FieldValue + Clone + Eq + Hash + Send + Sync + 'static {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't stand for an id of type `{Id}`",
     label = "this struct's id is `{Id}`",
-    note = "pass the id, a reference to it, or for text a `&str`; for an id of several fields a tuple of these in declaration order"
+    note = "pass the id, a reference to it, or for text a `&str`; for an id of several fields a tuple of these in declaration order;",
+    note = "in code that is generic over the record, write `where T::Id: CacheKey<T::Id>`"
 )]
 pub trait CacheKey<Id>: Send {
     /// Writes each part as plain text, after a call of [`IdParts::next_part`].

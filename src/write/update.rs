@@ -21,6 +21,9 @@ use crate::record::{Changes, Hash};
 use crate::shape::Record;
 use crate::spans;
 
+/// A caller's change of a record, without its type.
+type Modify<'a> = Box<dyn FnMut(&mut dyn Any) + Send + 'a>;
+
 impl Core {
     pub(crate) fn update_fields(
         &self,
@@ -47,7 +50,7 @@ impl Core {
     pub(crate) fn modify<'a>(
         &'a self,
         key: Result<Key, Error>,
-        mut change: Box<dyn FnMut(&mut dyn Any) + Send + 'a>,
+        mut change: Modify<'a>,
     ) -> BoxFuture<'a, Result<Option<Record>, Error>> {
         async move {
             let (key, mut latest) = (key?, None);
