@@ -114,11 +114,10 @@ impl Near {
         let bytes = (bytes + heap::allocation(id.len()) + PLACE) as u64;
         let lifetime = ttl.map_or(self.settings.max_age, |ttl| ttl.min(self.settings.max_age));
         let kept = Kept { record, ends: ticket.taken.within(lifetime), bytes };
-        let mut replaced = None;
-        // What goes for it is dropped after the lock was given back.
-        let is_kept = self.tracking.keep(key, ticket, || {
-            replaced = Some(self.kept.insert_with_lifecycle(id.into(), kept));
-        });
+        // Evicted entries are moved here, so that they are dropped after the locks are given back.
+        let mut evicted = Default::default();
+        let is_kept =
+            self.tracking.keep(key, ticket, || self.kept.insert_with_lifecycle(id.into(), kept, &mut evicted));
         if !is_kept {
             self.meter.refused_inserts.add();
         }
