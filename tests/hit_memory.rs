@@ -8,11 +8,7 @@ use std::time::Duration;
 use cache_aside::{Backend, BoxError, Cache, Cacheable, Error};
 use tokio::task::JoinHandle;
 
-#[allow(dead_code, reason = "the other tests need the rest")]
-#[path = "server/harness.rs"]
-mod harness;
-
-use harness::{Flavor, Server};
+use testkit::server::{Flavor, Server};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;

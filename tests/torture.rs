@@ -1,9 +1,6 @@
 //! The torture tool as its users run it: it notices each guard that is taken out, and says what it lacks.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-#[path = "shared/example.rs"]
-mod example;
-
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -11,6 +8,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use cache_aside::proof::Guard;
+use testkit::example;
 
 const ALL_IS_WELL: i32 = 0;
 const VIOLATION: i32 = 1;

@@ -2,9 +2,6 @@
 //! `docs/performance.md` what was found.
 
 mod contenders;
-#[allow(dead_code, reason = "the tests need the rest")]
-#[path = "../../tests/server/harness.rs"]
-mod harness;
 mod measure;
 mod picture;
 #[allow(dead_code, reason = "hitbox's derive makes structs whose fields nobody reads")]
@@ -19,10 +16,10 @@ use std::time::Duration;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use redis::aio::MultiplexedConnection;
+use testkit::server::{Flavor, Server, free_port};
 use tokio::runtime::{Builder, Runtime};
 
 use self::contenders::{HITS, Table, growth};
-use self::harness::{Flavor, Server, free_port};
 use self::measure::{Contender, Measured, Row, Setting};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -9,15 +9,15 @@ use std::time::Duration;
 use anyhow::Result;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use testkit::cluster::Cluster;
+use testkit::proxy::{Lost, Proxy};
+use testkit::sentinel::Group;
+use testkit::server::{Server, free_port, trackers};
 use tokio::time::sleep;
 
 use crate::clock;
-use crate::clusters::Cluster;
-use crate::harness::{Server, free_port, trackers};
 use crate::near;
 use crate::options::{Options, Topology};
-use crate::proxy::{Lost, Proxy};
-use crate::sentinels::Group;
 
 /// Between one fault and the next.
 const MOST_PEACE: Duration = Duration::from_millis(1500);

@@ -19,16 +19,10 @@
 mod cached;
 mod check;
 mod clock;
-#[path = "../../tests/server/clusters.rs"]
-#[allow(dead_code, reason = "the tool needs only a part of it")]
-mod clusters;
 mod conductor;
 mod faults;
 mod floor;
 mod guards;
-#[path = "../../tests/server/harness.rs"]
-#[allow(dead_code, reason = "the tool starts and ends a server, and does nothing else with it")]
-mod harness;
 mod history;
 mod judge;
 mod link;
@@ -38,14 +32,8 @@ mod operations;
 mod options;
 mod primary;
 mod progress;
-#[path = "../../tests/server/proxy.rs"]
-#[allow(dead_code, clippy::unwrap_used, reason = "the tool needs only a part of it")]
-mod proxy;
 mod row;
 mod run;
-#[path = "../../tests/server/sentinels.rs"]
-#[allow(dead_code, clippy::unwrap_used, reason = "the tool needs only a part of it")]
-mod sentinels;
 mod story;
 mod summary;
 mod wire;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use cache_aside::proof::Guard;
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand, ValueEnum};
+use testkit::server::Flavor;
 
 use crate::guards;
-use crate::harness::Flavor;
 
 /// Tortures a cache with several processes, and checks every answer.
 #[derive(Debug, Parser)]

@@ -5,25 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use self::clusters::Cluster;
-use self::harness::{Flavor, Server};
-use self::least_access::Access;
+use testkit::access::Access;
+use testkit::cluster::{self, Cluster};
+use testkit::server::{Flavor, Server};
+
 use super::{ALL, Backend, Decision, Filled, Selection, Token};
 use crate::cacheable::Schema;
 use crate::entry::{Entry, Found, META, named};
 use crate::error::Error;
 use crate::key::{Key, KeySpace};
 use crate::record::StoredField;
-
-#[path = "../server/clusters.rs"]
-#[allow(dead_code, reason = "this suite needs only a part of it")]
-mod clusters;
-#[path = "../server/harness.rs"]
-#[allow(dead_code, reason = "this suite needs only a part of it")]
-mod harness;
-#[path = "../server/least_access.rs"]
-#[allow(dead_code, reason = "this suite needs only a part of it")]
-mod least_access;
 
 const LEASE: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(20);
@@ -40,7 +31,7 @@ macro_rules! test_on {
 
 /// Runs a test on every backend; or, once more, on a cluster.
 async fn every_backend(test: impl AsyncFn(Backend, Key)) {
-    if let Some(url) = clusters::once_more_on().await {
+    if let Some(url) = cluster::once_more_on().await {
         return test(connect(&url).await, key("any")).await;
     }
     test(connect("memory://").await, key("any")).await;

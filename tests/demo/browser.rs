@@ -9,8 +9,8 @@ use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testkit::http::{LIMIT, send, try_send};
 
-use crate::http::{LIMIT, send, try_send};
 use crate::running::Demo;
 
 /// A browser; dropping it ends it.

@@ -4,9 +4,9 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 
 use serde_json::{Value, json};
+use testkit::http::LIMIT;
+use testkit::server::{Flavor, Server};
 
-use crate::harness::{Flavor, Server};
-use crate::http::LIMIT;
 use crate::running::{Demo, on_every_cache};
 
 fn has_numbers(value: &Value, names: &[&str]) {

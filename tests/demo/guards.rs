@@ -1,6 +1,7 @@
 //! What the demo refuses, and the headers of its answers.
 
-use crate::http::send;
+use testkit::http::send;
+
 use crate::running::Demo;
 
 const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");

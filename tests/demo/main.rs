@@ -3,14 +3,7 @@
 
 mod browser;
 mod endpoints;
-#[path = "../shared/example.rs"]
-mod example;
 mod guards;
-#[allow(dead_code, reason = "the servers' own tests use all of it")]
-#[path = "../server/harness.rs"]
-mod harness;
-#[path = "../shared/http.rs"]
-mod http;
 mod page;
 mod program;
 mod running;

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use fantoccini::key::Key;
 use serde_json::json;
+use testkit::http::LIMIT;
+use testkit::server::{Flavor, Server};
 
 use crate::browser::Browser;
-use crate::harness::{Flavor, Server};
-use crate::http::LIMIT;
 use crate::running::{Demo, on_every_cache};
 
 /// Runs a test on the page, and then looks for errors in the browser's console.

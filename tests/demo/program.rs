@@ -3,7 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
-use crate::http::send;
+use testkit::http::send;
+
 use crate::running::{Demo, command};
 
 #[test]

@@ -6,9 +6,9 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use crate::example;
-use crate::harness::{Flavor, Server};
-use crate::http::{Answer, LIMIT, send};
+use testkit::example;
+use testkit::http::{Answer, LIMIT, send};
+use testkit::server::{Flavor, Server};
 
 /// A demo on a free port; dropping it ends it.
 pub(crate) struct Demo {

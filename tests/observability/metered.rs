@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use cache_aside::{Backend, BoxError, Cache, Cacheable, NearCache, Outcome};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-
-use crate::harness::{Flavor, Server};
+use testkit::server::{Flavor, Server};
 
 #[derive(Debug, Cacheable)]
 #[cacheable(namespace = "billing", ttl = "30s", not_found_ttl = "5s")]

@@ -1,24 +1,16 @@
 //! The example `postgres` as its users meet it: over HTTP, on a real PostgreSQL, with the cache in memory and on Redis.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-#[path = "../shared/example.rs"]
-mod example;
-#[allow(dead_code, reason = "the servers' own tests use all of it")]
-#[path = "../server/harness.rs"]
-mod harness;
-#[allow(dead_code, reason = "the demo's tests use all of it")]
-#[path = "../shared/http.rs"]
-mod http;
 mod server;
 mod service;
 
 use std::time::Instant;
 
 use serde_json::json;
+use testkit::http::LIMIT;
+use testkit::server::{Flavor, Server};
 use tokio::time::sleep;
 
-use crate::harness::{Flavor, Server};
-use crate::http::LIMIT;
 use crate::server::{POLL, Postgres};
 use crate::service::Service;
 

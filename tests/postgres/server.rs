@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tempfile::TempDir;
+use testkit::http::LIMIT;
+use testkit::server::free_port;
 use tokio::time::sleep;
-
-use crate::harness::free_port;
-use crate::http::LIMIT;
 
 pub(crate) const POLL: Duration = Duration::from_millis(50);
 const ATTEMPT: Duration = Duration::from_secs(1);

@@ -8,10 +8,10 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use serde_json::json;
+use testkit::example;
+use testkit::http::{Answer, LIMIT, send};
 use tokio::time::sleep;
 
-use crate::example;
-use crate::http::{Answer, LIMIT, send};
 use crate::server::{POLL, Postgres};
 
 /// The service on a free port; dropping it ends it.

@@ -2,10 +2,10 @@
 
 use cache_aside::{Backend, BoxError, Cache, Error, OnOutage, Outcome};
 use redis::aio::MultiplexedConnection;
+use testkit::access::Access;
+use testkit::server::{Flavor, Server};
 
 use crate::fixture::{Primary, Product, builder, connect, get, loaf, lookup, products};
-use crate::harness::{Flavor, Server};
-use crate::least_access::Access;
 
 const LEASE: &str = "{cache:billing:product:p-001}:lock";
 

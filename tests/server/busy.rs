@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, BoxError, Cache, NearCache, Outcome};
 use futures_util::future::join_all;
+use testkit::proxy::Proxy;
+use testkit::server::{Flavor, Server};
 use tokio::time::sleep;
 
 use crate::fixture::{Primary, Product, builder, loaf, lookup, products, until};
-use crate::harness::{Flavor, Server};
-use crate::proxy::Proxy;
 
 const LIMIT: Duration = Duration::from_secs(20);
 const LONG: Duration = Duration::from_secs(600);

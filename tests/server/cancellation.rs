@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use cache_aside::{Backend, BoxError, Cache, proof};
 use rand::RngExt;
 use redis::aio::MultiplexedConnection;
+use testkit::server::{Flavor, Server};
 use tokio::runtime::Handle;
 use tokio::task::{JoinSet, yield_now};
 
 use crate::fixture::{Found, Product, builder, connect, loaf, settle};
-use crate::harness::{Flavor, Server};
 
 const CANCELLED: usize = 100_000;
 const CALLERS: usize = 200;

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, BoxError, Cache, Outcome};
+use testkit::access::Access;
+use testkit::cluster::{Cluster, ask};
+use testkit::server::{Flavor, Server};
 
-use crate::clusters::{Cluster, ask};
 use crate::fixture::{Gate, Primary, Product, builder, connect, get, loaf, lookup, products, settle};
-use crate::harness::{Flavor, Server};
-use crate::least_access::Access;
 use crate::stampede::stampede_of_processes;
 
 const KEY: &str = "cache:billing:product:p-001";

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use cache_aside::{Backend, BoxError, Cache, Cacheable, Error, NearCache, Outcome, TrackerState};
 use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
+use testkit::fake::{Answer, Fake};
+use testkit::proxy::Proxy;
+use testkit::server::{Flavor, Server, free_port};
 use tokio::time::sleep;
 
-use crate::fake::{Answer, Fake};
 use crate::fixture::{Primary, Product, builder, connect, get, loaf, lookup, on_every_server, products, until};
-use crate::harness::{Flavor, Server, free_port};
-use crate::proxy::Proxy;
 
 const LIMIT: Duration = Duration::from_secs(20);
 const LONG: Duration = Duration::from_secs(600);

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, BackendBuilder, Cache, EntryState, Error, Outcome};
 use rand::RngExt;
+use testkit::access::Access;
+use testkit::sentinel::{Group, NAME, Sentinel};
+use testkit::server::{Flavor, Server, free_port};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::fixture::{Primary, Product, builder, get, loaf, lookup, products, settle, until};
-use crate::harness::{Flavor, Server, free_port};
-use crate::least_access::Access;
-use crate::sentinels::{Group, NAME, Sentinel};
 use crate::tls::{Authority, TlsServer};
 
 const FLAVORS: [Flavor; 2] = [Flavor::Redis70, Flavor::Valkey91];

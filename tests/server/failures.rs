@@ -4,11 +4,11 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, BoxError, Cache, EntryState, Error, Outcome};
+use testkit::server::{Flavor, Server, free_port};
 
 use crate::fixture::{
     Gate, Primary, Product, builder, comes_back, get, loaf, lookup, on_every_backend, products, until,
 };
-use crate::harness::{Flavor, Server, free_port};
 
 #[tokio::test]
 async fn a_panicking_loader_is_an_error_and_the_next_get_tries_again() {

@@ -6,11 +6,11 @@ use std::time::Duration;
 use cache_aside::EntryState;
 use futures_util::StreamExt;
 use redis::aio::MultiplexedConnection;
+use testkit::proxy::{Lost, Proxy};
+use testkit::server::{Flavor, Server, free_port};
 use tokio::time::sleep;
 
 use crate::fixture::{Gate, Primary, Product, connect, loaf, products};
-use crate::harness::{Flavor, Server, free_port};
-use crate::proxy::{Lost, Proxy};
 use crate::traffic::{LOCK_TTL, OPERATION_TIMEOUT, Seen, Traffic};
 
 /// How soon the service is back once the server is.

@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, BoxError, Cache, CacheBuilder, Cacheable, Error, Lookup, Outcome};
 use redis::aio::MultiplexedConnection;
+use testkit::cluster;
+use testkit::server::{Flavor, Server};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-
-use crate::clusters;
-use crate::harness::{Flavor, Server};
 
 #[derive(Debug, Clone, PartialEq, Cacheable)]
 #[cacheable(namespace = "billing", entity = "product", ttl = "30s", not_found_ttl = "2s")]
@@ -31,7 +30,7 @@ pub(crate) fn loaf(stock: u32) -> Product {
 
 /// Runs a test on the embedded backend and on one server of each flavor; or, once more, on a cluster.
 pub(crate) async fn on_every_backend(test: impl AsyncFn(Backend)) {
-    if let Some(url) = clusters::once_more_on().await {
+    if let Some(url) = cluster::once_more_on().await {
         return test(connect(&url).await).await;
     }
     test(connect("memory://").await).await;

@@ -4,10 +4,10 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use cache_aside::{Backend, BoxError, Outcome};
+use testkit::server::{Flavor, Server};
 use tracing::subscriber::DefaultGuard;
 
 use crate::fixture::{Primary, Product, builder, connect, loaf, lookup, products};
-use crate::harness::{Flavor, Server};
 
 const GETS: usize = 1_000;
 /// One for each cause, and one for each interval in which it goes on.

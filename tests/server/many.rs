@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cache_aside::{BoxError, Cache, Error, Lookup, OnOutage, Outcome};
+use testkit::proxy::Proxy;
+use testkit::server::{Flavor, Server};
 
 use crate::fixture::{Gate, Product, builder, connect, loaf, on_every_backend, products, settle};
-use crate::harness::{Flavor, Server};
-use crate::proxy::Proxy;
 
 fn product(id: &str, stock: u32) -> Product {
     Product { id: id.to_owned(), ..loaf(stock) }

@@ -4,13 +4,13 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, BackendBuilder, Cache, NearCache, Outcome};
+use testkit::hosts::{Hosts, NAME, with_hosts};
+use testkit::proxy::Proxy;
+use testkit::server::{Flavor, Mistake, Server, free_port};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::fixture::{Primary, Product, builder, connect, get, loaf, lookup, products, until};
-use crate::harness::{Flavor, Mistake, Server, free_port};
-use crate::hosts::{Hosts, NAME, with_hosts};
-use crate::proxy::Proxy;
 
 const LIMIT: Duration = Duration::from_secs(20);
 const LONG: Duration = Duration::from_secs(600);

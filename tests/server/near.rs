@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, BackendBuilder, BoxError, Cache, Cacheable, NearCache, Outcome, TrackerState, Untracked};
+use testkit::access::Access;
+use testkit::server::{Flavor, Server};
 use tokio::time::sleep;
 
 use crate::fixture::{
     Primary, Product, builder, connect, get, load_at_gate, loaf, lookup, on_every_server, products, until,
 };
-use crate::harness::{Flavor, Server};
-use crate::least_access::Access;
 
 const KEY: &str = "cache:billing:product:p-001";
 const LIMIT: Duration = Duration::from_secs(20);

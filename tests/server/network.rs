@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, Error, Outcome};
+use testkit::proxy::Proxy;
+use testkit::server::{Flavor, Server};
 
 use crate::fixture::{Primary, Product, builder, comes_back, get, kill_shared_connection, loaf, lookup, products};
-use crate::harness::{Flavor, Server};
-use crate::proxy::Proxy;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_was_lost_without_a_trace_is_replaced() {

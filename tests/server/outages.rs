@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, BoxError, Cache, EntryState, Error, OnOutage, Outcome, proof};
 use rand::RngExt;
+use testkit::proxy::Proxy;
+use testkit::server::{Flavor, Server};
 
 use crate::fixture::{
     Gate, Primary, Product, builder, load_at_gate, loaf, lookup, on_every_backend, products, settle, until,
 };
-use crate::harness::{Flavor, Server};
-use crate::proxy::Proxy;
 
 /// Longer than anything here takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);

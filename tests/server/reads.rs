@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use cache_aside::{Backend, BoxError, Cache, NearCache, Outcome, TrackerState};
 use redis::aio::MultiplexedConnection;
+use testkit::proxy::{Lost, Proxy};
+use testkit::server::{Flavor, Server};
 
 use crate::fixture::{
     Primary, Product, builder, connect, get, kill_shared_connection, loaf, lookup, on_every_server, products,
     shared_connection, until,
 };
-use crate::harness::{Flavor, Server};
-use crate::proxy::{Lost, Proxy};
 
 const KEY: &str = "cache:billing:product:p-001";
 const LIMIT: Duration = Duration::from_secs(10);

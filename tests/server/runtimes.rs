@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, BackendBuilder, BoxError, Cache, NearCache, Outcome};
 use rand::RngExt;
+use testkit::server::{Flavor, Server};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
 
 use crate::fixture::{Gate, Primary, Product, builder, connect, get, loaf, lookup, products, until};
-use crate::harness::{Flavor, Server};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const LONG: Duration = Duration::from_secs(600);

@@ -6,12 +6,12 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use cache_aside::{BoxError, Cache, Cacheable, EntryState, Field};
+use testkit::server::{Flavor, Server};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdin, Command};
 use tokio::task::JoinHandle;
 
 use crate::fixture::{Gate, connect};
-use crate::harness::{Flavor, Server};
 
 /// The row in the primary, with the columns of all releases.
 #[derive(Debug, Clone, Copy)]

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cache_aside::{Backend, BackendBuilder, Error};
+use testkit::server::{Flavor, Server, free_port};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::fixture::{Primary, Product, get, loaf, lookup, products};
-use crate::harness::{Flavor, Server, free_port};
 use crate::tls::{Authority, TlsServer};
 
 const PASSWORD: &str = "correct-horse";

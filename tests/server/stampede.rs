@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cache_aside::{Cache, Error, Outcome};
+use testkit::server::{Flavor, Server};
 use tokio::sync::Barrier;
 
 use crate::fixture::{Primary, Product, builder, connect, loaf, on_every_backend, on_every_server, products, until};
-use crate::harness::{Flavor, Server};
 
 const READERS: usize = 1000;
 const LATENCY: Duration = Duration::from_millis(150);

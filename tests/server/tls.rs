@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use cache_aside::{Backend, BackendBuilder, Cache, Error, Outcome};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
+use testkit::server::{Flavor, Mistake, Server, free_port};
 
 use crate::fixture::{Primary, Product, loaf, lookup, products};
-use crate::harness::{Flavor, Mistake, Server, free_port};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, Cache, Error, Outcome, proof};
 use rand::RngExt;
+use testkit::server::Server;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::fixture::{Primary, Product, builder};
-use crate::harness::Server;
 
 pub(crate) const LOCK_TTL: Duration = Duration::from_millis(200);
 pub(crate) const OPERATION_TIMEOUT: Duration = Duration::from_millis(250);

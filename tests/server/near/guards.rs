@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use cache_aside::proof::{Guard, Rig};
 use cache_aside::{Backend, BackendBuilder, Cache, Cacheable, Outcome, TrackerState};
+use testkit::proxy::{Lost, Proxy};
+use testkit::server::{Flavor, Server};
 use tokio::time::sleep;
 
 use super::{BOUND, LIMIT, LONG, backend, live, loaded, near, outcome, stock, warm, write_elsewhere};
 use crate::fixture::{Primary, Product, connect, loaf, lookup, products, until};
-use crate::harness::{Flavor, Server};
-use crate::proxy::{Lost, Proxy};
 
 /// What only a heartbeat asks for.
 const HEARTBEAT: &str = "cache:billing:product:\r\n";

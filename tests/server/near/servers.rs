@@ -3,16 +3,16 @@
 use std::time::{Duration, Instant};
 
 use cache_aside::{Cache, NearCache, Outcome, TrackerState, Untracked};
+use testkit::access::Access;
+use testkit::cluster::{Cluster, ask};
+use testkit::sentinel::Group;
+use testkit::server::{Flavor, Server, trackers};
 use tokio::time::sleep;
 
 use super::{
     BOUND, KEY, LIMIT, LONG, Order, backend, bounded, live, near, outcome, sees, stock, warm, write_elsewhere,
 };
-use crate::clusters::{Cluster, ask};
 use crate::fixture::{Primary, builder, connect, get, loaf, on_every_server, products, until};
-use crate::harness::{Flavor, Server, trackers};
-use crate::least_access::Access;
-use crate::sentinels::Group;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_server_stands_still_nothing_is_older_than_the_bound() {

@@ -9,20 +9,26 @@ use redis::{AsyncConnectionConfig, RedisResult, Value};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use super::harness::{Flavor, Server, free_port};
+use crate::server::{Flavor, Server, free_port};
 
 /// Longer than anything here takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(5);
-pub(crate) const NAME: &str = "mymaster";
+/// The name by which the sentinels know the master.
+pub const NAME: &str = "mymaster";
 
-pub(crate) struct Group {
-    pub(crate) servers: Vec<Server>,
-    pub(crate) sentinels: Vec<Sentinel>,
+/// A master with its replicas and sentinels; dropping it ends them.
+#[derive(Debug)]
+pub struct Group {
+    /// The first master, and then its replicas.
+    pub servers: Vec<Server>,
+    /// All of them.
+    pub sentinels: Vec<Sentinel>,
 }
 
 /// A sentinel; dropping it ends it.
-pub(crate) struct Sentinel {
+#[derive(Debug)]
+pub struct Sentinel {
     port: u16,
     password: Option<String>,
     process: Child,
@@ -30,12 +36,13 @@ pub(crate) struct Sentinel {
 }
 
 impl Group {
-    pub(crate) async fn start(flavor: Flavor) -> Self {
+    /// Starts the group, and waits until all know each other.
+    pub async fn start(flavor: Flavor) -> Self {
         Self::start_with(flavor, &[], "").await
     }
 
     /// The same, with more settings for the servers and lines for the sentinels.
-    pub(crate) async fn start_with(flavor: Flavor, args: &[&str], lines: &str) -> Self {
+    pub async fn start_with(flavor: Flavor, args: &[&str], lines: &str) -> Self {
         // Else a replica waits for others that want to be copied to.
         let args = [args, &["--repl-diskless-sync-delay", "0"]].concat();
         let mut servers = vec![Server::start_with(flavor, &args).await];
@@ -52,25 +59,26 @@ impl Group {
         group
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// The URL that names all sentinels.
+    pub fn url(&self) -> String {
         self.url_as("")
     }
 
     /// The URL with a user, as in `app:secret@`.
-    pub(crate) fn url_as(&self, user: &str) -> String {
+    pub fn url_as(&self, user: &str) -> String {
         let places: Vec<_> = self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port)).collect();
         format!("redis+sentinel://{user}{}/{NAME}", places.join(","))
     }
 
     /// Starts one more sentinel, on this port.
-    pub(crate) async fn sentinel_at(&self, flavor: Flavor, port: u16) -> Sentinel {
+    pub async fn sentinel_at(&self, flavor: Flavor, port: u16) -> Sentinel {
         let sentinel = Sentinel::start(flavor, port, &format!("127.0.0.1 {}", self.servers[0].port()), "");
         until("the sentinel answers", async || sentinel.client().await.is_ok()).await;
         sentinel
     }
 
     /// Has the sentinels promote a replica while the master is well.
-    pub(crate) async fn fail_over(&self) {
+    pub async fn fail_over(&self) {
         let mut sentinel = self.sentinels[0].client().await.unwrap();
         until("the sentinels can fail over", async || {
             redis::cmd("SENTINEL").arg("FAILOVER").arg(NAME).exec_async(&mut sentinel).await.is_ok()
@@ -79,7 +87,7 @@ impl Group {
     }
 
     /// Waits until another server than this one is a master; which one, and since when.
-    pub(crate) async fn promotion_besides(&self, old: usize) -> (usize, Instant) {
+    pub async fn promotion_besides(&self, old: usize) -> (usize, Instant) {
         let others = (0..self.servers.len()).filter(|number| *number != old);
         let mut clients: Vec<_> = others.map(|number| (number, None)).collect();
         let began = Instant::now();
@@ -102,7 +110,7 @@ impl Group {
     }
 
     /// Has the sentinels give up a master only after so many milliseconds of silence.
-    pub(crate) async fn be_patient(&self, millis: u32) {
+    pub async fn be_patient(&self, millis: u32) {
         for sentinel in &self.sentinels {
             let mut client = sentinel.client().await.unwrap();
             let set = redis::cmd("SENTINEL").arg(&["SET", NAME, "down-after-milliseconds"]).arg(millis).to_owned();
@@ -111,7 +119,7 @@ impl Group {
     }
 
     /// The server that the sentinels name.
-    pub(crate) async fn master(&self) -> usize {
+    pub async fn master(&self) -> usize {
         let mut sentinel = self.sentinels[0].client().await.unwrap();
         let mut ask = redis::cmd("SENTINEL");
         let (_host, port): (String, u16) =
@@ -120,7 +128,7 @@ impl Group {
     }
 
     /// Starts a server again that was killed, and waits until it follows the new master and the sentinels have taken notice.
-    pub(crate) async fn bring_back(&mut self, number: usize) {
+    pub async fn bring_back(&mut self, number: usize) {
         self.servers[number].restart().await;
         self.demotion_of(number).await;
         for sentinel in &self.sentinels {
@@ -129,7 +137,7 @@ impl Group {
     }
 
     /// Waits until a server is a replica.
-    pub(crate) async fn demotion_of(&self, number: usize) {
+    pub async fn demotion_of(&self, number: usize) {
         until("it is demoted", async || {
             let Ok(mut client) = client(&self.servers[number].url()).await else { return false };
             is_master(&mut client).await == Ok(false)
@@ -139,7 +147,8 @@ impl Group {
 }
 
 impl Sentinel {
-    pub(crate) fn start(flavor: Flavor, port: u16, master: &str, lines: &str) -> Self {
+    /// Starts a sentinel of `master`, as in `127.0.0.1 6379`, with more lines of settings.
+    pub fn start(flavor: Flavor, port: u16, master: &str, lines: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("sentinel.conf");
         let text = format!(
@@ -164,12 +173,13 @@ impl Sentinel {
         Self { port, password, process, _dir: dir }
     }
 
-    pub(crate) fn port(&self) -> u16 {
+    /// Its port of 127.0.0.1.
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// A bare client, as one who may do everything.
-    pub(crate) async fn client(&self) -> RedisResult<MultiplexedConnection> {
+    pub async fn client(&self) -> RedisResult<MultiplexedConnection> {
         let password = self.password.as_ref().map(|password| format!(":{password}@")).unwrap_or_default();
         client(&format!("redis://{password}127.0.0.1:{}", self.port)).await
     }
@@ -185,7 +195,8 @@ impl Sentinel {
         .await;
     }
 
-    pub(crate) fn kill(&mut self) {
+    /// Kills the process with SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }

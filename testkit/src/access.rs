@@ -1,35 +1,36 @@
 //! The least access that the library needs, as `docs/operations.md` gives it: read from there, so that what is tested is
 //! what operators type.
 
-use super::harness::Server;
+use crate::server::Server;
 
 const DOCUMENT: &str = include_str!("../../docs/operations.md");
 const COMMAND: &str = "ACL SETUSER ";
 
 /// A user with its rules.
 #[derive(Debug, Clone)]
-pub(crate) struct Access {
+pub struct Access {
     user: String,
     password: String,
     rules: Vec<String>,
 }
 
 impl Access {
-    pub(crate) fn documented() -> Self {
+    /// The user that needs no more than any server asks for.
+    pub fn documented() -> Self {
         let [(user, rules), ..] = lines();
         let password =
             rules.iter().find_map(|rule| rule.strip_prefix('>')).expect("the line has a password").to_owned();
         Self { user, password, rules }
     }
 
-    /// The same with what is needed in a cluster besides.
-    pub(crate) fn documented_in_clusters() -> Self {
+    /// The same, with what a cluster needs besides.
+    pub fn documented_in_clusters() -> Self {
         let [_, (_, more), _] = lines();
         Self::documented().with(more)
     }
 
-    /// The same with what near caches need besides.
-    pub(crate) fn documented_for_near_caches() -> Self {
+    /// The same, with what near caches need besides.
+    pub fn documented_for_near_caches() -> Self {
         let [.., (_, more)] = lines();
         Self::documented().with(more)
     }
@@ -40,7 +41,7 @@ impl Access {
     }
 
     /// Makes the user on a server, instead of one of the same name.
-    pub(crate) async fn grant(&self, server: &Server) {
+    pub async fn grant(&self, server: &Server) {
         let mut operator = server.client().await;
         let mut command = redis::cmd("ACL");
         command.arg("SETUSER").arg(&self.user).arg(&self.rules);
@@ -48,7 +49,7 @@ impl Access {
     }
 
     /// A server's URL as the user writes it.
-    pub(crate) fn url(&self, url: &str) -> String {
+    pub fn url(&self, url: &str) -> String {
         let Self { user, password, .. } = self;
         match url.split_once("://") {
             Some((scheme @ ("redis" | "rediss" | "redis+cluster" | "redis+sentinel"), rest)) => {
@@ -60,11 +61,12 @@ impl Access {
     }
 
     /// What the user may do: the commands and the keys.
-    pub(crate) fn permissions(&self) -> impl Iterator<Item = &str> {
+    pub fn permissions(&self) -> impl Iterator<Item = &str> {
         self.rules.iter().map(String::as_str).filter(|rule| rule.starts_with(['+', '~']))
     }
 
-    pub(crate) fn without(&self, permission: &str) -> Self {
+    /// The same user, who lacks one of these.
+    pub fn without(&self, permission: &str) -> Self {
         let rules = self.rules.iter().filter(|rule| *rule != permission).cloned().collect();
         Self { rules, ..self.clone() }
     }

@@ -30,21 +30,25 @@ const PORTS_TRIED: u32 = 5;
 
 /// The servers that the suite runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Flavor {
+pub enum Flavor {
     /// The system's package, 7.0 in Debian 12.
     Redis70,
+    /// From `./scripts/install-servers`, like the next one.
     Redis82,
+    /// The fork of Redis.
     Valkey91,
 }
 
 impl Flavor {
-    pub(crate) const ALL: [Flavor; 3] = [Flavor::Redis70, Flavor::Redis82, Flavor::Valkey91];
+    /// Every server.
+    pub const ALL: [Flavor; 3] = [Flavor::Redis70, Flavor::Redis82, Flavor::Valkey91];
 
     /// Those that the suite forms clusters of.
-    pub(crate) const OF_CLUSTERS: [Flavor; 2] = [Flavor::Redis70, Flavor::Valkey91];
+    pub const OF_CLUSTERS: [Flavor; 2] = [Flavor::Redis70, Flavor::Valkey91];
 
-    pub(crate) fn binary(self) -> PathBuf {
-        let servers = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers");
+    /// The program: of Redis 7.0 its name, to be found in `PATH`.
+    pub fn binary(self) -> PathBuf {
+        let servers = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/servers");
         match self {
             Flavor::Redis70 => PathBuf::from("redis-server"),
             Flavor::Redis82 => servers.join("redis-8.2/redis-server"),
@@ -55,18 +59,21 @@ impl Flavor {
 
 /// Why a server does not run.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Mistake {
+pub enum Mistake {
+    /// The program is missing.
     #[error("{0:?} not found: ./scripts/test installs it")]
     NotInstalled(PathBuf),
+    /// Another process listens there.
     #[error("port {0} is taken by another process")]
     PortTaken(u16),
+    /// Anything else, with what the server has logged.
     #[error("{0}")]
     NotRunning(String),
 }
 
 /// A running server; dropping it ends it.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub struct Server {
     flavor: Flavor,
     args: Vec<String>,
     port: u16,
@@ -76,12 +83,12 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts a server on a free port of 127.0.0.1.
-    pub(crate) async fn start(flavor: Flavor) -> Server {
+    pub async fn start(flavor: Flavor) -> Server {
         Server::start_with(flavor, &[]).await
     }
 
     /// The same, with more settings, such as `["--requirepass", "secret"]`.
-    pub(crate) async fn start_with(flavor: Flavor, args: &[&str]) -> Server {
+    pub async fn start_with(flavor: Flavor, args: &[&str]) -> Server {
         for _ in 0..PORTS_TRIED {
             match Server::try_start(flavor, free_port(), args).await {
                 Ok(server) => return server,
@@ -93,7 +100,7 @@ impl Server {
     }
 
     /// Starts a server on this port, or says what is in the way.
-    pub(crate) async fn try_start(flavor: Flavor, port: u16, args: &[&str]) -> Result<Server, Mistake> {
+    pub async fn try_start(flavor: Flavor, port: u16, args: &[&str]) -> Result<Server, Mistake> {
         let dir = short_dir();
         let process = spawn(flavor, port, dir.path(), args)?;
         let args = args.iter().copied().map(String::from).collect();
@@ -102,21 +109,24 @@ impl Server {
         Ok(server)
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// Its URL over TCP.
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    pub(crate) fn unix_url(&self) -> String {
+    /// Its URL over its Unix socket.
+    pub fn unix_url(&self) -> String {
         format!("unix://{}", socket_in(self.dir.path()).display())
     }
 
-    pub(crate) fn port(&self) -> u16 {
+    /// Its port of 127.0.0.1.
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// Stops the process where it stands: connections stay open, nothing answers. The signal stops it a little later than
     /// it is sent, so this waits until the system calls it stopped.
-    pub(crate) fn freeze(&self) {
+    pub fn freeze(&self) {
         self.signal("STOP");
         let status = format!("/proc/{}/stat", self.process.id());
         let deadline = Instant::now() + START_LIMIT;
@@ -131,12 +141,12 @@ impl Server {
     }
 
     /// Lets a frozen server go on.
-    pub(crate) fn thaw(&self) {
+    pub fn thaw(&self) {
         self.signal("CONT");
     }
 
     /// Kills the process with SIGKILL, frozen or not, and waits until it is gone.
-    pub(crate) async fn kill(&mut self) {
+    pub async fn kill(&mut self) {
         self.process.kill().expect("a child can be killed");
         while self.ended().is_none() {
             sleep(POLL).await;
@@ -144,7 +154,7 @@ impl Server {
     }
 
     /// Kills what still runs and starts the server anew on the same port: empty, unless its settings say otherwise.
-    pub(crate) async fn restart(&mut self) {
+    pub async fn restart(&mut self) {
         self.kill().await;
         let restarted = spawn(self.flavor, self.port, self.dir.path(), &self.args);
         self.process = restarted.unwrap_or_else(|mistake| panic!("{mistake}"));
@@ -152,7 +162,7 @@ impl Server {
     }
 
     /// A bare client, to look at what is stored. The server must not ask for a password.
-    pub(crate) async fn client(&self) -> MultiplexedConnection {
+    pub async fn client(&self) -> MultiplexedConnection {
         // The driver's own 500 ms are too few on a machine that a test keeps busy.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(START_LIMIT))
@@ -163,7 +173,7 @@ impl Server {
     }
 
     /// How many clients are connected, without the one that asks.
-    pub(crate) async fn connections(&self) -> usize {
+    pub async fn connections(&self) -> usize {
         let mut client = self.client().await;
         let clients: String =
             redis::cmd("CLIENT").arg("LIST").query_async(&mut client).await.expect("CLIENT LIST works");
@@ -171,7 +181,7 @@ impl Server {
     }
 
     /// How often each command was called, those inside scripts included, by its name in lower case.
-    pub(crate) async fn calls(&self) -> HashMap<String, u64> {
+    pub async fn calls(&self) -> HashMap<String, u64> {
         let mut client = self.client().await;
         let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut client).await.expect("INFO works");
         let counted = info.lines().filter_map(|line| {
@@ -208,7 +218,7 @@ impl Server {
     }
 
     /// Whether it has not been killed.
-    pub(crate) fn is_running(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         answers_ping(self.dir.path())
     }
 
@@ -233,7 +243,7 @@ impl Drop for Server {
 }
 
 /// The ids of the clients that a server tells of changes.
-pub(crate) async fn trackers(operator: &mut MultiplexedConnection) -> RedisResult<Vec<String>> {
+pub async fn trackers(operator: &mut MultiplexedConnection) -> RedisResult<Vec<String>> {
     let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(operator).await?;
     let field = |client: &str, name: &str| {
         client.split(' ').find_map(|field| field.strip_prefix(name)).unwrap_or_default().to_owned()
@@ -243,7 +253,7 @@ pub(crate) async fn trackers(operator: &mut MultiplexedConnection) -> RedisResul
 }
 
 /// A port of 127.0.0.1 where nothing listens, never the same twice in a row.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     // Below the ports that the system gives to outgoing connections: there, a client that keeps on
     // trying to reach a server that is down can get its port as its own, and connect to itself.
     const FIRST: u32 = 16_384;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use redis::{Cmd, Value};
 use tokio::time::sleep;
 
-use super::harness::{Flavor, Server, free_port};
+use crate::server::{Flavor, Server, free_port};
 
 const SLOTS: u16 = 16_384;
 const PRIMARIES: usize = 3;
@@ -21,15 +21,16 @@ const ONCE_MORE_ON: &str = "CACHE_ASIDE_TESTS_ONCE_MORE_ON";
 const NODE_TIMEOUT: &str = "1000";
 
 /// A running cluster; dropping it ends its servers.
-pub(crate) struct Cluster {
+#[derive(Debug)]
+pub struct Cluster {
     /// The primaries, and then the replica of each.
-    pub(crate) servers: Vec<Server>,
+    pub servers: Vec<Server>,
     ids: Vec<String>,
 }
 
 impl Cluster {
     /// Starts a cluster whose slots are spread evenly.
-    pub(crate) async fn start(flavor: Flavor) -> Self {
+    pub async fn start(flavor: Flavor) -> Self {
         let mut servers = Vec::new();
         for _ in 0..2 * PRIMARIES {
             servers.push(start_member(flavor).await);
@@ -94,13 +95,13 @@ impl Cluster {
     }
 
     /// Names two of the servers, as a user does.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         let places: Vec<_> = self.servers[..2].iter().map(|server| format!("127.0.0.1:{}", server.port())).collect();
         format!("redis+cluster://{}", places.join(","))
     }
 
     /// The index of the server that has the key's slot.
-    pub(crate) async fn owner(&self, key: &str) -> usize {
+    pub async fn owner(&self, key: &str) -> usize {
         let slot = self.slot(key).await;
         for (index, server) in self.servers.iter().enumerate() {
             if !server.is_running() {
@@ -116,13 +117,13 @@ impl Cluster {
     }
 
     /// The primary that has the key, and its replica.
-    pub(crate) async fn pair(&self, key: &str) -> [&Server; 2] {
+    pub async fn pair(&self, key: &str) -> [&Server; 2] {
         let owner = self.owner(key).await;
         [owner, (owner + PRIMARIES) % (2 * PRIMARIES)].map(|index| &self.servers[index])
     }
 
     /// Begins to move the key's slot to another primary: from now on either may have its keys. Returns both.
-    pub(crate) async fn open(&self, key: &str) -> (usize, usize) {
+    pub async fn open(&self, key: &str) -> (usize, usize) {
         let source = self.owner(key).await;
         // Of each pair one is a primary.
         let next = (source + 1) % PRIMARIES;
@@ -134,13 +135,13 @@ impl Cluster {
     }
 
     /// Moves one key, if it is there, between two primaries between which its slot is open.
-    pub(crate) async fn migrate(&self, key: &str, (source, target): (usize, usize)) {
+    pub async fn migrate(&self, key: &str, (source, target): (usize, usize)) {
         let target = self.servers[target].port();
         tell(&self.servers[source], &format!("MIGRATE 127.0.0.1 {target} {key} 0 5000")).await;
     }
 
     /// Moves the rest of the slot's keys, and ends the move.
-    pub(crate) async fn close(&self, key: &str, (source, target): (usize, usize)) {
+    pub async fn close(&self, key: &str, (source, target): (usize, usize)) {
         let slot = self.slot(key).await;
         loop {
             let keys = ask(&self.servers[source], &format!("CLUSTER GETKEYSINSLOT {slot} 100")).await;
@@ -157,7 +158,7 @@ impl Cluster {
     }
 
     /// Moves the key's slot to another primary.
-    pub(crate) async fn move_slot(&self, key: &str) {
+    pub async fn move_slot(&self, key: &str) {
         let way = self.open(key).await;
         self.close(key, way).await;
     }
@@ -168,7 +169,7 @@ impl Cluster {
 
     /// Kills the primary that has the key, and waits until all know that its replica has taken over. Returns who was
     /// killed.
-    pub(crate) async fn fail_over(&mut self, key: &str) -> usize {
+    pub async fn fail_over(&mut self, key: &str) -> usize {
         let owner = self.owner(key).await;
         self.servers[owner].kill().await;
         let successor = &self.ids[(owner + PRIMARIES) % (2 * PRIMARIES)];
@@ -182,7 +183,7 @@ impl Cluster {
     }
 
     /// Starts a server again that was killed, and waits until it follows the one that has taken over.
-    pub(crate) async fn bring_back(&mut self, index: usize) {
+    pub async fn bring_back(&mut self, index: usize) {
         self.servers[index].restart().await;
         self.well().await;
     }
@@ -201,7 +202,7 @@ async fn tell(server: &Server, command: &str) {
 }
 
 /// The reply as text; several, by line.
-pub(crate) async fn ask(server: &Server, command: &str) -> String {
+pub async fn ask(server: &Server, command: &str) -> String {
     let mut words = command.split(' ');
     let mut cmd: Cmd = redis::cmd(words.next().expect("a command has a name"));
     cmd.arg(words.collect::<Vec<_>>());
@@ -236,7 +237,7 @@ fn contains(range: &str, slot: u16) -> bool {
 }
 
 /// The cluster that the tests of this process run once more on, if they do: as nobody has used it yet.
-pub(crate) async fn once_more_on() -> Option<String> {
+pub async fn once_more_on() -> Option<String> {
     let url = std::env::var(ONCE_MORE_ON).ok()?;
     let servers: Vec<_> =
         url.trim_start_matches("redis+cluster://").split(',').map(|place| format!("redis://{place}")).collect();
@@ -255,7 +256,7 @@ pub(crate) async fn once_more_on() -> Option<String> {
 
 impl Cluster {
     /// Runs the tests of these modules once more, on this cluster.
-    pub(crate) async fn run_tests(&self, modules: &[&str]) {
+    pub async fn run_tests(&self, modules: &[&str]) {
         let tests = tokio::process::Command::new(std::env::current_exe().expect("the tests are a program"))
             .args(modules)
             .args(["--test-threads", "1"])
@@ -271,7 +272,7 @@ impl Cluster {
     }
 
     /// Does something while the slot of a key moves from one primary to the next, again and again. The last move is ended.
-    pub(crate) async fn while_moving(&self, key: &str, work: impl Future<Output = ()>) {
+    pub async fn while_moving(&self, key: &str, work: impl Future<Output = ()>) {
         let is_done = Cell::new(false);
         let work = async {
             work.await;

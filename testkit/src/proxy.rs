@@ -13,7 +13,9 @@ use tokio::task::JoinHandle;
 /// How long a connection may go on before it notices what it was told.
 const LOOK: Duration = Duration::from_millis(5);
 
-pub(crate) struct Proxy {
+/// The proxy; dropping it ends it.
+#[derive(Debug)]
+pub struct Proxy {
     port: u16,
     plan: Arc<Plan>,
     accepting: JoinHandle<()>,
@@ -21,7 +23,7 @@ pub(crate) struct Proxy {
 
 /// What is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lost {
+pub enum Lost {
     /// The request: its connection is cut before the server sees it.
     Request,
     /// The reply: its connection is cut when the server has carried the request out.
@@ -32,6 +34,7 @@ pub(crate) enum Lost {
     ReplyForNow,
 }
 
+#[derive(Debug)]
 struct Plan {
     target: AtomicU16,
     delay_micros: AtomicU64,
@@ -44,7 +47,7 @@ struct Plan {
 }
 
 /// One connection.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Line {
     cut: AtomicBool,
     swallow: AtomicBool,
@@ -53,7 +56,8 @@ struct Line {
 }
 
 impl Proxy {
-    pub(crate) async fn to(port: u16) -> Self {
+    /// Starts a proxy in front of the server on this port.
+    pub async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let plan = Arc::new(Plan {
             target: AtomicU16::new(port),
@@ -70,49 +74,50 @@ impl Proxy {
         }
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// The proxy's URL.
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// How many connections there have been.
-    pub(crate) fn accepted(&self) -> usize {
+    pub fn accepted(&self) -> usize {
         self.plan.accepted.load(Ordering::SeqCst)
     }
 
     /// Connects new clients to another server.
-    pub(crate) fn move_to(&self, port: u16) {
+    pub fn move_to(&self, port: u16) {
         self.plan.target.store(port, Ordering::SeqCst);
     }
 
     /// Closes the connections that exist.
-    pub(crate) fn cut(&self) {
+    pub fn cut(&self) {
         self.plan.lines.lock().unwrap().drain(..).for_each(|line| line.cut.store(true, Ordering::SeqCst));
     }
 
     /// Becomes a black hole: carries nothing any more, over the connections that exist and over new ones, and leaves them
     /// open. Afterwards only new ones are carried.
-    pub(crate) fn black_hole(&self, on: bool) {
+    pub fn black_hole(&self, on: bool) {
         self.plan.swallow.store(on, Ordering::SeqCst);
         self.swallow();
     }
 
     /// Carries nothing any more over the connections that exist, and leaves them open.
-    pub(crate) fn swallow(&self) {
+    pub fn swallow(&self) {
         self.plan.lines.lock().unwrap().drain(..).for_each(|line| line.swallow.store(true, Ordering::SeqCst));
     }
 
     /// Brings the replies that were held back.
-    pub(crate) fn release(&self) {
+    pub fn release(&self) {
         self.plan.lines.lock().unwrap().iter().for_each(|line| line.hold_replies.store(false, Ordering::SeqCst));
     }
 
     /// Holds up whatever it carries, each way.
-    pub(crate) fn delay(&self, delay: Duration) {
+    pub fn delay(&self, delay: Duration) {
         self.plan.delay_micros.store(u64::try_from(delay.as_micros()).unwrap(), Ordering::SeqCst);
     }
 
     /// Loses the next request that holds these bytes, or its reply; ends when it has come by.
-    pub(crate) async fn lose(&self, request: &str, lost: Lost) {
+    pub async fn lose(&self, request: &str, lost: Lost) {
         *self.plan.loss.lock().unwrap() = Some((request.as_bytes().to_vec(), lost));
         while self.plan.loss.lock().unwrap().is_some() {
             tokio::time::sleep(LOOK).await;

@@ -15,7 +15,9 @@ use tokio::time::timeout;
 const GATHERED: Duration = Duration::from_millis(2);
 
 /// Who answers a command.
-pub(crate) enum Answer {
+#[derive(Debug)]
+pub enum Answer {
+    /// The server behind the proxy.
     Server,
     /// The server is not asked. These are the bytes of the reply.
     Fake(&'static str),
@@ -26,7 +28,9 @@ pub(crate) enum Answer {
 /// Decides by a command's name, in upper case.
 type Rule = dyn Fn(&str) -> Answer + Send + Sync;
 
-pub(crate) struct Fake {
+/// The proxy; dropping it ends it.
+#[derive(Debug)]
+pub struct Fake {
     port: u16,
     target: Arc<AtomicU16>,
     accepted: Arc<AtomicUsize>,
@@ -34,7 +38,8 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
-    pub(crate) async fn before(port: u16, rule: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
+    /// Starts a proxy in front of the server on this port, with a rule for each command by its name in upper case.
+    pub async fn before(port: u16, rule: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port_of_fake = listener.local_addr().unwrap().port();
         let (target, accepted) = (Arc::new(AtomicU16::new(port)), Arc::new(AtomicUsize::new(0)));
@@ -52,17 +57,18 @@ impl Fake {
         Self { port: port_of_fake, target, accepted, accepting }
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// The proxy's URL.
+    pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// How many connections there have been.
-    pub(crate) fn accepted(&self) -> usize {
+    pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
 
     /// Connects new clients to another server.
-    pub(crate) fn move_to(&self, port: u16) {
+    pub fn move_to(&self, port: u16) {
         self.target.store(port, Ordering::SeqCst);
     }
 }

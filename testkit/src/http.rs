@@ -8,44 +8,50 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// Longer than anything here takes on a busy machine.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(30);
 
+/// A server's answer.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
+pub struct Answer {
+    /// Such as 404.
+    pub status: u16,
     /// By their names in lower case.
-    pub(crate) headers: HashMap<String, String>,
-    pub(crate) body: String,
+    pub headers: HashMap<String, String>,
+    /// As text.
+    pub body: String,
 }
 
 impl Answer {
-    pub(crate) fn json(&self) -> Value {
+    /// The body as JSON, as which it has to be labelled.
+    pub fn json(&self) -> Value {
         assert_eq!(self.headers["content-type"], "application/json", "{self:?}");
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
 
     /// The JSON of an answer with this status.
-    pub(crate) fn with(&self, status: u16) -> Value {
+    pub fn with(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{self:?}");
         self.json()
     }
 
-    pub(crate) fn ok(&self) -> Value {
+    /// The JSON of an answer with status 200.
+    pub fn ok(&self) -> Value {
         self.with(200)
     }
 
     /// The text of an error with this status.
-    pub(crate) fn error(&self, status: u16) -> String {
+    pub fn error(&self, status: u16) -> String {
         self.with(status)["error"].as_str().unwrap_or_else(|| panic!("no error in {self:?}")).to_owned()
     }
 }
 
 /// Sends one request, and reads its answer.
-pub(crate) fn send(address: &str, request: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+pub fn send(address: &str, request: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     try_send(address, request, headers, body).unwrap_or_else(|error| panic!("{request} to {address}: {error}"))
 }
 
-pub(crate) fn try_send(address: &str, request: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Answer> {
+/// The same, for a server that may not answer.
+pub fn try_send(address: &str, request: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(LIMIT))?;
     let mut head = format!("{request} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());

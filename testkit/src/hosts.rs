@@ -11,18 +11,19 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 /// The name whose addresses a test chooses.
-pub(crate) const NAME: &str = "cache.test";
+pub const NAME: &str = "cache.test";
 /// Tells the process in the namespace where its hosts file is.
 const VARIABLE: &str = "CACHE_ASIDE_TEST_HOSTS";
 const LIMIT: Duration = Duration::from_secs(120);
 const SIZE: usize = 512;
 
 /// The hosts file of this process.
-pub(crate) struct Hosts(PathBuf);
+#[derive(Debug)]
+pub struct Hosts(PathBuf);
 
 impl Hosts {
     /// Gives the name these addresses, in this order.
-    pub(crate) fn resolve_to(&self, addresses: &[Ipv4Addr]) {
+    pub fn resolve_to(&self, addresses: &[Ipv4Addr]) {
         let lines: String = addresses.iter().map(|address| format!("{address} {NAME}\n")).collect();
         // One write of always the same length, so that nobody reads half a file.
         let text = format!("{:\n<SIZE$}", format!("127.0.0.1 localhost\n{lines}"));
@@ -33,7 +34,7 @@ impl Hosts {
 
 /// Runs a test where [`NAME`] has the addresses that the test gives it. To be called by a test with a closure, with nothing
 /// else around it.
-pub(crate) fn with_hosts<F: AsyncFnOnce(Hosts)>(test: F) {
+pub fn with_hosts<F: AsyncFnOnce(Hosts)>(test: F) {
     if let Some(path) = std::env::var_os(VARIABLE) {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(2).enable_all().build().unwrap();

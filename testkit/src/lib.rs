@@ -1,0 +1,20 @@
+//! What the tests of cache-aside share: real servers, proxies in front of them, and programs of the examples.
+//!
+//! Nothing here knows cache-aside, so its unit tests can use it too. A helper that fails panics, and with it the test.
+
+#![allow(
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    reason = "a panic fails the test"
+)]
+
+pub mod access;
+pub mod cluster;
+pub mod example;
+pub mod fake;
+pub mod hosts;
+pub mod http;
+pub mod proxy;
+pub mod sentinel;
+pub mod server;
