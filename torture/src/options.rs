@@ -53,10 +53,10 @@ pub(crate) struct Options {
     /// Runs this round of the seed, again and again
     #[arg(long, requires = "seed")]
     pub(crate) round: Option<u64>,
-    /// Takes a guard of the protocol or of near caches out, to see that this is noticed; needs --features __proof
+    /// Takes a guard of the protocol or of near caches out, to see that this is noticed
     #[arg(long, value_parser = PossibleValuesParser::new(guards::all().map(Guard::name)))]
     pub(crate) without: Option<String>,
-    /// Delays the steps of the protocol at random, as --without does; needs --features __proof
+    /// Delays the steps of the protocol at random, as --without does
     #[arg(long)]
     pub(crate) delays: bool,
     #[command(subcommand)]

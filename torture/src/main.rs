@@ -4,13 +4,13 @@
 //! primary, or not whole, and whether a lease was granted over a live entry.
 //!
 //! ```text
-//! cargo run --release --example torture -- --seconds 60                              # starts a redis-server itself
-//! cargo run --release --example torture -- --server valkey-9.1 --seconds 60          # or redis-8.2
-//! cargo run --release --example torture -- --url redis://127.0.0.1:6379 --seconds 600 --processes 3 --writers 2
-//! cargo run --release --example torture -- --topology cluster --faults   # or sentinel
-//! cargo run --release --example torture -- --near --faults                           # with near caches
-//! cargo run --release --example torture -- --url memory:// --processes 1
-//! cargo run --release --features __proof --example torture -- --without recheck      # has to find something
+//! cargo run --release -p torture -- --seconds 60                           # starts a redis-server itself
+//! cargo run --release -p torture -- --server valkey-9.1 --seconds 60       # or redis-8.2
+//! cargo run --release -p torture -- --url redis://127.0.0.1:6379 --seconds 600 --processes 3 --writers 2
+//! cargo run --release -p torture -- --topology cluster --faults            # or sentinel
+//! cargo run --release -p torture -- --near --faults                        # with near caches
+//! cargo run --release -p torture -- --url memory:// --processes 1
+//! cargo run --release -p torture -- --without recheck                      # has to find something
 //! ```
 //!
 //! It ends with 0 when all is well, with 1 after a violation or when too little happened to prove anything, with 2 when

@@ -83,11 +83,6 @@ pub(crate) async fn conduct(options: &Options) -> Result<ExitCode> {
 }
 
 fn refuse_what_makes_no_sense(options: &Options) -> Result<()> {
-    if (options.without.is_some() || options.delays) && !cfg!(feature = "__proof") {
-        bail!(
-            "--without and --delays need a build with hooks: cargo run --release --features __proof --example torture"
-        );
-    }
     let is_in_memory = options.url.as_deref().is_some_and(|url| url.starts_with("memory:"));
     if is_in_memory && options.processes > 1 {
         bail!("memory:// is the memory of one process: add --processes 1");

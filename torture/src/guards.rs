@@ -1,7 +1,11 @@
 //! A backend with delays around its steps, which make the races wide, and with a guard of the protocol taken out.
 
+use std::time::Duration;
+
 use cache_aside::Backend;
-use cache_aside::proof::Guard;
+use cache_aside::proof::{Guard, Moment, Rig, Step};
+use futures_util::FutureExt;
+use rand::RngExt;
 
 /// Those that can be taken out.
 pub(crate) fn all() -> impl Iterator<Item = Guard> {
@@ -13,14 +17,7 @@ pub(crate) fn named(name: &str) -> Option<Guard> {
 }
 
 /// The backend delayed at random, and without the guard.
-#[cfg(feature = "__proof")]
 pub(crate) fn rigged(backend: &Backend, without: Option<Guard>) -> Backend {
-    use std::time::Duration;
-
-    use cache_aside::proof::{Moment, Rig, Step};
-    use futures_util::FutureExt;
-    use rand::RngExt;
-
     const LONGEST: Duration = Duration::from_millis(4);
     let rig = without.map_or_else(Rig::new, |guard| Rig::new().without(guard));
     backend.rigged(rig.hook(move |point| {
@@ -35,9 +32,4 @@ pub(crate) fn rigged(backend: &Backend, without: Option<Guard>) -> Backend {
         }
         .boxed()
     }))
-}
-
-#[cfg(not(feature = "__proof"))]
-pub(crate) fn rigged(_backend: &Backend, _without: Option<Guard>) -> Backend {
-    unreachable!("the command line is refused without the feature")
 }

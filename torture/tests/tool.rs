@@ -2,13 +2,10 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use cache_aside::proof::Guard;
-use testkit::example;
 
 const ALL_IS_WELL: i32 = 0;
 const VIOLATION: i32 = 1;
@@ -20,8 +17,7 @@ fn torture(args: &[&str]) -> Output {
 }
 
 fn command(args: &[&str]) -> Command {
-    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| example::program("torture"));
-    let mut command = Command::new(&*PROGRAM);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_torture"));
     command.args(args);
     command
 }
