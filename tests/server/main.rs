@@ -1,35 +1,9 @@
-//! What users of a cache see, on the embedded backend and on real servers.
+//! What users of a cache see, on the embedded backend and on real servers. `docs/testing.md` says what is tested where.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-mod access;
-mod ahead;
-mod bad_input;
-mod busy;
-mod cancellation;
-mod cluster;
-mod connection;
-mod failover;
-mod failures;
-mod faults;
-mod fields;
-mod fixture;
-mod log;
-mod many;
-mod names;
+mod api;
 mod near;
-mod network;
-mod operations;
-mod other_clients;
-mod outages;
-mod quickstart;
-mod races;
-mod reads;
-mod runtimes;
-mod schedules;
-mod schema;
-mod secrets;
-mod stale;
-mod stampede;
-mod tls;
-mod traffic;
-mod updates;
+mod protocol;
+mod resilience;
+mod security;
+mod support;

@@ -9,7 +9,7 @@ use testkit::server::{Flavor, Server};
 use tokio::time::sleep;
 
 use super::{BOUND, LIMIT, LONG, backend, live, loaded, near, outcome, stock, warm, write_elsewhere};
-use crate::fixture::{Primary, Product, connect, loaf, lookup, products, until};
+use crate::support::fixture::{Primary, Product, connect, loaf, lookup, products, until};
 
 /// What only a heartbeat asks for.
 const HEARTBEAT: &str = "cache:billing:product:\r\n";

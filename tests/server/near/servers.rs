@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::{
     BOUND, KEY, LIMIT, LONG, Order, backend, bounded, live, near, outcome, sees, stock, warm, write_elsewhere,
 };
-use crate::fixture::{Primary, builder, connect, get, loaf, on_every_server, products, until};
+use crate::support::fixture::{Primary, builder, connect, get, loaf, on_every_server, products, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_server_stands_still_nothing_is_older_than_the_bound() {

@@ -1,0 +1,12 @@
+//! The API as its documentation has it: each operation, each setting, ids and URLs.
+
+mod fields;
+mod ids;
+mod many;
+mod operations;
+mod quickstart;
+mod refresh_ahead;
+mod settings;
+mod stale_if_error;
+mod updates;
+mod urls;

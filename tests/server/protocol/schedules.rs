@@ -1,0 +1,387 @@
+//! The model's counterexamples as schedules of the real code: each step is held where it hurts. Every schedule keeps its
+//! promise with all guards in, and breaks it without the one that it is about.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cache_aside::proof::{Guard, Moment, Rig, Step};
+use cache_aside::{Backend, CacheBuilder, EntryState, Error, Outcome};
+
+use crate::support::fixture::{Primary, Product, load_at_gate, loaf, lookup, on_every_backend};
+use crate::support::process::{Process, rig};
+
+/// Two processes, as far as the protocol can tell: nothing is shared but the store.
+struct Stage {
+    here: Process,
+    there: Process,
+    primary: Primary,
+}
+
+impl Stage {
+    fn new(backend: &Backend, without: Option<Guard>) -> Self {
+        Self::rigged(backend, || rig(without))
+    }
+
+    /// Invalidations can be held between their two commands.
+    fn with_split_invalidations(backend: &Backend, without: Option<Guard>) -> Self {
+        Self::rigged(backend, || rig(without).split_invalidations())
+    }
+
+    /// Writes can be held at this moment. Those that aren't held within are the store's own.
+    fn with_writes_held(backend: &Backend, moment: Moment) -> Self {
+        let stage = if moment == Moment::Within { Self::with_split_invalidations } else { Self::new };
+        stage(backend, None)
+    }
+
+    fn rigged(backend: &Backend, rig: impl Fn() -> Rig) -> Self {
+        let set = |cache: CacheBuilder<Product>| cache.lock_ttl(Duration::from_secs(3)).ttl(Duration::from_secs(60));
+        let process = || Process::rigged(backend, rig(), set);
+        Self { here: process(), there: process(), primary: Primary::of(loaf(1)) }
+    }
+
+    async fn row(&self) -> Option<u32> {
+        (self.primary.loader())("p-001".to_owned()).await.unwrap().map(|row| row.stock)
+    }
+
+    /// What a get that starts now sees.
+    async fn seen(&self, process: &Process) -> Option<u32> {
+        process.get(self.primary.loader()).await.unwrap()
+    }
+
+    /// Whether gets that start now see what the primary has.
+    async fn is_fresh(&self) -> bool {
+        let row = self.row().await;
+        self.seen(&self.here).await == row && self.seen(&self.there).await == row
+    }
+}
+
+/// Runs a schedule with all guards in, and without one; it tells whether the promise was kept.
+async fn needs(guard: Guard, schedule: impl AsyncFn(Stage) -> bool) {
+    needs_on(Stage::new, guard, schedule).await;
+}
+
+async fn needs_on(stage: fn(&Backend, Option<Guard>) -> Stage, guard: Guard, schedule: impl AsyncFn(Stage) -> bool) {
+    on_every_backend(async |backend| {
+        assert!(schedule(stage(&backend, None)).await, "broken with all guards in");
+        stage(&backend, None).here.cache.invalidate("p-001").await.unwrap();
+        assert!(!schedule(stage(&backend, Some(guard))).await, "kept without {guard:?}: this shows nothing");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_whose_lease_ran_out_overwrites_what_the_next_one_filled() {
+    needs(Guard::TokenCheck, async |stage| {
+        let renewal = stage.here.hold(Step::Renew, Moment::Before);
+        let (loaded, late) = load_at_gate(&stage.here.cache, &stage.primary).await;
+        renewal.arrival().await;
+        while stage.there.cache.inspect("p-001").await.unwrap().lock_ttl.is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        stage.primary.put(loaf(2));
+        stage.there.cache.invalidate("p-001").await.unwrap();
+        assert_eq!(stage.seen(&stage.there).await, Some(2));
+        loaded.open();
+        late.await.unwrap().unwrap();
+        renewal.open();
+        stage.is_fresh().await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_from_before_an_invalidation_fills_after_it() {
+    needs(Guard::Revocation, async |stage| {
+        let fill = stage.here.hold(Step::Fill, Moment::Before);
+        let early = stage.here.get(stage.primary.loader());
+        fill.arrival().await;
+        stage.primary.put(loaf(2));
+        stage.there.cache.invalidate("p-001").await.unwrap();
+        fill.open();
+        early.await.unwrap();
+        stage.is_fresh().await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fill_lands_between_an_invalidations_two_commands() {
+    needs_on(Stage::with_split_invalidations, Guard::LeaseFirst, async |stage| {
+        let fill = stage.here.hold(Step::Fill, Moment::Before);
+        let early = stage.here.get(stage.primary.loader());
+        fill.arrival().await;
+        stage.primary.put(loaf(2));
+        let halfway = stage.there.hold(Step::Invalidate, Moment::Within);
+        let writer = stage.there.cache.clone();
+        let invalidation = tokio::spawn(async move { writer.invalidate("p-001").await });
+        halfway.arrival().await;
+        fill.open();
+        early.await.unwrap();
+        halfway.open();
+        invalidation.await.unwrap().unwrap();
+        stage.is_fresh().await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fill_lands_between_an_updates_look_and_its_revocation() {
+    needs(Guard::AtomicRevocation, async |stage| {
+        let fill = stage.here.hold(Step::Fill, Moment::Before);
+        let early = stage.here.get(stage.primary.loader());
+        fill.arrival().await;
+        stage.primary.put(loaf(2));
+        let looked = stage.there.hold(Step::Update, Moment::Within);
+        let writer = stage.there.cache.clone();
+        let update = tokio::spawn(async move { writer.update_field("p-001", Product::FIELDS.stock, 2).await });
+        looked.arrival().await;
+        fill.open();
+        early.await.unwrap();
+        looked.open();
+        update.await.unwrap().unwrap();
+        stage.is_fresh().await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_call_joins_a_load_from_before_an_invalidation() {
+    needs(Guard::StampRule, async |stage| {
+        let (loaded, early) = load_at_gate(&stage.here.cache, &stage.primary).await;
+        stage.primary.put(loaf(2));
+        stage.there.cache.invalidate("p-001").await.unwrap();
+        let late = stage.here.join(stage.primary.loader());
+        loaded.open();
+        early.await.unwrap().unwrap();
+        late.await.unwrap() == Some(2)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_call_joins_a_flight_whose_fill_was_accepted_before_an_invalidation() {
+    needs(Guard::StampRule, async |stage| {
+        let filled = stage.here.hold(Step::Fill, Moment::After);
+        let early = stage.here.get(stage.primary.loader());
+        filled.arrival().await;
+        stage.primary.put(loaf(2));
+        stage.there.cache.invalidate("p-001").await.unwrap();
+        let late = stage.here.join(stage.primary.loader());
+        filled.open();
+        early.await.unwrap();
+        late.await.unwrap() == Some(2)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_call_joins_a_flight_that_found_an_entry_before_an_invalidation() {
+    needs(Guard::StampRule, async |stage| {
+        let (missed, found) =
+            (stage.here.hold(Step::Acquire, Moment::Before), stage.here.hold(Step::Acquire, Moment::After));
+        let early = stage.here.get(stage.primary.loader());
+        missed.arrival().await;
+        assert_eq!(stage.seen(&stage.there).await, Some(1));
+        missed.open();
+        found.arrival().await;
+        stage.primary.put(loaf(2));
+        stage.there.cache.invalidate("p-001").await.unwrap();
+        let late = stage.here.join(stage.primary.loader());
+        found.open();
+        early.await.unwrap();
+        late.await.unwrap() == Some(2)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_load_fills_under_the_next_lease_of_the_same_token() {
+    needs(Guard::FreshTokens, async |stage| {
+        let first_fill = stage.here.hold(Step::Fill, Moment::Before);
+        let first = stage.here.get(stage.primary.loader());
+        first_fill.arrival().await;
+        stage.primary.put(loaf(2));
+        stage.here.cache.invalidate("p-001").await.unwrap();
+        let (loaded, second) = load_at_gate(&stage.here.cache, &stage.primary).await;
+        first_fill.open();
+        first.await.unwrap();
+        loaded.open();
+        second.await.unwrap().unwrap();
+        stage.is_fresh().await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_is_granted_after_another_has_filled() {
+    needs(Guard::Recheck, async |stage| {
+        let missed = stage.here.hold(Step::Read, Moment::After);
+        let late = stage.here.get(stage.primary.loader());
+        missed.arrival().await;
+        stage.seen(&stage.there).await;
+        missed.open();
+        late.await.unwrap();
+        stage.primary.loads() == 1
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_adds_fields_to_a_not_found_entry() {
+    needs(Guard::WholeNotFound, async |stage| {
+        stage.primary.remove("p-001");
+        assert_eq!(stage.seen(&stage.here).await, None);
+        stage.primary.put(loaf(1));
+        let applied = stage.there.cache.update_field("p-001", Product::FIELDS.stock, 1).await.unwrap();
+        !applied && stage.there.cache.inspect("p-001").await.unwrap().state == EntryState::Missing
+    })
+    .await;
+}
+
+/// What another process does while a get is held.
+#[derive(Debug, Clone, Copy)]
+enum Write {
+    Invalidate,
+    Update,
+    Delete,
+}
+
+impl Write {
+    async fn carry_out(self, stage: &Stage) {
+        let writer = &stage.there.cache;
+        match self {
+            Self::Invalidate => {
+                stage.primary.put(loaf(2));
+                writer.invalidate("p-001").await.unwrap();
+            }
+            Self::Update => {
+                stage.primary.put(loaf(2));
+                writer.update_field("p-001", Product::FIELDS.stock, 2).await.unwrap();
+            }
+            Self::Delete => {
+                stage.primary.remove("p-001");
+                writer.invalidate("p-001").await.unwrap();
+            }
+        }
+    }
+}
+
+/// A get stands before or after each of its steps while another process writes, which revokes its lease; then it goes on,
+/// or is dropped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_each_point_of_a_get_a_write_is_kept() {
+    on_every_backend(async |backend| {
+        for step in [Step::Read, Step::Acquire, Step::Fill] {
+            for moment in [Moment::Before, Moment::After] {
+                for write in [Write::Invalidate, Write::Update, Write::Delete] {
+                    for dropped in [false, true] {
+                        let stage = Stage::new(&backend, None);
+                        let gate = stage.here.hold(step, moment);
+                        let held = stage.here.get(stage.primary.loader());
+                        gate.arrival().await;
+                        write.carry_out(&stage).await;
+                        let late = match step {
+                            Step::Read => stage.here.get(stage.primary.loader()),
+                            _ => stage.here.join(stage.primary.loader()),
+                        };
+                        if dropped {
+                            held.abort();
+                        }
+                        gate.open();
+                        let at = format!("{write:?} at {moment:?} {step:?}, dropped: {dropped}");
+                        assert_eq!(late.await.unwrap(), stage.row().await, "{at}");
+                        match held.await {
+                            Ok(seen) => assert!([Some(1), stage.row().await].contains(&seen), "{at}: {seen:?}"),
+                            Err(ended) => assert!(dropped && ended.is_cancelled(), "{at}"),
+                        }
+                        assert!(stage.is_fresh().await, "{at}");
+                        stage.there.cache.invalidate("p-001").await.unwrap();
+                    }
+                }
+            }
+        }
+    })
+    .await;
+}
+
+/// A write stands at each of its points while another process reads, and goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_each_point_of_a_write_a_get_may_come() {
+    on_every_backend(async |backend| {
+        for (write, step, moment) in [
+            (Write::Invalidate, Step::Invalidate, Moment::Before),
+            (Write::Invalidate, Step::Invalidate, Moment::Within),
+            (Write::Invalidate, Step::Invalidate, Moment::After),
+            (Write::Update, Step::Update, Moment::Before),
+            (Write::Update, Step::Update, Moment::Within),
+            (Write::Update, Step::Update, Moment::After),
+        ] {
+            for cached in [false, true] {
+                let stage = Arc::new(Stage::with_writes_held(&backend, moment));
+                if cached {
+                    stage.seen(&stage.here).await;
+                }
+                let gate = stage.there.hold(step, moment);
+                let writing = tokio::spawn({
+                    let stage = stage.clone();
+                    async move { write.carry_out(&stage).await }
+                });
+                gate.arrival().await;
+                let at = format!("{write:?}, {moment:?}, cached: {cached}");
+                let seen = stage.seen(&stage.here).await;
+                assert!([Some(1), Some(2)].contains(&seen), "{at}: {seen:?}");
+                gate.open();
+                writing.await.unwrap();
+                assert!(stage.is_fresh().await, "{at}");
+                stage.there.cache.invalidate("p-001").await.unwrap();
+            }
+        }
+    })
+    .await;
+}
+
+/// The writer doesn't know what became of its call, and invalidates.
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_reply_is_late_is_an_error_and_can_be_made_good() {
+    let backend = Backend::connect("memory://").await.unwrap();
+    for (step, moment) in [
+        (Step::Invalidate, Moment::Before),
+        (Step::Invalidate, Moment::Within),
+        (Step::Invalidate, Moment::After),
+        (Step::Update, Moment::Before),
+        (Step::Update, Moment::After),
+    ] {
+        let stage = Stage::with_writes_held(&backend, moment);
+        stage.seen(&stage.here).await;
+        stage.primary.put(loaf(2));
+        let gate = stage.there.hold(step, moment);
+        let written = match step {
+            Step::Invalidate => stage.there.cache.invalidate("p-001").await,
+            _ => stage.there.cache.update_field("p-001", Product::FIELDS.stock, 2).await,
+        };
+        assert!(matches!(written, Err(Error::Timeout { .. })), "{step:?} {moment:?}: {written:?}");
+        drop(gate);
+        stage.there.cache.invalidate("p-001").await.unwrap();
+        assert!(stage.is_fresh().await, "{step:?} {moment:?}");
+    }
+}
+
+/// A step whose reply comes after its deadline may have been carried out or not: nothing follows from it.
+#[tokio::test(start_paused = true)]
+async fn a_step_whose_reply_is_late_leaves_nothing_wrong() {
+    let backend = Backend::connect("memory://").await.unwrap();
+    for step in [Step::Read, Step::Acquire, Step::Fill] {
+        let stage = Stage::new(&backend, None);
+        let gate = stage.here.hold(step, Moment::After);
+        let lookup = tokio::spawn(lookup(&stage.here.cache, stage.primary.loader()));
+        gate.arrival().await;
+        // The gate stays closed: the step's deadline ends it.
+        let lookup = lookup.await.unwrap().unwrap();
+        let expected = if step == Step::Fill { Outcome::Loaded } else { Outcome::Bypassed };
+        assert_eq!((lookup.outcome, lookup.value.as_deref()), (expected, Some(&loaf(1))), "{step:?}");
+        stage.primary.put(loaf(2));
+        stage.there.cache.invalidate("p-001").await.unwrap();
+        assert!(stage.is_fresh().await, "{step:?}");
+        stage.there.cache.invalidate("p-001").await.unwrap();
+    }
+}

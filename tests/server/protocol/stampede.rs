@@ -1,0 +1,237 @@
+//! Many readers of one key at once: one load, everybody served soon after it, nobody sleeping out a lock.
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cache_aside::{Cache, Error, Outcome};
+use testkit::server::{Flavor, Server};
+use tokio::sync::Barrier;
+
+use crate::support::fixture::{
+    Primary, Product, builder, connect, loaf, on_every_backend, on_every_server, products, until,
+};
+
+const READERS: usize = 1000;
+const LATENCY: Duration = Duration::from_millis(150);
+/// How long after the load the last reader may be served. On an idle machine it is well under 60 ms, which the test
+/// prints; this leaves room for a busy one, and is still far from any wait for a lock.
+const SOON: Duration = Duration::from_millis(400);
+
+/// What the readers of one process saw.
+struct Seen {
+    outcomes: Vec<Outcome>,
+    loads: u64,
+    /// When the last reader was served, counted from when the load ended: for the process that loaded.
+    last_after_load: Option<Duration>,
+}
+
+/// Reads with many tasks at once; `load` finds the value and takes its time.
+async fn stampede(cache: &Cache<Product>, row: Option<Product>) -> Seen {
+    let start = Arc::new(Barrier::new(READERS));
+    let ended = Arc::new(std::sync::Mutex::new(None));
+    let readers: Vec<_> = (0..READERS)
+        .map(|_| {
+            let (cache, start, ended, row) = (cache.clone(), start.clone(), ended.clone(), row.clone());
+            tokio::spawn(async move {
+                start.wait().await;
+                let load = move |_| async move {
+                    tokio::time::sleep(LATENCY).await;
+                    *ended.lock().unwrap() = Some(Instant::now());
+                    Ok::<_, std::fmt::Error>(row)
+                };
+                let lookup = cache.lookup("p-001", load).await.unwrap();
+                (lookup.outcome, lookup.value, Instant::now())
+            })
+        })
+        .collect();
+    let mut outcomes = Vec::new();
+    let mut last = None;
+    for reader in readers {
+        let (outcome, value, served) = reader.await.unwrap();
+        assert_eq!(value.as_deref(), row.as_ref());
+        outcomes.push(outcome);
+        last = last.max(Some(served));
+    }
+    let ended = *ended.lock().unwrap();
+    let last_after_load = last.zip(ended).map(|(last, ended)| last.saturating_duration_since(ended));
+    Seen { outcomes, loads: cache.stats().loads, last_after_load }
+}
+
+fn count(outcomes: &[Outcome], wanted: &[Outcome]) -> usize {
+    outcomes.iter().filter(|outcome| wanted.contains(outcome)).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_readers_share_one_load() {
+    on_every_backend(async |backend| {
+        let cache = products(&backend);
+        let seen = stampede(&cache, Some(loaf(42))).await;
+        assert_eq!((seen.loads, count(&seen.outcomes, &[Outcome::Loaded])), (1, 1));
+        println!("the last of {READERS} readers was served {:?} after the load", seen.last_after_load);
+        assert!(seen.last_after_load.unwrap() < SOON, "{:?}", seen.last_after_load);
+        let stats = cache.stats();
+        assert_eq!(stats.hits + stats.misses, READERS as u64);
+        assert_eq!(stats.stampedes_suppressed + stats.hits, READERS as u64 - 1);
+        assert_eq!(cache.inspect("p-001").await.unwrap().lock_ttl, None);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_readers_of_a_missing_id_share_one_load() {
+    on_every_backend(async |backend| {
+        let cache = products(&backend);
+        let seen = stampede(&cache, None).await;
+        assert_eq!((seen.loads, count(&seen.outcomes, &[Outcome::Loaded])), (1, 1));
+        let served = count(&seen.outcomes, &[Outcome::Coalesced, Outcome::Waited, Outcome::NotFoundHit]);
+        assert_eq!(served, READERS - 1, "from the flight or the not-found entry");
+        println!("the last of {READERS} readers was served {:?} after the load", seen.last_after_load);
+        assert!(seen.last_after_load.unwrap() < SOON, "{:?}", seen.last_after_load);
+
+        let primary = Primary::of(loaf(1));
+        cache.invalidate("p-001").await.unwrap();
+        assert_eq!(cache.get("p-001", primary.loader()).await.unwrap().as_deref(), Some(&loaf(1)));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failing_loader_is_everybodys_error_and_nobody_waits_out_a_lock() {
+    on_every_backend(async |backend| {
+        // Were the lease left behind, the next get would have to wait for a minute.
+        let cache = builder(&backend).lock_ttl(Duration::from_secs(60)).build().unwrap();
+        let loads = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let start = Arc::new(Barrier::new(READERS));
+        let readers: Vec<_> = (0..READERS)
+            .map(|_| {
+                let (cache, start, loads) = (cache.clone(), start.clone(), loads.clone());
+                tokio::spawn(async move {
+                    start.wait().await;
+                    let fail = move |_| async move {
+                        loads.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                        tokio::time::sleep(LATENCY).await;
+                        Err::<Option<Product>, _>(std::io::Error::other("the primary is down"))
+                    };
+                    cache.get("p-001", fail).await
+                })
+            })
+            .collect();
+        for reader in readers {
+            let error = reader.await.unwrap().unwrap_err();
+            assert!(matches!(error, Error::Load { .. }), "{error}");
+            assert_eq!(error.downcast_ref::<std::io::Error>().unwrap().to_string(), "the primary is down");
+        }
+        assert_eq!(loads.load(std::sync::atomic::Ordering::SeqCst), 1);
+        assert_eq!((cache.stats().load_errors, cache.stats().misses), (1, READERS as u64));
+        let began = Instant::now();
+        let primary = Primary::of(loaf(1));
+        assert!(cache.get("p-001", primary.loader()).await.unwrap().is_some());
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    })
+    .await;
+}
+
+const PROCESSES: usize = 4;
+const CHILD_OF: &str = "CACHE_ASIDE_STAMPEDE_URL";
+
+/// The test starts itself again, three more processes beside one another, each with its readers.
+#[test]
+fn a_thousand_readers_in_each_of_four_processes_share_one_load() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    match std::env::var(CHILD_OF) {
+        Ok(urls) => runtime.block_on(read_as_child(&urls)),
+        Err(_) => runtime.block_on(async {
+            for flavor in Flavor::ALL {
+                let server = Server::start(flavor).await;
+                stampede_of_processes(&server.url(), &server).await;
+                let calls = server.calls().await;
+                let first_reads = calls["hmget"];
+                assert!(first_reads <= (PROCESSES * READERS) as u64, "{calls:?}");
+                let waiting_for_go = ["sadd", "scard", "config|resetstat"];
+                let all: u64 = calls
+                    .iter()
+                    .filter(|(name, _)| !waiting_for_go.contains(&name.as_str()))
+                    .map(|(_, calls)| calls)
+                    .sum();
+                println!("{} commands beside the first reads", all - first_reads);
+                assert!(all - first_reads < 200, "{calls:?}");
+            }
+        }),
+    }
+}
+
+/// The processes use the cache at `url`, and wait for each other at the server.
+pub(crate) async fn stampede_of_processes(url: &str, server: &Server) {
+    let children: Vec<_> = (0..PROCESSES)
+        .map(|_| {
+            Command::new(std::env::current_exe().unwrap())
+                .args([
+                    "--exact",
+                    "protocol::stampede::a_thousand_readers_in_each_of_four_processes_share_one_load",
+                    "--nocapture",
+                ])
+                .env(CHILD_OF, format!("{url} {}", server.url()))
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    // All children count themselves in, and start when the last has.
+    let mut client = server.client().await;
+    until(Duration::from_secs(60), "not all children have started", async || {
+        redis::cmd("SCARD").arg("ready").query_async::<usize>(&mut client).await.unwrap() >= PROCESSES
+    })
+    .await;
+    redis::cmd("CONFIG").arg("RESETSTAT").exec_async(&mut client).await.unwrap();
+    redis::cmd("SADD").arg("go").arg("1").exec_async(&mut client).await.unwrap();
+    let reports: Vec<String> = children
+        .into_iter()
+        .map(|child| {
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "a child failed");
+            let output = String::from_utf8(output.stdout).unwrap();
+            output.lines().find_map(|line| line.split_once("report: ")).unwrap().1.to_owned()
+        })
+        .collect();
+    let figures: Vec<Vec<u128>> =
+        reports.iter().map(|report| report.split(' ').map(|figure| figure.parse().unwrap()).collect()).collect();
+    let loads: u128 = figures.iter().map(|figures| figures[0]).sum();
+    assert_eq!(loads, 1, "{reports:?}");
+    let ended = figures.iter().map(|figures| figures[1]).max().unwrap();
+    let last = figures.iter().map(|figures| figures[2]).max().unwrap();
+    println!("the last reader of {} was served {} ms after the load", PROCESSES * READERS, last - ended);
+    assert!(last - ended < SOON.as_millis(), "the last reader was served {} ms after the load", last - ended);
+}
+
+/// Prints the loads of this process, and when its load ended and its last reader was served, in ms of the wall clock.
+async fn read_as_child(urls: &str) {
+    let (url, server) = urls.split_once(' ').unwrap();
+    let cache = products(&connect(url).await);
+    let mut client = redis::Client::open(server).unwrap().get_multiplexed_async_connection().await.unwrap();
+    redis::cmd("SADD").arg("ready").arg(std::process::id()).exec_async(&mut client).await.unwrap();
+    while !redis::cmd("SCARD").arg("go").query_async::<bool>(&mut client).await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let seen = stampede(&cache, Some(loaf(42))).await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let ended = seen.last_after_load.map_or(0, |after| now - after.as_millis());
+    println!("report: {} {ended} {now}", seen.loads);
+}
+
+/// Waiters of another process poll once for all, not each for itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_polls_once_per_key() {
+    on_every_server(async |server, backend| {
+        let cache = products(&backend);
+        let mut holder = server.client().await;
+        let lock = "{cache:billing:product:p-001}:lock";
+        redis::cmd("SET").arg(&[lock, "a token", "PX", "400"]).exec_async(&mut holder).await.unwrap();
+        redis::cmd("CONFIG").arg("RESETSTAT").exec_async(&mut holder).await.unwrap();
+        let seen = stampede(&cache, Some(loaf(42))).await;
+        assert_eq!(seen.loads, 1);
+        let calls = server.calls().await;
+        assert!(calls["set"] < 60, "{calls:?}");
+    })
+    .await;
+}

@@ -1,0 +1,336 @@
+//! Redis Cluster: all operations, over servers between which slots move, and one of which may be killed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use cache_aside::{Backend, BoxError, Cache, Outcome};
+use testkit::cluster::{Cluster, ask};
+use testkit::server::{Flavor, Server};
+
+use crate::protocol::stampede::stampede_of_processes;
+use crate::support::fixture::{Gate, Primary, Product, builder, connect, get, loaf, lookup, products, settle};
+
+const KEY: &str = "cache:billing:product:p-001";
+
+async fn on_every_cluster(test: impl AsyncFn(Cluster, Backend)) {
+    for flavor in Flavor::OF_CLUSTERS {
+        println!("on a cluster of {flavor:?}");
+        let cluster = Cluster::start(flavor).await;
+        let backend = connect(&cluster.url()).await;
+        test(cluster, backend).await;
+    }
+}
+
+async fn works(cache: &Cache<Product>, primary: &Primary) {
+    let loads = primary.loads();
+    cache.invalidate("p-001").await.unwrap();
+    assert_eq!(lookup(cache, primary.loader()).await.unwrap().outcome, Outcome::Loaded);
+    assert_eq!(lookup(cache, primary.loader()).await.unwrap().outcome, Outcome::Hit);
+    assert_eq!(primary.loads(), loads + 1);
+    assert!(cache.update_field("p-001", Product::FIELDS.stock, 41).await.unwrap());
+    assert_eq!(cache.peek("p-001").await.unwrap().unwrap().stock, 41);
+    assert_eq!(cache.modify("p-001", |product| product.stock -= 1).await.unwrap().unwrap().stock, 40);
+    assert!(cache.inspect("p-001").await.unwrap().ttl.is_some());
+    assert!(cache.invalidate("p-001").await.unwrap());
+    assert!(!cache.invalidate("p-001").await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_operation_works() {
+    on_every_cluster(async |cluster, backend| {
+        let (cache, primary) = (products(&backend), Primary::of(loaf(42)));
+        works(&cache, &primary).await;
+        cluster.move_slot(KEY).await;
+        works(&cache, &primary).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_are_read_and_loaded_over_all_primaries() {
+    on_every_cluster(async |cluster, backend| {
+        let cache = products(&backend);
+        let ids: Vec<_> = (0..100).map(|number| number.to_string()).collect();
+        let mut owners = Vec::new();
+        for id in &ids {
+            owners.push(cluster.owner(&format!("cache:billing:product:{id}")).await);
+        }
+        owners.sort_unstable();
+        owners.dedup();
+        assert_eq!(owners.len(), 3);
+        let load = |ids: Vec<String>| async {
+            Ok::<_, BoxError>(ids.into_iter().map(|id| Product { id, ..loaf(1) }).collect::<Vec<_>>())
+        };
+        // With lifetimes each key has two replies.
+        let with_lifetimes = builder(&backend).namespace("timed").refresh_ahead(0.1).build().unwrap();
+        for cache in [&cache, &with_lifetimes] {
+            for outcome in [Outcome::Loaded, Outcome::Hit] {
+                let answers = cache.lookup_many(ids.clone(), load).await;
+                assert_eq!(answers.len(), ids.len());
+                for (id, answer) in ids.iter().zip(answers) {
+                    let answer = answer.unwrap();
+                    assert_eq!((answer.outcome, &answer.value.unwrap().id), (outcome, id));
+                }
+            }
+        }
+        let never = |_id: String| async { Err::<Option<Product>, BoxError>("it is there".into()) };
+        for id in &ids {
+            let stock = cache.get_fields(id, (Product::FIELDS.stock,), never).await.unwrap();
+            assert_eq!(stock, Some((1,)));
+        }
+        for (namespace, cache) in [("billing", &cache), ("timed", &with_lifetimes)] {
+            // One key is sent elsewhere, which takes servers a moment to agree on: no other key may get its record.
+            cluster.move_slot(&format!("cache:{namespace}:product:0")).await;
+            for (id, record) in ids.iter().zip(cache.get_many(ids.clone(), load).await) {
+                assert_eq!(&record.unwrap().unwrap().id, id);
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_operation_works_while_the_keys_slot_is_on_its_way() {
+    on_every_cluster(async |cluster, backend| {
+        let (cache, primary) = (products(&backend), Primary::of(loaf(42)));
+        get(&cache, primary.loader()).await.unwrap();
+        let way = cluster.open(KEY).await;
+
+        // The entry at one server, what is missing at the other.
+        assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Hit);
+        assert!(cache.update_field("p-001", Product::FIELDS.stock, 41).await.unwrap());
+        assert_eq!(cache.modify("p-001", |product| product.stock -= 1).await.unwrap().unwrap().stock, 40);
+        cluster.migrate(KEY, way).await;
+        assert_eq!(cache.peek("p-001").await.unwrap().unwrap().stock, 40);
+        assert!(cache.update_field("p-001", Product::FIELDS.stock, 39).await.unwrap());
+        assert_eq!(cache.modify("p-001", |product| product.stock -= 1).await.unwrap().unwrap().stock, 38);
+        assert!(cache.invalidate("p-001").await.unwrap());
+
+        // No entry: a load can't be stored, and is returned all the same.
+        assert_eq!(lookup(&cache, primary.loader()).await.unwrap().value.unwrap().stock, 42);
+        assert!(cache.peek("p-001").await.unwrap().is_none());
+        assert!(!cache.update_field("p-001", Product::FIELDS.stock, 1).await.unwrap());
+        assert!(!cache.invalidate("p-001").await.unwrap());
+
+        cluster.close(KEY, way).await;
+        works(&cache, &primary).await;
+    })
+    .await;
+}
+
+/// A script may not write what it has deleted itself, on a server that the slot is leaving.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_in_the_place_of_an_entry_is_stored_though_its_slot_begins_to_move() {
+    on_every_cluster(async |cluster, backend| {
+        let (cache, primary, gate) = (products(&backend), Primary::of(loaf(42)), Gate::closed());
+        ask(&cluster.servers[cluster.owner(KEY).await], &format!("HSET {KEY} stock many")).await;
+        let replacing = tokio::spawn(get(&cache, primary.gated(&gate)));
+        gate.arrival().await;
+        let way = cluster.open(KEY).await;
+        gate.open();
+        settle().await;
+        cluster.close(KEY, way).await;
+        assert_eq!(replacing.await.unwrap().unwrap().unwrap().stock, 42);
+        assert_eq!(cache.peek("p-001").await.unwrap().unwrap().stock, 42);
+    })
+    .await;
+}
+
+/// Those of the tests that need no server of their own.
+const RACES: [&str; 8] = [
+    "races::",
+    "loads::a_lease_is_renewed",
+    "schedules::",
+    "stampede::a_thousand_readers_",
+    "--skip",
+    "_of_four_processes_",
+    "--skip",
+    "_from_a_process_",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_races_end_as_they_should_while_slots_move_and_after_a_failover() {
+    for flavor in Flavor::OF_CLUSTERS {
+        let mut cluster = Cluster::start(flavor).await;
+        cluster.while_moving(KEY, cluster.run_tests(&RACES)).await;
+        cluster.fail_over(KEY).await;
+        cluster.run_tests(&RACES).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_readers_in_each_of_four_processes_share_one_load() {
+    for flavor in Flavor::OF_CLUSTERS {
+        let (cluster, meeting_place) = (Cluster::start(flavor).await, Server::start(flavor).await);
+        stampede_of_processes(&cluster.url(), &meeting_place).await;
+    }
+}
+
+/// The service goes on while a primary is killed, and uses its replica soon after that has taken over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_primary_is_made_up_for_by_its_replica() {
+    const READERS: u32 = 20;
+    const SOON: Duration = Duration::from_secs(2);
+    for flavor in Flavor::OF_CLUSTERS {
+        let mut cluster = Cluster::start(flavor).await;
+        let backend = Backend::connect(&cluster.url()).await.unwrap();
+        let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+        let stopped = Arc::new(AtomicBool::new(false));
+        let readers: Vec<_> = (0..READERS)
+            .map(|reader| {
+                let (cache, primary, stopped) = (cache.clone(), primary.clone(), stopped.clone());
+                tokio::spawn(async move {
+                    let mut reads = 0;
+                    while !stopped.load(Ordering::Relaxed) {
+                        let id = if reads % 2 == 0 { "p-001".to_owned() } else { format!("p-{reader}") };
+                        cache.get(&id, primary.loader()).await.expect("reads go on");
+                        reads += 1;
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    reads
+                })
+            })
+            .collect();
+        cluster.fail_over(KEY).await;
+        let promoted = Instant::now();
+        while lookup(&cache, primary.loader()).await.unwrap().outcome != Outcome::Hit {
+            assert!(promoted.elapsed() < SOON, "{flavor:?}: no hit within {SOON:?} of the promotion");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        println!("{flavor:?}: hits again {:?} after the promotion", promoted.elapsed());
+        stopped.store(true, Ordering::Relaxed);
+        for reader in readers {
+            assert!(reader.await.unwrap() > 100, "a reader stood still");
+        }
+        backend.close().await.unwrap();
+        works(&cache, &primary).await;
+    }
+}
+
+/// A server that answers nothing is left alone, though the others answer all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_a_server_that_is_silent_while_others_answer() {
+    const LIMIT: Duration = Duration::from_millis(200);
+    const READS: u32 = 20;
+    const ELSEWHERE: &str = "p-002";
+    for flavor in Flavor::OF_CLUSTERS {
+        let cluster = Cluster::start(flavor).await;
+        let backend = Backend::builder(&cluster.url()).operation_timeout(LIMIT).connect().await.unwrap();
+        let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+        primary.put(Product { id: ELSEWHERE.to_owned(), ..loaf(2) });
+        assert_ne!(cluster.owner(KEY).await, cluster.owner("cache:billing:product:p-002").await);
+        for id in ["p-001", ELSEWHERE] {
+            cache.get(id, primary.loader()).await.unwrap();
+        }
+        let silent_servers = cluster.pair(KEY).await;
+        silent_servers.iter().for_each(|server| server.freeze());
+        let mut waited = Duration::ZERO;
+        for read in 0..2 * READS {
+            let begun = Instant::now();
+            let silent = lookup(&cache, primary.loader()).await.unwrap();
+            assert_eq!(silent.outcome, Outcome::Bypassed);
+            if read >= READS {
+                waited += begun.elapsed();
+            }
+            let other = cache.lookup(ELSEWHERE, primary.loader()).await.unwrap();
+            assert_eq!(other.outcome, Outcome::Hit, "{flavor:?}");
+        }
+        assert!(waited < READS * LIMIT / 4, "{flavor:?}: {READS} reads waited {waited:?}");
+        silent_servers.iter().for_each(|server| server.thaw());
+    }
+}
+
+#[tokio::test]
+async fn a_url_of_the_wrong_kind_is_an_error_that_names_the_right_one() {
+    for flavor in Flavor::OF_CLUSTERS {
+        let (server, cluster) = (Server::start(flavor).await, Cluster::start(flavor).await);
+        let url = server.url().replace("redis://", "redis+cluster://");
+        let text = Backend::connect(&url).await.unwrap_err().to_string();
+        assert!(text.ends_with("this is a single server: write redis://"), "{text}");
+
+        let (mut texts, mut replicas) = (Vec::new(), 0);
+        for server in &cluster.servers {
+            let backend = match Backend::connect(&server.url()).await {
+                Ok(backend) => backend,
+                Err(replica) => {
+                    assert!(replica.to_string().contains("redis+cluster://"), "{replica}");
+                    replicas += 1;
+                    continue;
+                }
+            };
+            let cache = products(&backend);
+            texts.extend(cache.peek("p-001").await.map_err(|error| error.to_string()).err());
+            let update = cache.update_field("p-001", Product::FIELDS.stock, 2).await;
+            texts.extend(update.map_err(|error| error.to_string()).err());
+        }
+        assert_eq!(texts.len(), (cluster.servers.len() - replicas - 1) * 2, "one has the key");
+        for text in texts {
+            assert!(text.contains("redis+cluster://"), "{text}");
+        }
+    }
+}
+
+/// Any server of a cluster can be asked about the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_url_may_name_a_replica_alone() {
+    for flavor in Flavor::OF_CLUSTERS {
+        let cluster = Cluster::start(flavor).await;
+        for server in &cluster.servers {
+            let role: Vec<redis::Value> = redis::cmd("ROLE").query_async(&mut server.client().await).await.unwrap();
+            if role[0] != redis::Value::BulkString(b"slave".to_vec()) {
+                continue;
+            }
+            let url = server.url().replace("redis://", "redis+cluster://");
+            let (cache, primary) = (products(&connect(&url).await), Primary::of(loaf(1)));
+            lookup(&cache, primary.loader()).await.unwrap();
+            assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Hit);
+            assert!(cache.invalidate("p-001").await.unwrap());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_keys_of_many_slots_are_invalidated_at_once() {
+    on_every_cluster(async |_cluster, backend| {
+        let (cache, primary) = (products(&backend), Primary::default());
+        let ids: Vec<_> = (0..300).map(|id| format!("p-{id}")).collect();
+        for id in &ids {
+            primary.put(Product { id: id.clone(), ..loaf(1) });
+            cache.get(id, primary.loader()).await.unwrap();
+        }
+        for was_there in [true, false] {
+            let invalidated = cache.invalidate_many(&ids).await;
+            assert!(invalidated.into_iter().all(|result| result.unwrap() == was_there));
+        }
+    })
+    .await;
+}
+
+/// Beyond the bound on failed invalidations, a whole type is swept out of all servers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_type_is_swept_out_of_all_servers() {
+    for flavor in Flavor::OF_CLUSTERS {
+        let cluster = Cluster::start(flavor).await;
+        let backend = Backend::builder(&cluster.url()).max_pending_invalidations(0);
+        let backend = backend.operation_timeout(Duration::from_secs(5)).connect().await.unwrap();
+        let (cache, primary) = (products(&backend), Primary::default());
+        let ids: Vec<_> = (0..100).map(|id| format!("p-{id}")).collect();
+        for id in &ids {
+            primary.put(Product { id: id.clone(), ..loaf(1) });
+            cache.get(id, primary.loader()).await.unwrap();
+        }
+        // Keys that a server has only half are not counted as swept.
+        let way = cluster.open(KEY).await;
+        backend.outage(true);
+        cache.invalidate("p-1").await.unwrap_err();
+        backend.outage(false);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(cache.pending().whole_type, "{flavor:?}: swept while a slot moves");
+        cluster.close(KEY, way).await;
+        backend.close().await.unwrap();
+        for id in &ids {
+            assert_eq!(cache.peek(id).await.unwrap(), None);
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! What users see while servers, networks, runtimes and machines fail or are busy.
+
+mod busy;
+mod cluster;
+mod connection;
+mod faults;
+mod log;
+mod names;
+mod outages;
+mod pending;
+mod runtimes;
+mod sentinel;

@@ -1,0 +1,125 @@
+//! Writes that could not reach the server: they stay pending, reads go around their entries, and they are applied later.
+
+use std::time::Duration;
+
+use cache_aside::{Backend, EntryState, OnOutage, Outcome};
+use testkit::server::{Flavor, Server};
+
+use crate::support::fixture::{
+    Primary, Product, builder, frozen_with_an_old_entry, load_at_gate, loaf, lookup, on_every_backend, products,
+    until_applied,
+};
+
+#[tokio::test]
+async fn a_failed_write_is_remembered_until_it_is_applied() {
+    for flavor in Flavor::ALL {
+        for write in ["invalidate", "update", "modify", "dropped"] {
+            println!("{write} on {flavor:?}");
+            let (server, cache, primary) = frozen_with_an_old_entry(flavor).await;
+            match write {
+                "invalidate" => drop(cache.invalidate("p-001").await.unwrap_err()),
+                "update" => drop(cache.update_field("p-001", Product::FIELDS.stock, 2).await.unwrap_err()),
+                "modify" => drop(cache.modify("p-001", |product| product.stock = 2).await.unwrap_err()),
+                _ => {
+                    let hurried = tokio::time::timeout(Duration::from_millis(10), cache.invalidate("p-001"));
+                    assert!(hurried.await.is_err(), "the server is frozen");
+                }
+            }
+            let pending = cache.pending();
+            assert_eq!(
+                (pending.keys.as_slice(), pending.whole_type),
+                (&["cache:billing:product:p-001".into()][..], false)
+            );
+            for _ in 0..3 {
+                let found = lookup(&cache, primary.loader()).await.unwrap();
+                assert_eq!((found.outcome, found.value.unwrap().stock), (Outcome::Bypassed, 2));
+            }
+            assert_eq!(cache.peek("p-001").await.unwrap(), None);
+            server.thaw();
+            until_applied(&cache).await;
+            assert_eq!(cache.inspect("p-001").await.unwrap().state, EntryState::Missing);
+            let found = lookup(&cache, primary.loader()).await.unwrap();
+            assert_eq!((found.outcome, found.value.unwrap().stock), (Outcome::Loaded, 2));
+            assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Hit);
+        }
+    }
+}
+
+#[tokio::test]
+async fn reads_go_around_an_entry_that_could_not_be_invalidated() {
+    let server = Server::start(Flavor::Redis70).await;
+    let backend = Backend::connect(&server.url()).await.unwrap();
+    let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+    cache.get("p-001", primary.loader()).await.unwrap();
+    cache.get("p-002", primary.loader()).await.unwrap();
+    // Reads are answered as ever; it is deletions that are refused.
+    let mut operator = server.client().await;
+    let _: () = redis::cmd("ACL").arg(&["SETUSER", "default", "-del"]).query_async(&mut operator).await.unwrap();
+    primary.put(loaf(2));
+    cache.invalidate("p-001").await.unwrap_err();
+    for _ in 0..3 {
+        let found = lookup(&cache, primary.loader()).await.unwrap();
+        assert_eq!((found.outcome, found.value.unwrap().stock), (Outcome::Bypassed, 2));
+    }
+    assert_eq!(cache.peek("p-001").await.unwrap(), None);
+    assert_eq!(cache.lookup("p-002", primary.loader()).await.unwrap().outcome, Outcome::NotFoundHit);
+    let failing = builder(&backend).on_outage(OnOutage::Fail).build().unwrap();
+    let error = failing.get("p-001", primary.loader()).await.unwrap_err();
+    assert!(error.to_string().contains("until it is applied"), "{error}");
+    assert_eq!(cache.inspect("p-001").await.unwrap().state, EntryState::Record, "the old one");
+
+    let _: () = redis::cmd("ACL").arg(&["SETUSER", "default", "+@all"]).query_async(&mut operator).await.unwrap();
+    until_applied(&cache).await;
+    assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Loaded);
+}
+
+#[tokio::test]
+async fn what_was_loaded_before_a_failed_write_answers_nobody_after_it() {
+    on_every_backend(async |backend| {
+        let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+        let (gate, held) = load_at_gate(&cache, &primary).await;
+        primary.put(loaf(2));
+        backend.outage(true);
+        cache.invalidate("p-001").await.unwrap_err();
+        let found = lookup(&cache, primary.loader()).await.unwrap();
+        assert_eq!((found.outcome, found.value.unwrap().stock), (Outcome::Bypassed, 2));
+        backend.outage(false);
+        until_applied(&cache).await;
+        gate.open();
+        assert_eq!(held.await.unwrap().unwrap().unwrap().stock, 1, "it asked before");
+        assert_eq!(lookup(&cache, primary.loader()).await.unwrap().value.unwrap().stock, 2);
+        assert_eq!(cache.stats().fenced_fills, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nothing_is_changed_in_what_may_be_old() {
+    on_every_backend(async |backend| {
+        let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+        cache.get("p-001", primary.loader()).await.unwrap();
+        backend.outage(true);
+        cache.invalidate("p-001").await.unwrap_err();
+        backend.outage(false);
+        // Before the next attempt in the background, or after it.
+        assert_eq!(cache.modify("p-001", |product| product.stock += 1).await.unwrap(), None);
+        assert!(!cache.update_field("p-001", Product::FIELDS.stock, 9).await.unwrap());
+        assert!(cache.pending().is_empty());
+        assert_eq!(cache.inspect("p-001").await.unwrap().state, EntryState::Missing);
+    })
+    .await;
+}
+
+/// All keys of a call that was dropped are remembered, also those whose turn had not come.
+#[tokio::test]
+async fn many_invalidations_that_were_dropped_are_all_made_up_for() {
+    const KEYS: usize = 1_000;
+    let (server, cache, primary) = frozen_with_an_old_entry(Flavor::Redis70).await;
+    let ids = || (0..KEYS).map(|number| format!("p-{number:03}"));
+    let hurried = tokio::time::timeout(Duration::from_millis(10), cache.invalidate_many(ids())).await;
+    assert!(hurried.is_err(), "the server is frozen");
+    assert_eq!(cache.pending().keys.len(), KEYS);
+    server.thaw();
+    until_applied(&cache).await;
+    assert_eq!(lookup(&cache, primary.loader()).await.unwrap().value.unwrap().stock, 2);
+}

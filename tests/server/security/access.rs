@@ -1,0 +1,183 @@
+//! Access control: the ACL that the documents give is enough, none of it can be left out, and it lets nothing else in.
+
+use std::time::Duration;
+
+use cache_aside::{Backend, BoxError, Cache, Error, OnOutage, Outcome};
+use redis::aio::MultiplexedConnection;
+use testkit::access::Access;
+use testkit::cluster::Cluster;
+use testkit::server::{Flavor, Server};
+
+use crate::near::{near, warm};
+use crate::support::fixture::{Primary, Product, builder, connect, get, loaf, lookup, products};
+
+const KEY: &str = "cache:billing:product:p-001";
+const LEASE: &str = "{cache:billing:product:p-001}:lock";
+
+/// Goes all ways that the library knows; says where something was not as it should be.
+async fn work(server: &Server, access: &Access) -> Result<(), BoxError> {
+    let mut operator = server.client().await;
+    redis::cmd("FLUSHALL").exec_async(&mut operator).await?;
+    redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut operator).await?;
+    redis::cmd("CONFIG").arg("RESETSTAT").exec_async(&mut operator).await?;
+    access.grant(server).await;
+    let backend = Backend::builder(&access.url(&server.url())).max_pending_invalidations(0).connect().await?;
+    let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+    loads_and_stores(&cache, &primary).await?;
+
+    let changes = [Product::FIELDS.stock.set(2), Product::FIELDS.note.set(None)];
+    ensure(cache.update_fields("p-001", changes).await?, "update")?;
+    ensure(cache.peek("p-001").await?.is_some_and(|product| product.stock == 2), "read what was updated")?;
+    ensure(cache.inspect("p-001").await?.ttl.is_some(), "inspect")?;
+    ensure(cache.invalidate("p-001").await?, "invalidate")?;
+
+    // A load that fails gives its lease back, and what is no lease is cleared away.
+    let failed = cache.get("p-001", |_| async { Err(std::fmt::Error) }).await;
+    ensure(matches!(failed, Err(Error::Load { .. })), "load")?;
+    ensure(cache.inspect("p-001").await?.lock_ttl.is_none(), "abandon")?;
+    redis::cmd("SET").arg(LEASE).arg("for ever").exec_async(&mut operator).await?;
+    loads_and_stores(&cache, &primary).await?;
+
+    // Writes that the server could not be told are made up for.
+    backend.outage(true);
+    ensure(cache.invalidate("p-001").await.is_err(), "simulate an outage")?;
+    backend.outage(false);
+    backend.close().await?;
+    ensure(cache.peek("p-001").await?.is_none(), "sweep")?;
+    ensure(operator_sees_role(&mut operator).await?, "ask for the role")
+}
+
+/// Whether the server was asked for its role, and told it.
+async fn operator_sees_role(operator: &mut MultiplexedConnection) -> Result<bool, BoxError> {
+    let info: String = redis::cmd("INFO").arg("commandstats").query_async(operator).await?;
+    Ok(info.lines().any(|line| line.starts_with("cmdstat_role:") && !line.contains(":calls=0,")))
+}
+
+async fn loads_and_stores(cache: &Cache<Product>, primary: &Primary) -> Result<(), BoxError> {
+    ensure(lookup(cache, primary.loader()).await?.outcome == Outcome::Loaded, "load")?;
+    ensure(cache.peek("p-001").await?.is_some(), "store")
+}
+
+fn ensure(done: bool, what: &str) -> Result<(), BoxError> {
+    if done { Ok(()) } else { Err(format!("did not {what}").into()) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documented_acl_is_enough_and_nothing_in_it_can_be_left_out() {
+    let access = Access::documented();
+    for flavor in Flavor::ALL {
+        let server = Server::start(flavor).await;
+        work(&server, &access).await.unwrap();
+        for permission in access.permissions() {
+            let failed = work(&server, &access.without(permission)).await;
+            let failed = failed.expect_err(&format!("{flavor:?}: all works without {permission}"));
+            println!("{flavor:?}: without {permission}: {failed}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_documented_acl_lets_nobody_at_other_keys() {
+    let access = Access::documented();
+    for flavor in Flavor::ALL {
+        let server = Server::start(flavor).await;
+        access.grant(&server).await;
+        let backend = connect(&access.url(&server.url())).await;
+        let other: Cache<Product> = Cache::builder(backend).namespace("shipping").build().unwrap();
+        let primary = Primary::of(loaf(1));
+        assert_eq!(lookup(&other, primary.loader()).await.unwrap().outcome, Outcome::Bypassed);
+        for error in [
+            other.peek("p-001").await.unwrap_err(),
+            other.update_field("p-001", Product::FIELDS.stock, 2).await.unwrap_err(),
+            other.invalidate("p-001").await.unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("cache:shipping:product:p-001"), "{error}");
+            assert!(
+                error.to_string().ends_with("allow the user these commands and keys in the server's ACL"),
+                "{error}"
+            );
+        }
+        let mut operator = server.client().await;
+        let keys: usize = redis::cmd("DBSIZE").query_async(&mut operator).await.unwrap();
+        assert_eq!(keys, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_a_script_may_not_call_is_named_with_the_acl_as_the_cause() {
+    let access = Access::documented().without("+type");
+    for flavor in Flavor::ALL {
+        let server = Server::start(flavor).await;
+        access.grant(&server).await;
+        redis::cmd("SET").arg(LEASE).arg("for ever").exec_async(&mut server.client().await).await.unwrap();
+        let cache = builder(&connect(&access.url(&server.url())).await).on_outage(OnOutage::Fail).build().unwrap();
+        let error = cache.get("p-001", Primary::of(loaf(1)).loader()).await.unwrap_err();
+        assert!(error.to_string().ends_with("allow the user these commands and keys in the server's ACL"), "{error}");
+    }
+}
+
+/// An operator mends the ACL of a service that runs.
+#[tokio::test]
+async fn what_was_forbidden_works_once_it_is_allowed() {
+    let access = Access::documented();
+    for flavor in Flavor::ALL {
+        let server = Server::start(flavor).await;
+        access.without("~cache:billing:*").grant(&server).await;
+        let (cache, primary) = (products(&connect(&access.url(&server.url())).await), Primary::of(loaf(1)));
+        assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Bypassed);
+        access.grant(&server).await;
+        assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Loaded);
+        assert!(cache.update_field("p-001", Product::FIELDS.stock, 2).await.unwrap());
+        assert_eq!(get(&cache, primary.loader()).await.unwrap().as_deref(), Some(&loaf(2)));
+    }
+}
+
+/// Goes all ways that need more than on a single server.
+async fn work_in_cluster(cluster: &Cluster, access: &Access) -> Result<(), BoxError> {
+    for server in &cluster.servers {
+        access.grant(server).await;
+    }
+    let backend = Backend::builder(&access.url(&cluster.url())).max_pending_invalidations(0);
+    let backend = backend.operation_timeout(Duration::from_secs(2)).close_timeout(Duration::from_secs(2));
+    let backend = backend.connect().await?;
+    let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+    cache.invalidate("p-001").await?;
+    lookup(&cache, primary.loader()).await?;
+    let way = cluster.open(KEY).await;
+    cluster.migrate(KEY, way).await;
+    let seen = cache.peek("p-001").await;
+    cluster.close(KEY, way).await;
+    seen?.ok_or("no entry")?;
+    backend.outage(true);
+    cache.invalidate("p-001").await.unwrap_err();
+    backend.outage(false);
+    Ok(backend.close().await?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documented_acl_for_clusters_is_enough_and_nothing_in_it_can_be_left_out() {
+    let (on_a_server, access) = (Access::documented(), Access::documented_in_clusters());
+    for flavor in Flavor::OF_CLUSTERS {
+        let cluster = Cluster::start(flavor).await;
+        work_in_cluster(&cluster, &access).await.unwrap();
+        let more =
+            access.permissions().filter(|permission| on_a_server.permissions().all(|known| known != *permission));
+        let more: Vec<_> = more.collect();
+        assert_eq!(more.len(), 3);
+        for permission in more {
+            let failed = work_in_cluster(&cluster, &access.without(permission)).await;
+            let failed = failed.expect_err(&format!("{flavor:?}: all works without {permission}"));
+            println!("{flavor:?}: without {permission}: {failed}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documented_acl_for_near_caches_is_enough() {
+    for flavor in Flavor::ALL {
+        let (server, access) = (Server::start(flavor).await, Access::documented_for_near_caches());
+        access.grant(&server).await;
+        let cache = near(&connect(&access.url(&server.url())).await);
+        warm(&cache, &Primary::of(loaf(1))).await;
+    }
+}

@@ -1,0 +1,78 @@
+//! A process whose steps a test can hold.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
+
+use cache_aside::proof::{Guard, Moment, Point, Rig, Step};
+use cache_aside::{Backend, Cache, CacheBuilder};
+use tokio::task::JoinHandle;
+
+use crate::support::fixture::{Found, Gate, Product, builder, get};
+
+/// A cache whose steps can be held.
+pub(crate) struct Process {
+    pub(crate) cache: Cache<Product>,
+    gates: Arc<Mutex<HashMap<(Step, Moment), Gate>>>,
+}
+
+impl Process {
+    pub(crate) fn of(
+        backend: &Backend,
+        without: Option<Guard>,
+        set: impl FnOnce(CacheBuilder<Product>) -> CacheBuilder<Product>,
+    ) -> Self {
+        Self::rigged(backend, rig(without), set)
+    }
+
+    pub(crate) fn rigged(
+        backend: &Backend,
+        rig: Rig,
+        set: impl FnOnce(CacheBuilder<Product>) -> CacheBuilder<Product>,
+    ) -> Self {
+        let gates = Arc::<Mutex<HashMap<_, Gate>>>::default();
+        let rig = rig.hook({
+            let gates = gates.clone();
+            move |Point { step, moment, .. }| {
+                let gate = gates.lock().unwrap().remove(&(step, moment));
+                Box::pin(async move {
+                    if let Some(gate) = gate {
+                        gate.pass().await;
+                    }
+                })
+            }
+        });
+        Self { cache: set(builder(&backend.rigged(rig))).build().unwrap(), gates }
+    }
+
+    /// Holds the next one who gets to this point.
+    pub(crate) fn hold(&self, step: Step, moment: Moment) -> Gate {
+        let gate = Gate::closed();
+        self.gates.lock().unwrap().insert((step, moment), gate.clone());
+        gate
+    }
+
+    pub(crate) fn get(&self, loader: impl Fn(String) -> Found + Send + Sync + 'static) -> JoinHandle<Option<u32>> {
+        tokio::spawn(self.stock(loader))
+    }
+
+    /// A get that has joined the flight that is under way.
+    pub(crate) fn join(&self, loader: impl Fn(String) -> Found + Send + Sync + 'static) -> JoinHandle<Option<u32>> {
+        let mut stock = Box::pin(self.stock(loader));
+        let polled = stock.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending(), "there is a flight to join");
+        tokio::spawn(stock)
+    }
+
+    fn stock(
+        &self,
+        loader: impl Fn(String) -> Found + Send + Sync + 'static,
+    ) -> impl Future<Output = Option<u32>> + Send + 'static {
+        let get = get(&self.cache, loader);
+        async move { get.await.unwrap().map(|product| product.stock) }
+    }
+}
+
+pub(crate) fn rig(without: Option<Guard>) -> Rig {
+    without.into_iter().fold(Rig::new(), Rig::without)
+}

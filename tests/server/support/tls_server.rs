@@ -1,0 +1,98 @@
+//! A server that speaks TLS, and the authority that certifies it and its clients.
+
+use std::fs;
+use std::time::Duration;
+
+use cache_aside::{Backend, BackendBuilder};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use tempfile::TempDir;
+use testkit::server::{Flavor, Mistake, Server, free_port};
+
+/// A certificate authority of the test's own.
+pub(crate) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pub(crate) certificate: String,
+}
+
+/// A certificate with its key, both as PEM text.
+pub(crate) struct Identity {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+impl Authority {
+    pub(crate) fn new(name: &str) -> Self {
+        let mut params = named(name, &[]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), certificate }
+    }
+
+    /// Certifies a client, or a server with these host names.
+    pub(crate) fn certify(&self, name: &str, hosts: &[&str]) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let certificate = named(name, hosts).signed_by(&key, &self.issuer).unwrap().pem();
+        Identity { certificate, key: key.serialize_pem() }
+    }
+}
+
+fn named(name: &str, hosts: &[&str]) -> CertificateParams {
+    let mut params = CertificateParams::new(hosts.iter().copied().map(String::from).collect::<Vec<_>>()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+/// A server that speaks nothing but TLS on its port.
+pub(crate) struct TlsServer {
+    pub(crate) server: Server,
+    files: TempDir,
+}
+
+impl TlsServer {
+    /// Starts one that is `localhost` by its certificate, and asks its clients for theirs or not.
+    pub(crate) async fn start(authority: &Authority, auth_clients: &str) -> Self {
+        let files = tempfile::tempdir().unwrap();
+        let identity = authority.certify("server", &["localhost"]);
+        let write = |name: &str, text: &str| {
+            let path = files.path().join(name);
+            fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let certificate = write("certificate.pem", &identity.certificate);
+        let key = write("key.pem", &identity.key);
+        let authority = write("authority.pem", &authority.certificate);
+        loop {
+            let port = free_port();
+            let tls_port = port.to_string();
+            let mut args = vec!["--port", "0", "--tls-port", &tls_port, "--tls-auth-clients", auth_clients];
+            args.extend(["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &authority]);
+            match Server::try_start(Flavor::Redis70, port, &args).await {
+                Ok(server) => return Self { server, files },
+                Err(Mistake::PortTaken(_)) => {}
+                Err(mistake) => panic!("{mistake}"),
+            }
+        }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.server.port()
+    }
+
+    /// The lines of a configuration that let another process show the same certificate.
+    pub(crate) fn config(&self) -> String {
+        let dir = self.files.path().display();
+        format!(
+            "tls-cert-file {dir}/certificate.pem\ntls-key-file {dir}/key.pem\ntls-ca-cert-file {dir}/authority.pem\n\
+             tls-auth-clients yes"
+        )
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("rediss://localhost:{}", self.server.port())
+    }
+
+    pub(crate) fn builder(&self) -> BackendBuilder {
+        Backend::builder(&self.url()).operation_timeout(Duration::from_secs(5))
+    }
+}

@@ -1,0 +1,309 @@
+//! Load that goes on while something happens to the server: readers and a writer over two caches, each call checked and
+//! timed, and a count of all that may leak.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use cache_aside::{Backend, Cache, Error, Outcome, proof};
+use rand::RngExt;
+use testkit::server::Server;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use crate::support::fixture::{Primary, Product, builder};
+
+pub(crate) const LOCK_TTL: Duration = Duration::from_millis(200);
+pub(crate) const OPERATION_TIMEOUT: Duration = Duration::from_millis(250);
+const WAIT_TIMEOUT: Duration = Duration::from_millis(500);
+const LOADER_LATENCY: Duration = Duration::from_millis(5);
+const UPDATE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long a flight may take: waiting for another's load, a load, and the steps between.
+const FLIGHT_LIMIT: Duration =
+    WAIT_TIMEOUT.saturating_add(LOADER_LATENCY).saturating_add(OPERATION_TIMEOUT.saturating_mul(3));
+/// A read looks by itself, and may come too late for the first flight that it joins.
+const READ_LIMIT: Duration = OPERATION_TIMEOUT.saturating_add(FLIGHT_LIMIT.saturating_mul(2));
+/// What waking up takes at most on an idle machine; what it takes on a busy one is measured.
+const WAKING_UP: Duration = Duration::from_millis(100);
+
+const READERS: usize = 8;
+const RECORDS: usize = 6;
+
+/// Two caches with connections of their own, as two processes have them, and who uses them.
+pub(crate) struct Traffic {
+    caches: [Cache<Product>; 2],
+    table: Arc<Table>,
+    tasks: Vec<JoinHandle<()>>,
+    at_rest: Open,
+}
+
+/// The records, and what came of the calls so far.
+struct Table {
+    records: Vec<Record>,
+    primary: Primary,
+    stop: AtomicBool,
+    seen: Mutex<Seen>,
+    /// How late this machine was at the worst, in microseconds.
+    lag: AtomicU64,
+}
+
+/// One record: which version is committed, and which one every get sees at least that starts now.
+struct Record {
+    id: String,
+    committed: AtomicU32,
+    floor: AtomicU32,
+}
+
+/// What the load came to.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) outcomes: BTreeMap<String, u64>,
+    pub(crate) applied_updates: u64,
+    /// Writes that the server refused, or that did not reach it.
+    pub(crate) refused_writes: u64,
+    /// Writes whose reply did not come in time.
+    pub(crate) late_writes: u64,
+}
+
+/// What must be as before when the load has ended.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Open {
+    tasks: usize,
+    flights: usize,
+    connections: usize,
+}
+
+impl Traffic {
+    /// Connects over `url`, uses everything once, and counts what is open; then the load begins.
+    pub(crate) async fn start(url: &str, server: &Server) -> Self {
+        let table = Arc::new(Table::new());
+        let caches = [cache(url).await, cache(url).await];
+        let mut traffic = Self { caches, table, tasks: Vec::new(), at_rest: Open::default() };
+        traffic.is_back_within(Duration::from_secs(10)).await;
+        traffic.at_rest = traffic.open(server).await;
+        let table = traffic.table.clone();
+        traffic.tasks.push(tokio::spawn(async move { table.measure_lag().await }));
+        for (reader, cache) in (0..READERS).zip(traffic.caches.iter().cycle()) {
+            let (table, cache) = (traffic.table.clone(), cache.clone());
+            traffic.tasks.push(tokio::spawn(async move { table.read_on(&cache, reader).await }));
+        }
+        let (table, caches) = (traffic.table.clone(), traffic.caches.clone());
+        traffic.tasks.push(tokio::spawn(async move { table.write_on(&caches).await }));
+        traffic
+    }
+
+    /// Waits until reads and updates go through both caches again.
+    pub(crate) async fn is_back_within(&self, limit: Duration) {
+        let began = Instant::now();
+        while !self.serves().await && began.elapsed() < limit {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let (took, lag) = (began.elapsed(), self.table.lag());
+        println!("  back after {took:?}");
+        assert!(took < limit + lag, "back after {took:?} only; the machine was late by {lag:?}");
+    }
+
+    /// Ends the load, and checks that every record is fresh and nothing is left over.
+    pub(crate) async fn stop(self, server: &Server) -> Seen {
+        self.table.stop.store(true, Ordering::SeqCst);
+        let mut traffic = self;
+        for task in traffic.tasks.drain(..) {
+            task.await.unwrap();
+        }
+        for record in &traffic.table.records {
+            for cache in &traffic.caches {
+                traffic.table.read(cache, record).await;
+            }
+        }
+        let began = Instant::now();
+        loop {
+            let open = if traffic.serves().await { traffic.open(server).await } else { Open::default() };
+            if open == traffic.at_rest {
+                break;
+            }
+            assert!(began.elapsed() < Duration::from_secs(10), "{open:?} is left, but there was {:?}", traffic.at_rest);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let seen = std::mem::take(&mut *traffic.table.seen.lock().unwrap());
+        println!("  {seen:?}");
+        assert!(seen.applied_updates > 0, "no update met a live record");
+        seen
+    }
+
+    /// Whether both caches are in use, with every connection that they may have.
+    async fn serves(&self) -> bool {
+        let [here, there] = &self.caches;
+        let (here, there) = tokio::join!(self.table.serves(here), self.table.serves(there));
+        here && there
+    }
+
+    /// What is open once that doesn't change any more.
+    async fn open(&self, server: &Server) -> Open {
+        loop {
+            let before = Handle::current().metrics().num_alive_tasks();
+            let connections = server.connections().await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let tasks = Handle::current().metrics().num_alive_tasks();
+            if tasks == before {
+                return Open { tasks, flights: self.caches.iter().map(proof::flights).sum(), connections };
+            }
+        }
+    }
+}
+
+/// A cache with a shared connection and one for updates.
+async fn cache(url: &str) -> Cache<Product> {
+    let backend = Backend::builder(url).operation_timeout(OPERATION_TIMEOUT).update_connections(1);
+    builder(&backend.connect().await.unwrap())
+        .ttl(Duration::from_millis(300))
+        .not_found_ttl(None)
+        .lock_ttl(LOCK_TTL)
+        .wait_timeout(WAIT_TIMEOUT)
+        .load_timeout(Duration::from_secs(1))
+        .update_timeout(UPDATE_TIMEOUT)
+        .build()
+        .unwrap()
+}
+
+impl Table {
+    fn new() -> Self {
+        let primary = Primary::default().with_latency(LOADER_LATENCY);
+        let record =
+            |number| Record { id: format!("p-{number}"), committed: AtomicU32::new(1), floor: AtomicU32::new(1) };
+        let records: Vec<_> = (0..RECORDS).map(record).collect();
+        records.iter().for_each(|record| primary.put(record.row(1)));
+        Self { records, primary, stop: AtomicBool::new(false), seen: Mutex::default(), lag: AtomicU64::new(0) }
+    }
+
+    async fn serves(&self, cache: &Cache<Product>) -> bool {
+        let lookup = cache.lookup("p-0", self.primary.loader()).await.unwrap();
+        lookup.outcome != Outcome::Bypassed && cache.modify("p-0", |_| ()).await.is_ok()
+    }
+
+    /// How late the machine is by itself, with so much to do.
+    async fn measure_lag(&self) {
+        const NAP: Duration = Duration::from_millis(10);
+        while self.is_going_on() {
+            let began = Instant::now();
+            tokio::time::sleep(NAP).await;
+            let late = began.elapsed().saturating_sub(NAP).as_micros();
+            self.lag.fetch_max(u64::try_from(late).unwrap(), Ordering::SeqCst);
+        }
+    }
+
+    fn lag(&self) -> Duration {
+        WAKING_UP + Duration::from_micros(self.lag.load(Ordering::SeqCst)) * 2
+    }
+
+    fn is_going_on(&self) -> bool {
+        !self.stop.load(Ordering::SeqCst)
+    }
+
+    async fn read_on(&self, cache: &Cache<Product>, reader: usize) {
+        for record in self.records.iter().cycle().skip(reader).take_while(|_| self.is_going_on()) {
+            self.read(cache, record).await;
+            pause().await;
+        }
+    }
+
+    /// Gets a record: what comes is whole, no older than what had returned before, and there within the deadline.
+    async fn read(&self, cache: &Cache<Product>, record: &Record) {
+        let floor = record.floor.load(Ordering::SeqCst);
+        let got = self.timed(READ_LIMIT, cache.lookup(record.id.as_str(), self.primary.loader())).await.unwrap();
+        let product = got.value.expect("the primary has it");
+        record.check(&product, floor);
+        *self.seen.lock().unwrap().outcomes.entry(format!("{:?}", got.outcome)).or_default() += 1;
+        let floor = record.floor.load(Ordering::SeqCst);
+        if let Ok(Some(product)) = self.timed(OPERATION_TIMEOUT, cache.peek(record.id.as_str())).await {
+            record.check(&product, floor);
+        }
+    }
+
+    /// Commits versions, and invalidates or updates after each.
+    async fn write_on(&self, caches: &[Cache<Product>; 2]) {
+        let writes = self.records.iter().enumerate().cycle().zip(caches.iter().cycle());
+        for ((number, record), cache) in writes.take_while(|_| self.is_going_on()) {
+            let version = record.committed.load(Ordering::SeqCst) + 1;
+            let row = record.row(version);
+            record.committed.store(version, Ordering::SeqCst);
+            self.primary.put(row.clone());
+            let mut written = match number % 3 {
+                0 => self.timed(OPERATION_TIMEOUT, cache.invalidate(record.id.as_str())).await,
+                1 => self.applied(self.timed(UPDATE_TIMEOUT, set_all(cache, row)).await),
+                _ => {
+                    let modify = cache.modify(record.id.as_str(), |product| *product = row.clone());
+                    self.applied(self.timed(UPDATE_TIMEOUT, modify).await.map(|stored| stored.is_some()))
+                }
+            };
+            while let Err(error) = written {
+                self.count_failed(&error);
+                pause().await;
+                // The outcome of the first try is unknown: only an invalidation is right now.
+                written = self.timed(OPERATION_TIMEOUT, cache.invalidate(record.id.as_str())).await;
+            }
+            record.floor.store(version, Ordering::SeqCst);
+            pause().await;
+        }
+    }
+
+    /// Waits for a call, which has to end by its deadline.
+    async fn timed<R>(&self, limit: Duration, call: impl Future<Output = R>) -> R {
+        let began = Instant::now();
+        let ended = call.await;
+        let (took, lag) = (began.elapsed(), self.lag());
+        assert!(took < limit + lag, "a call took {took:?} of {limit:?}; the machine was late by {lag:?}");
+        ended
+    }
+
+    fn count_failed(&self, error: &Error) {
+        let mut seen = self.seen.lock().unwrap();
+        match error {
+            Error::Backend { .. } => seen.refused_writes += 1,
+            Error::Timeout { .. } => seen.late_writes += 1,
+            other => panic!("{other:?} is not about the server"),
+        }
+    }
+
+    fn applied(&self, updated: Result<bool, Error>) -> Result<bool, Error> {
+        self.seen.lock().unwrap().applied_updates += u64::from(matches!(updated, Ok(true)));
+        updated
+    }
+}
+
+impl Record {
+    /// The row of a version: each field tells which one it is.
+    fn row(&self, version: u32) -> Product {
+        Product {
+            id: self.id.clone(),
+            name: format!("version {version}"),
+            price_cents: i64::from(version) * 7,
+            stock: version,
+            note: (version % 2 == 1).then(|| version.to_string()),
+        }
+    }
+
+    fn check(&self, product: &Product, floor: u32) {
+        assert_eq!(*product, self.row(product.stock), "it is torn");
+        assert!(product.stock >= floor, "{product:?} is older than version {floor}");
+        let committed = self.committed.load(Ordering::SeqCst);
+        assert!(product.stock <= committed, "{product:?} is newer than version {committed}");
+    }
+}
+
+async fn set_all(cache: &Cache<Product>, row: Product) -> Result<bool, Error> {
+    let fields = Product::FIELDS;
+    let changes = [
+        fields.name.set(row.name),
+        fields.price_cents.set(row.price_cents),
+        fields.stock.set(row.stock),
+        fields.note.set(row.note),
+    ];
+    cache.update_fields(row.id.as_str(), changes).await
+}
+
+async fn pause() {
+    let pause = rand::rng().random_range(0..3000);
+    tokio::time::sleep(Duration::from_micros(pause)).await;
+}
