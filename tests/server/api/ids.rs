@@ -45,7 +45,7 @@ async fn any_text_is_an_id_or_a_clear_error() {
 }
 
 #[tokio::test]
-async fn no_id_leads_out_of_its_prefix() {
+async fn no_id_escapes_its_key_prefix() {
     on_every_server(async |server, backend| {
         let cache = products(&backend);
         for id in ["..", ":", "a:lock", "}:lock", "p-001}:lock{", "\r\nSET x y\r\n"] {

@@ -78,7 +78,7 @@ fn outcomes(answers: &Answers) -> Vec<Outcome> {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_loaded_in_one_call_and_answers_are_in_order() {
+async fn get_many_loads_what_is_missing_in_one_call_and_keeps_the_order() {
     on_every_backend(async |backend| {
         let (cache, primary) = (products(&backend), Primary::of(["a", "b", "c", "d"]));
         primary.get(&cache, "b").await;
@@ -103,7 +103,7 @@ async fn what_is_missing_is_loaded_in_one_call_and_answers_are_in_order() {
 
 /// More than one task may have under way until it has to let others run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hundreds_are_read_at_once() {
+async fn get_many_reads_hundreds_of_records() {
     on_every_backend(async |backend| {
         let ids: Vec<_> = (0..500).map(|number| number.to_string()).collect();
         let (cache, primary) = (products(&backend), Primary::of(&ids));
@@ -116,7 +116,7 @@ async fn hundreds_are_read_at_once() {
 }
 
 #[tokio::test]
-async fn ids_may_be_none_at_all_or_invalid() {
+async fn get_many_takes_no_ids_and_invalid_ids() {
     on_every_backend(async |backend| {
         let (cache, primary) = (products(&backend), Primary::of(["a"]));
         assert!(primary.get_many(&cache, &[]).await.is_empty());
@@ -128,7 +128,7 @@ async fn ids_may_be_none_at_all_or_invalid() {
 }
 
 #[tokio::test]
-async fn more_ids_than_are_loaded_together_are_loaded_in_parts() {
+async fn get_many_loads_thousands_of_records_in_parts() {
     on_every_backend(async |backend| {
         let ids: Vec<_> = (0..2_500).map(|id| id.to_string()).collect();
         let (cache, primary) = (products(&backend), Primary::of(&ids));
@@ -142,7 +142,7 @@ async fn more_ids_than_are_loaded_together_are_loaded_in_parts() {
 
 /// However far away the server is, it is asked once.
 #[tokio::test]
-async fn all_are_read_in_one_round_trip() {
+async fn get_many_reads_in_one_round_trip() {
     const TRIP: Duration = Duration::from_millis(200);
     let server = Server::start(Flavor::Redis70).await;
     let proxy = Proxy::to(server.port()).await;
@@ -158,7 +158,7 @@ async fn all_are_read_in_one_round_trip() {
 }
 
 #[tokio::test]
-async fn a_record_that_another_call_loads_is_waited_for() {
+async fn get_many_waits_for_records_that_other_calls_load() {
     on_every_backend(async |backend| {
         let (here, there) = (products(&backend), products(&backend));
         let (primary, gate) = (Primary::of(["a", "b", "c"]), Gate::closed());
@@ -192,7 +192,7 @@ async fn a_record_that_another_call_loads_is_waited_for() {
 
 /// The loader doesn't wait for records that somebody else loads.
 #[tokio::test]
-async fn what_this_call_is_to_load_does_not_wait_for_others() {
+async fn get_many_loads_its_own_records_before_it_waits_for_others() {
     on_every_backend(async |backend| {
         let (here, there) = (products(&backend), products(&backend));
         let (primary, gate) = (Primary::of(["a", "b", "c"]), Gate::closed());
@@ -213,7 +213,7 @@ async fn what_this_call_is_to_load_does_not_wait_for_others() {
 }
 
 #[tokio::test]
-async fn what_another_process_fails_to_load_is_loaded_here() {
+async fn a_record_that_another_process_fails_to_load_is_loaded_here() {
     on_every_backend(async |backend| {
         let (here, there) = (products(&backend), products(&backend));
         let (primary, gate) = (Primary::of(["a", "b"]), Gate::closed());
@@ -258,7 +258,7 @@ async fn an_invalidation_fences_its_own_record_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_loader_that_fails_fails_what_it_was_to_load() {
+async fn a_failing_batch_loader_fails_only_the_records_that_it_was_to_load() {
     #[derive(Debug, thiserror::Error)]
     #[error("no connection")]
     struct NoConnection;
@@ -288,7 +288,7 @@ async fn a_loader_that_fails_fails_what_it_was_to_load() {
 
 /// It may have looked for an id in another spelling: that there is none would be a guess.
 #[tokio::test]
-async fn a_record_that_was_not_asked_for_is_a_mistake() {
+async fn a_batch_loader_that_returns_a_record_not_asked_for_is_an_error() {
     on_every_backend(async |backend| {
         let cache = products(&backend);
         let load = |_| async { Ok::<_, BoxError>([product("a", 1), product("B", 1)]) };
@@ -305,7 +305,7 @@ async fn a_record_that_was_not_asked_for_is_a_mistake() {
 }
 
 #[tokio::test]
-async fn a_dropped_call_leaves_its_load_under_way() {
+async fn a_dropped_get_many_leaves_its_load_running() {
     on_every_backend(async |backend| {
         let (cache, primary, gate) = (products(&backend), Primary::of(["a", "b"]), Gate::closed());
         let dropped = tokio::spawn(primary.behind(&gate).get_many(&cache, &["a", "b"]));
@@ -322,7 +322,7 @@ async fn a_dropped_call_leaves_its_load_under_way() {
 }
 
 #[tokio::test]
-async fn without_the_cache_all_are_loaded_in_one_call() {
+async fn get_many_around_the_cache_loads_in_one_call() {
     on_every_backend(async |backend| {
         let (cache, primary) = (products(&backend), Primary::of(["a", "b", "c"]));
         let off = builder(&backend).enabled(false).build().unwrap();

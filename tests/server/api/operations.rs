@@ -7,7 +7,7 @@ use cache_aside::{Backend, BoxError, Cache, Cacheable, EntryState, Error, Outcom
 use crate::support::fixture::{Primary, Product, builder, connect, loaf, on_every_backend, on_every_server, products};
 
 #[tokio::test]
-async fn reads_through_and_then_hits() {
+async fn get_reads_through_and_then_hits() {
     on_every_backend(async |backend| {
         let (cache, primary) = (products(&backend), Primary::of(loaf(42)));
         let cold = cache.lookup("p-001", primary.loader()).await.unwrap();
@@ -27,7 +27,7 @@ async fn reads_through_and_then_hits() {
 }
 
 #[tokio::test]
-async fn remembers_that_a_record_does_not_exist() {
+async fn a_missing_record_is_stored_as_not_found() {
     on_every_backend(async |backend| {
         let (cache, primary) = (products(&backend), Primary::default());
         let first = cache.lookup("p-001", primary.loader()).await.unwrap();
@@ -47,7 +47,7 @@ async fn remembers_that_a_record_does_not_exist() {
 }
 
 #[tokio::test]
-async fn peeks_without_loading() {
+async fn peek_does_not_load() {
     on_every_backend(async |backend| {
         let (cache, primary) = (products(&backend), Primary::of(loaf(42)));
         assert_eq!(cache.peek("p-001").await.unwrap(), None);
@@ -59,7 +59,7 @@ async fn peeks_without_loading() {
 }
 
 #[tokio::test]
-async fn refreshes_by_loading_anew() {
+async fn refresh_loads_anew() {
     on_every_backend(async |backend| {
         let (cache, primary) = (products(&backend), Primary::of(loaf(42)));
         cache.get("p-001", primary.loader()).await.unwrap();
@@ -72,7 +72,7 @@ async fn refreshes_by_loading_anew() {
 }
 
 #[tokio::test]
-async fn invalidates_many_in_order() {
+async fn invalidate_many_keeps_the_order() {
     on_every_backend(async |backend| {
         let (cache, primary) = (products(&backend), Primary::of(loaf(42)));
         cache.get("p-001", primary.loader()).await.unwrap();
@@ -86,7 +86,7 @@ async fn invalidates_many_in_order() {
 }
 
 #[tokio::test]
-async fn shows_what_is_stored() {
+async fn inspect_shows_what_is_stored() {
     on_every_backend(async |backend| {
         let (cache, primary) = (builder(&backend).jitter(0.0).build().unwrap(), Primary::of(loaf(42)));
         let nothing = cache.inspect("p-001").await.unwrap();
@@ -107,7 +107,7 @@ async fn shows_what_is_stored() {
 }
 
 #[tokio::test]
-async fn binds_a_loader_once() {
+async fn with_loader_binds_a_loader() {
     on_every_backend(async |backend| {
         let primary = Primary::of(loaf(42));
         let cache = products(&backend).with_loader(primary.loader());
@@ -167,7 +167,7 @@ async fn a_hit_costs_one_command() {
 }
 
 #[tokio::test]
-async fn entries_live_on_for_other_connections() {
+async fn entries_are_seen_over_other_connections() {
     on_every_server(async |server, backend| {
         let primary = Primary::of(loaf(42));
         products(&backend).get("p-001", primary.loader()).await.unwrap();
@@ -194,7 +194,7 @@ async fn a_panicking_loader_is_an_error_and_the_next_get_tries_again() {
 }
 
 #[tokio::test]
-async fn a_get_can_be_spawned_as_it_is() {
+async fn get_and_refresh_can_be_spawned() {
     let backend = Backend::connect("memory://").await.unwrap();
     let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
     let get = tokio::spawn(cache.get("p-001", primary.loader()));

@@ -181,7 +181,7 @@ async fn a_refresh_that_finds_no_record_replaces_or_removes_it() {
 }
 
 #[tokio::test]
-async fn what_is_not_due_is_not_refreshed_nor_by_whom_does_not_ask_for_it() {
+async fn a_record_that_is_not_due_or_a_cache_without_the_setting_is_not_refreshed_ahead() {
     on_every_backend(async |backend| {
         let (eager, primary) = (eager(&backend), Primary::of(loaf(1)));
         let lazy = builder(&backend).refresh_ahead(NEVER).build().unwrap();
@@ -204,7 +204,7 @@ async fn what_is_not_due_is_not_refreshed_nor_by_whom_does_not_ask_for_it() {
 
 /// With both settings a refresh that fails serves nothing stale: there is a live record.
 #[tokio::test]
-async fn both_settings_go_together() {
+async fn stale_if_error_and_refresh_ahead_go_together() {
     on_every_backend(async |backend| {
         let tail = Duration::from_secs(60);
         let cache = eagerly(builder(&backend)).ttl(Duration::from_secs(30)).stale_if_error(tail).build().unwrap();

@@ -55,7 +55,7 @@ async fn deletes_a_not_found_entry_rather_than_merge_into_it() {
 }
 
 #[tokio::test]
-async fn never_moves_the_deadline_unless_told_to() {
+async fn an_update_keeps_the_ttl_unless_update_ttl_is_refresh() {
     on_every_backend(async |backend| {
         let primary = Primary::of(loaf(0));
         let keeping = builder(&backend).jitter(0.0).build().unwrap();

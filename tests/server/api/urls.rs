@@ -23,7 +23,7 @@ async fn refused(url: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_url_that_makes_no_sense_is_refused() {
+async fn a_malformed_url_is_refused() {
     for (url, said) in [
         ("", "no scheme"),
         ("127.0.0.1:6379", "no scheme"),
@@ -50,7 +50,7 @@ async fn a_url_that_makes_no_sense_is_refused() {
 }
 
 #[tokio::test]
-async fn urls_that_make_no_sense_are_refused() {
+async fn a_malformed_sentinel_url_is_refused() {
     for (url, said) in [
         ("redis+sentinel://host:26379", "the name of the master is missing"),
         ("redis+sentinel://host:26379/", "the name of the master is missing"),
@@ -77,14 +77,14 @@ async fn urls_that_make_no_sense_are_refused() {
 }
 
 #[tokio::test]
-async fn a_bad_url_is_refused_without_what_may_be_a_password() {
+async fn errors_about_a_malformed_url_show_no_password() {
     let text = refused("redis://127.0.0.1?protocol=resp9;pass=secret").await;
     assert!(text.contains("Invalid protocol version"), "{text}");
     refused("user:secret@127.0.0.1?next=x://y").await;
 }
 
 #[tokio::test]
-async fn a_backend_is_shown_as_its_url_names_it_without_the_user() {
+async fn a_backend_displays_its_url_without_user_and_password() {
     for (url, shown) in [
         ("redis://user:secret@localhost/1", "redis://localhost:6379"),
         ("redis://[::1]:7000", "redis://[::1]:7000"),
@@ -99,7 +99,7 @@ async fn a_backend_is_shown_as_its_url_names_it_without_the_user() {
 }
 
 #[tokio::test]
-async fn connecting_to_nothing_names_the_address_and_what_to_do() {
+async fn a_failed_connect_names_the_address_and_what_to_do() {
     let port = free_port();
     let text = refused(&format!("redis://user:secret@127.0.0.1:{port}")).await;
     assert!(text.contains(&format!("127.0.0.1:{port}")) && text.contains("check that a server runs there"), "{text}");

@@ -81,7 +81,7 @@ fn rigged(backend: &Backend, without: Option<Guard>) -> Backend {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn its_own_writes_are_seen_at_once() {
+async fn own_writes_are_seen_at_once() {
     for flavor in Flavor::ALL {
         assert!(sees_own_writes(flavor, None).await, "{flavor:?}");
     }
@@ -90,7 +90,7 @@ async fn its_own_writes_are_seen_at_once() {
 
 /// A write whose outcome nobody knows: its reply is lost, and whoever waited for it went away.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_that_fails_or_is_given_up_is_seen_all_the_same() {
+async fn own_writes_that_fail_or_are_dropped_are_seen_too() {
     for given_up in [false, true] {
         let server = Server::start(Flavor::Redis70).await;
         let proxy = Proxy::to(server.port()).await;
@@ -128,7 +128,7 @@ async fn keeps_what_was_read_before_a_message(flavor: Flavor, without: Option<Gu
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_read_before_a_message_about_it_is_not_kept() {
+async fn a_record_read_before_a_message_about_it_is_not_kept() {
     for flavor in Flavor::ALL {
         assert!(!keeps_what_was_read_before_a_message(flavor, None).await, "{flavor:?}");
     }
@@ -155,7 +155,7 @@ async fn outlives_a_cut(flavor: Flavor, without: Option<Guard>) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_outlives_a_time_in_which_nobody_told_of_changes() {
+async fn the_near_cache_is_flushed_when_messages_may_have_been_missed() {
     for flavor in Flavor::ALL {
         assert!(!outlives_a_cut(flavor, None).await, "{flavor:?}");
     }

@@ -13,7 +13,7 @@ use crate::support::fixture::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_kept_is_answered_from_memory() {
+async fn a_near_hit_is_answered_from_memory() {
     on_every_server(async |server, backend| {
         let (cache, primary) = (near(&backend), Primary::of(loaf(42)));
         loaded(&cache, &primary).await;
@@ -48,7 +48,7 @@ async fn what_is_kept_is_answered_from_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn that_there_is_no_record_is_kept_too_until_there_is_one() {
+async fn a_missing_record_is_kept_until_there_is_one() {
     on_every_server(async |_, backend| {
         let (cache, primary) = (near(&backend), Primary::default());
         loaded(&cache, &primary).await;
@@ -65,7 +65,7 @@ async fn that_there_is_no_record_is_kept_too_until_there_is_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_the_embedded_backend_there_is_none_and_all_else_is_the_same() {
+async fn the_embedded_backend_has_no_near_cache() {
     let (cache, primary) = (near(&connect("memory://").await), Primary::of(loaf(1)));
     assert_eq!(outcome(&cache, &primary).await, Outcome::Loaded);
     for _ in 0..3 {
@@ -76,7 +76,7 @@ async fn on_the_embedded_backend_there_is_none_and_all_else_is_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_writes_of_others_are_seen() {
+async fn writes_of_other_processes_are_seen() {
     on_every_server(async |server, elsewhere| {
         let (cache, primary) = (near(&bounded(&server.url()).await), Primary::of(loaf(0)));
         let elsewhere = products(&elsewhere);
@@ -109,7 +109,7 @@ async fn nothing_is_kept_for_longer_than_its_max_age_or_its_ttl() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_kept_is_bounded_by_number_and_by_bytes() {
+async fn entries_and_max_bytes_bound_the_near_cache() {
     const RECORDS: usize = 500;
     let server = Server::start(Flavor::Redis70).await;
     let backend = connect(&server.url()).await;
@@ -179,7 +179,7 @@ async fn refuses_to_track(url: &str, access: impl AsyncFn(&Server)) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_a_server_that_cannot_tell_nothing_is_kept_or_for_max_age_alone() {
+async fn without_tracking_nothing_is_kept_or_only_for_max_age() {
     refuses_to_track("redis://127.0.0.1:PORT?protocol=resp2", async |_| {}).await;
     refuses_to_track("redis://near:secret@127.0.0.1:PORT", async |server| {
         let rules = ["SETUSER", "near", "on", ">secret", "~*", "&*", "+@all", "-client|tracking"];
@@ -234,7 +234,7 @@ async fn all_near_caches_of_a_backend_share_one_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_connection_ends_with_its_backend() {
+async fn the_trackers_connection_ends_with_its_backend() {
     let server = Server::start(Flavor::Redis70).await;
     let backend = connect(&server.url()).await;
     let cache = near(&backend);
@@ -245,7 +245,7 @@ async fn the_connection_ends_with_its_backend() {
 
 /// Without a message it would wait for its next look, which is far by then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_waits_for_another_process_is_woken_by_its_fill() {
+async fn a_get_that_waits_for_another_process_is_woken_by_its_fill() {
     on_every_server(async |server, backend| {
         let primary = Primary::of(loaf(1));
         let settings = NearCache::entries(10);

@@ -75,7 +75,7 @@ async fn a_tracker_that_is_killed_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_the_servers_data_are_flushed_nothing_is_kept() {
+async fn flushall_empties_the_near_cache() {
     on_every_server(async |server, _| {
         let (cache, primary) = (near(&bounded(&server.url()).await), Primary::of(loaf(1)));
         warm(&cache, &primary).await;
@@ -122,7 +122,7 @@ async fn in_a_simulated_outage_nothing_is_kept() {
 
 /// The user may not ask for it, and then may.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn once_a_server_can_tell_nothing_is_left_of_the_time_before() {
+async fn once_tracking_works_nothing_from_before_is_left() {
     let (server, access) = (Server::start(Flavor::Redis70).await, Access::documented());
     access.grant(&server).await;
     let (backend, primary) = (bounded(&access.url(&server.url())).await, Primary::of(loaf(1)));
@@ -141,7 +141,7 @@ async fn once_a_server_can_tell_nothing_is_left_of_the_time_before() {
 
 /// A cache may outlive the runtime that it was built on, as from one test to the next.
 #[test]
-fn it_goes_on_after_its_runtime_has_ended() {
+fn a_tracker_goes_on_after_its_runtime_has_ended() {
     let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (first, second) = (runtime(), runtime());
     let (server, cache, primary) = first.block_on(async {
@@ -159,7 +159,7 @@ fn it_goes_on_after_its_runtime_has_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_a_cluster_it_follows_moving_slots_and_a_failover() {
+async fn in_a_cluster_trackers_follow_moving_slots_and_a_failover() {
     for flavor in Flavor::OF_CLUSTERS {
         let mut cluster = Cluster::start(flavor).await;
         let (cache, primary) = (near(&bounded(&cluster.url()).await), Primary::of(loaf(0)));
@@ -192,7 +192,7 @@ async fn in_a_cluster_it_follows_moving_slots_and_a_failover() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_follows_the_sentinels_to_another_master() {
+async fn a_tracker_follows_the_sentinels_to_another_master() {
     for flavor in [Flavor::Redis70, Flavor::Valkey91] {
         let group = Group::start(flavor).await;
         let (cache, primary) = (near(&bounded(&group.url()).await), Primary::of(loaf(0)));

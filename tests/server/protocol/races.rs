@@ -98,7 +98,7 @@ async fn a_fill_whose_lease_ran_out_writes_nothing() {
 }
 
 #[tokio::test]
-async fn whoever_waits_for_another_process_finds_its_entry_and_does_not_load() {
+async fn a_get_that_waits_for_another_process_takes_its_entry_and_does_not_load() {
     on_every_backend(async |backend| {
         let primary = Primary::of(loaf(1)).with_latency(Duration::from_millis(150));
         let caches: Vec<_> = (0..4).map(|_| products(&backend)).collect();
@@ -116,7 +116,7 @@ async fn whoever_waits_for_another_process_finds_its_entry_and_does_not_load() {
 }
 
 #[tokio::test]
-async fn a_dropped_get_leaves_its_load_under_way() {
+async fn a_dropped_get_leaves_its_load_running() {
     on_every_backend(async |backend| {
         let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
         let (gate, first) = load_at_gate(&cache, &primary).await;
@@ -154,7 +154,7 @@ async fn the_load_of_an_only_get_that_was_dropped_still_fills() {
 }
 
 #[tokio::test]
-async fn takes_over_from_a_process_that_died_while_loading() {
+async fn a_get_takes_over_from_a_process_that_died_while_loading() {
     on_every_server(async |server, backend| {
         let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
         let mut dead = server.client().await;
@@ -228,7 +228,7 @@ async fn a_get_after_an_invalidation_does_not_wait_for_the_load_that_it_revoked(
 
 /// Another process has invalidated: this one learns it when the fill of its long load is fenced.
 #[tokio::test(start_paused = true)]
-async fn calls_that_were_too_late_for_a_long_load_share_the_next() {
+async fn gets_too_late_for_a_long_load_share_the_next() {
     let backend = Backend::connect("memory://").await.unwrap();
     let (here, there) = (products(&backend), products(&backend));
     let primary = Primary::of(loaf(1)).with_latency(Duration::from_secs(25));
@@ -247,7 +247,7 @@ async fn calls_that_were_too_late_for_a_long_load_share_the_next() {
 }
 
 #[tokio::test]
-async fn a_load_around_the_cache_holds_up_nobody_who_can_reach_it() {
+async fn a_load_around_the_cache_does_not_hold_up_gets_that_reach_it() {
     on_every_backend(async |backend| {
         let (cache, primary, gate) = (products(&backend), Primary::of(loaf(1)), Gate::closed());
         cache.get("p-001", primary.loader()).await.unwrap();

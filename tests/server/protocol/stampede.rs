@@ -97,7 +97,7 @@ async fn a_thousand_readers_of_a_missing_id_share_one_load() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failing_loader_is_everybodys_error_and_nobody_waits_out_a_lock() {
+async fn a_failing_loader_fails_all_readers_at_once_and_leaves_no_lease() {
     on_every_backend(async |backend| {
         // Were the lease left behind, the next get would have to wait for a minute.
         let cache = builder(&backend).lock_ttl(Duration::from_secs(60)).build().unwrap();

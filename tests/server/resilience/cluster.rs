@@ -48,7 +48,7 @@ async fn every_operation_works() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_are_read_and_loaded_over_all_primaries() {
+async fn get_many_reads_and_loads_over_all_primaries() {
     on_every_cluster(async |cluster, backend| {
         let cache = products(&backend);
         let ids: Vec<_> = (0..100).map(|number| number.to_string()).collect();
@@ -91,7 +91,7 @@ async fn many_are_read_and_loaded_over_all_primaries() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_operation_works_while_the_keys_slot_is_on_its_way() {
+async fn every_operation_works_while_the_keys_slot_moves() {
     on_every_cluster(async |cluster, backend| {
         let (cache, primary) = (products(&backend), Primary::of(loaf(42)));
         get(&cache, primary.loader()).await.unwrap();
@@ -121,7 +121,7 @@ async fn every_operation_works_while_the_keys_slot_is_on_its_way() {
 
 /// A script may not write what it has deleted itself, on a server that the slot is leaving.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_load_in_the_place_of_an_entry_is_stored_though_its_slot_begins_to_move() {
+async fn a_load_that_replaces_an_unreadable_entry_is_stored_while_its_slot_moves() {
     on_every_cluster(async |cluster, backend| {
         let (cache, primary, gate) = (products(&backend), Primary::of(loaf(42)), Gate::closed());
         ask(&cluster.servers[cluster.owner(KEY).await], &format!("HSET {KEY} stock many")).await;
@@ -150,7 +150,7 @@ const RACES: [&str; 8] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_races_end_as_they_should_while_slots_move_and_after_a_failover() {
+async fn races_and_schedules_pass_while_slots_move_and_after_a_failover() {
     for flavor in Flavor::OF_CLUSTERS {
         let mut cluster = Cluster::start(flavor).await;
         cluster.while_moving(KEY, cluster.run_tests(&RACES)).await;
@@ -169,7 +169,7 @@ async fn a_thousand_readers_in_each_of_four_processes_share_one_load() {
 
 /// The service goes on while a primary is killed, and uses its replica soon after that has taken over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_primary_is_made_up_for_by_its_replica() {
+async fn reads_go_on_while_a_replica_takes_over_from_a_killed_primary() {
     const READERS: u32 = 20;
     const SOON: Duration = Duration::from_secs(2);
     for flavor in Flavor::OF_CLUSTERS {
@@ -210,7 +210,7 @@ async fn a_killed_primary_is_made_up_for_by_its_replica() {
 
 /// A server that answers nothing is left alone, though the others answer all the time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_waits_for_a_server_that_is_silent_while_others_answer() {
+async fn the_breaker_opens_for_a_silent_server_while_others_answer() {
     const LIMIT: Duration = Duration::from_millis(200);
     const READS: u32 = 20;
     const ELSEWHERE: &str = "p-002";
@@ -291,7 +291,7 @@ async fn the_url_may_name_a_replica_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_keys_of_many_slots_are_invalidated_at_once() {
+async fn invalidate_many_reaches_keys_of_many_slots() {
     on_every_cluster(async |_cluster, backend| {
         let (cache, primary) = (products(&backend), Primary::default());
         let ids: Vec<_> = (0..300).map(|id| format!("p-{id}")).collect();

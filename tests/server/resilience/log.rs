@@ -51,7 +51,7 @@ impl io::Write for Log {
 }
 
 #[tokio::test]
-async fn a_server_without_memory_is_told_of_once() {
+async fn a_server_without_memory_is_logged_once() {
     let settings = ["--maxmemory", "1kb", "--maxmemory-policy", "noeviction"];
     let server = Server::start_with(Flavor::Redis70, &settings).await;
     let cache = products(&connect(&server.url()).await);
@@ -65,7 +65,7 @@ async fn a_server_without_memory_is_told_of_once() {
 
 /// Updates that it refuses become invalidations.
 #[tokio::test]
-async fn refused_updates_are_told_of_once() {
+async fn refused_updates_are_logged_once() {
     const UPDATES: usize = 100;
     let server = Server::start(Flavor::Redis70).await;
     let (cache, mut operator) = (products(&connect(&server.url()).await), server.client().await);
@@ -84,7 +84,7 @@ async fn refused_updates_are_told_of_once() {
 }
 
 #[tokio::test]
-async fn a_user_that_may_not_read_is_told_of_once() {
+async fn a_user_that_may_not_read_is_logged_once() {
     let server = Server::start(Flavor::Redis70).await;
     let rules = ["SETUSER", "writer", "on", ">secret", "~*", "+@all", "-hmget", "-hgetall"];
     redis::cmd("ACL").arg(&rules).exec_async(&mut server.client().await).await.unwrap();
@@ -98,7 +98,7 @@ async fn a_user_that_may_not_read_is_told_of_once() {
 }
 
 #[tokio::test]
-async fn a_record_that_is_too_large_is_told_of_once() {
+async fn a_record_that_is_too_large_is_logged_once() {
     let server = Server::start(Flavor::Redis70).await;
     let cache = builder(&connect(&server.url()).await).max_entry_bytes(10).build().unwrap();
     let primary = Primary::of(loaf(1));
@@ -111,7 +111,7 @@ async fn a_record_that_is_too_large_is_told_of_once() {
 
 /// Somebody else writes it again and again.
 #[tokio::test]
-async fn an_unreadable_entry_is_told_of_once() {
+async fn an_unreadable_entry_is_logged_once() {
     let server = Server::start(Flavor::Redis70).await;
     let cache = products(&connect(&server.url()).await);
     let (primary, mut operator) = (Primary::of(loaf(1)), server.client().await);
@@ -126,7 +126,7 @@ async fn an_unreadable_entry_is_told_of_once() {
 }
 
 #[tokio::test]
-async fn closing_without_a_server_says_so_once() {
+async fn closing_without_a_server_is_logged_once() {
     let mut server = Server::start(Flavor::Redis70).await;
     let backend = Backend::connect(&server.url()).await.unwrap();
     let cache = products(&backend);

@@ -17,7 +17,7 @@ use crate::support::fixture::{
 const LIMIT: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reads_go_on_without_the_cache_and_say_so() {
+async fn reads_bypass_the_cache_during_an_outage_and_report_it() {
     on_every_backend(async |backend| {
         let cache = products(&backend);
         let primary = Primary::of(loaf(1)).with_latency(Duration::from_millis(50));
@@ -52,7 +52,7 @@ async fn a_loader_that_fails_during_an_outage_is_an_error() {
 }
 
 #[tokio::test]
-async fn comes_back_when_the_server_does() {
+async fn the_cache_is_used_again_once_the_server_is_back() {
     for flavor in Flavor::ALL {
         let mut server = Server::start(flavor).await;
         let backend = Backend::connect(&server.url()).await.unwrap();
@@ -72,7 +72,7 @@ async fn comes_back_when_the_server_does() {
 }
 
 #[tokio::test]
-async fn a_frozen_server_holds_nobody_up_beyond_the_deadlines() {
+async fn calls_to_a_frozen_server_end_by_operation_timeout() {
     let server = Server::start(Flavor::Redis70).await;
     // Each call finds out for itself.
     let backend = Backend::builder(&server.url()).operation_timeout(Duration::from_millis(100)).breaker_threshold(100);
@@ -98,7 +98,7 @@ async fn a_frozen_server_holds_nobody_up_beyond_the_deadlines() {
 }
 
 #[tokio::test]
-async fn a_service_starts_while_its_cache_is_down() {
+async fn connect_lazy_works_while_the_server_is_down() {
     let mut server = Server::start(Flavor::Valkey91).await;
     server.kill().await;
     let backend = Backend::connect_lazy(&server.url()).unwrap();
@@ -203,7 +203,7 @@ fn is_quick(felt: &Felt) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_seconds_with_a_killed_server() {
+async fn reads_do_not_wait_during_ten_seconds_with_a_killed_server() {
     let server = tokio::sync::Mutex::new(Server::start(Flavor::Redis70).await);
     let url = server.lock().await.url();
     let (kill, restart) = (async || server.lock().await.kill().await, async || server.lock().await.restart().await);
@@ -211,14 +211,14 @@ async fn ten_seconds_with_a_killed_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_seconds_with_a_frozen_server() {
+async fn reads_do_not_wait_during_ten_seconds_with_a_frozen_server() {
     let server = Server::start(Flavor::Redis82).await;
     let (freeze, thaw) = (async || server.freeze(), async || server.thaw());
     is_quick(&*ten_seconds_without(&server.url(), 256, freeze, thaw).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_seconds_with_a_black_hole() {
+async fn reads_do_not_wait_during_ten_seconds_with_a_black_hole() {
     let server = Server::start(Flavor::Valkey91).await;
     let proxy = Proxy::to(server.port()).await;
     let (swallow, carry) = (async || proxy.black_hole(true), async || proxy.black_hole(false));
@@ -226,7 +226,7 @@ async fn ten_seconds_with_a_black_hole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_seconds_with_fewer_loads_at_a_time_than_readers() {
+async fn max_bypass_loads_holds_during_ten_seconds_with_a_black_hole() {
     const BOUND: usize = 20;
     let server = Server::start(Flavor::Valkey91).await;
     let proxy = Proxy::to(server.port()).await;

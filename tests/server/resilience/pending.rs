@@ -11,7 +11,7 @@ use crate::support::fixture::{
 };
 
 #[tokio::test]
-async fn a_failed_write_is_remembered_until_it_is_applied() {
+async fn a_failed_write_is_pending_until_it_is_applied() {
     for flavor in Flavor::ALL {
         for write in ["invalidate", "update", "modify", "dropped"] {
             println!("{write} on {flavor:?}");
@@ -74,7 +74,7 @@ async fn reads_go_around_an_entry_that_could_not_be_invalidated() {
 }
 
 #[tokio::test]
-async fn what_was_loaded_before_a_failed_write_answers_nobody_after_it() {
+async fn a_load_from_before_a_failed_invalidation_is_not_served_after_it() {
     on_every_backend(async |backend| {
         let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
         let (gate, held) = load_at_gate(&cache, &primary).await;
@@ -94,7 +94,7 @@ async fn what_was_loaded_before_a_failed_write_answers_nobody_after_it() {
 }
 
 #[tokio::test]
-async fn nothing_is_changed_in_what_may_be_old() {
+async fn updates_do_not_change_an_entry_whose_invalidation_is_pending() {
     on_every_backend(async |backend| {
         let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
         cache.get("p-001", primary.loader()).await.unwrap();
@@ -112,7 +112,7 @@ async fn nothing_is_changed_in_what_may_be_old() {
 
 /// All keys of a call that was dropped are remembered, also those whose turn had not come.
 #[tokio::test]
-async fn many_invalidations_that_were_dropped_are_all_made_up_for() {
+async fn all_keys_of_a_dropped_invalidate_many_are_pending_and_applied_later() {
     const KEYS: usize = 1_000;
     let (server, cache, primary) = frozen_with_an_old_entry(Flavor::Redis70).await;
     let ids = || (0..KEYS).map(|number| format!("p-{number:03}"));

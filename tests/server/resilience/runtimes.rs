@@ -221,7 +221,7 @@ fn many_runtimes_that_come_and_go_share_one_cache_without_a_failed_call() {
 }
 
 #[test]
-fn a_runtime_that_nobody_drives_is_left_behind() {
+fn commands_queued_on_a_runtime_that_nobody_drives_do_not_block_another() {
     const LIMIT: Duration = Duration::from_secs(20);
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (first, second) = (runtime(), runtime());
@@ -247,7 +247,7 @@ fn a_runtime_that_nobody_drives_is_left_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flight_on_a_runtime_that_nobody_drives_is_left_behind() {
+async fn a_load_on_a_runtime_that_nobody_drives_does_not_block_later_gets() {
     let backend = Backend::connect("memory://").await.unwrap();
     let cache = builder(&backend)
         .load_timeout(Duration::from_millis(300))
@@ -274,7 +274,7 @@ async fn a_flight_on_a_runtime_that_nobody_drives_is_left_behind() {
 }
 
 #[tokio::test]
-async fn a_cache_outlives_the_runtime_that_a_load_was_lost_with() {
+async fn a_load_lost_with_its_runtime_does_not_block_later_gets() {
     let backend = Backend::connect("memory://").await.unwrap();
     let (cache, primary, gate) = (products(&backend), Primary::of(loaf(1)), Gate::closed());
     let lost = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -290,7 +290,7 @@ async fn a_cache_outlives_the_runtime_that_a_load_was_lost_with() {
 }
 
 #[test]
-fn what_waits_outlives_the_runtime_that_tried() {
+fn a_pending_invalidation_outlives_the_runtime_that_first_tried_it() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let first = runtime();
     let backend = first.block_on(Backend::connect("memory://")).unwrap();
@@ -311,7 +311,7 @@ fn what_waits_outlives_the_runtime_that_tried() {
 
 /// A runtime drops what is spawned on it while it shuts down: at once, on the thread that spawns.
 #[test]
-fn a_write_that_is_dropped_with_its_runtime_holds_up_nobody() {
+fn a_write_dropped_with_its_runtime_is_pending_and_does_not_block_the_shutdown() {
     for threads in [None, Some(2)] {
         let (done, is_done) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
@@ -336,7 +336,7 @@ fn a_write_that_is_dropped_with_its_runtime_holds_up_nobody() {
 }
 
 #[test]
-fn outside_of_a_runtime_calls_are_errors_and_no_panics() {
+fn calls_outside_of_a_runtime_are_errors_and_do_not_panic() {
     assert!(matches!(Backend::connect_lazy("memory://"), Err(Error::Config { .. })));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let backend = runtime.block_on(Backend::connect("memory://")).unwrap();

@@ -8,7 +8,7 @@ use super::{Item, backend, item, no_item};
 use crate::support::fixture::{Primary, Product, builder, loaf, on_every_backend};
 
 #[tokio::test(start_paused = true)]
-async fn entries_end_with_the_paused_clock() {
+async fn entries_expire_on_the_paused_clock() {
     let cache: Cache<Item> = Cache::builder(backend().await).jitter(0.0).build().unwrap();
     cache.get(1, item).await.unwrap();
     cache.get(2, no_item).await.unwrap();
@@ -25,14 +25,14 @@ async fn entries_end_with_the_paused_clock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_short_ttl_shortens_the_default_for_missing_records() {
+async fn a_short_ttl_shortens_the_default_not_found_ttl() {
     let cache: Cache<Item> = Cache::builder(backend().await).ttl(Duration::from_secs(1)).jitter(0.0).build().unwrap();
     cache.get(1, no_item).await.unwrap();
     assert_eq!(cache.ttl(1).await.unwrap(), Some(Duration::from_millis(500)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn jitter_shortens_a_lifetime_by_up_to_its_part() {
+async fn jitter_shortens_a_ttl_by_up_to_its_fraction() {
     let cache: Cache<Item> = Cache::builder(backend().await).jitter(0.5).build().unwrap();
     let mut ttls = Vec::new();
     for id in 0..200 {
@@ -45,7 +45,7 @@ async fn jitter_shortens_a_lifetime_by_up_to_its_part() {
 }
 
 #[tokio::test]
-async fn forgets_missing_records_at_once_when_told_to() {
+async fn without_not_found_ttl_missing_records_are_not_stored() {
     on_every_backend(async |backend| {
         let (cache, primary) = (builder(&backend).not_found_ttl(None).build().unwrap(), Primary::default());
         for loads in 1..=3 {
@@ -59,7 +59,7 @@ async fn forgets_missing_records_at_once_when_told_to() {
 }
 
 #[tokio::test]
-async fn a_lifetime_can_depend_on_the_record() {
+async fn ttl_by_gives_each_record_its_own_ttl() {
     on_every_backend(async |backend| {
         let by_stock = |product: &Product| Duration::from_secs(u64::from(product.stock));
         let cache = builder(&backend).ttl_by(by_stock).jitter(0.0).update_ttl(UpdateTtl::Refresh).build().unwrap();

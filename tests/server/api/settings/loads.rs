@@ -63,7 +63,7 @@ async fn the_load_timeout_runs_on_the_paused_clock() {
 }
 
 #[tokio::test]
-async fn after_the_wait_timeout_loads_once_around_the_cache() {
+async fn after_wait_timeout_a_process_loads_once_around_the_cache() {
     on_every_server(async |server, backend| {
         let cache = builder(&backend).wait_timeout(Duration::from_millis(200)).build().unwrap();
         let primary = Primary::of(loaf(1)).with_latency(Duration::from_millis(50));

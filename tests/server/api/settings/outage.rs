@@ -17,7 +17,7 @@ use crate::support::fixture::{
 const LIMIT: Duration = Duration::from_secs(20);
 
 #[tokio::test]
-async fn a_cache_may_fail_instead_of_loading() {
+async fn on_outage_fail_returns_an_error_and_does_not_load() {
     on_every_backend(async |backend| {
         let cache = builder(&backend).on_outage(OnOutage::Fail).build().unwrap();
         let primary = Primary::of(loaf(1));
@@ -32,7 +32,7 @@ async fn a_cache_may_fail_instead_of_loading() {
 }
 
 #[tokio::test]
-async fn loads_around_the_cache_are_bounded() {
+async fn max_bypass_loads_bounds_loads_around_the_cache() {
     const BOUND: usize = 16;
     const GETS: u32 = 10_000;
     on_every_backend(async |backend| {
@@ -61,7 +61,7 @@ async fn loads_around_the_cache_are_bounded() {
 }
 
 #[tokio::test]
-async fn loads_wait_in_turn_and_not_for_ever() {
+async fn loads_around_the_cache_wait_in_order_and_up_to_wait_timeout() {
     let backend = Backend::connect("memory://").await.unwrap();
     let wait_timeout = Duration::from_millis(300);
     let cache = builder(&backend).max_bypass_loads(1).wait_timeout(wait_timeout).build().unwrap();
@@ -93,7 +93,7 @@ async fn loads_wait_in_turn_and_not_for_ever() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_answer_is_left_alone() {
+async fn the_breaker_opens_when_a_server_does_not_answer() {
     const OPERATION_TIMEOUT: Duration = Duration::from_millis(200);
     let server = Server::start(Flavor::Redis70).await;
     let backend = Backend::builder(&server.url()).operation_timeout(OPERATION_TIMEOUT).breaker_threshold(3);
@@ -120,7 +120,7 @@ async fn a_server_that_does_not_answer_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_is_there() {
+async fn a_server_that_refuses_commands_does_not_open_the_breaker() {
     let server = Server::start(Flavor::Redis70).await;
     let backend = Backend::builder(&server.url()).breaker_threshold(1).connect().await.unwrap();
     let cache = products(&backend);
@@ -135,7 +135,7 @@ async fn a_server_that_refuses_is_there() {
 
 /// Callers that have less patience than the backend's deadline find out that nothing answers all the same.
 #[tokio::test]
-async fn hurried_callers_open_the_breaker_too() {
+async fn callers_with_short_timeouts_open_the_breaker_too() {
     let (server, cache, primary) = frozen_with_an_old_entry(Flavor::Redis70).await;
     let hurried = async || tokio::time::timeout(Duration::from_millis(20), cache.get("p-001", primary.loader())).await;
     until(LIMIT, "nobody waits for the server", async || hurried().await.is_ok()).await;
@@ -154,7 +154,7 @@ fn shelf(size: u32) -> Primary {
 }
 
 #[tokio::test]
-async fn beyond_the_bound_a_whole_type_waits_and_is_swept() {
+async fn beyond_max_pending_invalidations_a_whole_type_is_pending_and_swept() {
     #[derive(Debug, cache_aside::Cacheable)]
     #[cacheable(namespace = "billing", entity = "product_2")]
     struct Other {
@@ -206,7 +206,7 @@ async fn beyond_the_bound_a_whole_type_waits_and_is_swept() {
 }
 
 #[tokio::test]
-async fn closing_waits_for_what_is_pending() {
+async fn close_waits_for_pending_invalidations_up_to_close_timeout() {
     let (server, cache, _primary) = frozen_with_an_old_entry(Flavor::Redis70).await;
     let backend = Backend::builder(&server.url()).close_timeout(Duration::from_millis(300)).connect_lazy().unwrap();
     backend.close().await.unwrap();

@@ -24,7 +24,7 @@ async fn a_disabled_cache_goes_to_the_loader_and_still_invalidates() {
 }
 
 #[tokio::test]
-async fn keeps_namespaces_and_versions_apart() {
+async fn namespaces_share_no_entries() {
     on_every_backend(async |backend| {
         let (cache, primary) = (products(&backend), Primary::of(loaf(42)));
         let other = builder(&backend).namespace("shipping").build().unwrap();
@@ -37,7 +37,7 @@ async fn keeps_namespaces_and_versions_apart() {
 }
 
 #[tokio::test]
-async fn a_record_that_is_too_large_is_returned_and_not_stored() {
+async fn a_record_over_max_entry_bytes_is_returned_and_not_stored() {
     on_every_backend(async |backend| {
         let cache = builder(&backend).max_entry_bytes(200).build().unwrap();
         let large = Product { note: Some("x".repeat(200)), ..loaf(1) };
@@ -55,7 +55,7 @@ async fn a_record_that_is_too_large_is_returned_and_not_stored() {
 }
 
 #[tokio::test]
-async fn the_least_recently_read_entries_go_first() {
+async fn max_entries_evicts_the_least_recently_read_entries_first() {
     let backend = Backend::builder("memory://").max_entries(3).connect().await.unwrap();
     let cache: Cache<Item> = Cache::new(backend);
     for id in [1, 2, 3, 1, 4] {

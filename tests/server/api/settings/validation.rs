@@ -13,7 +13,7 @@ async fn refused(setting: &str, set: impl FnOnce(CacheBuilder<Item>) -> CacheBui
 }
 
 #[tokio::test]
-async fn settings_that_make_no_sense_are_refused() {
+async fn settings_out_of_range_are_refused() {
     let (zero, ms, year) = (Duration::ZERO, Duration::from_millis(1), Duration::from_secs(365 * 24 * 60 * 60));
     refused("ttl", |cache| cache.ttl(zero)).await;
     refused("ttl", |cache| cache.ttl(year * 101)).await;
@@ -64,7 +64,7 @@ struct Plain {
 }
 
 #[tokio::test]
-async fn every_setting_at_its_default_is_right() {
+async fn every_setting_accepts_its_default() {
     Cache::<Plain>::builder(backend().await)
         .ttl(defaults::TTL)
         .not_found_ttl(defaults::NOT_FOUND_TTL)

@@ -58,7 +58,7 @@ impl Failure {
 }
 
 #[tokio::test]
-async fn whatever_the_failure_the_stale_record_is_served_with_its_age() {
+async fn a_stale_record_is_served_with_its_age_after_any_load_failure() {
     on_every_backend(async |backend| {
         for failure in [Failure::Error, Failure::Panic, Failure::Timeout] {
             let cache = tolerant(&backend).load_timeout(TTL).build().unwrap();
@@ -107,7 +107,7 @@ async fn a_load_that_stores_nothing_removes_the_stale_record() {
 }
 
 #[tokio::test]
-async fn without_the_setting_a_failed_load_is_an_error() {
+async fn without_stale_if_error_a_failed_load_is_an_error() {
     on_every_backend(async |backend| {
         let (tolerant, strict) = (tolerant(&backend).build().unwrap(), products(&backend));
         let primary = Primary::of(loaf(1));
@@ -135,7 +135,7 @@ async fn after_an_invalidation_nothing_stale_is_served() {
 
 /// Another process invalidates when a load has failed and its entry is about to be looked at.
 #[tokio::test]
-async fn an_invalidation_between_the_failure_and_the_look_is_kept() {
+async fn an_invalidation_between_a_failed_load_and_the_stale_read_is_kept() {
     on_every_backend(async |backend| {
         let (here, there) = (Process::of(&backend, None, tolerating), products(&backend));
         let primary = Primary::of(loaf(1));
@@ -180,7 +180,7 @@ async fn a_late_call_joins_a_flight_that_serves_a_stale_entry_from_before_an_inv
 
 /// What this process could not tell the cache holds for this process all the same.
 #[tokio::test(start_paused = true)]
-async fn after_an_invalidation_that_failed_nothing_stale_is_served() {
+async fn after_a_failed_invalidation_nothing_stale_is_served() {
     let backend = Backend::connect("memory://").await.unwrap();
     let (here, primary) = (Process::of(&backend, None, tolerating), Primary::of(loaf(1)));
     grown_stale(&here.cache, &primary).await;
@@ -195,7 +195,7 @@ async fn after_an_invalidation_that_failed_nothing_stale_is_served() {
 }
 
 #[tokio::test]
-async fn a_load_around_the_cache_that_fails_is_made_up_for_too() {
+async fn a_stale_record_is_served_when_a_load_around_the_cache_fails() {
     on_every_backend(async |backend| {
         let (slow, primary) = (tolerant(&backend).build().unwrap(), Primary::of(loaf(1)));
         grown_stale(&slow, &primary).await;
@@ -214,7 +214,7 @@ async fn a_load_around_the_cache_that_fails_is_made_up_for_too() {
 }
 
 #[tokio::test]
-async fn an_entry_that_came_in_the_meantime_is_served_in_place_of_a_failure() {
+async fn an_entry_filled_in_the_meantime_is_served_when_a_load_fails() {
     on_every_backend(async |backend| {
         let (here, there) = (tolerant(&backend).build().unwrap(), products(&backend));
         let primary = Primary::of(loaf(1));
@@ -231,7 +231,7 @@ async fn an_entry_that_came_in_the_meantime_is_served_in_place_of_a_failure() {
 }
 
 #[tokio::test]
-async fn processes_with_and_without_the_setting_share_a_key() {
+async fn processes_with_and_without_stale_if_error_share_a_key() {
     on_every_backend(async |backend| {
         let (tolerant, strict) = (tolerant(&backend).build().unwrap(), products(&backend));
         let primary = Primary::of(loaf(1));
@@ -253,7 +253,7 @@ async fn processes_with_and_without_the_setting_share_a_key() {
 }
 
 #[tokio::test]
-async fn only_who_may_meet_a_stale_entry_asks_for_its_lifetime() {
+async fn pttl_is_asked_for_only_where_an_entry_may_be_stale() {
     on_every_server(async |server, backend| {
         let (tolerant, strict) = (tolerant(&backend).ttl(TAIL).build().unwrap(), products(&backend));
         let primary = Primary::of(loaf(1));
@@ -276,7 +276,7 @@ async fn only_who_may_meet_a_stale_entry_asks_for_its_lifetime() {
 }
 
 #[tokio::test]
-async fn the_ttl_that_users_see_ends_where_the_tail_begins() {
+async fn the_reported_ttl_ends_where_the_stale_tail_begins() {
     on_every_backend(async |backend| {
         let ttl = Duration::from_secs(30);
         let (cache, primary) = (tolerant(&backend).ttl(ttl).build().unwrap(), Primary::of(loaf(1)));
@@ -301,7 +301,7 @@ async fn the_ttl_that_users_see_ends_where_the_tail_begins() {
 }
 
 #[tokio::test]
-async fn not_found_entries_have_no_tail() {
+async fn not_found_entries_have_no_stale_tail() {
     on_every_backend(async |backend| {
         let cache = tolerant(&backend).ttl(TAIL).not_found_ttl(TTL).build().unwrap();
         let primary = Primary::default();
@@ -314,7 +314,7 @@ async fn not_found_entries_have_no_tail() {
 }
 
 #[tokio::test]
-async fn an_update_moves_neither_the_ttl_nor_the_tail_unless_told_to() {
+async fn an_update_keeps_ttl_and_stale_tail_unless_update_ttl_is_refresh() {
     on_every_backend(async |backend| {
         let keeping = tolerant(&backend).ttl(Duration::from_secs(30)).build().unwrap();
         let primary = Primary::of(loaf(1));
@@ -361,7 +361,7 @@ async fn an_update_drops_a_stale_record() {
 }
 
 #[tokio::test]
-async fn when_the_tail_is_over_too_the_record_is_gone() {
+async fn a_record_is_gone_after_its_stale_tail() {
     on_every_backend(async |backend| {
         let (cache, primary) = (tolerant(&backend).stale_if_error(TTL).build().unwrap(), Primary::of(loaf(1)));
         grown_stale(&cache, &primary).await;

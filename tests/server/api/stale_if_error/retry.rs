@@ -27,7 +27,7 @@ async fn fails_once_and_pauses_for_all(here: &Cache<Product>, there: &Cache<Prod
 }
 
 #[tokio::test]
-async fn a_failed_load_is_not_tried_again_by_anybody_until_its_pause_is_over_or_the_record_invalidated() {
+async fn a_failed_load_is_not_retried_until_stale_retry_is_over_or_the_record_is_invalidated() {
     let cache = |backend: &Backend| tolerant(backend).stale_retry(Duration::from_secs(20)).build().unwrap();
     on_every_backend(async |backend| fails_once_and_pauses_for_all(&cache(&backend), &cache(&backend)).await).await;
     on_every_server(async |server, backend| {
@@ -48,7 +48,7 @@ async fn a_failed_load_is_not_tried_again_by_anybody_until_its_pause_is_over_or_
 }
 
 #[tokio::test]
-async fn nobody_waits_for_the_pause_who_has_nothing_to_serve_meanwhile() {
+async fn a_get_with_no_stale_record_to_serve_does_not_wait_for_stale_retry() {
     let pause = Duration::from_secs(600);
     on_every_server(async |server, backend| {
         let (tolerant, strict) = (tolerant(&backend).stale_retry(pause).build().unwrap(), products(&backend));
@@ -81,7 +81,7 @@ async fn no_primary(_id: u64) -> Result<Option<Tolerant>, BoxError> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stale_records_grow_old_with_the_paused_clock() {
+async fn stale_records_age_on_the_paused_clock() {
     let backend = connect("memory://").await;
     let cache: Cache<Tolerant> = Cache::builder(backend.clone()).jitter(0.0).build().unwrap();
     let ms = Duration::from_millis;

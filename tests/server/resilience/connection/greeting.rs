@@ -119,7 +119,7 @@ async fn a_demoted_server_that_refuses_role_is_left_after_a_refused_write() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_accepts_no_more_clients_is_used_over_the_connection_that_is_there() {
+async fn a_server_that_accepts_no_more_clients_is_used_over_the_existing_connection() {
     for flavor in Flavor::ALL {
         let server = Server::start_with(flavor, &["--requirepass", "secret"]).await;
         let mut operator = as_user(&server, "secret").await;
@@ -159,7 +159,7 @@ async fn a_password_that_the_server_does_not_ask_for_is_no_error() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_tried_again() {
+async fn a_connection_refused_for_its_password_is_tried_again() {
     for flavor in Flavor::ALL {
         let server = Server::start_with(flavor, &["--requirepass", "secret"]).await;
         let backend = Backend::connect_lazy(&server.url()).unwrap();

@@ -61,7 +61,7 @@ async fn a_write_over_a_silently_dropped_connection_succeeds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_was_lost_without_a_trace_is_replaced() {
+async fn a_half_open_connection_is_replaced() {
     let server = Server::start(Flavor::Redis70).await;
     let proxy = Proxy::to(server.port()).await;
     let backend = Backend::builder(&proxy.url())
@@ -83,7 +83,7 @@ async fn a_connection_that_was_lost_without_a_trace_is_replaced() {
 
 /// No error tells of it: what is sent is carried out, and the replies get lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_has_fallen_silent_is_replaced() {
+async fn a_connection_whose_replies_are_lost_is_replaced() {
     let server = Server::start(Flavor::Redis70).await;
     let proxy = Proxy::to(server.port()).await;
     let backend = Backend::builder(&proxy.url()).operation_timeout(Duration::from_millis(100));
@@ -122,7 +122,7 @@ async fn an_invalidation_survives_a_connection_that_was_cut_while_idle() {
 
 /// An acquire that was carried out, but not within its deadline: its token is abandoned.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_whose_grant_was_never_heard_of_holds_nobody_up() {
+async fn a_lease_granted_after_operation_timeout_is_abandoned() {
     for flavor in Flavor::ALL {
         let server = Server::start(flavor).await;
         let backend =
@@ -172,7 +172,7 @@ async fn when_the_shared_connection_is_lost_all_others_are_given_up_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn updates_and_reads_meet_at_one_server_when_the_address_moves() {
+async fn updates_and_reads_go_to_one_server_when_the_address_moves() {
     let (old, new) = (Server::start(Flavor::Redis70).await, Server::start(Flavor::Valkey91).await);
     let proxy = Proxy::to(old.port()).await;
     let backend = Backend::connect(&proxy.url()).await.unwrap();
@@ -220,7 +220,7 @@ async fn a_server_that_was_demoted_is_not_read_from() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leaves_a_primary_that_has_become_a_replica() {
+async fn updates_leave_a_primary_that_has_become_a_replica() {
     let (old, new) = (Server::start(Flavor::Redis70).await, Server::start(Flavor::Redis70).await);
     let proxy = Proxy::to(old.port()).await;
     let backend = Backend::builder(&proxy.url()).connect_timeout(Duration::from_millis(500)).connect().await.unwrap();
@@ -251,7 +251,7 @@ struct Order {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_one_struct_is_refused_does_not_disturb_another() {
+async fn a_refusal_for_one_struct_does_not_disturb_another() {
     for flavor in Flavor::ALL {
         let server = Server::start(flavor).await;
         let rules = ["on", ">secret", "&*", "+@all", "~cache:billing:product:*", "~{cache:billing:product:*}:lock"];

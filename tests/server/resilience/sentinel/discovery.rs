@@ -45,7 +45,7 @@ async fn an_entry_lives_its_whole_life_at_the_master() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_sentinels_the_known_master_serves_on() {
+async fn the_known_master_is_used_while_all_sentinels_are_down() {
     for flavor in FLAVORS {
         let mut group = Group::start(flavor).await;
         let cache = products(&connect(&group.url()).await);
@@ -61,7 +61,7 @@ async fn without_sentinels_the_known_master_serves_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_sentinel_is_enough_and_none_at_the_start_is_no_obstacle() {
+async fn one_sentinel_is_enough_and_connect_lazy_needs_none() {
     for flavor in FLAVORS {
         let mut group = Group::start(flavor).await;
         let url = group.url();
@@ -91,7 +91,7 @@ async fn one_sentinel_is_enough_and_none_at_the_start_is_no_obstacle() {
 }
 
 #[tokio::test]
-async fn what_most_sentinels_say_counts() {
+async fn the_majority_of_the_sentinels_decides() {
     let (here, there) = (Group::start(Flavor::Redis70).await, Group::start(Flavor::Valkey91).await);
     let place = |sentinel: &Sentinel| format!("127.0.0.1:{}", sentinel.port());
     let [a, b, c] = [0, 1, 2].map(|number| place(&here.sentinels[number]));
@@ -111,7 +111,7 @@ async fn what_most_sentinels_say_counts() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_said() {
+async fn errors_about_sentinels_say_what_is_wrong() {
     for flavor in FLAVORS {
         let mut group = Group::start(flavor).await;
         let places = group.url();
@@ -135,7 +135,7 @@ async fn what_is_wrong_is_said() {
 }
 
 #[tokio::test]
-async fn each_password_goes_where_it_belongs() {
+async fn sentinels_and_servers_each_get_their_own_password() {
     let access = Access::documented();
     for flavor in FLAVORS {
         let group = Group::start_with(
@@ -166,7 +166,7 @@ async fn each_password_goes_where_it_belongs() {
 
 /// The master is at a host that its certificate names, if the sentinels say it.
 #[tokio::test]
-async fn certificates_are_for_the_sentinels_and_their_master() {
+async fn tls_checks_the_certificates_of_sentinels_and_their_master() {
     let authority = Authority::new("own");
     let master = TlsServer::start(&authority, "yes").await;
     let identity = authority.certify("app", &[]);
