@@ -1,9 +1,11 @@
 //! A model of the protocol, checked in every order of its steps. `docs/protocol.md` tells what it covers and what it found.
 //!
-//! Run it with `cargo test --release --test model`; with `-- --nocapture` it prints each counterexample.
+//! Run it with `cargo test -p model`; with `-- --nocapture` it prints each counterexample.
 //!
 //! With all guards in, every scope is searched to its end, and no promise breaks. With one guard taken out, the promise
 //! that it keeps does break. The numbers are compared with the tables of that document, so neither can change alone.
+
+#![cfg(test)]
 
 mod flight;
 mod get;
