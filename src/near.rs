@@ -81,9 +81,9 @@ impl NearCache {
         }
     }
 
-    /// The most bytes that are kept, as the records' values have in Redis, with their ids and the size of the struct. Each
-    /// entry counts as `max_bytes / entries` at least; one that alone takes nearly all of it is not kept.
-    /// Default: [`defaults::NEAR_MAX_BYTES`].
+    /// The most memory that the kept records may take, in bytes: estimated from the size of the struct, the heap memory that
+    /// its values own, the id, and the record's place in the cache. Each record counts as `max_bytes / entries` at least;
+    /// one that would take nearly all of it alone is not kept. Default: [`defaults::NEAR_MAX_BYTES`], 64 MiB.
     pub fn max_bytes(mut self, max_bytes: usize) -> Self {
         self.max_bytes = max_bytes;
         self
