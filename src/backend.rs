@@ -1,55 +1,59 @@
-//! Where entries live: [`Backend`], and what it does on whichever store it has.
+//! The stores that entries live in, behind one type: [`Backend`].
 //!
-//! Knows keys, tokens, hashes and lifetimes, nothing of `Cacheable`. What a store has to do is told in `steps`; every step
-//! passes `guard`; a write that fails is remembered by `pending`.
+//! A backend knows keys, tokens, hashes and lifetimes, but nothing of `Cacheable`. This file has all of its methods, most of
+//! them a line or two. What they do is elsewhere: `store` has the contract that every store keeps, `call` the circuit breaker
+//! and the errors of each step, `pending` the writes that failed, `memory` and `redis` the two stores.
 
+mod batch;
 mod breaker;
-mod connect;
+mod builder;
+mod call;
 #[cfg(test)]
 #[path = "../tests/contract/mod.rs"]
 mod contract;
 mod deadline;
-mod guard;
+mod dispatch;
 mod memory;
+mod near;
 mod pending;
 mod redis;
 #[cfg(feature = "__proof")]
 mod rig;
-mod steps;
-mod tracked;
+mod selection;
+mod store;
+mod update;
+mod url;
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::pin::pin;
+use std::sync::Arc;
 #[cfg(feature = "testing")]
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, join_all};
-use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
 
 use self::breaker::Breaker;
-pub use self::connect::BackendBuilder;
-pub(crate) use self::guard::check_runtime;
-use self::guard::{Call, WhileOpen};
-use self::memory::Memory;
+pub use self::builder::BackendBuilder;
+use self::builder::Settings;
+pub(crate) use self::call::check_runtime;
+use self::call::{CallOptions, WhenOpen, call, failed};
+use self::dispatch::{AnyStore, dispatch};
+use self::near::NearCaches;
 use self::pending::{Pending, Write};
-use self::redis::Redis;
 #[cfg(feature = "__proof")]
 pub use self::rig::{Moment, Point, Rig, Step};
-pub(crate) use self::steps::{
-    ALL, Acquired, Cursor, Decide, Decision, Each, Filled, Look, Position, Selection, StepError, Steps, Swept, Token,
+pub(crate) use self::selection::{ALL, Selection};
+pub(crate) use self::store::{
+    Acquired, Attempt, Cursor, Decision, Each, EntryAndLease, Filled, KeyKind, Position, Store, StoreError,
+    StoreUpdate, Token,
 };
-use self::tracked::Tracked;
+pub(crate) use self::update::Update;
 use crate::background::Background;
 use crate::entry::Found;
 use crate::error::{Cause, Error};
 use crate::key::Key;
 use crate::meter::BackendMeter;
+use crate::near::Tracking;
 use crate::proof::Guard;
 use crate::record::StoredField;
 use crate::repeats::Repeats;
@@ -79,24 +83,24 @@ use crate::repeats::Repeats;
 /// ```
 #[derive(Clone)]
 pub struct Backend {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
 }
 
-struct Shared {
-    store: Store,
+/// Shared by all clones of a backend.
+struct Inner {
+    store: AnyStore,
     /// Where the store is, without user or password.
     address: String,
     settings: Settings,
-    /// Of all servers, or of those that have none of their own.
+    /// The breaker of all servers, or of those that have none of their own.
     breaker: Breaker,
     pending: Arc<Pending>,
-    /// There once a near cache is over it.
-    tracked: OnceLock<Tracked>,
+    /// The task that applies what is pending.
+    retry: Background,
+    near: NearCaches,
     meter: BackendMeter,
     repeats: Repeats,
-    /// Tries again what is pending.
-    retry: Background,
-    /// Permits for the keys of batches that are read.
+    /// A permit for each key of a batch that is being read.
     batches: Semaphore,
     #[cfg(feature = "testing")]
     outage: AtomicBool,
@@ -104,36 +108,11 @@ struct Shared {
     rig: Option<Rig>,
 }
 
-/// How long one step of a sweep may take, as a multiple of `operation_timeout`.
-const TRIPS_OF_SWEEP: u32 = 8;
+/// How long one call that deletes by a prefix may take, as a multiple of `operation_timeout`: it scans, and deletes what it finds.
+const DELETE_PREFIX_TIMEOUTS: u32 = 8;
 
-/// How many keys of batches are read at a time: enough to keep connections busy, and few enough that their replies fit the
-/// CPU's caches, and that a single get behind them is not held up.
-const MOST_BATCHED: u32 = 1_024;
-
-/// The settings of a backend. Some are of one kind of store alone.
-#[derive(Debug, Clone, Copy)]
-struct Settings {
-    operation_timeout: Duration,
-    connect_timeout: Duration,
-    update_connections: usize,
-    max_entries: usize,
-    breaker_threshold: u32,
-    breaker_pause: Duration,
-    max_pending_invalidations: usize,
-    close_timeout: Duration,
-    heartbeat_interval: Duration,
-    heartbeat_timeout: Duration,
-}
-
-#[derive(Clone)]
-enum Store {
-    Memory(Arc<Memory>),
-    Redis(Arc<Redis>),
-}
-
-impl Shared {
-    fn new(store: Store, address: String, settings: Settings) -> Self {
+impl Inner {
+    fn new(store: AnyStore, address: String, settings: Settings) -> Self {
         let meter = BackendMeter::new(&address);
         let breaker = Breaker::new(address.clone(), &address, settings.breaker_threshold, settings.breaker_pause);
         Self {
@@ -142,11 +121,11 @@ impl Shared {
             settings,
             breaker,
             pending: Arc::new(Pending::new(settings.max_pending_invalidations)),
-            tracked: OnceLock::new(),
+            retry: Background::default(),
+            near: NearCaches::default(),
             meter,
             repeats: Repeats::default(),
-            retry: Background::default(),
-            batches: Semaphore::new(MOST_BATCHED as usize),
+            batches: Semaphore::new(batch::MOST_KEYS as usize),
             #[cfg(feature = "testing")]
             outage: AtomicBool::new(false),
             #[cfg(feature = "__proof")]
@@ -154,7 +133,7 @@ impl Shared {
         }
     }
 
-    /// The guard that a proof has taken out.
+    /// The guard of the protocol that a proof has taken out.
     fn without(&self) -> Option<Guard> {
         #[cfg(feature = "__proof")]
         if let Some(rig) = &self.rig {
@@ -162,34 +141,6 @@ impl Shared {
         }
         None
     }
-}
-
-/// Runs one step on whichever store it is, guarded. One that is named has hooks in a rigged backend.
-///
-/// Pinned here: a future that is passed by value takes its memory once more at each level.
-macro_rules! step {
-    ($backend:ident, $call:expr, $($hooked:ident)? $action:literal, $key:expr, $store:ident => $step:expr) => {{
-        let call = &$call;
-        let step = pin!(async {
-            $(
-                #[cfg(feature = "__proof")]
-                if let Some(rig) = &$backend.shared.rig {
-                    let step = async {
-                        match &$backend.shared.store {
-                            Store::Memory(store) => { let $store = rig::Rigged { rig, store }; $step.await }
-                            Store::Redis(store) => { let $store = rig::Rigged { rig, store }; $step.await }
-                        }
-                    };
-                    return Box::pin(rig.around(Step::$hooked, $key, call, step)).await;
-                }
-            )?
-            match &$backend.shared.store {
-                Store::Memory($store) => $step.await,
-                Store::Redis($store) => $step.await,
-            }
-        });
-        $backend.guard(call, || format!(concat!($action, " {}"), $key), step).await
-    }};
 }
 
 impl Backend {
@@ -222,26 +173,52 @@ impl Backend {
         BackendBuilder::new(url)
     }
 
+    /// Waits until all failed writes have been applied to the cache, for at most the builder's `close_timeout`: call it before
+    /// the process ends, since what is pending dies with it. The backend can be used all the same, also afterwards; its
+    /// connections end with its last clone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`] when some are still pending: their old entries live until their TTL ends.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn close(&self) -> Result<(), Error> {
+        pending::apply_within(self, self.inner.settings.close_timeout).await
+    }
+
     /// Makes every operation fail until it is switched off again, as if the backend could not be reached: for tests of
     /// how a service behaves during an outage. Entries stay as they are; near caches are emptied, and not used.
     #[cfg(feature = "testing")]
     pub fn outage(&self, on: bool) {
-        self.shared.outage.store(on, Ordering::SeqCst);
-        if let Some(tracking) = self.tracking() {
+        self.inner.outage.store(on, Ordering::SeqCst);
+        if let Some(tracking) = self.inner.near.tracking() {
             tracking.cut(on);
         }
-        self.shared.pending.try_now.notify_one();
+        self.inner.pending.try_now.notify_one();
     }
 
-    /// Whether a guard is in its place, as always but in proofs.
+    /// The same store, rigged.
+    #[cfg(feature = "__proof")]
+    #[doc(hidden)]
+    pub fn rigged(&self, rig: Rig) -> Self {
+        let Inner { store, address, settings, .. } = &*self.inner;
+        Self { inner: Arc::new(Inner { rig: Some(rig), ..Inner::new(store.clone(), address.clone(), *settings) }) }
+    }
+}
+
+/// For the rest of the crate. The steps are those of [`Store`], with errors for users.
+impl Backend {
+    /// Whether a guard of the protocol is in place, as always but in proofs.
     pub(crate) fn holds(&self, guard: Guard) -> bool {
-        self.shared.without() != Some(guard)
+        self.inner.without() != Some(guard)
     }
 
     /// The token of one attempt to acquire a lease.
     pub(crate) fn new_token(&self) -> Token {
         #[cfg(feature = "__proof")]
-        if let Some(rig) = &self.shared.rig
+        if let Some(rig) = &self.inner.rig
             && !self.holds(Guard::FreshTokens)
         {
             return rig.token.clone();
@@ -249,29 +226,27 @@ impl Backend {
         Token::new()
     }
 
-    /// The repeated warnings.
+    /// The warnings that repeat.
     pub(crate) fn repeats(&self) -> &Repeats {
-        &self.shared.repeats
+        &self.inner.repeats
     }
 
     pub(crate) fn operation_timeout(&self) -> Duration {
-        self.shared.settings.operation_timeout
+        self.inner.settings.operation_timeout
     }
 
-    /// Asks for an answer: of the server that has the key, if one is given.
+    /// Fails unless the store answers: the server that has the key, if one is given.
     async fn ping(&self, key: Option<&Key>, limit: Duration) -> Result<(), Error> {
         let advice = "check that the server is up and the URL right, rediss:// for TLS and redis:// without, or allow it more time";
-        let call = Call { limit, advice, while_open: WhileOpen::Passes, ..self.read_call(key) };
-        step!(self, call, "connect", "to the cache", store => store.ping(key, limit))
+        let options = CallOptions { limit, advice, when_open: WhenOpen::Passes, ..CallOptions::read(self, key) };
+        dispatch!(self, options, "connect", "to the cache", store => store.ping(key, limit))
     }
 
-    /// Reads an entry, with how long it will be there if that is asked for.
     pub(crate) async fn read(&self, key: &Key, selection: &Selection, with_ttl: bool) -> Result<Option<Found>, Error> {
-        step!(self, self.read_call(key), Read "read", key, store => store.read(key, selection, with_ttl))
+        dispatch!(self, CallOptions::read(self, key), Read "read", key, store => store.read(key, selection, with_ttl))
     }
 
-    /// The same of several entries, in one go from each server. Returns the places of those whose server failed; one that
-    /// `each` didn't get either is to be read by itself.
+    /// Reads many entries with one request to each server: see [`batch::read_many`].
     pub(crate) async fn read_many(
         &self,
         keys: &[&Key],
@@ -279,55 +254,17 @@ impl Backend {
         with_ttl: bool,
         each: &mut Each<'_>,
     ) -> Vec<(usize, Error)> {
-        #[cfg(feature = "__proof")]
-        if self.shared.rig.is_some() {
-            // Each is read by itself, so that it passes its hooks.
-            return Vec::new();
-        }
-        if keys.is_empty() {
-            return Vec::new();
-        }
-        let _turn = self.turn(keys.len()).await;
-        let each = Mutex::new(each);
-        let reads = self.by_server(keys).into_iter().map(async |places| {
-            let of_server: Vec<_> = places.iter().map(|place| keys[*place]).collect();
-            let mut each = |at: usize, found| {
-                let mut each = each.lock();
-                each(places[at], found);
-            };
-            let call = self.read_call(of_server[0]);
-            let read =
-                step!(self, call, "read", of_server[0], store => store.read_many(&of_server, selection, with_ttl, &mut each));
-            read.err().map(|error| (places, error))
-        });
-        let failures = join_all(reads).await.into_iter().flatten();
-        failures.flat_map(|(places, error)| places.into_iter().map(move |place| (place, error.clone()))).collect()
+        batch::read_many(self, keys, selection, with_ttl, each).await
     }
 
-    /// Waits for permission to read so many keys. Gives up before long: a batch that nobody polls would keep its permits for ever.
-    async fn turn(&self, keys: usize) -> Option<SemaphorePermit<'_>> {
-        check_runtime().ok()?;
-        let permits = u32::try_from(keys).map_or(MOST_BATCHED, |keys| keys.min(MOST_BATCHED));
-        timeout(self.operation_timeout() / 4, self.shared.batches.acquire_many(permits)).await.ok()?.ok()
-    }
-
-    /// The places of the keys by the servers that have them, as far as that is known.
-    fn by_server(&self, keys: &[&Key]) -> Vec<Vec<usize>> {
-        let mut servers = BTreeMap::<_, Vec<_>>::new();
-        for (place, key) in keys.iter().enumerate() {
-            let server = self.breaker_of_server(key).as_ref().map(Arc::as_ptr);
-            servers.entry(server).or_default().push(place);
-        }
-        servers.into_values().collect()
-    }
-
-    /// Tries to get a lease. `token` is the one that was used in the end, also after an error.
+    /// After an error too, `token` is the one that may have been granted.
     pub(crate) async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, Error> {
-        step!(self, self.read_call(key), Acquire "lease", key, store => store.acquire(key, token, lease))
+        dispatch!(self, CallOptions::read(self, key), Acquire "lease", key, store => store.acquire(key, token, lease))
     }
 
     pub(crate) async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, Error> {
-        step!(self, self.read_call(key), Renew "renew the lease of", key, store => store.renew(key, token, lease))
+        let options = CallOptions::read(self, key);
+        dispatch!(self, options, Renew "renew the lease of", key, store => store.renew(key, token, lease))
     }
 
     #[expect(clippy::manual_async_fn, reason = "an async fn's arguments take their memory twice")]
@@ -338,40 +275,48 @@ impl Backend {
         fields: Vec<StoredField>,
         ttl: Duration,
     ) -> impl Future<Output = Result<Filled, Error>> + Send + 'a {
-        async move { step!(self, self.read_call(key), Fill "fill", key, store => store.fill(key, token, fields, ttl)) }
+        async move {
+            let options = CallOptions::read(self, key);
+            dispatch!(self, options, Fill "fill", key, store => store.fill(key, token, fields, ttl))
+        }
     }
 
     pub(crate) async fn abandon(&self, key: &Key, token: &Token) -> Result<(), Error> {
-        step!(self, self.read_call(key), Abandon "abandon the lease of", key, store => store.abandon(key, token))
+        let options = CallOptions::read(self, key);
+        dispatch!(self, options, Abandon "abandon the lease of", key, store => store.abandon(key, token))
     }
 
-    pub(crate) async fn postpone(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), Error> {
-        step!(self, self.read_call(key), Postpone "postpone the load of", key, store => store.postpone(key, token, pause))
+    pub(crate) async fn mark_failed(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), Error> {
+        let options = CallOptions::read(self, key);
+        dispatch!(self, options, Postpone "postpone the load of", key, store => store.mark_failed(key, token, pause))
     }
 
-    /// Removes an entry and its lease. Unless it ends well the key is [pending](Self::is_pending): also when the future is
+    /// Deletes an entry and its lease. Unless that succeeds the key is [pending](Self::is_pending): also when the future is
     /// dropped before it was polled.
     pub(crate) fn invalidate(&self, key: Key) -> impl Future<Output = Result<bool, Error>> + '_ {
         let write = Write::new(self, key);
         async move {
-            let was_there = self.remove(&write.key, self.write_call(&write.key)).await?;
+            let was_there = self.remove(&write.key, CallOptions::write(self, &write.key)).await?;
             write.invalidated();
             Ok(was_there)
         }
     }
 
-    async fn remove(&self, key: &Key, call: Call<'_>) -> Result<bool, Error> {
-        step!(self, call, Invalidate "invalidate", key, store => store.invalidate(key))
+    /// Deletes an entry and its lease, and leaves it to the caller to remember a failure.
+    async fn remove(&self, key: &Key, options: CallOptions<'_>) -> Result<bool, Error> {
+        dispatch!(self, options, Invalidate "invalidate", key, store => store.invalidate(key))
     }
 
-    /// Removes all entries with this prefix, and revokes the loads that are under way.
-    async fn sweep(&self, prefix: &str) -> Result<(), Error> {
-        // First the leases: else a load that is under way could fill behind the sweep's back.
-        let call = Call { limit: self.operation_timeout() * TRIPS_OF_SWEEP, ..self.write_call(None) };
-        for swept in [Swept::Leases, Swept::Entries] {
+    /// Deletes all entries with this prefix, and revokes the leases of loads that are under way.
+    async fn delete_prefix(&self, prefix: &str) -> Result<(), Error> {
+        let limit = self.operation_timeout() * DELETE_PREFIX_TIMEOUTS;
+        let options = CallOptions { limit, ..CallOptions::write(self, None) };
+        // Leases come first: in the other order, a load from before could fill again what was deleted.
+        for kind in [KeyKind::Lease, KeyKind::Entry] {
             let mut cursor = None;
             loop {
-                let next = step!(self, call, "sweep", prefix, store => store.sweep(prefix, swept, cursor));
+                let next =
+                    dispatch!(self, options, "sweep", prefix, store => store.delete_prefix(prefix, kind, cursor));
                 cursor = next?;
                 if cursor.is_none() {
                     break;
@@ -381,61 +326,64 @@ impl Backend {
         Ok(())
     }
 
-    /// Changes an entry in place. If that fails, the key is [pending](Self::is_pending) until it has been invalidated.
-    ///
-    /// Boxed here, where no type of the user's is involved: else the user's own futures would nest too deep for the
-    /// compiler's default limit.
-    pub(crate) fn update<'a>(
-        &'a self,
-        key: &'a Key,
-        selection: &'a Selection,
-        limit: Duration,
-        decide: &'a mut Decide<'_>,
-    ) -> BoxFuture<'a, Result<bool, Error>> {
-        let advice = "it will be invalidated: others keep changing the entry, or the server is slow";
-        let call = Call { outer_limit: Some(limit), advice, ..self.write_call(key) };
-        async move {
-            let write = Write::new(self, key.clone());
-            let mut decide = |found| {
-                self.measure_connections();
-                decide(found)
-            };
-            let updated = step!(self, call, Update "update", key, store => store.update(key, selection, &mut decide));
-            self.measure_connections();
-            if let Ok(_) | Err(Error::InvalidId { .. }) = updated {
-                write.done();
-            }
-            updated
-        }
-        .boxed()
+    /// Begins an update. Unless a commit of it is done, or it is cancelled, the key is [pending](Self::is_pending) afterwards.
+    pub(crate) fn update<'a>(&'a self, key: &'a Key, selection: &'a Selection) -> Update<'a> {
+        Update::new(self, key, selection)
     }
 
-    fn measure_connections(&self) {
-        if let Store::Redis(redis) = &self.shared.store {
-            self.shared.meter.update_connections(|| redis.update_connections());
-        }
+    pub(crate) async fn look(&self, key: &Key) -> Result<EntryAndLease, Error> {
+        dispatch!(self, CallOptions::read(self, key), Look "look at", key, store => store.look(key))
     }
 
-    pub(crate) async fn look(&self, key: &Key) -> Result<Look, Error> {
-        step!(self, self.read_call(key), Look "look at", key, store => store.look(key))
+    /// Whether a write of this key has failed and its invalidation has not been applied yet.
+    pub(crate) fn is_pending(&self, key: &Key) -> bool {
+        pending::is_pending(self, key)
     }
 
-    /// What a read is told while the invalidation of its key has not been applied.
+    /// Why a pending key is not read.
     pub(crate) fn pending_error(&self, key: &Key) -> Error {
         let advice = "an invalidation that failed is tried again until it is applied";
-        self.failed(format!("read {key}"), advice, Cause::new("it may be older than the primary"))
+        failed(self, format!("read {key}"), advice, Cause::new("it may be older than the primary"))
+    }
+
+    /// The pending keys with this prefix, and whether all keys with it are pending.
+    pub(crate) fn pending(&self, prefix: &str) -> (Vec<String>, bool) {
+        pending::with_prefix(self, prefix)
+    }
+
+    /// Shared by all near caches over this backend. `None` for a store that they are of no use for.
+    pub(crate) fn tracking(&self) -> Option<&Arc<Tracking>> {
+        self.inner.near.start_tracking(self)
+    }
+
+    /// Makes sure that the servers are asked for invalidation messages.
+    pub(crate) fn track(&self) {
+        self.inner.near.run_task(self);
+    }
+
+    /// Counts the messages about a key, or about others of its stripe. `None` if none would come.
+    pub(crate) fn told(&self, key: &Key) -> Option<u64> {
+        Some(self.inner.near.tracking()?.generation(key))
+    }
+
+    /// Waits until there are more messages about a key than `before`; for ever if none would come.
+    pub(crate) async fn told_since(&self, key: &Key, before: Option<u64>) {
+        match (self.inner.near.tracking(), before) {
+            (Some(tracking), Some(before)) => tracking.told_since(key, before).await,
+            _ => std::future::pending().await,
+        }
     }
 }
 
 /// The address, without passwords: `redis://127.0.0.1:6379`.
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.shared.address)
+        f.write_str(&self.inner.address)
     }
 }
 
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Backend").field(&self.shared.address).finish()
+        f.debug_tuple("Backend").field(&self.inner.address).finish()
     }
 }

@@ -1,7 +1,10 @@
-//! Background tasks: at most one of a kind, and one that is driven.
+//! Background tasks: at most one of a kind at a time, and on a runtime that runs it.
 //!
-//! A task ends with its runtime. And a runtime of one thread runs only within `block_on`: a task on one that is merely kept
-//! stands still for good, and looks as if it were busy.
+//! A task ends with its runtime. And a runtime of one thread runs its tasks only within `block_on`: on a runtime that is merely
+//! kept alive, a task never runs again, though it hasn't finished.
+//!
+//! A task that ends because it has nothing left to do must not miss what comes at that moment. It decides so in
+//! [`Background::finish`], under the lock that starts tasks.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,10 +19,10 @@ use tokio::runtime::{Handle, Id};
 
 use crate::read::AbortOnDrop;
 
-/// How long a runtime may take to poll a task that was woken.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(50);
+/// A task that was woken and isn't polled within this time counts as not driven.
+const LONGEST_WAKE: Duration = Duration::from_millis(50);
 
-/// The only task of its kind. It ends when this is dropped.
+/// The only task of its kind. It is aborted when this is dropped.
 #[derive(Default)]
 pub(crate) struct Background {
     running: Mutex<Option<Running>>,
@@ -29,13 +32,13 @@ struct Running {
     task: AbortOnDrop<()>,
     runtime: Id,
     life: Arc<Life>,
-    /// When the task was last woken to see whether it is driven, and how often it had been polled then.
+    /// When the task was woken to see whether it is driven, and how often it had been polled until then.
     woken: Option<(Instant, u64)>,
 }
 
 impl Background {
-    /// Starts the task on the current runtime, unless it runs already, and is driven where it runs. Outside of a runtime the next
-    /// call does that.
+    /// Starts the task on the current runtime, unless one is there and its runtime runs it. Outside of a runtime, the next call
+    /// does that.
     pub(crate) fn ensure<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce() -> F) {
         let Ok(here) = Handle::try_current() else { return };
         let mut running = self.running.lock();
@@ -44,11 +47,15 @@ impl Background {
         }
     }
 
-    /// Starts the task in place of one that is about to end.
-    pub(crate) fn replace(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let Ok(here) = Handle::try_current() else { return };
-        let started = Running::start(&here, task);
-        *self.running.lock() = Some(started);
+    /// Called by the task when it has nothing left to do. If it `is_done`, the next [`ensure`](Self::ensure) starts another task;
+    /// otherwise it must go on. A task that was replaced as not driven may end its successor, which then is done too.
+    pub(crate) fn finish(&self, is_done: impl FnOnce() -> bool) -> bool {
+        let mut running = self.running.lock();
+        let is_done = is_done();
+        if is_done {
+            *running = None;
+        }
+        is_done
     }
 }
 
@@ -59,7 +66,8 @@ impl Running {
         Self { task, runtime: here.id(), life, woken: None }
     }
 
-    /// Looks from the runtime `here`. That a task of another one is not driven shows when it is asked a second time.
+    /// Whether the task runs, as seen from the runtime `here`. A task on another runtime is woken by the first call; a later
+    /// call finds out whether it was polled since.
     fn is_driven(&mut self, here: Id) -> bool {
         if self.task.0.is_finished() {
             return false;
@@ -69,14 +77,14 @@ impl Running {
         }
         match self.woken {
             Some((_, polls)) if self.life.has_run_since(polls) => self.woken = None,
-            Some((when, _)) => return when.elapsed() < PATIENCE,
+            Some((when, _)) => return when.elapsed() < LONGEST_WAKE,
             None => self.woken = Some((Instant::now(), self.life.wake())),
         }
         true
     }
 }
 
-/// The signs of life of one task.
+/// Counts the polls of one task, and can wake it.
 #[derive(Debug, Default)]
 pub(crate) struct Life {
     polls: AtomicU64,
@@ -84,15 +92,15 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    /// The same future, with signs of life.
+    /// The same future, whose polls are counted.
     pub(crate) fn of(self: &Arc<Self>, future: impl Future<Output = ()> + Send + 'static) -> Alive {
         Alive { life: self.clone(), future: Box::pin(future) }
     }
 
-    /// Wakes the task, and returns whether it has run within [`PATIENCE`].
+    /// Wakes the task, and returns whether it was polled within [`LONGEST_WAKE`].
     pub(crate) async fn responds(&self) -> bool {
         let polls = self.wake();
-        tokio::time::sleep(PATIENCE).await;
+        tokio::time::sleep(LONGEST_WAKE).await;
         self.has_run_since(polls)
     }
 
@@ -107,7 +115,6 @@ impl Life {
     }
 }
 
-/// A future that shows signs of life.
 pub(crate) struct Alive {
     life: Arc<Life>,
     future: BoxFuture<'static, ()>,

@@ -2,12 +2,12 @@
 
 mod backend;
 mod background;
+mod backoff;
 mod cache;
 pub mod defaults;
 mod error;
 mod meter;
 mod near;
-mod pause;
 #[doc(hidden)]
 pub mod proof;
 mod read;

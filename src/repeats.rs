@@ -8,10 +8,10 @@ use tokio::time::Instant;
 
 /// The shortest time between two lines about one cause.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Causes that are told apart. Those beyond share one count.
+/// Causes with a count of their own. All further ones share one.
 const MOST_CAUSES: usize = 64;
 
-/// What has been warned of.
+/// The causes that were logged lately.
 #[derive(Debug, Default)]
 pub(crate) struct Repeats {
     causes: Mutex<HashMap<String, Counted>>,
@@ -24,7 +24,7 @@ struct Counted {
 }
 
 impl Repeats {
-    /// Counts one occurrence, and calls `log` if it is time for a line: with the number of occurrences since the last one, if
+    /// Counts one occurrence, and calls `log` if it is time for a line: with the number of occurrences since the last line, if
     /// there was one.
     pub(crate) fn warn(&self, cause: String, log: impl FnOnce(Option<u64>)) {
         let now = Instant::now();

@@ -1,8 +1,16 @@
-//! The circuit breaker: a backend that doesn't answer is left alone, so that nobody waits for it again and again.
+//! The circuit breaker: it stops callers from waiting for a server that doesn't answer.
 //!
-//! Closed, it lets every step pass, for the price of one atomic read. After some steps in a row without an answer it
-//! opens: steps fail at once. From time to time one is let through as a probe (half-open), and any answer closes it
-//! again. An answer is an answer: a server that refuses a command is there.
+//! ```text
+//!              `threshold` steps in a row                  the pause is over: one
+//!              without an answer                           step passes as the probe
+//!   closed ───────────────────────────────▶ open ──────────────────────────────────▶ half-open
+//!     ▲  every step passes                  ▲ │  every step is refused                 │  │
+//!     │                                     │ │                                        │  │
+//!     └──────────── any answer ─────────────┼─┴────────────────────────────────────────┘  │
+//!                                           └───────── no answer within another pause ────┘
+//! ```
+//!
+//! Closed, it costs one atomic read. An error that a server sends is an answer too.
 //!
 //! Source: M. T. Nygard, *Release It!*, 2007, "Circuit Breaker".
 
@@ -12,42 +20,43 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::backoff::jittered;
 use crate::error::{Cause, Error};
 use crate::meter::{self, Series};
-use crate::pause::jittered;
 
-/// In place of the time of the next probe, while all steps pass.
+/// In place of the time of the next probe.
 const CLOSED: u64 = 0;
 
 pub(super) struct Breaker {
-    /// Of whom it guards, as it may be shown.
+    /// The server's address, without credentials.
     pub(super) address: String,
     threshold: u32,
     pause: Duration,
-    /// Steps without an answer since the last one that had one.
+    /// Steps without an answer since the last answer.
     unanswered: AtomicU32,
     /// When the next probe is due, in nanoseconds since `start`; or [`CLOSED`].
     probe_due: AtomicU64,
-    /// When a ping may be sent on behalf of a step that was given up, in nanoseconds since `start`.
-    ask_due: AtomicU64,
+    /// When the next ping may be sent in place of a cancelled step, in nanoseconds since `start`.
+    cancel_probe_due: AtomicU64,
     start: Instant,
     last_cause: Mutex<Option<Cause>>,
     meter: Series,
 }
 
-/// What the breaker says to a step.
+/// Whether a step may be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
     /// Go on.
     Pass,
-    /// Go on as the probe: all others are refused until it is answered, or the next one is due.
+    /// Go on as the probe. All others are refused until it is answered, or the next probe is due.
     Probe,
     /// Fail.
     Refused,
 }
 
 impl Breaker {
-    /// `backend` is the label of its gauge: that of all servers of a backend, since a cluster's servers come and go.
+    /// `backend` is the label of the gauge. All servers of a backend share it: in a cluster they come and go, and a label for
+    /// each would stay for good.
     pub(super) fn new(address: String, backend: &str, threshold: u32, pause: Duration) -> Self {
         let meter = meter::gauge(meter::BREAKER_OPEN, backend);
         Self {
@@ -56,7 +65,7 @@ impl Breaker {
             pause,
             unanswered: AtomicU32::new(0),
             probe_due: AtomicU64::new(CLOSED),
-            ask_due: AtomicU64::new(0),
+            cancel_probe_due: AtomicU64::new(0),
             start: Instant::now(),
             last_cause: Mutex::new(None),
             meter,
@@ -75,25 +84,20 @@ impl Breaker {
         if claimed.is_ok() { Admission::Probe } else { Admission::Refused }
     }
 
-    /// Whether to send a ping on behalf of a step that was given up: not while the breaker is open, nor for each of many.
-    pub(super) fn may_ask(&self) -> bool {
+    /// Whether to send a ping in place of a cancelled step: not while the breaker is open, and only for one of many.
+    pub(super) fn may_probe(&self) -> bool {
         const PART_OF_PAUSE: u32 = 10;
         if self.probe_due.load(Ordering::Acquire) != CLOSED {
             return false;
         }
-        let (due, now) = (self.ask_due.load(Ordering::Relaxed), self.now());
+        let (due, now) = (self.cancel_probe_due.load(Ordering::Relaxed), self.now());
         let next = now.saturating_add(nanos(self.pause / PART_OF_PAUSE));
-        now >= due && self.ask_due.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-    }
-
-    /// Closes it for good: nobody will ask its server again.
-    pub(super) fn close(&self) {
-        self.answered();
+        now >= due && self.cancel_probe_due.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Notes an answer; returns whether it has closed the breaker.
     pub(super) fn answered(&self) -> bool {
-        // Both, since a step without an answer notes it in two steps.
+        // Both are checked: `not_answered` counts first and opens then, and this may come between the two.
         if self.unanswered.load(Ordering::Relaxed) == 0 && self.probe_due.load(Ordering::Acquire) == CLOSED {
             return false;
         }
@@ -116,7 +120,7 @@ impl Breaker {
         opened
     }
 
-    /// Why steps are refused.
+    /// The cause in the error of a refused step.
     pub(super) fn cause(&self) -> Cause {
         let last_cause = self.last_cause.lock();
         last_cause.clone().unwrap_or_else(|| Cause::new("it did not answer"))
@@ -126,7 +130,7 @@ impl Breaker {
         nanos(self.start.elapsed())
     }
 
-    /// Jittered, so that not all processes ask a server that comes back at the same time.
+    /// Jittered, so that not all processes ask a returning server at the same time.
     fn next_probe(&self) -> u64 {
         self.now().saturating_add(nanos(jittered(self.pause))).max(CLOSED + 1)
     }
@@ -140,7 +144,7 @@ impl Drop for Breaker {
     }
 }
 
-/// What a step's error says to steps of other keys: nothing about its own.
+/// The cause of a step's error without its key, for steps on other keys.
 fn cause_for_others(error: &Error) -> Cause {
     match error {
         Error::Backend { source, .. } => source.clone(),

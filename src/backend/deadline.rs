@@ -1,14 +1,14 @@
-//! Deadlines that a process which stands still does not miss.
+//! A timeout that doesn't count the time in which this process stood still.
 
 use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-/// Awaits a future for as long as `limit`; `None` when it took longer.
+/// Awaits a future for at most `limit`; `None` if it took longer.
 ///
-/// The time is counted in parts, each of which counts once however late it ends: what has become ready while this process
-/// stood still is then found, instead of a deadline that is over.
+/// The time is counted in parts, and a part counts once however late it ends. So after the process has stood still, the future
+/// is polled again and finds what has become ready meanwhile, in place of a deadline that has passed.
 pub(super) async fn within<R>(limit: Duration, future: impl Future<Output = R>) -> Option<R> {
     const PARTS: u32 = 10;
     let mut future = pin!(future);

@@ -1,8 +1,8 @@
 //! The embedded backend, `memory://`: entries and leases in the memory of this process.
 //!
-//! A shard holds the entries and the leases of its keys behind one lock, so that every step is atomic; no user code runs
+//! A shard holds the entries and the leases of its keys behind one lock, so every step is atomic; no user code runs
 //! under that lock. Time is tokio's, so that a test can pause it. Leases don't count towards the bound on entries: there
-//! are as many as there are loads, and those of loads that were lost are swept out now and then.
+//! are as many as there are loads, and the leases of lost loads are removed now and then.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -13,19 +13,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
 use lru::LruCache;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use super::{Acquired, Cursor, Decide, Decision, Each, Filled, Look, Selection, StepError, Steps, Swept, Token};
+use super::{
+    Acquired, Attempt, Cursor, Decision, Each, EntryAndLease, Filled, KeyKind, Selection, Store, StoreError,
+    StoreUpdate, Token,
+};
 use crate::entry::{self, Entry, Found};
 use crate::key::Key;
 use crate::record::{FoundField, Hash, StoredField};
 
-/// With fewer entries than this in a shard, the bound on all entries would be too uneven over the keys.
+/// In smaller shards, the bound on entries would depend too much on how the keys hash.
 const ENTRIES_PER_SHARD: usize = 1024;
 const MOST_SHARDS: usize = 64;
-const FIRST_SWEEP: usize = 1024;
+const FIRST_PURGE: usize = 1024;
 
 pub(super) struct Memory {
     shards: Vec<Mutex<Shard>>,
@@ -36,8 +41,8 @@ struct Shard {
     entries: LruCache<Key, Stored>,
     capacity: usize,
     leases: HashMap<Key, Lease>,
-    /// How many leases there may be before those that have run out are swept out.
-    sweep_at: usize,
+    /// The number of leases from which on those that have run out are removed.
+    purge_at: usize,
 }
 
 struct Stored {
@@ -59,7 +64,7 @@ impl Memory {
                 entries: LruCache::unbounded(),
                 capacity,
                 leases: HashMap::new(),
-                sweep_at: FIRST_SWEEP,
+                purge_at: FIRST_PURGE,
             })
         };
         Self { shards: (0..count).map(shard).collect(), hasher: RandomState::default() }
@@ -79,27 +84,27 @@ impl Memory {
 }
 
 impl Shard {
-    /// Something of the live entry of a key. One whose time is over is removed.
-    fn live<R>(&mut self, key: &Key, something: impl FnOnce(&mut Stored, Instant) -> R) -> Option<R> {
+    /// Applies `f` to the live entry of a key. An entry whose time is over is removed.
+    fn with_live<R>(&mut self, key: &Key, f: impl FnOnce(&mut Stored, Instant) -> R) -> Option<R> {
         let (stored, now) = (self.entries.get_mut(key)?, Instant::now());
         if stored.expires > now {
-            return Some(something(stored, now));
+            return Some(f(stored, now));
         }
         self.entries.pop(key);
         None
     }
 
-    /// Removes an entry; returns whether it was live.
+    /// Removes an entry, and returns whether it was live.
     fn remove(&mut self, key: &Key) -> bool {
         self.entries.pop(key).is_some_and(|stored| stored.expires > Instant::now())
     }
 
     fn hash(&mut self, key: &Key) -> Option<Arc<Vec<FoundField>>> {
-        self.live(key, |stored, _| stored.fields.clone())
+        self.with_live(key, |stored, _| stored.fields.clone())
     }
 
     fn found(&mut self, key: &Key) -> Option<Found> {
-        self.live(key, |stored, now| Found {
+        self.with_live(key, |stored, now| Found {
             entry: Entry::Hash(Hash::Whole(stored.fields.clone())),
             left: Some(stored.expires - now),
         })
@@ -118,27 +123,27 @@ impl Shard {
         }
     }
 
-    /// Carries out an update, and returns whether it applied changes; `None` if the entry isn't the one that was `seen`.
-    fn carry_out(&mut self, key: &Key, seen: Option<&Arc<Vec<FoundField>>>, decision: Decision) -> Option<bool> {
+    /// Carries out an update's decision, unless the entry isn't the one that was `seen`.
+    fn commit(&mut self, key: &Key, seen: Option<&Arc<Vec<FoundField>>>, decision: Decision) -> Attempt<bool> {
         if self.hash(key).as_ref().map(Arc::as_ptr) != seen.map(Arc::as_ptr) {
-            return None;
+            return Attempt::Again;
         }
         self.leases.remove(key);
         let Decision::Apply { changes, ttl } = decision else {
             self.entries.pop(key);
-            return Some(false);
+            return Attempt::Done(false);
         };
-        let applied = self.live(key, |stored, now| {
-            // A new `Arc` in any case: concurrent updates tell by it that the entry has changed.
+        let applied = self.with_live(key, |stored, now| {
+            // Always a new `Arc`: by its address, concurrent updates find out that the entry has changed.
             stored.fields = Arc::new(entry::changed(stored.fields.to_vec(), changes));
             if let Some(ttl) = ttl {
                 stored.expires = now + ttl;
             }
         });
-        Some(applied.is_some())
+        Attempt::Done(applied.is_some())
     }
 
-    /// The live lease of a key. One whose time is over is removed.
+    /// The live lease of a key. A lease whose time is over is removed.
     fn lease(&mut self, key: &Key) -> Option<&mut Lease> {
         if self.leases.get(key).is_some_and(|lease| lease.expires <= Instant::now()) {
             self.leases.remove(key);
@@ -147,9 +152,9 @@ impl Shard {
     }
 
     fn grant(&mut self, key: &Key, lease: Lease) {
-        if self.leases.len() >= self.sweep_at {
+        if self.leases.len() >= self.purge_at {
             self.leases.retain(|_, lease| lease.expires > Instant::now());
-            self.sweep_at = FIRST_SWEEP.max(self.leases.len() * 2);
+            self.purge_at = FIRST_PURGE.max(self.leases.len() * 2);
         }
         self.leases.insert(key.clone(), lease);
     }
@@ -159,12 +164,30 @@ impl Shard {
     }
 }
 
-impl Steps for Memory {
-    async fn ping(&self, _key: Option<&Key>, _limit: Duration) -> Result<(), StepError> {
+struct Update<'a> {
+    memory: &'a Memory,
+    key: &'a Key,
+    seen: Option<Arc<Vec<FoundField>>>,
+}
+
+impl StoreUpdate for Update<'_> {
+    fn watch(&mut self) -> BoxFuture<'_, Result<Attempt<Option<Found>>, StoreError>> {
+        let mut shard = self.memory.shard(self.key);
+        self.seen = shard.hash(self.key);
+        ready(Ok(Attempt::Done(shard.found(self.key)))).boxed()
+    }
+
+    fn commit(&mut self, decision: Decision) -> BoxFuture<'_, Result<Attempt<bool>, StoreError>> {
+        ready(Ok(self.memory.shard(self.key).commit(self.key, self.seen.as_ref(), decision))).boxed()
+    }
+}
+
+impl Store for Memory {
+    async fn ping(&self, _key: Option<&Key>, _limit: Duration) -> Result<(), StoreError> {
         Ok(())
     }
 
-    async fn read(&self, key: &Key, _selection: &Selection, _with_ttl: bool) -> Result<Option<Found>, StepError> {
+    async fn read(&self, key: &Key, _selection: &Selection, _with_ttl: bool) -> Result<Option<Found>, StoreError> {
         Ok(self.shard(key).found(key))
     }
 
@@ -174,27 +197,27 @@ impl Steps for Memory {
         _selection: &Selection,
         _with_ttl: bool,
         each: &mut Each<'_>,
-    ) -> Result<(), StepError> {
+    ) -> Result<(), StoreError> {
         for (place, key) in keys.iter().enumerate() {
-            // The lock is not held while `each` decodes.
+            // `each` decodes, so the lock is not held meanwhile.
             let found = self.shard(key).found(key);
             each(place, found);
         }
         Ok(())
     }
 
-    async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, StepError> {
+    async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, StoreError> {
         let mut shard = self.shard(key);
-        let held = shard.lease(key).map(|held| (held.expires - Instant::now(), held.token == Token::failed_load()));
+        let held = shard.lease(key).map(|held| (held.expires - Instant::now(), held.token == Token::failure_mark()));
         if held.is_none() {
             shard.grant(key, Lease { token: token.clone(), expires: Instant::now() + lease });
         }
-        let postponed = held.is_some_and(|(_, failed)| failed);
-        let busy_for = held.map(|(left, _)| left).filter(|_| !postponed);
-        Ok(Acquired { granted: held.is_none(), found: shard.found(key), busy_for, postponed })
+        let cooling_down = held.is_some_and(|(_, failed)| failed);
+        let busy_for = held.map(|(left, _)| left).filter(|_| !cooling_down);
+        Ok(Acquired { granted: held.is_none(), found: shard.found(key), busy_for, cooling_down })
     }
 
-    async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, StepError> {
+    async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, StoreError> {
         let mut shard = self.shard(key);
         let held = shard.lease_of(key, token);
         Ok(held.map(|held| held.expires = Instant::now() + lease).is_some())
@@ -206,7 +229,7 @@ impl Steps for Memory {
         token: &Token,
         fields: Vec<StoredField>,
         ttl: Duration,
-    ) -> Result<Filled, StepError> {
+    ) -> Result<Filled, StoreError> {
         let mut shard = self.shard(key);
         if shard.lease_of(key, token).is_none() {
             return Ok(Filled::Fenced);
@@ -220,7 +243,7 @@ impl Steps for Memory {
         Ok(Filled::Accepted)
     }
 
-    async fn abandon(&self, key: &Key, token: &Token) -> Result<(), StepError> {
+    async fn abandon(&self, key: &Key, token: &Token) -> Result<(), StoreError> {
         let mut shard = self.shard(key);
         if shard.lease_of(key, token).is_some() {
             shard.leases.remove(key);
@@ -228,55 +251,44 @@ impl Steps for Memory {
         Ok(())
     }
 
-    async fn postpone(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), StepError> {
+    async fn mark_failed(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), StoreError> {
         let mut shard = self.shard(key);
         if let Some(held) = shard.lease_of(key, token) {
-            *held = Lease { token: Token::failed_load(), expires: Instant::now() + pause };
+            *held = Lease { token: Token::failure_mark(), expires: Instant::now() + pause };
         }
         Ok(())
     }
 
-    async fn invalidate(&self, key: &Key) -> Result<bool, StepError> {
+    async fn invalidate(&self, key: &Key) -> Result<bool, StoreError> {
         let mut shard = self.shard(key);
         shard.leases.remove(key);
         Ok(shard.remove(key))
     }
 
-    async fn delete(&self, key: &Key, what: Swept) -> Result<bool, StepError> {
+    async fn delete(&self, key: &Key, kind: KeyKind) -> Result<bool, StoreError> {
         let mut shard = self.shard(key);
-        Ok(match what {
-            Swept::Leases => shard.leases.remove(key).is_some(),
-            Swept::Entries => shard.remove(key),
+        Ok(match kind {
+            KeyKind::Lease => shard.leases.remove(key).is_some(),
+            KeyKind::Entry => shard.remove(key),
         })
     }
 
-    async fn update(&self, key: &Key, _selection: &Selection, decide: &mut Decide<'_>) -> Result<bool, StepError> {
-        loop {
-            let (seen, found) = {
-                let mut shard = self.shard(key);
-                (shard.hash(key), shard.found(key))
-            };
-            let decision = decide(found).map_err(StepError::Refused)?;
-            let carried_out = self.shard(key).carry_out(key, seen.as_ref(), decision);
-            if let Some(applied) = carried_out {
-                return Ok(applied);
-            }
-            tokio::task::yield_now().await;
-        }
+    fn update<'a>(&'a self, key: &'a Key, _selection: &'a Selection) -> Box<dyn StoreUpdate + 'a> {
+        Box::new(Update { memory: self, key, seen: None })
     }
 
-    async fn look(&self, key: &Key) -> Result<Look, StepError> {
+    async fn look(&self, key: &Key) -> Result<EntryAndLease, StoreError> {
         let mut shard = self.shard(key);
         let lease_ttl = shard.lease(key).map(|lease| lease.expires - Instant::now());
-        Ok(Look { found: shard.found(key), lease_ttl })
+        Ok(EntryAndLease { found: shard.found(key), lease_ttl })
     }
 
-    async fn sweep(&self, prefix: &str, swept: Swept, _cursor: Cursor) -> Result<Cursor, StepError> {
+    async fn delete_prefix(&self, prefix: &str, kind: KeyKind, _cursor: Cursor) -> Result<Cursor, StoreError> {
         for shard in &self.shards {
             let mut shard = shard.lock();
-            match swept {
-                Swept::Leases => shard.leases.retain(|key, _| key.prefix() != prefix),
-                Swept::Entries => {
+            match kind {
+                KeyKind::Lease => shard.leases.retain(|key, _| key.prefix() != prefix),
+                KeyKind::Entry => {
                     let keys = shard.entries.iter().map(|(key, _)| key).filter(|key| key.prefix() == prefix);
                     let keys: Vec<_> = keys.cloned().collect();
                     keys.iter().for_each(|key| drop(shard.entries.pop(key)));

@@ -1,11 +1,11 @@
-//! Pending invalidations: writes that the primary has, and that the cache could not be told.
+//! Pending invalidations: writes that are committed in the primary and have not reached the cache.
 //!
 //! A write that failed, or whose future was dropped, is remembered by its key until it has been applied: as an
 //! invalidation, never as the update that it may have been. Meanwhile this process reads around the cache for the key. The
-//! memory is bounded: beyond `limit` keys a whole type waits, and is swept out of the cache when that answers again.
+//! memory is bounded: beyond `limit` keys all keys of a type count as pending, and are deleted by their prefix later.
 //!
-//! Failures are numbered, since only what was sent after a failure makes up for it. What waits is tried again in the
-//! background, and dies with the process.
+//! The invariant: a key is forgotten only by an invalidation that was sent after the key's last failure. So failures are
+//! numbered. A background task retries; what is still pending when the process ends is lost.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,20 +15,21 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
 
-use super::guard::Call;
-use super::{Backend, Shared};
+use super::call::CallOptions;
+use super::{Backend, Inner};
+use crate::backoff::Backoff;
 use crate::error::Error;
 use crate::key::Key;
 use crate::meter;
-use crate::pause::Backoff;
 
-/// Between one attempt to apply what waits and the next.
+/// The shortest pause between two attempts to apply what is pending.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) struct Pending {
     limit: usize,
-    /// How many keys and types wait. Each call reads it, so that none takes the lock while nothing waits.
+    /// How many keys and types are pending. Every call reads it, so that none takes the lock while nothing is.
     waiting: AtomicUsize,
     /// The number of the last failure.
     failures: AtomicU64,
@@ -37,14 +38,12 @@ pub(super) struct Pending {
     pub(super) try_now: Notify,
 }
 
-/// What waits, each with the number of its last failure.
+/// Pending keys and types, each with the number of its last failure.
 #[derive(Default)]
 struct State {
     keys: HashMap<Key, u64>,
     /// By the prefix of the type's keys.
     types: HashMap<String, u64>,
-    /// Whether a task tries again, or is to be started.
-    retried: bool,
 }
 
 impl Pending {
@@ -58,12 +57,11 @@ impl Pending {
         }
     }
 
-    /// How many keys and types wait.
-    pub(super) fn waiting(&self) -> usize {
+    fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Acquire)
     }
 
-    fn holds(&self, key: &Key) -> bool {
+    fn contains(&self, key: &Key) -> bool {
         let state = self.state();
         state.keys.contains_key(key) || state.types.contains_key(key.prefix())
     }
@@ -87,11 +85,12 @@ impl Pending {
         }
     }
 
-    /// The number of the last failure: what is sent from now on makes up for all until then.
+    /// The number of the last failure. An invalidation that is sent from now on covers all failures up to it.
     fn last_failure(&self) -> u64 {
         self.failures.load(Ordering::SeqCst)
     }
 
+    /// Forgets a key, unless it has failed again since.
     fn applied(&self, key: &Key, sent_after: u64) {
         if self.waiting() == 0 {
             return;
@@ -103,7 +102,8 @@ impl Pending {
         }
     }
 
-    fn swept(&self, prefix: &str, sent_after: u64) {
+    /// Forgets a type, unless one of its keys has failed again since.
+    fn applied_to_all(&self, prefix: &str, sent_after: u64) {
         let mut state = self.state();
         if state.types.get(prefix).is_some_and(|number| *number <= sent_after) {
             state.types.remove(prefix);
@@ -111,14 +111,7 @@ impl Pending {
         }
     }
 
-    /// Ends the task that tries again, unless something waits.
-    fn has_ended(&self) -> bool {
-        let mut state = self.state();
-        state.retried = !state.keys.is_empty() || !state.types.is_empty();
-        !state.retried
-    }
-
-    /// Counts anew after a change: of one type, so many have gone and so many have come.
+    /// Updates the count and the gauge after a change of one type: `gone` were removed, and `come` were added.
     fn count(&self, state: &State, prefix: &str, gone: usize, come: usize) {
         self.waiting.store(state.keys.len() + state.types.len(), Ordering::Release);
         meter::pending(prefix, gone, come);
@@ -137,7 +130,7 @@ impl Drop for Pending {
     }
 }
 
-/// A write on its way: unless it ends well, it is remembered. However it ends, near caches keep nothing from before it.
+/// A write under way. Unless it succeeds, its key is pending once this is dropped, however that comes about.
 pub(super) struct Write<'a> {
     backend: &'a Backend,
     pub(super) key: Key,
@@ -147,139 +140,130 @@ pub(super) struct Write<'a> {
 
 impl<'a> Write<'a> {
     pub(super) fn new(backend: &'a Backend, key: Key) -> Self {
-        Self { backend, key, sent_after: backend.shared.pending.last_failure(), failed: true }
+        Self { backend, key, sent_after: backend.inner.pending.last_failure(), failed: true }
     }
 
-    /// There is nothing to remember.
-    pub(super) fn done(mut self) {
+    /// The write was applied, or nothing was written at all.
+    pub(super) fn succeed(&mut self) {
         self.failed = false;
     }
 
-    /// The entry and its lease are gone, so that earlier failures are made up for.
-    pub(super) fn invalidated(self) {
-        self.backend.shared.pending.applied(&self.key, self.sent_after);
-        self.done();
+    /// The entry and its lease are gone, which covers earlier failures too.
+    pub(super) fn invalidated(mut self) {
+        self.backend.inner.pending.applied(&self.key, self.sent_after);
+        self.succeed();
     }
 }
 
 impl Drop for Write<'_> {
     fn drop(&mut self) {
         if self.failed {
-            self.backend.shared.pending.remember(&self.key);
-            self.backend.retry_in_background();
+            self.backend.inner.pending.remember(&self.key);
+            retry_in_background(self.backend);
         }
-        // Only now: until then, what was written over could be read again.
-        self.backend.written(&self.key);
+        // Near caches come last: a read that starts now either finds the key pending or the new entry. Dropped before, their
+        // records could be replaced by what such a read has found of the old one.
+        self.backend.inner.near.written(&self.key);
     }
 }
 
-impl Backend {
-    /// Whether a write of this key has not been applied yet.
-    pub(crate) fn is_pending(&self, key: &Key) -> bool {
-        let pending = &self.shared.pending;
-        if pending.waiting() == 0 {
-            return false;
-        }
-        // The runtime of the task may have shut down, or not be driven.
-        self.retry_in_background();
-        pending.holds(key)
+/// Whether a write of this key has not been applied yet.
+pub(super) fn is_pending(backend: &Backend, key: &Key) -> bool {
+    let pending = &backend.inner.pending;
+    if pending.waiting() == 0 {
+        return false;
     }
-
-    /// The keys with this prefix that wait, and whether all of them do.
-    pub(crate) fn pending(&self, prefix: &str) -> (Vec<String>, bool) {
-        let state = self.shared.pending.state();
-        let keys = state.keys.keys().filter(|key| key.prefix() == prefix).map(Key::to_string).collect();
-        (keys, state.types.contains_key(prefix))
-    }
-
-    /// Waits until the cache has been told of all writes that failed, for at most the builder's `close_timeout`: call it
-    /// before the process ends, since what waits dies with it. The backend can be used all the same, also afterwards; its
-    /// connections end with its last clone.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Timeout`] when some still wait: their old entries live until their TTL ends.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future loses nothing.
-    pub async fn close(&self) -> Result<(), Error> {
-        let (pending, limit) = (&self.shared.pending, self.shared.settings.close_timeout);
-        let apply = async {
-            while pending.waiting() > 0 && !self.apply_pending().await {
-                tokio::time::sleep(SHORTEST_PAUSE).await;
-            }
-        };
-        tokio::time::timeout(limit, apply).await.map_err(|_elapsed| {
-            let action = format!("applying {} pending invalidations at {}", pending.waiting(), self.shared.address);
-            let advice = "the old entries live until their TTL ends, or until they are invalidated again";
-            Error::Timeout { action, limit, advice }
-        })
-    }
-
-    fn retry_in_background(&self) {
-        let shared = &self.shared;
-        let task = || retry(Arc::downgrade(shared), shared.pending.clone());
-        let is_retried = std::mem::replace(&mut shared.pending.state().retried, true);
-        if is_retried { shared.retry.ensure(task) } else { shared.retry.replace(task()) }
-    }
-
-    /// Tries once to apply all that waits; returns whether nothing waits any more.
-    async fn apply_pending(&self) -> bool {
-        const AT_A_TIME: usize = 32;
-        let pending = &self.shared.pending;
-        let sent_after = pending.last_failure();
-        let (keys, types): (Vec<_>, Vec<_>) = {
-            let state = pending.state();
-            (state.keys.keys().cloned().collect(), state.types.keys().cloned().collect())
-        };
-        let invalidations = futures_util::stream::iter(keys).map(|key| async move {
-            let removed = self.remove(&key, Call { quiet: true, ..self.write_call(&key) }).await;
-            self.written(&key);
-            removed.map(|_was_there| pending.applied(&key, sent_after)).err()
-        });
-        let mut last_error = None;
-        let mut errors = invalidations.buffer_unordered(AT_A_TIME);
-        while let Some(error) = errors.next().await {
-            last_error = error.or(last_error);
-        }
-        for prefix in types {
-            let swept = self.sweep(&prefix).await;
-            self.all_written(&prefix);
-            match swept {
-                Ok(()) => pending.swept(&prefix, sent_after),
-                Err(error) => last_error = Some(error),
-            }
-        }
-        let waiting = pending.waiting();
-        if let Some(error) = last_error {
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            self.repeats().warn(format!("pending {cause:?}"), |times| {
-                tracing::warn!(
-                    waiting,
-                    cause,
-                    times,
-                    "failed writes could not be made up for yet: their records are not cached"
-                );
-            });
-        }
-        waiting == 0
-    }
+    // The runtime of the task may have ended since, or may not be driven.
+    retry_in_background(backend);
+    pending.contains(key)
 }
 
-/// Tries until nothing waits, or the backend is gone.
-async fn retry(shared: Weak<Shared>, pending: Arc<Pending>) {
-    let mut pauses = Backoff::new(SHORTEST_PAUSE, Duration::from_secs(1));
-    while let Some(shared) = shared.upgrade() {
-        if (Backend { shared }).apply_pending().await && pending.has_ended() {
+/// The pending keys with this prefix, and whether all keys with it are pending.
+pub(super) fn with_prefix(backend: &Backend, prefix: &str) -> (Vec<String>, bool) {
+    let state = backend.inner.pending.state();
+    let keys = state.keys.keys().filter(|key| key.prefix() == prefix).map(Key::to_string).collect();
+    (keys, state.types.contains_key(prefix))
+}
+
+/// Waits until nothing is pending, within `limit`.
+pub(super) async fn apply_within(backend: &Backend, limit: Duration) -> Result<(), Error> {
+    let pending = &backend.inner.pending;
+    let apply = async {
+        while pending.waiting() > 0 && !apply(backend).await {
+            sleep(SHORTEST_PAUSE).await;
+        }
+    };
+    timeout(limit, apply).await.map_err(|_elapsed| {
+        let action = format!("applying {} pending invalidations at {backend}", pending.waiting());
+        let advice = "the old entries live until their TTL ends, or until they are invalidated again";
+        Error::Timeout { action, limit, advice }
+    })
+}
+
+fn retry_in_background(backend: &Backend) {
+    let inner = &backend.inner;
+    inner.retry.ensure(|| retry(Arc::downgrade(inner), inner.pending.clone()));
+}
+
+/// Retries until nothing is pending, or the backend is gone.
+async fn retry(inner: Weak<Inner>, pending: Arc<Pending>) {
+    let mut backoff = Backoff::new(SHORTEST_PAUSE, Duration::from_secs(1));
+    while let Some(inner) = inner.upgrade() {
+        let backend = Backend { inner };
+        if apply(&backend).await && backend.inner.retry.finish(|| pending.waiting() == 0) {
             tracing::info!("all pending invalidations have been applied");
             return;
         }
+        // Not kept during the pause: the backend may be dropped then.
+        drop(backend);
         tokio::select! {
-            () = tokio::time::sleep(pauses.next()) => {}
+            () = sleep(backoff.next()) => {}
             () = pending.try_now.notified() => {}
         }
     }
+}
+
+/// Tries once to apply all that is pending. Returns whether nothing is pending any more.
+async fn apply(backend: &Backend) -> bool {
+    const AT_A_TIME: usize = 32;
+    let (pending, near) = (&backend.inner.pending, &backend.inner.near);
+    // Read before anything is sent: a later failure is not covered.
+    let sent_after = pending.last_failure();
+    let (keys, types): (Vec<_>, Vec<_>) = {
+        let state = pending.state();
+        (state.keys.keys().cloned().collect(), state.types.keys().cloned().collect())
+    };
+    let invalidations = futures_util::stream::iter(keys).map(|key| async move {
+        let removed = backend.remove(&key, CallOptions { quiet: true, ..CallOptions::write(backend, &key) }).await;
+        near.written(&key);
+        removed.map(|_was_there| pending.applied(&key, sent_after)).err()
+    });
+    let mut last_error = None;
+    let mut errors = invalidations.buffer_unordered(AT_A_TIME);
+    while let Some(error) = errors.next().await {
+        last_error = error.or(last_error);
+    }
+    for prefix in types {
+        let deleted = backend.delete_prefix(&prefix).await;
+        near.all_written(&prefix);
+        match deleted {
+            Ok(()) => pending.applied_to_all(&prefix, sent_after),
+            Err(error) => last_error = Some(error),
+        }
+    }
+    let waiting = pending.waiting();
+    if let Some(error) = last_error {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        backend.repeats().warn(format!("pending {cause:?}"), |times| {
+            tracing::warn!(
+                waiting,
+                cause,
+                times,
+                "failed writes could not be made up for yet: their records are not cached"
+            );
+        });
+    }
+    waiting == 0
 }
 
 #[cfg(test)]
@@ -299,26 +283,26 @@ mod tests {
         let sent_after = pending.last_failure();
         pending.remember(&key);
         pending.applied(&key, sent_after);
-        assert!(pending.holds(&key), "it failed again in between");
+        assert!(pending.contains(&key), "it failed again in between");
         pending.applied(&key, pending.last_failure());
-        assert!(!pending.holds(&key) && pending.waiting() == 0);
+        assert!(!pending.contains(&key) && pending.waiting() == 0);
     }
 
     #[test]
     fn beyond_its_bound_a_type_waits_as_a_whole() {
         let pending = Pending::new(2);
         [key("thing", 1), key("thing", 2), key("other", 3)].iter().for_each(|key| pending.remember(key));
-        assert!(pending.holds(&key("other", 4)) && !pending.holds(&key("thing", 4)));
-        assert!(pending.holds(&key("thing", 1)), "the keys of the others stay");
+        assert!(pending.contains(&key("other", 4)) && !pending.contains(&key("thing", 4)));
+        assert!(pending.contains(&key("thing", 1)), "the keys of the others stay");
         pending.remember(&key("thing", 3));
-        assert!(pending.holds(&key("thing", 4)));
+        assert!(pending.contains(&key("thing", 4)));
         assert_eq!(pending.waiting(), 2, "no keys beside their type");
 
         let sent_after = pending.last_failure();
         pending.remember(&key("other", 5));
-        pending.swept(key("other", 0).prefix(), sent_after);
-        pending.swept(key("thing", 0).prefix(), sent_after);
-        assert!(pending.holds(&key("other", 6)), "one failed again in between");
-        assert!(!pending.holds(&key("thing", 1)));
+        pending.applied_to_all(key("other", 0).prefix(), sent_after);
+        pending.applied_to_all(key("thing", 0).prefix(), sent_after);
+        assert!(pending.contains(&key("other", 6)), "one failed again in between");
+        assert!(!pending.contains(&key("thing", 1)));
     }
 }

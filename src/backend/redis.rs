@@ -1,12 +1,13 @@
-//! The Redis backend: the protocol's steps on a Redis or Valkey server, or on a cluster of them.
+//! The protocol's steps on a Redis or Valkey server, or on a cluster of them: which commands each step sends, and what the
+//! replies mean.
 //!
-//! To each server there is one connection that all steps but updates share (`redis/shared.rs`). `update` needs WATCH, whose
-//! state belongs to the connection: it has connections of its own (`redis/update.rs`), and so have trackers
-//! (`redis/tracker.rs`).
+//! `topology` picks the server that has a key, and `shared` is the connection to one server that all steps but updates use.
+//! Updates and trackers have connections of their own: WATCH and invalidation messages belong to a socket.
 
+mod address;
 mod connect;
-mod connection;
 mod errors;
+mod exclusive;
 mod resp;
 mod script;
 mod sentinel;
@@ -18,7 +19,6 @@ mod tls;
 mod topology;
 mod tracker;
 mod update;
-mod url;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,29 +30,31 @@ use futures_util::future::try_join_all;
 use redis::RedisResult;
 use tokio::time::Instant;
 
-use self::errors::{is_on_the_move, is_worth_another_attempt, is_wrong_type, unexpected_reply};
+pub(super) use self::address::Servers;
+use self::errors::{is_migrating, is_worth_another_attempt, is_wrong_type, unexpected_reply};
 use self::resp::{Reply, encode, encode_read, entry};
-use self::script::{ABANDON, CLEAR_LEASE, FILL, POSTPONE, RENEW, Script};
+use self::script::{ABANDON, CLEAR_LEASE, FILL, MARK_FAILED, RENEW, Script};
 use self::shared::{Encode, Request};
 pub(super) use self::tls::Tls;
 use self::topology::Topology;
 pub(super) use self::tracker::track;
-use self::update::Updates;
-pub(super) use self::url::{Servers, Url};
+use self::update::{Queues, Update};
 use super::breaker::Breaker;
+use super::builder::Settings;
 use super::{
-    ALL, Acquired, Cursor, Decide, Each, Filled, Look, Position, Selection, Settings, StepError, Steps, Swept,
-    TRIPS_OF_SWEEP, Token,
+    ALL, Acquired, Cursor, DELETE_PREFIX_TIMEOUTS, Each, EntryAndLease, Filled, KeyKind, Position, Selection, Store,
+    StoreError, StoreUpdate, Token,
 };
 use crate::entry::Found;
 use crate::key::Key;
 use crate::record::StoredField;
 
-/// Until a step is tried again whose two keys are at two servers, as long as their hash slot moves.
-const PAUSE_OF_MOVE: Duration = Duration::from_millis(5);
+/// Pause before a step on two keys is retried while their hash slot is migrating, so that they may be at two servers.
+const MIGRATION_PAUSE: Duration = Duration::from_millis(5);
+
 pub(super) struct Redis {
     topology: Arc<Topology>,
-    updates: Updates,
+    queues: Queues,
     operation_timeout: Duration,
 }
 
@@ -61,15 +63,15 @@ impl Redis {
     pub(super) fn new(servers: Servers, settings: Settings) -> Self {
         let operation_timeout = settings.operation_timeout;
         let topology = Arc::new(Topology::new(servers, settings));
-        Self { topology, updates: Updates::new(operation_timeout), operation_timeout }
+        Self { topology, queues: Queues::new(), operation_timeout }
     }
 
-    /// The breaker of the server that has the key, if it has one of its own.
+    /// The breaker of the server that has the key, if there are several servers and that one is known.
     pub(super) fn breaker_of_server(&self, key: &Key) -> Option<Arc<Breaker>> {
         self.topology.breaker(key)
     }
 
-    /// How many connections of updates are in use, and how many are idle.
+    /// How many connections of updates are in use, and how many are idle, over all servers.
     pub(super) fn update_connections(&self) -> (usize, usize) {
         let counts = self.topology.known_primaries().into_iter().map(|server| server.updates.in_use_and_idle());
         counts.fold((0, 0), |(in_use, idle), (used_here, idle_here)| (in_use + used_here, idle + idle_here))
@@ -90,8 +92,8 @@ impl Redis {
         self.topology.run(key, &Request::once(self.operation_timeout, encode)).await
     }
 
-    /// Reads who holds L, if that is a lease at all, and then looks, at K only if it is there.
-    async fn look_with_holder(&self, key: &Key, is_there: bool) -> RedisResult<(Option<Bytes>, Look)> {
+    /// Reads the token at L, if L is a string, and what is left of both keys. Reads K only if it exists.
+    async fn look_with_holder(&self, key: &Key, is_there: bool) -> RedisResult<(Option<Bytes>, EntryAndLease)> {
         let commands = |at: usize, out: &mut Vec<u8>| match at {
             0 => encode(out, &[b"GET", key.lock().as_bytes()]),
             1 => encode_pttl(out, key.lock()),
@@ -109,7 +111,7 @@ impl Redis {
             Err(error) if is_wrong_type(&error) => None,
             get => get?.bytes()?,
         };
-        Ok((holder, Look { found, lease_ttl: lease_ttl?.remaining() }))
+        Ok((holder, EntryAndLease { found, lease_ttl: lease_ttl?.remaining() }))
     }
 
     async fn run_script(&self, script: &Script, key: &Key, keys: &[&str], args: &[&[u8]]) -> RedisResult<bool> {
@@ -128,30 +130,30 @@ impl Redis {
     }
 }
 
-/// Hands on what was found for each key of a batch, from the replies by their numbers. Any of them may be lost: then its key is
-/// left out.
+/// Calls `each` with what was found for each key of a batch, from the replies by their commands' numbers. If a reply is lost,
+/// its key is left out.
 fn by_key<'a>(
     with_ttl: bool,
     selection: &'a Selection,
     each: &'a mut Each<'_>,
 ) -> impl FnMut(usize, RedisResult<Reply>) + 'a {
-    // With the place of the key that it belongs to.
+    // With the index of its key: if the reply to that key's PTTL is lost, this is still the one of a key before.
     let mut last_left = None;
     move |at, reply| {
-        let place = if with_ttl { at / 2 } else { at };
+        let index = if with_ttl { at / 2 } else { at };
         if with_ttl && at.is_multiple_of(2) {
-            last_left = reply.ok().map(|left| (place, left.remaining()));
+            last_left = reply.ok().map(|left| (index, left.remaining()));
             return;
         }
-        let left = if with_ttl { last_left.filter(|(of, _)| *of == place) } else { Some((place, None)) };
+        let left = if with_ttl { last_left.filter(|(of, _)| *of == index) } else { Some((index, None)) };
         if let (Some((_, left)), Ok(entry)) = (left, entry(reply, selection)) {
-            each(place, entry.map(|entry| Found { entry, left }));
+            each(index, entry.map(|entry| Found { entry, left }));
         }
     }
 }
 
-impl Steps for Redis {
-    async fn ping(&self, key: Option<&Key>, limit: Duration) -> Result<(), StepError> {
+impl Store for Redis {
+    async fn ping(&self, key: Option<&Key>, limit: Duration) -> Result<(), StoreError> {
         match key {
             Some(key) => {
                 let [pong] = self.topology.run(key, &Request::new(limit, &|_, out| encode(out, &[b"PING"]))).await?;
@@ -162,13 +164,13 @@ impl Steps for Redis {
         Ok(())
     }
 
-    async fn read(&self, key: &Key, selection: &Selection, with_ttl: bool) -> Result<Option<Found>, StepError> {
+    async fn read(&self, key: &Key, selection: &Selection, with_ttl: bool) -> Result<Option<Found>, StoreError> {
         if !with_ttl {
             let [read] = self.run(key, &|_, out| encode_read(out, key, selection)).await?;
             return Ok(found(None, read, selection)?);
         }
-        // PTTL comes first: an entry that is filled between the two is taken to be as old as the one before, and never the other
-        // way round.
+        // PTTL first: if the entry is replaced between the two commands, the new one is taken to be as old as the one before,
+        // which costs another load. In the other order, an old entry would be taken to be as young as the new one.
         let commands = |at: usize, out: &mut Vec<u8>| match at {
             0 => encode_pttl(out, key.as_str()),
             _ => encode_read(out, key, selection),
@@ -183,7 +185,7 @@ impl Steps for Redis {
         selection: &Selection,
         with_ttl: bool,
         each: &mut Each<'_>,
-    ) -> Result<(), StepError> {
+    ) -> Result<(), StoreError> {
         let Some(first) = keys.first() else { return Ok(()) };
         let per_key = if with_ttl { 2 } else { 1 };
         let commands = |at: usize, out: &mut Vec<u8>| {
@@ -196,14 +198,14 @@ impl Steps for Redis {
         };
         let take = by_key(with_ttl, selection, each);
         let server = self.topology.destination(first).await?.server;
-        let request = Request::of_many(self.operation_timeout, &commands);
+        let request = Request::batch(self.operation_timeout, &commands);
         match server.shared.run_many(&request, keys.len() * per_key, take).await {
             Err(error) if is_worth_another_attempt(&error) => Ok(()),
-            read => Ok(read.inspect_err(|error| self.topology.failed(error))?),
+            read => Ok(read.inspect_err(|error| self.topology.refresh_after(error))?),
         }
     }
 
-    async fn acquire(&self, key: &Key, token: &mut Token, lease_for: Duration) -> Result<Acquired, StepError> {
+    async fn acquire(&self, key: &Key, token: &mut Token, lease_for: Duration) -> Result<Acquired, StoreError> {
         let (lock, lease_millis) = (key.lock().as_bytes(), millis(lease_for));
         let began = Instant::now();
         loop {
@@ -217,8 +219,8 @@ impl Steps for Redis {
             };
             let [set, is_there] = match set_and_look {
                 Err(error) if is_worth_another_attempt(&error) && began.elapsed() < self.operation_timeout => {
-                    // It may have been granted, or be so yet. With the same token, a load under a lease that is granted now
-                    // could fill under that one.
+                    // The lost SET may have been carried out, or may be later. Abandon its token and take a new one: with the same
+                    // token, two grants could not be told apart, and a load under the first could fill under the second.
                     self.abandon(key, token).boxed().await?;
                     *token = Token::new();
                     continue;
@@ -231,24 +233,24 @@ impl Steps for Redis {
             }
             let is_there = is_there?.integer()? != 0;
             if set.is_ok() && !is_there {
-                return Ok(Acquired { granted: true, found: None, busy_for: None, postponed: false });
+                return Ok(Acquired { granted: true, found: None, busy_for: None, cooling_down: false });
             }
-            // Boxed, as what follows: it is not for the first load of a record, whose future stays small.
-            let (holder, Look { found, lease_ttl }) = self.look_with_holder(key, is_there).boxed().await?;
+            // From here on boxed: the first load of a record doesn't get here, and its future stays small.
+            let (holder, EntryAndLease { found, lease_ttl }) = self.look_with_holder(key, is_there).boxed().await?;
             let is_held_by = |token: &Token| holder.as_deref() == Some(token.0.as_bytes());
             let granted = is_held_by(token);
             if !granted && (holder.is_none() || lease_ttl.is_none()) {
-                // It has just ended, or nobody would ever release it.
+                // The lease has just ended, or it is no lease and would stay for ever.
                 self.run_script(&CLEAR_LEASE, key, &[key.lock()], &[]).boxed().await?;
                 continue;
             }
-            let postponed = is_held_by(&Token::failed_load());
-            let busy_for = if granted || postponed { None } else { lease_ttl };
-            return Ok(Acquired { granted, found, busy_for, postponed });
+            let cooling_down = is_held_by(&Token::failure_mark());
+            let busy_for = if granted || cooling_down { None } else { lease_ttl };
+            return Ok(Acquired { granted, found, busy_for, cooling_down });
         }
     }
 
-    async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, StepError> {
+    async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, StoreError> {
         let lease = millis(lease);
         Ok(self.run_script(&RENEW, key, &[key.lock()], &[token.0.as_bytes(), lease.as_bytes()]).await?)
     }
@@ -259,7 +261,7 @@ impl Steps for Redis {
         token: &Token,
         fields: Vec<StoredField>,
         ttl: Duration,
-    ) -> Result<Filled, StepError> {
+    ) -> Result<Filled, StoreError> {
         let ttl = millis(ttl);
         let mut args = Vec::with_capacity(2 + 2 * fields.len());
         args.extend([token.0.as_bytes(), ttl.as_bytes()]);
@@ -268,79 +270,75 @@ impl Steps for Redis {
         loop {
             match self.run_script(&FILL, key, &[key.as_str(), key.lock()], &args).await {
                 Ok(stored) => return Ok(if stored { Filled::Accepted } else { Filled::Fenced }),
-                Err(error) if is_on_the_move(&error) && Instant::now() < given_up => {
-                    tokio::time::sleep(PAUSE_OF_MOVE).boxed().await;
+                Err(error) if is_migrating(&error) && Instant::now() < given_up => {
+                    tokio::time::sleep(MIGRATION_PAUSE).boxed().await;
                 }
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    async fn abandon(&self, key: &Key, token: &Token) -> Result<(), StepError> {
-        // By text at once: on a server that is late, nobody would be there any more to answer "no such script".
+    async fn abandon(&self, key: &Key, token: &Token) -> Result<(), StoreError> {
+        // By text at once: if the server is late, the caller has gone by the time that "no such script" would come back, and
+        // nobody would send the text.
         let command = |_: usize, out: &mut Vec<u8>| ABANDON.encode_by_text(out, &[key.lock()], &[token.0.as_bytes()]);
         let [abandoned] = self.run(key, &command).await?;
         abandoned?;
         Ok(())
     }
 
-    async fn postpone(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), StepError> {
-        let (mark, pause) = (Token::failed_load(), millis(pause));
+    async fn mark_failed(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), StoreError> {
+        let (mark, pause) = (Token::failure_mark(), millis(pause));
         let args = [token.0.as_bytes(), mark.0.as_bytes(), pause.as_bytes()];
-        self.run_script(&POSTPONE, key, &[key.lock()], &args).await?;
+        self.run_script(&MARK_FAILED, key, &[key.lock()], &args).await?;
         Ok(())
     }
 
-    async fn invalidate(&self, key: &Key) -> Result<bool, StepError> {
-        // L before K, also where they are sent again: in the other order an old load could fill between the two.
+    async fn invalidate(&self, key: &Key) -> Result<bool, StoreError> {
+        // L before K, also when they are sent again: in the other order a load from before could fill between the two.
         let commands = |at: usize, out: &mut Vec<u8>| match at {
             0 => encode_delete(out, key.lock().as_bytes()),
             _ => encode_delete(out, key.as_str().as_bytes()),
         };
-        let request = Request::of_write(self.operation_timeout, &commands);
+        let request = Request::write(self.operation_timeout, &commands);
         let [lease, entry] = self.topology.run(key, &request).await?;
         lease?;
         Ok(entry?.integer()? != 0)
     }
 
-    async fn delete(&self, key: &Key, what: Swept) -> Result<bool, StepError> {
-        let name = match what {
-            Swept::Leases => key.lock(),
-            Swept::Entries => key.as_str(),
+    async fn delete(&self, key: &Key, kind: KeyKind) -> Result<bool, StoreError> {
+        let name = match kind {
+            KeyKind::Lease => key.lock(),
+            KeyKind::Entry => key.as_str(),
         };
         let [deleted] = self.run(key, &|_, out| encode_delete(out, name.as_bytes())).await?;
         Ok(deleted?.integer()? != 0)
     }
 
-    async fn update(&self, key: &Key, selection: &Selection, decide: &mut Decide<'_>) -> Result<bool, StepError> {
-        match self.updates.run(self, key, selection, decide).await? {
-            Some(applied) => Ok(applied),
-            // Without memory for a transaction, deleting works all the same.
-            None => self.invalidate(key).await.map(|_was_there| false),
-        }
+    fn update<'a>(&'a self, key: &'a Key, selection: &'a Selection) -> Box<dyn StoreUpdate + 'a> {
+        Box::new(Update::new(self, key, selection))
     }
 
-    async fn look(&self, key: &Key) -> Result<Look, StepError> {
+    async fn look(&self, key: &Key) -> Result<EntryAndLease, StoreError> {
         let commands = |at: usize, out: &mut Vec<u8>| match at {
             0 => encode_pttl(out, key.as_str()),
             1 => encode_read(out, key, &ALL),
             _ => encode_pttl(out, key.lock()),
         };
         let [left, read, lease_ttl] = self.run(key, &commands).await?;
-        Ok(Look { found: found(left?.remaining(), read, &ALL)?, lease_ttl: lease_ttl?.remaining() })
+        Ok(EntryAndLease { found: found(left?.remaining(), read, &ALL)?, lease_ttl: lease_ttl?.remaining() })
     }
 
-    async fn sweep(&self, prefix: &str, swept: Swept, cursor: Cursor) -> Result<Cursor, StepError> {
+    async fn delete_prefix(&self, prefix: &str, kind: KeyKind, cursor: Cursor) -> Result<Cursor, StoreError> {
         const KEYS_AT_A_TIME: &[u8] = b"500";
-        let limit = self.operation_timeout * TRIPS_OF_SWEEP;
-        let generation = self.topology.changes().load(Ordering::Acquire);
+        let limit = self.operation_timeout * DELETE_PREFIX_TIMEOUTS;
+        let changes = self.topology.changes().load(Ordering::Acquire);
         let servers = self.topology.primaries().await?;
-        let Position { server, at, .. } = cursor.unwrap_or(Position { server: 0, at: 0, generation });
-        let Some(node) = servers.get(server).filter(|_| cursor.is_none_or(|cursor| cursor.generation == generation))
-        else {
+        let Position { server, at, .. } = cursor.unwrap_or(Position { server: 0, at: 0, changes });
+        let Some(node) = servers.get(server).filter(|_| cursor.is_none_or(|cursor| cursor.changes == changes)) else {
             return Err(changed_meanwhile());
         };
-        let (from, pattern) = (at.to_string(), pattern(prefix, swept));
+        let (from, pattern) = (at.to_string(), pattern(prefix, kind));
         let scan = |_: usize, out: &mut Vec<u8>| {
             encode(out, &[b"SCAN", from.as_bytes(), b"MATCH", pattern.as_bytes(), b"COUNT", KEYS_AT_A_TIME]);
         };
@@ -348,7 +346,7 @@ impl Steps for Redis {
         let [next, found] = <[_; 2]>::try_from(scanned?.array()?).map_err(|_| unexpected_reply())?;
         let next: u64 = next?.text()?.parse().map_err(|_| unexpected_reply())?;
         let found = found?.array()?.into_iter().map(|key| key?.bytes()).collect::<RedisResult<Vec<_>>>()?;
-        let found: Vec<_> = found.into_iter().flatten().filter(|key| is_of_type(key, prefix, swept)).collect();
+        let found: Vec<_> = found.into_iter().flatten().filter(|key| is_of_type(key, prefix, kind)).collect();
         try_join_all(found.iter().map(|key| async move {
             let [deleted] = node.shared.run(&Request::new(limit, &|_, out| encode_delete(out, key))).await?;
             deleted
@@ -356,9 +354,9 @@ impl Steps for Redis {
         .await?;
         let (server, at) = if next == 0 { (server + 1, 0) } else { (server, next) };
         if server < servers.len() {
-            return Ok(Some(Position { server, at, generation }));
+            return Ok(Some(Position { server, at, changes }));
         }
-        if self.topology.is_unchanged_since(generation).await? { Ok(None) } else { Err(changed_meanwhile()) }
+        if self.topology.is_unchanged_since(changes).await? { Ok(None) } else { Err(changed_meanwhile()) }
     }
 }
 
@@ -378,26 +376,27 @@ fn millis(duration: Duration) -> String {
     itoa::Buffer::new().format(duration.as_millis()).to_owned()
 }
 
-/// What finds the keys of a type, and more. No part of a prefix means anything to a pattern.
-fn pattern(prefix: &str, swept: Swept) -> String {
-    match swept {
-        Swept::Leases => format!("{{{prefix}*}}:lock"),
-        Swept::Entries => format!("{prefix}*"),
+/// A pattern that finds the keys of a type, and more. A prefix has no character that is special in a pattern.
+fn pattern(prefix: &str, kind: KeyKind) -> String {
+    match kind {
+        KeyKind::Lease => format!("{{{prefix}*}}:lock"),
+        KeyKind::Entry => format!("{prefix}*"),
     }
 }
 
-/// Whether a key has the prefix and an id: not those of a namespace that is called as an entity without one.
-fn is_of_type(key: &[u8], prefix: &str, swept: Swept) -> bool {
-    let key = match swept {
-        Swept::Leases => key.strip_prefix(b"{").and_then(|key| key.strip_suffix(b"}:lock")),
-        Swept::Entries => Some(key),
+/// Whether a key is the prefix and an id. A namespace may have the name of an entity without a namespace, and then the keys of
+/// its entities begin with that prefix too.
+fn is_of_type(key: &[u8], prefix: &str, kind: KeyKind) -> bool {
+    let key = match kind {
+        KeyKind::Lease => key.strip_prefix(b"{").and_then(|key| key.strip_suffix(b"}:lock")),
+        KeyKind::Entry => Some(key),
     };
     key.and_then(|key| key.strip_prefix(prefix.as_bytes())).is_some_and(|id| !id.contains(&b':'))
 }
 
-fn changed_meanwhile() -> StepError {
+fn changed_meanwhile() -> StoreError {
     let cause = "another server has taken over, or hash slots are moving".into();
-    StepError::Failed { advice: "it is tried again", cause, answered: Some(true) }
+    StoreError::Failed { advice: "it is tried again", cause, answered: Some(true) }
 }
 
 #[cfg(test)]

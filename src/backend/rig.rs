@@ -1,21 +1,22 @@
-//! A backend for proofs: with a hook before and after each step on an entry, and with guards that can be taken out.
+//! A backend for proofs: it calls a hook before and after each step on an entry, and can lack one guard of the protocol.
 
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::runtime::{Handle, RuntimeFlavor};
 
+use super::call::CallOptions;
 use super::deadline::within;
-use super::guard::Call;
-use super::{ALL, Acquired, Backend, Decide, Filled, Selection, Shared, StepError, Steps, Swept, Token};
+use super::{ALL, Acquired, AnyStore, Attempt, Decision, Filled, KeyKind, Store, StoreError, StoreUpdate, Token};
+use crate::entry::Found;
 use crate::key::Key;
 use crate::proof::Guard;
 use crate::record::StoredField;
 
-/// What is different in a rigged backend.
+/// The settings of a rigged backend.
 #[derive(Clone)]
 pub struct Rig {
     pub(super) without: Option<Guard>,
@@ -66,15 +67,15 @@ pub enum Step {
 pub enum Moment {
     /// Before the step is sent.
     Before,
-    /// Within an update: it has seen the entry, and has written nothing yet. Not on a runtime of one thread. Within an
-    /// invalidation that is split, or that lacks [`Guard::LeaseFirst`]: between its two commands.
+    /// Within an update: it has seen the entry, and has written nothing yet. Within an invalidation that is split, or that
+    /// lacks [`Guard::LeaseFirst`]: between its two commands.
     Within,
     /// After the step's reply.
     After,
 }
 
 impl Rig {
-    /// Nothing is different.
+    /// A rig that changes nothing.
     #[expect(clippy::new_without_default, reason = "a rig is for one process, and holds what others must not share")]
     pub fn new() -> Self {
         Self { without: None, splits_invalidations: false, hook: None, token: Token::new() }
@@ -86,13 +87,13 @@ impl Rig {
         self
     }
 
-    /// Invalidations send their two commands one by one, with a hook between them, in place of the store's own step.
+    /// Sends the two commands of an invalidation one by one, with a hook between them, in place of the store's own step.
     pub fn split_invalidations(mut self) -> Self {
         self.splits_invalidations = true;
         self
     }
 
-    /// Waits for the future of `hook` at each point.
+    /// Calls `hook` at each point, and waits for its future.
     pub fn hook(mut self, hook: impl Fn(Point) -> BoxFuture<'static, ()> + Send + Sync + 'static) -> Self {
         self.hook = Some(Arc::new(hook));
         self
@@ -102,15 +103,6 @@ impl Rig {
 impl fmt::Debug for Rig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rig").field("without", &self.without).finish_non_exhaustive()
-    }
-}
-
-impl Backend {
-    /// The same store, rigged.
-    #[doc(hidden)]
-    pub fn rigged(&self, rig: Rig) -> Self {
-        let Shared { store, address, settings, .. } = &*self.shared;
-        Self { shared: Arc::new(Shared { rig: Some(rig), ..Shared::new(store.clone(), address.clone(), *settings) }) }
     }
 }
 
@@ -125,28 +117,35 @@ impl Rig {
         }
     }
 
-    /// Runs a step between its two hooks. These may hold it up, so its limit is kept here, where the store can't see to it.
+    pub(super) fn update<'a>(
+        &'a self,
+        store: &'a AnyStore,
+        key: &'a Key,
+        update: Box<dyn StoreUpdate + 'a>,
+    ) -> Box<dyn StoreUpdate + 'a> {
+        Box::new(RiggedUpdate { rig: self, store, key, update, has_begun: false, is_absent: false })
+    }
+
+    /// Runs a step between its two hooks. These may hold it up, which the store's own timeout doesn't count, so its limit is kept
+    /// here.
     pub(super) async fn around<R>(
         &self,
         step: Step,
         key: &Key,
-        call: &Call<'_>,
-        run: impl Future<Output = Result<R, StepError>>,
-    ) -> Result<R, StepError> {
+        options: &CallOptions<'_>,
+        run: impl Future<Output = Result<R, StoreError>>,
+    ) -> Result<R, StoreError> {
         let run = async {
             self.reach(step, Moment::Before, key).await;
             let reply = run.await;
             self.reach(step, Moment::After, key).await;
             reply
         };
-        match call.outer_limit {
-            Some(_) => run.await,
-            None => within(call.limit, run).await.unwrap_or(Err(StepError::TimedOut)),
-        }
+        within(options.limit, run).await.unwrap_or(Err(StoreError::TimedOut))
     }
 }
 
-/// A store in a rigged backend. The steps here have a guard that may be out; all others are the store's own.
+/// A store in a rigged backend. The steps here may lack a guard; all others are the store's own.
 pub(super) struct Rigged<'a, S> {
     pub(super) rig: &'a Rig,
     pub(super) store: &'a Arc<S>,
@@ -160,8 +159,8 @@ impl<S> Deref for Rigged<'_, S> {
     }
 }
 
-impl<S: Steps> Rigged<'_, S> {
-    pub(super) async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, StepError> {
+impl<S: Store> Rigged<'_, S> {
+    pub(super) async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, StoreError> {
         let acquired = self.store.acquire(key, token, lease).await?;
         let is_shown = !acquired.granted || self.rig.holds(Guard::Recheck);
         Ok(Acquired { found: acquired.found.filter(|_| is_shown), ..acquired })
@@ -173,59 +172,93 @@ impl<S: Steps> Rigged<'_, S> {
         token: &Token,
         fields: Vec<StoredField>,
         ttl: Duration,
-    ) -> Result<Filled, StepError> {
+    ) -> Result<Filled, StoreError> {
         if self.rig.holds(Guard::TokenCheck) {
             return self.store.fill(key, token, fields, ttl).await;
         }
-        // Whoever holds the lease loses it.
+        // Takes the lease from whoever holds it.
         let mut own = Token::new();
         while !self.store.acquire(key, &mut own, ttl).await?.granted {
-            self.store.delete(key, Swept::Leases).await?;
+            self.store.delete(key, KeyKind::Lease).await?;
         }
         self.store.fill(key, &own, fields, ttl).await
     }
 
-    pub(super) async fn invalidate(&self, key: &Key) -> Result<bool, StepError> {
+    pub(super) async fn invalidate(&self, key: &Key) -> Result<bool, StoreError> {
         if !self.rig.holds(Guard::Revocation) {
-            return self.store.delete(key, Swept::Entries).await;
+            return self.store.delete(key, KeyKind::Entry).await;
         }
         let within = self.rig.reach(Step::Invalidate, Moment::Within, key);
         if !self.rig.holds(Guard::LeaseFirst) {
-            let was_there = self.store.delete(key, Swept::Entries).await?;
+            let was_there = self.store.delete(key, KeyKind::Entry).await?;
             within.await;
-            self.store.delete(key, Swept::Leases).await?;
+            self.store.delete(key, KeyKind::Lease).await?;
             return Ok(was_there);
         }
         if self.rig.splits_invalidations {
-            self.store.delete(key, Swept::Leases).await?;
+            self.store.delete(key, KeyKind::Lease).await?;
             within.await;
-            return self.store.delete(key, Swept::Entries).await;
+            return self.store.delete(key, KeyKind::Entry).await;
         }
         self.store.invalidate(key).await
     }
+}
 
-    pub(super) async fn update(
-        &self,
-        key: &Key,
-        selection: &Selection,
-        decide: &mut Decide<'_>,
-    ) -> Result<bool, StepError> {
-        let within = || self.rig.reach(Step::Update, Moment::Within, key);
-        let is_atomic = self.rig.holds(Guard::AtomicRevocation);
-        if !is_atomic && self.store.read(key, &ALL, false).await?.is_none() {
-            // The absent entry is seen in one step, the lease revoked in another.
-            within().await;
-            self.store.delete(key, Swept::Leases).await?;
-            return Ok(false);
-        }
-        let may_block = Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread;
-        let waits = is_atomic && may_block && self.rig.hook.is_some();
-        let mut decide = |found| {
-            if waits {
-                tokio::task::block_in_place(|| Handle::current().block_on(within()));
-            }
-            decide(found)
+/// An update in a rigged backend: with its hooks, and with the guard of its commit.
+struct RiggedUpdate<'a> {
+    rig: &'a Rig,
+    store: &'a AnyStore,
+    key: &'a Key,
+    update: Box<dyn StoreUpdate + 'a>,
+    has_begun: bool,
+    /// Whether the entry was absent, if the guard is out.
+    is_absent: bool,
+}
+
+impl RiggedUpdate<'_> {
+    async fn is_absent(&mut self) -> Result<bool, StoreError> {
+        let found = match self.store {
+            AnyStore::Memory(store) => store.read(self.key, &ALL, false).await,
+            AnyStore::Redis(store) => store.read(self.key, &ALL, false).await,
         };
-        self.store.update(key, selection, &mut decide).await
+        Ok(found?.is_none())
+    }
+
+    async fn commit_without_hooks(&mut self, decision: Decision) -> Result<Attempt<bool>, StoreError> {
+        if !self.is_absent {
+            return self.update.commit(decision).await;
+        }
+        match self.store {
+            AnyStore::Memory(store) => store.delete(self.key, KeyKind::Lease).await,
+            AnyStore::Redis(store) => store.delete(self.key, KeyKind::Lease).await,
+        }
+        .map(|_was_there| Attempt::Done(false))
+    }
+}
+
+impl StoreUpdate for RiggedUpdate<'_> {
+    fn watch(&mut self) -> BoxFuture<'_, Result<Attempt<Option<Found>>, StoreError>> {
+        async {
+            if !std::mem::replace(&mut self.has_begun, true) {
+                self.rig.reach(Step::Update, Moment::Before, self.key).await;
+            }
+            // Without the guard, the absent entry is seen in one step, and the lease revoked in another. A watch won't do for the
+            // first: while a slot is migrating, it deletes the lease.
+            self.is_absent = !self.rig.holds(Guard::AtomicRevocation) && self.is_absent().await?;
+            if self.is_absent { Ok(Attempt::Done(None)) } else { self.update.watch().await }
+        }
+        .boxed()
+    }
+
+    fn commit(&mut self, decision: Decision) -> BoxFuture<'_, Result<Attempt<bool>, StoreError>> {
+        async {
+            self.rig.reach(Step::Update, Moment::Within, self.key).await;
+            let committed = self.commit_without_hooks(decision).await;
+            if !matches!(committed, Ok(Attempt::Again)) {
+                self.rig.reach(Step::Update, Moment::After, self.key).await;
+            }
+            committed
+        }
+        .boxed()
     }
 }

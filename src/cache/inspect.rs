@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::backend::Look;
+use crate::backend::EntryAndLease;
 use crate::entry::{self, Entry, Found, Reading};
 use crate::key::Key;
 use crate::shape::Shape;
@@ -46,7 +46,7 @@ pub enum EntryState {
 }
 
 impl Inspection {
-    pub(crate) fn new(shape: &Shape, key: &Key, look: &Look) -> Self {
+    pub(crate) fn new(shape: &Shape, key: &Key, look: &EntryAndLease) -> Self {
         let ttl = look.found.as_ref().and_then(Found::ttl).filter(|ttl| !ttl.is_zero());
         let stale_ttl = look.found.as_ref().and_then(|found| found.entry.meta().stale.min(found.left));
         let fields = match look.found.as_ref().map(|found| &found.entry) {

@@ -43,7 +43,7 @@ impl Lease {
     /// Leaves a mark in the lease's place, so that no process tries the failed load again for `stale_retry`.
     pub(super) async fn mark_failed(self) {
         let Self { core, key, token, .. } = &self;
-        if let Err(error) = core.backend.postpone(key, token, core.policy.stale_retry).await {
+        if let Err(error) = core.backend.mark_failed(key, token, core.policy.stale_retry).await {
             tracing::debug!(%key, %error, "a failed load could not be marked");
             abandon_in_background(core, key, token);
         }

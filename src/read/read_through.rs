@@ -20,12 +20,12 @@ use super::lease::{Lease, abandon, abandon_in_background, keep_renewing};
 use super::loader::{self, Loader, Loading};
 use super::single_flight::{FlightResult, Timestamp};
 use crate::backend::{Acquired, Filled, Token};
+use crate::backoff::Backoff;
 use crate::cache::{Core, OnOutage, Outcome};
 use crate::entry::Reading;
 use crate::error::Error;
 use crate::key::Key;
 use crate::meter::Began;
-use crate::pause::Backoff;
 use crate::record::StoredField;
 use crate::shape::Record;
 use crate::spans;
@@ -93,9 +93,9 @@ impl ReadThrough {
                 abandon(&self.core, &self.key, &orphan).boxed().await;
                 continue;
             }
-            if acquired.postponed {
+            if acquired.cooling_down {
                 // There is no stale entry to serve, so the mark of a failed load has no use.
-                abandon(&self.core, &self.key, &Token::failed_load()).boxed().await;
+                abandon(&self.core, &self.key, &Token::failure_mark()).boxed().await;
             }
             self.awaited = None;
             let wait = waiting.get_or_insert_with(|| Wait::new(&self.core));
@@ -113,7 +113,7 @@ impl ReadThrough {
         } else {
             found.read(self.core.shape)
         };
-        let serves_stale = acquired.postponed && self.core.policy.stale_if_error.is_some();
+        let serves_stale = acquired.cooling_down && self.core.policy.stale_if_error.is_some();
         served(reading, is_new).filter(|(_, outcome)| serves_stale || !matches!(outcome, Outcome::Stale { .. }))
     }
 

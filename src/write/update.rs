@@ -3,12 +3,14 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join};
 use tracing::Instrument;
 
-use crate::backend::Decision;
+use crate::backend::{Attempt, Decision, Update};
+use crate::backoff::Backoff;
 use crate::cache::{Core, UpdateTtl};
 use crate::cacheable::FieldChange;
 use crate::codec::FieldError;
@@ -89,14 +91,27 @@ impl Core {
             // What is stored may be older than the primary in any field.
             return self.invalidate(key.clone()).await.map(|_was_there| false);
         }
-        let mut decide = |shown: Option<Found>| {
-            let Some(shown) = shown else {
-                return Ok(Decision::Drop);
-            };
-            let changes = decide(&shown)?;
-            Ok(changes.and_then(|changes| self.decision(key, &shown.entry, changes)).unwrap_or(Decision::Drop))
+        let update = async {
+            let mut update = self.backend.update(key, &self.selection);
+            let mut backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(16));
+            loop {
+                if let Attempt::Done(shown) = update.watch().await? {
+                    let changes = match shown.as_ref().map(&mut decide).transpose() {
+                        Ok(changes) => changes.flatten(),
+                        Err(error) => {
+                            update.cancel();
+                            return Err(error);
+                        }
+                    };
+                    let decision = changes.and_then(|changes| self.decision(key, &shown?.entry, changes));
+                    if let Attempt::Done(applied) = update.commit(decision.unwrap_or(Decision::Delete)).await? {
+                        return Ok(applied);
+                    }
+                }
+                tokio::time::sleep(backoff.next()).await;
+            }
         };
-        let update = self.backend.update(key, &self.selection, self.policy.update_timeout, &mut decide);
+        let update = Update::limited(&self.backend, key, self.policy.update_timeout, update.boxed());
         let update = join(update, self.invalidate_other_versions(key));
         let (own, others) = update.instrument(spans::update(self.shape, key)).await;
         self.flights.forget(key);

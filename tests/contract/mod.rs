@@ -1,4 +1,4 @@
-//! The contract's test suite: what `Steps` promises, on the embedded backend, on three real servers, and on clusters;
+//! The contract's test suite: what `Store` promises, on the embedded backend, on three real servers, and on clusters;
 //! there as a user with the least access: all that the library sends is in the ACL of `docs/operations.md`.
 
 use std::sync::Arc;
@@ -9,10 +9,9 @@ use testkit::access::Access;
 use testkit::cluster::{self, Cluster};
 use testkit::server::{Flavor, Server};
 
-use super::{ALL, Backend, Decision, Filled, Selection, Token};
+use super::{ALL, Attempt, Backend, Decision, Filled, Selection, Token};
 use crate::cacheable::Schema;
 use crate::entry::{Entry, Found, META, named};
-use crate::error::Error;
 use crate::key::{Key, KeySpace};
 use crate::record::StoredField;
 
@@ -115,6 +114,28 @@ async fn fill(backend: &Backend, key: &Key, pairs: &[(&'static str, &str)]) {
     assert_eq!(backend.fill(key, &token, fields(pairs), TTL).await.unwrap(), Filled::Accepted);
 }
 
+/// Updates an entry as the cache does, and returns whether changes were applied.
+async fn update(
+    backend: &Backend,
+    key: &Key,
+    selection: &Selection,
+    mut decide: impl FnMut(Option<&Found>) -> Decision,
+) -> bool {
+    let mut update = backend.update(key, selection);
+    loop {
+        if let Attempt::Done(shown) = update.watch().await.unwrap()
+            && let Attempt::Done(applied) = update.commit(decide(shown.as_ref())).await.unwrap()
+        {
+            return applied;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn set(field: &'static str, value: &str) -> Decision {
+    Decision::Apply { changes: vec![(field, Some(value.as_bytes().to_vec()))], ttl: None }
+}
+
 async fn is_fenced(backend: &Backend, key: &Key, token: &Token) -> bool {
     let before = stored(backend, key).await;
     let filled = backend.fill(key, token, fields(&[("v", "late")]), TTL).await.unwrap();
@@ -170,11 +191,11 @@ test_on!(every_backend, tells_how_long_an_entry_will_be_there_in_every_look_at_i
     assert!(backend.read(&key, &ALL, true).await.unwrap().is_none());
     fill(&backend, &key, &[("v", "1")]).await;
     let mut shown = Vec::new();
-    let mut decide = |found: Option<Found>| {
-        shown.push(left(found.as_ref()));
-        Ok(Decision::Apply { changes: Vec::new(), ttl: None })
+    let mut decide = |found: Option<&Found>| {
+        shown.push(left(found));
+        Decision::Apply { changes: Vec::new(), ttl: None }
     };
-    assert!(backend.update(&key, &ALL, LEASE, &mut decide).await.unwrap());
+    assert!(update(&backend, &key, &ALL, &mut decide).await);
     for _ in ["granted", "refused"] {
         shown.push(left(backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap().found.as_ref()));
     }
@@ -190,33 +211,33 @@ test_on!(every_backend, postpones_a_load_only_for_the_holder_and_for_no_longer_t
     const PAUSE: Duration = Duration::from_millis(300);
     fill(&backend, &key, &[("v", "1")]).await;
     let token = granted(&backend, &key, LEASE).await;
-    backend.postpone(&key, &Token::new(), PAUSE).await.unwrap();
+    backend.mark_failed(&key, &Token::new(), PAUSE).await.unwrap();
     let held = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
-    assert!(!held.granted && !held.postponed, "postponed by a stranger");
+    assert!(!held.granted && !held.cooling_down, "cooling_down by a stranger");
 
-    backend.postpone(&key, &token, PAUSE).await.unwrap();
+    backend.mark_failed(&key, &token, PAUSE).await.unwrap();
     assert!(backend.look(&key).await.unwrap().lease_ttl.unwrap() <= PAUSE);
     let marked = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
-    assert!(!marked.granted && marked.postponed && marked.busy_for.is_none());
+    assert!(!marked.granted && marked.cooling_down && marked.busy_for.is_none());
     assert_eq!(marked.found.as_ref().map(hash), Some(fields(&[("v", "1")])));
     assert!(is_fenced(&backend, &key, &token).await);
     assert!(!backend.renew(&key, &token, LEASE).await.unwrap());
     backend.abandon(&key, &token).await.unwrap();
-    assert!(backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap().postponed, "no longer the holder's");
+    assert!(backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap().cooling_down, "no longer the holder's");
     tokio::time::sleep(PAUSE * 2).await;
     let token = granted(&backend, &key, LEASE).await;
 
-    backend.abandon(&key, &Token::failed_load()).await.unwrap();
+    backend.abandon(&key, &Token::failure_mark()).await.unwrap();
     assert!(!backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap().granted, "there was no mark to remove");
-    backend.postpone(&key, &token, LEASE).await.unwrap();
-    backend.abandon(&key, &Token::failed_load()).await.unwrap();
+    backend.mark_failed(&key, &token, LEASE).await.unwrap();
+    backend.abandon(&key, &Token::failure_mark()).await.unwrap();
     let token = granted(&backend, &key, LEASE).await;
     backend.invalidate(key.clone()).await.unwrap();
-    backend.postpone(&key, &token, LEASE).await.unwrap();
+    backend.mark_failed(&key, &token, LEASE).await.unwrap();
     assert_eq!(backend.look(&key).await.unwrap().lease_ttl, None, "a mark never takes the place of a lost lease");
 
     let token = granted(&backend, &key, LEASE).await;
-    backend.postpone(&key, &token, LEASE).await.unwrap();
+    backend.mark_failed(&key, &token, LEASE).await.unwrap();
     backend.invalidate(key.clone()).await.unwrap();
     granted(&backend, &key, LEASE).await;
 });
@@ -277,7 +298,7 @@ test_on!(every_backend, sweeps_one_type_and_no_other, async |backend, _key| {
         }
         held.push(granted(&backend, &keys[2], LEASE).await);
     }
-    backend.sweep(billing[0].prefix()).await.unwrap();
+    backend.delete_prefix(billing[0].prefix()).await.unwrap();
     for key in &billing[..2] {
         assert_eq!(stored(&backend, key).await, None);
     }
@@ -301,57 +322,57 @@ test_on!(every_backend, updates_what_was_decided_and_leaves_the_lifetime, async 
     tokio::time::sleep(Duration::from_millis(20)).await;
     let before = left(backend.look(&key).await.unwrap().found.as_ref());
     let changes = vec![("a", Some(b"2".to_vec())), ("b", None), ("d", Some(b"2".to_vec()))];
-    let mut decide = |shown: Option<Found>| {
-        assert_eq!(shown.as_ref().map(hash), Some(fields(&[("a", "1"), ("b", "1"), ("c", "1")])));
-        Ok(Decision::Apply { changes: changes.clone(), ttl: None })
+    let mut decide = |shown: Option<&Found>| {
+        assert_eq!(shown.map(hash), Some(fields(&[("a", "1"), ("b", "1"), ("c", "1")])));
+        Decision::Apply { changes: changes.clone(), ttl: None }
     };
-    assert!(backend.update(&key, &ALL, LEASE, &mut decide).await.unwrap());
+    assert!(update(&backend, &key, &ALL, &mut decide).await);
     let look = backend.look(&key).await.unwrap();
     assert_eq!(look.found.as_ref().map(hash), Some(fields(&[("a", "2"), ("c", "1"), ("d", "2")])));
     assert!(left(look.found.as_ref()) <= before);
 
-    let mut renewing = |_| Ok(Decision::Apply { changes: Vec::new(), ttl: Some(TTL * 2) });
-    assert!(backend.update(&key, &ALL, LEASE, &mut renewing).await.unwrap());
+    let mut renewing = |_: Option<&Found>| Decision::Apply { changes: Vec::new(), ttl: Some(TTL * 2) };
+    assert!(update(&backend, &key, &ALL, &mut renewing).await);
     assert!(left(backend.look(&key).await.unwrap().found.as_ref()) > TTL);
 });
 
 test_on!(every_backend, an_update_is_shown_at_least_what_is_selected_and_keeps_the_rest, async |backend, key| {
     let selection = Selection::of(&Schema::new("thing").fields(&["b", "none", "a"]));
     fill(&backend, &key, &[("a", "1"), ("more", "2"), ("b", ""), ("~meta", "stale=1")]).await;
-    let mut decide = |shown: Option<Found>| {
+    let mut decide = |shown: Option<&Found>| {
         let shown = shown.unwrap();
         assert!(shown.left.is_some_and(|left| left <= TTL), "{shown:?}");
         let expected = fields(&[("a", "1"), ("b", ""), ("~meta", "stale=1")]);
         assert_eq!(seen_of_selected(&shown.entry, &selection), expected);
-        Ok(Decision::Apply { changes: vec![("a", None), ("none", Some(b"3".to_vec()))], ttl: None })
+        Decision::Apply { changes: vec![("a", None), ("none", Some(b"3".to_vec()))], ttl: None }
     };
-    assert!(backend.update(&key, &selection, LEASE, &mut decide).await.unwrap());
+    assert!(update(&backend, &key, &selection, &mut decide).await);
     let kept = fields(&[("b", ""), ("more", "2"), ("none", "3"), ("~meta", "stale=1")]);
     assert_eq!(stored(&backend, &key).await, Some(kept));
 
     fill(&backend, &key, &[("more", "2")]).await;
-    let mut drop_it = |shown: Option<Found>| {
+    let mut drop_it = |shown: Option<&Found>| {
         assert!(shown.is_none_or(|shown| selection.overlooks(&shown.entry)));
-        Ok(Decision::Drop)
+        Decision::Delete
     };
-    assert!(!backend.update(&key, &selection, LEASE, &mut drop_it).await.unwrap());
+    assert!(!update(&backend, &key, &selection, &mut drop_it).await);
     assert_eq!(stored(&backend, &key).await, None, "what it overlooks is dropped too");
 });
 
 test_on!(every_backend, revokes_the_lease_with_every_update, async |backend, key| {
     let token = granted(&backend, &key, LEASE).await;
-    let mut drop_it = |_| Ok(Decision::Drop);
-    assert!(!backend.update(&key, &ALL, LEASE, &mut drop_it).await.unwrap());
+    let mut drop_it = |_: Option<&Found>| Decision::Delete;
+    assert!(!update(&backend, &key, &ALL, &mut drop_it).await);
     assert!(is_fenced(&backend, &key, &token).await, "nothing was there to update");
 
     fill(&backend, &key, &[("v", "1")]).await;
     let token = granted(&backend, &key, LEASE).await;
-    let mut apply = |_| Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None });
-    assert!(backend.update(&key, &ALL, LEASE, &mut apply).await.unwrap());
+    let mut apply = |_: Option<&Found>| set("v", "2");
+    assert!(update(&backend, &key, &ALL, &mut apply).await);
     assert!(is_fenced(&backend, &key, &token).await, "updated");
 
     let token = granted(&backend, &key, LEASE).await;
-    assert!(!backend.update(&key, &ALL, LEASE, &mut drop_it).await.unwrap());
+    assert!(!update(&backend, &key, &ALL, &mut drop_it).await);
     assert_eq!(stored(&backend, &key).await, None);
     assert!(is_fenced(&backend, &key, &token).await, "dropped");
 });
@@ -375,10 +396,12 @@ test_on!(every_backend, reads_at_least_what_is_selected, async |backend, key| {
     assert!(read().await.is_none_or(|found| selection.overlooks(&found.entry)));
 });
 
-test_on!(every_backend, writes_nothing_when_the_decision_is_refused, async |backend, key| {
+test_on!(every_backend, writes_nothing_when_an_update_is_cancelled, async |backend, key| {
     fill(&backend, &key, &[("v", "1")]).await;
-    let mut refuse = |_| Err(Error::invalid_id("p-001", "no"));
-    assert!(matches!(backend.update(&key, &ALL, LEASE, &mut refuse).await, Err(Error::InvalidId { .. })));
+    let mut update = backend.update(&key, &ALL);
+    let Attempt::Done(_) = update.watch().await.unwrap() else { panic!("nothing is in its way") };
+    update.cancel();
+    assert!(!backend.is_pending(&key));
     assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "1")])));
 });
 
@@ -394,14 +417,14 @@ async fn loses_no_update_of_many() {
                 let (backend, key, decisions) = (backend.clone(), key.clone(), decisions.clone());
                 tokio::spawn(async move {
                     for _ in 0..EACH {
-                        let mut increment = |shown: Option<Found>| {
+                        let mut increment = |shown: Option<&Found>| {
                             decisions.fetch_add(1, Ordering::Relaxed);
-                            let [(_, value)] = &hash(&shown.unwrap())[..] else { panic!("one field") };
+                            let [(_, value)] = &hash(shown.unwrap())[..] else { panic!("one field") };
                             let next = std::str::from_utf8(value).unwrap().parse::<u32>().unwrap() + 1;
                             let changes = vec![("v", Some(next.to_string().into_bytes()))];
-                            Ok(Decision::Apply { changes, ttl: None })
+                            Decision::Apply { changes, ttl: None }
                         };
-                        assert!(backend.update(&key, &ALL, LEASE, &mut increment).await.unwrap());
+                        assert!(update(&backend, &key, &ALL, &mut increment).await);
                     }
                 })
             })
@@ -420,14 +443,14 @@ test_on!(every_server, decides_again_when_the_entry_changes_under_an_update, asy
     // Another client's write, between the look and the transaction.
     let mut interloper = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
     let mut shown = Vec::new();
-    let mut decide = |found: Option<Found>| {
-        shown.push(hash(&found.unwrap()));
+    let mut decide = |found: Option<&Found>| {
+        shown.push(hash(found.unwrap()));
         if shown.len() == 1 {
             redis::cmd("HSET").arg(key.as_str()).arg("w").arg("2").exec(&mut interloper).unwrap();
         }
-        Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None })
+        set("v", "2")
     };
-    assert!(backend.update(&key, &ALL, LEASE, &mut decide).await.unwrap());
+    assert!(update(&backend, &key, &ALL, &mut decide).await);
     assert_eq!(shown, [fields(&[("v", "1"), ("w", "1")]), fields(&[("v", "1"), ("w", "2")])]);
     assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "2"), ("w", "2")])));
 });
@@ -458,11 +481,11 @@ test_on!(every_server, replaces_an_entry_of_another_type, async |server, backend
     assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "1")])));
 
     redis::cmd("SET").arg(key.as_str()).arg("a string").exec_async(&mut client).await.unwrap();
-    let mut drop_it = |shown| {
+    let mut drop_it = |shown: Option<&Found>| {
         assert!(matches!(shown, Some(Found { entry: Entry::WrongType, .. })));
-        Ok(Decision::Drop)
+        Decision::Delete
     };
-    assert!(!backend.update(&key, &ALL, LEASE, &mut drop_it).await.unwrap());
+    assert!(!update(&backend, &key, &ALL, &mut drop_it).await);
     assert_eq!(stored(&backend, &key).await, None);
 });
 
@@ -470,8 +493,8 @@ test_on!(every_server, still_invalidates_when_the_server_is_out_of_memory, async
     let mut client = server.client().await;
     fill(&backend, &key, &[("v", "1")]).await;
     redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1"]).exec_async(&mut client).await.unwrap();
-    let mut apply = |_| Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None });
-    assert!(!backend.update(&key, &ALL, LEASE, &mut apply).await.unwrap());
+    let mut apply = |_: Option<&Found>| set("v", "2");
+    assert!(!update(&backend, &key, &ALL, &mut apply).await);
     assert_eq!(stored(&backend, &key).await, None);
     assert!(!backend.invalidate(key.clone()).await.unwrap());
     let refused = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap_err();
@@ -482,12 +505,12 @@ test_on!(every_server, survives_the_loss_of_its_scripts_and_connections, async |
     let mut client = server.client().await;
     for loss in [&["SCRIPT", "FLUSH"][..], &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]] {
         fill(&backend, &key, &[("v", "1")]).await;
-        let mut apply = |_| Ok(Decision::Apply { changes: vec![("v", Some(b"2".to_vec()))], ttl: None });
-        assert!(backend.update(&key, &ALL, LEASE, &mut apply).await.unwrap());
+        let mut apply = |_: Option<&Found>| set("v", "2");
+        assert!(update(&backend, &key, &ALL, &mut apply).await);
         redis::cmd(loss[0]).arg(&loss[1..]).exec_async(&mut client).await.unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "2")])));
-        assert!(backend.update(&key, &ALL, LEASE, &mut apply).await.unwrap());
+        assert!(update(&backend, &key, &ALL, &mut apply).await);
         assert!(backend.invalidate(key.clone()).await.unwrap());
     }
 });
@@ -513,7 +536,7 @@ async fn keeps_the_embedded_backend_within_its_bound() {
 async fn sweeps_out_the_leases_of_lost_loads() {
     let memory = super::memory::Memory::new(std::num::NonZeroUsize::MIN);
     for id in 0..5000 {
-        let acquired = super::Steps::acquire(&memory, &key(&id.to_string()), &mut Token::new(), LEASE).await.unwrap();
+        let acquired = super::Store::acquire(&memory, &key(&id.to_string()), &mut Token::new(), LEASE).await.unwrap();
         assert!(acquired.granted);
         tokio::time::advance(LEASE / 500).await;
     }

@@ -1,10 +1,11 @@
-//! From an address to a connection that has been greeted: names, TLS, the user, the database, and what the server is.
+//! Connecting: names, TLS, and the greeting, which sets the user and the database and finds out what the server is.
 //!
-//! A name is resolved here and nowhere else. Its addresses are raced, with the greeting as the finish: the one that answers
-//! first wins (after RFC 8305, "Happy Eyeballs"). So an address that accepts connections and then says nothing loses too.
+//! A name is resolved here and nowhere else. Its addresses are raced (after RFC 8305, "Happy Eyeballs"), and the first one
+//! whose server has answered the greeting wins. So an address that accepts connections and then stays silent loses too.
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -14,14 +15,15 @@ use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::address::Address;
 use super::errors::{is_not_ready, is_replica, unexpected_reply};
 use super::resp::{Received, Reply, encode};
-use super::url::Address;
+use super::sentinel::Sentinels;
 
-/// Under this name our connections stand in `CLIENT LIST`.
+/// The name of our connections in `CLIENT LIST`.
 const CLIENT_NAME: &[u8] = b"cache-aside";
 const KEEPALIVE: Duration = Duration::from_secs(10);
-/// Room for what is received at once. Connections of updates and trackers seldom get more than a record.
+/// Size of the buffer to receive into. Connections of updates and trackers seldom get more than a record at once.
 const RECEIVED_AT_ONCE: usize = 4 * 1024;
 
 /// A stream of bytes in both directions.
@@ -29,7 +31,7 @@ pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Duplex for S {}
 
-/// Where a connection leads, once names are resolved.
+/// Where a connection leads: an address whose name is resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Tcp(SocketAddr),
@@ -37,22 +39,39 @@ pub(super) enum Endpoint {
     Unix(std::path::PathBuf),
 }
 
-/// A connection that has been greeted, and that belongs to one caller as it is.
+/// The destination of a shared connection.
+pub(in crate::backend) enum Target {
+    Server(Arc<Address>),
+    /// The master that sentinels name.
+    Master(Arc<Sentinels>),
+}
+
+impl Target {
+    pub(super) async fn connect(&self, limit: Duration) -> RedisResult<Link> {
+        match self {
+            Self::Server(address) => connect(address).await,
+            Self::Master(sentinels) => sentinels.connect(limit).await,
+        }
+    }
+}
+
+/// A connection after its greeting. It belongs to one caller, and sends nothing by itself.
 pub(super) struct Link {
     pub(super) stream: Box<dyn Duplex>,
+    pub(super) address: Arc<Address>,
     pub(super) endpoint: Endpoint,
-    /// The server's `run_id`, if it tells: another one at the same place is another server.
+    /// The server's `run_id`, if it may be known. Another `run_id` at the same address is another server.
     pub(super) run_id: Option<String>,
     /// Whether the URL has a password, and the server needs none.
     pub(super) needless_password: bool,
-    /// How long the greeting took.
+    /// The time that the greeting took.
     pub(super) round_trip: Duration,
     received: Received,
 }
 
 /// Connects to whichever of the address' endpoints answers first.
-pub(super) async fn connect(address: &Address) -> RedisResult<Link> {
-    /// The next endpoint is tried too when the one before has said nothing for so long.
+pub(super) async fn connect(address: &Arc<Address>) -> RedisResult<Link> {
+    /// After so much silence of one endpoint, the next one is tried too.
     const STAGGER: Duration = Duration::from_millis(30);
     let mut endpoints = resolve(address).await?.into_iter();
     let mut attempts = FuturesUnordered::new();
@@ -81,8 +100,8 @@ async fn resolve(address: &Address) -> RedisResult<Vec<Endpoint>> {
     Ok(addresses.map(Endpoint::Tcp).collect())
 }
 
-/// Connects to this endpoint, as the address says, and greets.
-pub(super) async fn connect_to(address: &Address, endpoint: Endpoint) -> RedisResult<Link> {
+/// Connects to one endpoint of the address, and greets.
+pub(super) async fn connect_to(address: &Arc<Address>, endpoint: Endpoint) -> RedisResult<Link> {
     let stream: Box<dyn Duplex> = match (&endpoint, &address.tls) {
         (Endpoint::Tcp(socket), Some(tls)) => {
             Box::new(tls.connect(&address.place.host, connect_tcp(*socket).await?).await?)
@@ -92,8 +111,15 @@ pub(super) async fn connect_to(address: &Address, endpoint: Endpoint) -> RedisRe
         (Endpoint::Unix(path), _) => Box::new(tokio::net::UnixStream::connect(path).await?),
     };
     let received = Received::new(RECEIVED_AT_ONCE);
-    let mut link =
-        Link { stream, endpoint, run_id: None, needless_password: false, round_trip: Duration::ZERO, received };
+    let mut link = Link {
+        stream,
+        address: address.clone(),
+        endpoint,
+        run_id: None,
+        needless_password: false,
+        round_trip: Duration::ZERO,
+        received,
+    };
     let began = Instant::now();
     link.greet(address).await?;
     link.round_trip = began.elapsed();
@@ -109,14 +135,15 @@ async fn connect_tcp(socket: SocketAddr) -> io::Result<TcpStream> {
 }
 
 impl Link {
-    /// Sends commands, and waits for a reply to each. Dropped early, it leaves replies behind: the link is of no use then.
+    /// Sends commands, and waits for a reply to each. If it is dropped early, the link must not be used again: the next exchange
+    /// would take these replies for its own.
     pub(super) async fn exchange(&mut self, commands: &[u8], replies: usize) -> RedisResult<Vec<RedisResult<Reply>>> {
         self.stream.write_all(commands).await?;
         self.stream.flush().await?;
         let mut taken = Vec::with_capacity(replies);
         while taken.len() < replies {
             match self.receive(Received::next).await {
-                // A server that refuses a client says why, once, whatever was asked, and hangs up.
+                // A server that refuses a client sends one error, whatever was asked, and hangs up: that error is the cause.
                 Err(end) if end.is_io_error() => return Err(taken.pop().and_then(RedisResult::err).unwrap_or(end)),
                 reply => taken.push(reply?),
             }
@@ -124,7 +151,7 @@ impl Link {
         Ok(taken)
     }
 
-    /// Waits for what `next` takes of what was received. Nothing is lost when it is dropped early.
+    /// Receives until `next` finds something in it. Cancel safe: what was received stays in the buffer.
     pub(super) async fn receive<R>(
         &mut self,
         mut next: impl FnMut(&mut Received) -> RedisResult<Option<R>>,
@@ -136,12 +163,12 @@ impl Link {
             if self.stream.read_buf(self.received.buffer()).await? == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
-            self.received.received();
+            self.received.examine();
         }
     }
 
-    /// Says who this is and which database it wants, and asks which server this is, and whether it is a replica. All in
-    /// RESP2, which proxies and look-alikes know too.
+    /// Sets the user, the database and the client's name, and asks for the server's `run_id` and role: all in one round trip,
+    /// and in RESP2, which proxies and look-alikes speak too.
     async fn greet(&mut self, address: &Address) -> RedisResult<()> {
         let settings = &address.settings;
         let (password, db) = (settings.password().map(str::as_bytes), settings.db());
@@ -162,7 +189,7 @@ impl Link {
         encode(&mut commands, &[b"INFO", b"server"]);
         encode(&mut commands, &[b"ROLE"]);
         let replies = self.exchange(&commands, count).await.map_err(|error| {
-            // A server that hangs up may quote what it refuses.
+            // The last words of a server that hangs up may quote the command, and so the password.
             let may_quote = !error.is_io_error() && !is_not_ready(&error);
             let quotes = |password| may_quote && error.to_string().contains(password);
             if settings.password().is_some_and(quotes) { authentication_failed() } else { error }
@@ -179,15 +206,16 @@ impl Link {
         if db != 0 {
             next()?;
         }
-        let _ignored_refusal_of_a_name = next();
+        // A user may lack the right to set the client's name.
+        let _ = next();
         self.run_id = next().ok().and_then(|info| run_id(&info.text().ok()?));
         self.needless_password = needless_password;
         check_role(next(), address.may_be_replica)
     }
 }
 
-/// Checks a server's reply to ROLE. Only a replica is refused, unless it may be one, and a server that is not ready. Any other
-/// reply doesn't tell the role, and the server is used.
+/// Checks a server's reply to ROLE. Fails for a replica, unless the server may be one, and for a server that is not ready. Any
+/// other reply, an error included, says nothing about the role: the server is used, and left once it refuses a write.
 pub(super) fn check_role(role: RedisResult<Reply>, may_be_replica: bool) -> RedisResult<()> {
     match role {
         Ok(role) if !may_be_replica && role.is_role_of_replica() => Err(is_replica()),
@@ -196,14 +224,14 @@ pub(super) fn check_role(role: RedisResult<Reply>, may_be_replica: bool) -> Redi
     }
 }
 
-/// Accepts a refusal that only says that no password is needed. The ACL decides what the user may do.
+/// Accepts a refusal of AUTH that only says that no password is needed. The server's ACL decides what the user may do.
 fn check_refusal(refusal: &RedisError) -> RedisResult<()> {
     const NEEDS_NONE: [&str; 2] = ["without any password configured", "no password is set"];
     let text = refusal.to_string();
     if NEEDS_NONE.iter().any(|words| text.contains(words)) {
         return Ok(());
     }
-    // An error about clients is no error about passwords.
+    // "max number of clients", for example, is no error about passwords.
     if is_not_ready(refusal) {
         return Err(refusal.clone());
     }

@@ -1,18 +1,18 @@
-//! What a server's errors mean: where a command goes on, and what the user is told.
+//! The meaning of errors: whether a command is sent again or elsewhere, whose fault an error is, and what to do about it.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use super::{sentinel, tls};
-use crate::backend::StepError;
+use crate::backend::StoreError;
 
 /// Whether a server says that another has the key, or one of two keys.
 pub(super) fn is_elsewhere(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::Moved) || is_on_the_move(error)
+    error.kind() == ErrorKind::Server(ServerErrorKind::Moved) || is_migrating(error)
 }
 
-/// Whether a server says that the keys' slot is on its way to another, so that each may be at either. Of a key that a
-/// script has deleted it says so in words alone.
-pub(super) fn is_on_the_move(error: &RedisError) -> bool {
+/// Whether the keys' slot is migrating, so that each key may be at one of two servers. If a script has deleted a key, only the
+/// error's text says so.
+pub(super) fn is_migrating(error: &RedisError) -> bool {
     /// Redis has "Script attempted" here, Valkey "Attempted".
     const IN_SCRIPT: &str = "ttempted to access a non local key in a cluster node";
     matches!(error.kind(), ErrorKind::Server(ServerErrorKind::Ask | ServerErrorKind::TryAgain))
@@ -27,22 +27,22 @@ const LOST: &str = "the connection was lost";
 const TOO_BUSY: &str = "this process sends more commands than the server can answer";
 const RUNTIME_ENDED: &str = "the connection ended with the runtime that it was made on";
 
-/// The error of commands whose shared connection ended before their replies came.
+/// For commands whose shared connection ended before their replies came.
 pub(super) fn connection_lost() -> RedisError {
     (ErrorKind::Io, LOST).into()
 }
 
-/// The same when it isn't the server's fault.
+/// Like [`connection_lost`], but the server isn't to blame.
 pub(super) fn runtime_ended() -> RedisError {
     (ErrorKind::Io, RUNTIME_ENDED).into()
 }
 
-/// The error of a command that has waited for its turn for too long.
+/// For a command that has waited for too long to be sent.
 pub(super) fn too_busy() -> RedisError {
     (ErrorKind::Client, TOO_BUSY).into()
 }
 
-/// Whether a shared connection ended after a command may have been sent over it.
+/// Whether a shared connection was lost, after the commands may have been sent.
 pub(super) fn is_lost(error: &RedisError) -> bool {
     error.is_io_error() && error.to_string().starts_with(LOST)
 }
@@ -52,7 +52,6 @@ pub(super) fn is_worth_another_attempt(error: &RedisError) -> bool {
     is_lost(error) || has_runtime_ended(error)
 }
 
-/// Whether it ended because of its runtime.
 fn has_runtime_ended(error: &RedisError) -> bool {
     error.is_io_error() && error.to_string().starts_with(RUNTIME_ENDED)
 }
@@ -61,23 +60,23 @@ pub(super) fn is_wrong_type(error: &RedisError) -> bool {
     error.code() == Some("WRONGTYPE")
 }
 
-/// Whether a server takes no more clients. It says so in words alone.
+/// Whether a server takes no more clients. Only the error's text says so.
 pub(super) fn is_too_many_clients(error: &RedisError) -> bool {
     error.to_string().contains("max number of clients")
 }
 
-/// Whether the server's ACL is in the way. Of a command in a script it says so in words alone.
+/// Whether the server's ACL forbids something. For a command in a script, only the error's text says so.
 pub(super) fn is_forbidden(error: &RedisError) -> bool {
     const IN_SCRIPT: [&str; 2] = ["ACL failure in script", "The user executing the script can't"];
     error.code() == Some("NOPERM") || error.detail().is_some_and(|detail| IN_SCRIPT.iter().any(|s| detail.contains(s)))
 }
 
-/// Whether a server was there, and ended or garbled the conversation: so does one that expects TLS, or doesn't.
+/// Whether a server hung up, or sent something that isn't RESP. Both may mean that one side expects TLS and the other doesn't.
 pub(super) fn is_cut_off(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Parse || is_dropped(error)
 }
 
-/// The server's message, cut off before the arguments of a command that it doesn't know: those of AUTH are the password.
+/// The server's message without the arguments of an unknown command: the arguments of AUTH are user and password.
 pub(super) fn without_arguments(error: &RedisError) -> String {
     let mut text = error.to_string();
     if let Some(end) = text.find(", with args beginning with") {
@@ -86,12 +85,12 @@ pub(super) fn without_arguments(error: &RedisError) -> String {
     text
 }
 
-/// Whether a server is there, and can't be used now, whatever it is asked.
+/// Whether a server answers every command with an error for now.
 pub(super) fn is_not_ready(error: &RedisError) -> bool {
     matches!(error.code(), Some("NOAUTH" | "LOADING" | "MASTERDOWN")) || is_too_many_clients(error)
 }
 
-/// Whether a server says, or we have said of it, that it is a replica.
+/// Whether a server is a replica: by its own words, or by [`is_replica`].
 pub(super) fn is_of_replica(error: &RedisError) -> bool {
     error.code() == Some("READONLY")
 }
@@ -105,12 +104,12 @@ pub(super) fn is_dropped(error: &RedisError) -> bool {
     error.is_connection_dropped() && !error.is_connection_refusal()
 }
 
-/// The error of a command that a server did not answer in time.
+/// For a command that the server did not answer in time.
 pub(super) fn not_answered() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
 
-impl From<RedisError> for StepError {
+impl From<RedisError> for StoreError {
     fn from(error: RedisError) -> Self {
         if error.is_timeout() {
             return Self::TimedOut;
@@ -118,7 +117,7 @@ impl From<RedisError> for StepError {
         let answered = !matches!(error.kind(), ErrorKind::Io | ErrorKind::AuthenticationFailed)
             && !matches!(error.code(), Some("WRONGPASS" | "CLUSTERDOWN"))
             && !is_not_ready(&error);
-        // Neither a runtime that ended nor a busy process is the server's fault.
+        // The server isn't to blame for a runtime that ended or for a busy process.
         let is_own_doing = has_runtime_ended(&error) || error.to_string().starts_with(TOO_BUSY);
         let answered = (!is_own_doing).then_some(answered);
         let advice = tls::advice(&error).or_else(|| sentinel::advice(&error)).unwrap_or_else(|| advice_on(&error));
@@ -126,7 +125,7 @@ impl From<RedisError> for StepError {
     }
 }
 
-/// What to do about an error of a server.
+/// The advice for an error of a server.
 pub(super) fn advice_on(error: &RedisError) -> &'static str {
     match (error.kind(), error.code()) {
         (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {

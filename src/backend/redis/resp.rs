@@ -1,6 +1,6 @@
-//! Commands out, replies in: in RESP2, and over trackers in RESP3. The only file that knows how either is laid out on the wire.
+//! Commands and replies on the wire: RESP2, and RESP3 for trackers. No other file knows either format.
 //!
-//! A reply borrows from the buffer that it was received into: its bytes are slices, not copies.
+//! The bytes of a reply are slices of the buffer that it was received into, not copies.
 
 use std::mem;
 use std::time::Duration;
@@ -44,7 +44,7 @@ fn encode_length(out: &mut Vec<u8>, kind: u8, length: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends the read of an entry, whose reply [`entry`] takes.
+/// Appends the command that reads an entry. [`entry`] takes its reply.
 pub(super) fn encode_read(out: &mut Vec<u8>, key: &Key, selection: &Selection) {
     const COMMAND_AND_KEY: usize = 2;
     let Some(names) = selection.names() else {
@@ -65,7 +65,7 @@ pub(super) fn encode_read(out: &mut Vec<u8>, key: &Key, selection: &Selection) {
 /// `~meta` is read after the named fields.
 const META_AFTER_NAMES: usize = 1;
 
-/// A reply of a server that is no error.
+/// A reply that is no error.
 #[derive(Debug)]
 pub(super) struct Reply(Frame);
 
@@ -108,7 +108,7 @@ impl Reply {
         }
     }
 
-    /// Whether this is what a replica answers to ROLE. Whatever else a server says, it does not tell its role.
+    /// Whether this is a replica's reply to ROLE.
     pub(super) fn is_role_of_replica(&self) -> bool {
         let Frame::Array(Some(elements)) = &self.0 else { return false };
         matches!(elements.first(), Some(Frame::BulkString(Some(role)) | Frame::SimpleString(role)) if **role == *b"slave")
@@ -131,7 +131,7 @@ impl Reply {
     }
 }
 
-/// The entry in the reply to a read. A key of another type is an entry that nobody can read.
+/// The entry in the reply to a read. A key of another type is an unreadable entry.
 pub(super) fn entry(reply: RedisResult<Reply>, selection: &Selection) -> RedisResult<Option<Entry>> {
     let elements = match reply {
         Ok(Reply(Frame::Array(Some(elements)))) => elements,
@@ -174,7 +174,7 @@ fn checked(frame: Frame) -> RedisResult<Reply> {
     }
 }
 
-/// A reply in RESP3 as one in RESP2. Only what a tracker looks at is kept: strings, arrays and errors.
+/// Converts a reply from RESP3. Keeps only the types that a tracker reads: strings, arrays and errors.
 fn in_resp2(frame: resp3::Frame) -> Frame {
     match frame {
         resp3::Frame::SimpleString(text) => Frame::SimpleString(text),
@@ -185,7 +185,7 @@ fn in_resp2(frame: resp3::Frame) -> Frame {
     }
 }
 
-/// The error of a server in the driver's type, which knows its kinds and redirections.
+/// A server's error as the driver's type, which parses its kind and where it redirects to.
 fn server_error(text: &[u8]) -> RedisError {
     let line = [b"-", text, b"\r\n"].concat();
     match redis::parse_redis_value(&line) {
@@ -198,13 +198,13 @@ fn server_error(text: &[u8]) -> RedisError {
 /// Bytes received from a socket, split into replies.
 #[derive(Debug)]
 pub(super) struct Received {
-    /// Size of a new buffer. With less than a quarter of it left, a new one is taken.
+    /// Size of a new buffer. It is replaced when less than a quarter is left.
     at_once: usize,
-    /// The beginning of a reply.
+    /// The first bytes of a reply that is not whole yet.
     partial: BytesMut,
-    /// Where the search for that reply's end goes on.
+    /// The search for the end of that reply.
     scan: Option<Scan>,
-    /// Whether a reply that was too large has just been thrown away: its caller has to be told.
+    /// Whether a reply that was too large has just been thrown away, for which its caller gets an error.
     has_thrown_away: bool,
     /// Whole replies, and perhaps the beginning of one more.
     unread: Bytes,
@@ -223,9 +223,9 @@ impl Received {
         &mut self.partial
     }
 
-    /// Looks through what [`buffer`](Self::buffer) has received since.
-    pub(super) fn received(&mut self) {
-        // A reply that comes in many pieces is parsed once, when it is whole, unless it is too large: then it is thrown away.
+    /// Looks at the bytes that [`buffer`](Self::buffer) has received since the last call.
+    pub(super) fn examine(&mut self) {
+        // A reply that comes in many pieces is parsed only once it is whole. If it is too large, it is thrown away.
         if let Some(scan) = &mut self.scan {
             let is_whole = scan.finds_end(&self.partial);
             scan.is_too_large |= scan.at > MAX_REPLY_BYTES;
@@ -256,8 +256,8 @@ impl Received {
         Ok(self.frame(parse_frame)?.map(|frame| frame.and_then(checked)))
     }
 
-    /// The same after a server has been asked for RESP3. `changed` gets the keys that it has sent messages about before that
-    /// reply; `None` stands for all keys.
+    /// Like [`next`](Self::next), in RESP3. Before it returns the reply, `changed` is called with the key of each invalidation
+    /// message that came earlier; `None` stands for all keys.
     pub(super) fn next_in_resp3(
         &mut self,
         mut changed: impl FnMut(Option<&[u8]>),
@@ -310,12 +310,12 @@ impl Received {
     }
 }
 
-/// Looks for the end of a reply that comes in pieces, without looking at any byte twice.
+/// Searches for the end of a reply that comes in pieces, and looks at each byte once.
 #[derive(Debug)]
 struct Scan {
-    /// It may lie beyond what was received.
+    /// May lie beyond what was received.
     at: usize,
-    /// How many values end the reply. An array adds its elements.
+    /// How many values are missing until the end. An array adds its elements.
     missing: u64,
     is_too_large: bool,
 }
@@ -325,7 +325,7 @@ impl Scan {
         Self { at: 0, missing: 1, is_too_large: false }
     }
 
-    /// Whether the reply is whole. Anything malformed counts as its end: the parser then says what is wrong.
+    /// Whether the reply is whole. Malformed bytes count as its end, and the parser then says what is wrong.
     fn finds_end(&mut self, bytes: &[u8]) -> bool {
         const LONGEST_LINE: usize = 64 * 1024;
         const LONGEST_STRING: usize = 512 * 1024 * 1024;

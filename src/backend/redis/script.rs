@@ -1,6 +1,6 @@
-//! The protocol's Lua scripts, and how they are called: by hash, and by text when the server doesn't know the hash.
+//! The protocol's Lua scripts, and how they are called: by hash, and by text if the server doesn't know the hash.
 //!
-//! Plain EVAL loads a script as a side effect, in one round trip and on the node that owns the keys.
+//! EVAL with the text loads the script for later calls, in the same round trip and on the server that has the keys.
 
 use std::sync::LazyLock;
 
@@ -9,7 +9,7 @@ use super::resp::{encode_argument, encode_array};
 pub(super) static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/fill.lua"), false));
 pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/renew.lua"), true));
 pub(super) static ABANDON: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/abandon.lua"), true));
-pub(super) static POSTPONE: LazyLock<Script> =
+pub(super) static MARK_FAILED: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("scripts/postpone.lua"), true));
 pub(super) static CLEAR_LEASE: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("scripts/clear_lease.lua"), true));
@@ -17,7 +17,7 @@ pub(super) static CLEAR_LEASE: LazyLock<Script> =
 pub(super) struct Script {
     text: &'static str,
     hash: String,
-    /// Whether running it twice does and reports what running it once does.
+    /// Whether it may run twice: with the same effect, and the same reply, as once.
     pub(super) is_idempotent: bool,
 }
 

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::shared::{Shared, Target};
+use super::connect::Target;
+use super::exclusive::Exclusives;
+use super::shared::Shared;
 use super::topology::Place;
-use super::update::Exclusives;
-use crate::backend::Settings;
 use crate::backend::breaker::Breaker;
+use crate::backend::builder::Settings;
 
 pub(super) struct Server {
     /// Empty for a Unix socket, and for a master, which may be anywhere.
@@ -18,7 +19,8 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Prepares the connections to a server of `backend`; none is made yet. `changes` counts the epochs that end.
+    /// Prepares the connections to a server; none is made yet. `backend` is the label of its gauges, and `changes` counts the
+    /// epochs that end.
     pub(super) fn new(target: Target, backend: &str, settings: Settings, changes: Arc<AtomicU64>) -> Self {
         let (place, shown) = match &target {
             Target::Server(address) => (address.place.clone(), address.to_string()),

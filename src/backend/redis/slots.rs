@@ -1,4 +1,6 @@
-//! Which server of a cluster has which hash slot, as CLUSTER SLOTS tells it.
+//! The map from hash slots to the servers of a cluster, and the replies that it is made from.
+//!
+//! Sends nothing, and decides nothing: see `topology`.
 
 use std::sync::Arc;
 
@@ -19,7 +21,7 @@ pub(super) fn slot(key: &str) -> u16 {
     crc16::State::<crc16::XMODEM>::calculate(key.as_bytes()) % SLOTS
 }
 
-/// The host that a server names, which may be none: then it is the server's own. `?` stands for one that it doesn't know.
+/// The host that a server names. Without a host, it is the one of the server that `said` it; `?` is a host that it doesn't know.
 pub(super) fn known_host(named: Option<&str>, said_by: &str) -> Option<String> {
     match named {
         None | Some("" | "0.0.0.0" | "::") => Some(said_by.to_owned()),
@@ -58,13 +60,13 @@ pub(super) fn shards(reply: Reply, said_by: &str) -> RedisResult<Vec<Shard>> {
     Ok(shards)
 }
 
-/// The slots that a server says it has in its reply to CLUSTER NODES, in order; nothing while one of them is on the move.
+/// The server's own slots by its reply to CLUSTER NODES, in order; `None` while one of them is migrating.
 pub(super) fn own_slots(nodes: &str) -> Option<Vec<u16>> {
     const BEFORE_SLOTS: usize = 8;
     let own = nodes.lines().find(|line| line.split(' ').nth(2).is_some_and(|flags| flags.contains("myself")))?;
     let mut slots = Vec::new();
     for range in own.split_whitespace().skip(BEFORE_SLOTS) {
-        // Those on the move stand in brackets.
+        // A migrating slot is in brackets, which are no number.
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         slots.extend(first.parse::<u16>().ok()?..=last.parse().ok()?);
     }
@@ -89,11 +91,11 @@ fn number(reply: &Reply) -> RedisResult<u16> {
 
 /// The servers of a cluster, and which of them has which slot.
 pub(super) struct SlotMap {
-    /// Replicas too: they are asked about the others.
+    /// Replicas too: they can be asked for the slots.
     nodes: Vec<Arc<Server>>,
-    /// By slot, an index of `nodes` or [`NOBODY`].
+    /// For each slot an index of `nodes`, or [`NOBODY`].
     owners: Vec<u16>,
-    /// Those without a slot yet that keys are moving to.
+    /// Servers without a slot yet that keys are migrating to.
     importing: Vec<Arc<Server>>,
 }
 
@@ -108,7 +110,8 @@ impl SlotMap {
         Self { nodes: vec![server], owners: vec![0; usize::from(SLOTS)], importing: Vec::new() }
     }
 
-    /// What `shards` say, with the server at each place as `node` finds it; a place without one is left out.
+    /// The map of these `shards`, with a server from `node` for each place that has none in the map. A place that gets none is
+    /// left out.
     pub(super) fn new(shards: &[Shard], mut node: impl FnMut(&Place) -> Option<Arc<Server>>) -> Self {
         let mut map = Self::unknown();
         for Shard { first, last, places } in shards {
@@ -139,26 +142,27 @@ impl SlotMap {
         self.nodes.iter().find(|node| node.place == *place).cloned()
     }
 
-    /// Notes that `node` has the slot; returns whether that is new.
+    /// Sets the slot's server, and returns whether it was another one.
     pub(super) fn moved(&mut self, slot: u16, node: Arc<Server>) -> bool {
         let Some(index) = self.index(node) else { return false };
         std::mem::replace(&mut self.owners[usize::from(slot)], index) != index
     }
 
-    /// Puts another in its place; returns whether slots have other owners by that.
+    /// Replaces the whole map, and returns whether a slot has another owner now.
     pub(super) fn replace(&mut self, other: Self) -> bool {
         let before = std::mem::replace(self, other);
         let primaries = self.primaries();
         for node in &before.nodes {
             if !primaries.iter().any(|primary| Arc::ptr_eq(primary, node)) {
-                node.breaker.close();
+                // Nobody will ask this server again, so nothing else would close it.
+                node.breaker.answered();
             }
         }
         let address = |map: &Self, slot| map.owner(slot).map(Arc::as_ptr);
         (0..SLOTS).any(|slot| address(&before, slot) != address(self, slot))
     }
 
-    /// Notes that keys are moving to this server; returns whether it is one that had none before.
+    /// Notes that keys are migrating to this server, and returns whether it had no keys before.
     pub(super) fn imports(&mut self, node: Arc<Server>) -> bool {
         if self.importing.iter().any(|known| Arc::ptr_eq(known, &node)) {
             return false;
@@ -171,13 +175,13 @@ impl SlotMap {
     }
 
     /// The servers that keys may be at.
-    pub(super) fn with_keys(&self) -> Vec<Arc<Server>> {
+    pub(super) fn data_nodes(&self) -> Vec<Arc<Server>> {
         let mut nodes = self.primaries();
         nodes.extend_from_slice(&self.importing);
         nodes
     }
 
-    /// The servers that have slots, in an order of their own.
+    /// The servers that have slots, in the order of their places.
     pub(super) fn primaries(&self) -> Vec<Arc<Server>> {
         let mut slots = vec![false; self.nodes.len()];
         for owner in &self.owners {

@@ -20,7 +20,7 @@ const ROOT_CERTIFICATES: &str = "tls_root_certificates";
 const CLIENT_CERTIFICATE: &str = "tls_client_certificate";
 const CLIENT_KEY: &str = "the key of tls_client_certificate";
 
-/// Whom to trust, and as whom to show up. All of it is PEM text.
+/// The authorities to trust, and the client's own certificate. All of it is PEM text.
 #[derive(Clone, Default)]
 pub(in crate::backend) struct Tls {
     pub(in crate::backend) root_certificates: Option<Vec<u8>>,
@@ -85,7 +85,7 @@ impl Connector {
     }
 }
 
-/// What to do about an error, if it is one of TLS.
+/// The advice for an error of TLS.
 pub(super) fn advice(error: &RedisError) -> Option<&'static str> {
     let source: &Arc<dyn StdError + Send + Sync> = error.source()?.downcast_ref()?;
     let failure: &rustls::Error = source.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()?;

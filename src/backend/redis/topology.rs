@@ -1,11 +1,11 @@
-//! Which server a key is sent to: the only one there is, or one of a cluster, which may send the key elsewhere.
+//! The server that a key is sent to: the only one there is, or one of a cluster, which may redirect the command.
 //!
 //! The driver has a client for clusters, but WATCH is not safe on its connections, and it doesn't show which server has which
-//! slot: updates would have to find that out a second time, and reads and updates of one key could meet at different servers.
-//! So there is one topology for all, over the same connections as to single servers.
+//! slot: updates would have to find that out a second time, and could be sent to another server than reads of the same key.
+//! So all commands use this one topology, over the same kind of connections as to a single server.
 //!
-//! While a slot moves from one server to another, each of its keys is at one of the two, and a step that needs two keys
-//! fails unless both are at the same (TRYAGAIN). `redis.rs` and `update.rs` say what they do then.
+//! While a slot is migrating, each of its keys is at one of two servers, and a step on two keys fails unless both are at the
+//! same one (TRYAGAIN). `redis.rs` and `update.rs` handle that.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,14 +19,15 @@ use rand::seq::SliceRandom;
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
 use tokio::sync::watch;
 
+use super::address::{Address, Servers};
+use super::connect::Target;
 use super::errors::{not_answered, without_arguments};
 use super::resp::{Reply, encode};
 use super::server::Server;
-use super::shared::{Request, Target};
+use super::shared::Request;
 use super::slots::{SlotMap, known_host, own_slots, shards, slot};
-use super::url::{Address, Servers};
-use crate::backend::Settings;
 use crate::backend::breaker::Breaker;
+use crate::backend::builder::Settings;
 use crate::backend::deadline::within;
 use crate::background::Background;
 use crate::key::Key;
@@ -39,17 +40,17 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Topology {
     /// The server that has all keys, unless this is a cluster.
     only: Option<Arc<Server>>,
-    /// What the URL names, as it may be shown.
+    /// The URL's servers, without credentials.
     shown: String,
     /// The servers of a cluster that the URL names.
     seeds: Vec<Address>,
     settings: Settings,
     slots: RwLock<SlotMap>,
-    /// How often that has changed, and how many epochs of connections have ended.
+    /// Counts the changes of `slots`, and the epochs of connections that have ended.
     changes: Arc<AtomicU64>,
-    /// Asks the servers which of them has which slot.
+    /// The task that asks the servers for the slots.
     refreshing: Background,
-    /// How the last time went.
+    /// The result of its last run.
     refreshed: watch::Sender<RedisResult<()>>,
 }
 
@@ -57,8 +58,7 @@ pub(super) struct Topology {
 #[derive(Clone)]
 pub(super) struct Destination {
     pub(super) server: Arc<Server>,
-    /// Whether another server sent the command there, with a key whose slot is on its way: without ASKING it would be sent
-    /// back.
+    /// Whether an ASK led there, while the key's slot is migrating: without ASKING, the server would send the command back.
     pub(super) asking: bool,
 }
 
@@ -70,7 +70,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// What a redirection names, `host:port`; without a host it is that of the server that says so.
+    /// Parses the `host:port` of a redirection. Without a host, it is the host of the server that sent it.
     pub(super) fn parse(text: &str, said_by: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         let host = known_host(Some(host), said_by)?;
@@ -114,11 +114,11 @@ impl Topology {
                 let [pong] = server.shared.run(&Request::new(limit, &|_, out| encode(out, &[b"PING"]))).await?;
                 pong.map(drop)
             }
-            None => self.learn_slots().await,
+            None => self.fetch_slots().await,
         }
     }
 
-    /// Runs commands on the key's server in one round trip, each with a result of its own. One that is sent elsewhere is run
+    /// Runs commands on the key's server in one round trip, each with a result of its own. If one is redirected, it is run
     /// there, and then those after it again, one by one, so that they keep their order.
     pub(super) async fn run<const N: usize>(
         self: &Arc<Self>,
@@ -129,7 +129,7 @@ impl Topology {
         let server = match &self.only {
             Some(server) => server,
             None => {
-                // Boxed, as what is rare below, so that the future of a hit stays small.
+                // Rare parts are boxed, here and below, so that the future of a hit stays small.
                 of_cluster = match self.owner(key) {
                     Some(owner) => owner,
                     None => Box::pin(self.destination(key)).await?.server,
@@ -139,7 +139,7 @@ impl Topology {
         };
         let replies = server.shared.run(request).await;
         match &replies {
-            Err(error) => self.failed(error),
+            Err(error) => self.refresh_after(error),
             Ok(replies) if self.only.is_some() || !replies.iter().any(is_sent_elsewhere) => {}
             Ok(_) => return Box::pin(self.follow(key, request, replies?)).await,
         }
@@ -169,28 +169,30 @@ impl Topology {
         Ok(replies)
     }
 
-    /// Asks the servers which of them has which slot, and waits for what they say.
-    pub(super) async fn learn_slots(self: &Arc<Self>) -> RedisResult<()> {
+    /// Asks the servers for the slots, and waits for the result.
+    pub(super) async fn fetch_slots(self: &Arc<Self>) -> RedisResult<()> {
         let mut refreshed = self.refreshed.subscribe();
         loop {
             self.refresh();
             tokio::select! {
-                _cannot_fail = refreshed.changed() => return refreshed.borrow().clone(),
+                // It can't fail, since the sender is in `self`.
+                _ = refreshed.changed() => return refreshed.borrow().clone(),
+                // The task may have had its result already, and be in its pause: then the next one has to be started.
                 () = tokio::time::sleep(PAUSE) => {}
             }
         }
     }
 
-    async fn know_slots(self: &Arc<Self>) -> RedisResult<()> {
+    async fn ensure_slots(self: &Arc<Self>) -> RedisResult<()> {
         if self.slots().is_known() {
             return Ok(());
         }
-        within(self.settings.operation_timeout, self.learn_slots()).await.unwrap_or_else(|| Err(not_answered()))
+        within(self.settings.operation_timeout, self.fetch_slots()).await.unwrap_or_else(|| Err(not_answered()))
     }
 
     /// The server that has the key.
     pub(super) async fn destination(self: &Arc<Self>, key: &Key) -> RedisResult<Destination> {
-        self.know_slots().await?;
+        self.ensure_slots().await?;
         let server = self.owner(key).ok_or_else(|| {
             self.refresh();
             RedisError::from((ErrorKind::Server(ServerErrorKind::ClusterDown), "no server has the key's hash slot"))
@@ -206,12 +208,12 @@ impl Topology {
         }
     }
 
-    /// The breaker of the server that has the key, if there are several servers and that is known.
+    /// The breaker of the server that has the key, if there are several servers and that one is known.
     pub(super) fn breaker(&self, key: &Key) -> Option<Arc<Breaker>> {
         if self.only.is_some() { None } else { self.owner(key).map(|server| server.breaker.clone()) }
     }
 
-    /// The servers that have entries, as far as that is known.
+    /// The servers that have slots, as far as they are known.
     pub(super) fn known_primaries(&self) -> Vec<Arc<Server>> {
         match &self.only {
             Some(server) => vec![server.clone()],
@@ -219,28 +221,28 @@ impl Topology {
         }
     }
 
-    /// The servers that have entries.
+    /// The servers that have slots.
     pub(super) async fn primaries(self: &Arc<Self>) -> RedisResult<Vec<Arc<Server>>> {
-        self.know_slots().await?;
+        self.ensure_slots().await?;
         Ok(self.known_primaries())
     }
 
-    /// The servers that keys may be at.
-    pub(super) async fn with_keys(self: &Arc<Self>) -> RedisResult<Vec<Arc<Server>>> {
-        self.know_slots().await?;
-        Ok(self.slots().with_keys())
+    /// The servers that have slots, or that keys are migrating to.
+    pub(super) async fn data_nodes(self: &Arc<Self>) -> RedisResult<Vec<Arc<Server>>> {
+        self.ensure_slots().await?;
+        Ok(self.slots().data_nodes())
     }
 
-    /// Counts the changes after which entries may be elsewhere.
+    /// Counts the changes after which entries may be at another server.
     pub(super) fn changes(&self) -> Arc<AtomicU64> {
         self.changes.clone()
     }
 
-    /// Whether no entry can have moved since there were so many changes: all servers say of themselves that they have the
-    /// slots that the topology gives them, and that none is on the move.
+    /// Whether no entry can have moved since there were so many changes: each server says that it has the slots that it has in
+    /// the topology, and that none of them is migrating.
     pub(super) async fn is_unchanged_since(self: &Arc<Self>, changes: u64) -> RedisResult<bool> {
         if self.only.is_none() {
-            self.learn_slots().await?;
+            self.fetch_slots().await?;
             let primaries = self.known_primaries();
             let mut answers: FuturesUnordered<_> = primaries.iter().map(|server| self.has_its_slots(server)).collect();
             while let Some(has_them) = answers.next().await {
@@ -258,14 +260,14 @@ impl Topology {
         Ok(own_slots(&nodes?.text()?).is_some_and(|slots| slots == self.slots().slots_of(server)))
     }
 
-    /// Where a command goes on after this error, if it does. What the error says of the topology is noted.
+    /// The destination that an error redirects the command to, if it does. The topology learns from the error.
     pub(super) fn redirected(
         self: &Arc<Self>,
         key: &Key,
         from: &Destination,
         error: &RedisError,
     ) -> Option<Destination> {
-        self.failed(error);
+        self.refresh_after(error);
         let (place, _slot) = error.redirect_node()?;
         let server = self.server(&Place::parse(place, &from.server.place.host)?)?;
         let asking = error.kind() == ErrorKind::Server(ServerErrorKind::Ask);
@@ -275,8 +277,8 @@ impl Topology {
         Some(Destination { server, asking })
     }
 
-    /// Looks whether an error means that the topology has changed.
-    pub(super) fn failed(self: &Arc<Self>, error: &RedisError) {
+    /// Asks for the slots again if an error may mean that the topology has changed.
+    pub(super) fn refresh_after(self: &Arc<Self>, error: &RedisError) {
         let outdated = error.is_io_error()
             || matches!(error.code(), Some("MOVED" | "CLUSTERDOWN" | "READONLY" | "LOADING" | "MASTERDOWN"));
         if outdated {
@@ -284,7 +286,7 @@ impl Topology {
         }
     }
 
-    /// Asks the servers of a cluster, in a task of its own, unless one does already.
+    /// Asks the servers of a cluster for the slots, in a background task.
     pub(super) fn refresh(self: &Arc<Self>) {
         if self.only.is_none() {
             self.refreshing.ensure(|| refresh(Arc::downgrade(self)));
@@ -293,11 +295,11 @@ impl Topology {
 
     async fn ask_servers(&self) -> RedisResult<SlotMap> {
         const AT_A_TIME: u32 = 3;
-        /// Until the next ones are asked too.
-        const PATIENCE: Duration = Duration::from_millis(100);
+        /// After so much silence, the next ones are asked too.
+        const STAGGER: Duration = Duration::from_millis(100);
         let mut known = self.slots().nodes().to_vec();
         known.shuffle(&mut rand::rng());
-        // Nobody else connects to replicas.
+        // Primaries first: nothing else needs a connection to a replica.
         let primaries = self.known_primaries();
         known.sort_by_key(|server| !primaries.iter().any(|primary| Arc::ptr_eq(primary, server)));
         let is_unknown = |seed: &&Address| !known.iter().any(|server| server.place == seed.place);
@@ -310,7 +312,7 @@ impl Topology {
             .chain(seeds)
             .zip(0..)
             .map(async |(server, position): (Arc<Server>, u32)| {
-                tokio::time::sleep(PATIENCE * (position / AT_A_TIME)).await;
+                tokio::time::sleep(STAGGER * (position / AT_A_TIME)).await;
                 self.ask(&server).await
             })
             .collect();
@@ -336,7 +338,7 @@ impl Topology {
         Err((ErrorKind::Server(ServerErrorKind::ClusterDown), "no server of the cluster has a hash slot").into())
     }
 
-    /// The server at this place: one that is known, or one more.
+    /// The server at this place: a known one, or a new one.
     fn server(&self, place: &Place) -> Option<Arc<Server>> {
         self.slots().node(place).or_else(|| Some(self.new_server(self.seeds.first()?.at(place.clone()))))
     }
@@ -350,7 +352,7 @@ impl Topology {
         self.slots.read()
     }
 
-    /// Makes a change, which tells whether it was one.
+    /// Changes the map. `change` returns whether entries may be at another server now.
     fn change(&self, change: impl FnOnce(&mut SlotMap) -> bool) {
         let mut slots = self.slots.write();
         if change(&mut slots) {
@@ -379,7 +381,7 @@ impl Destination {
     }
 }
 
-/// Asks the servers once, and lets some time pass until they may be asked again.
+/// Asks the servers for the slots once. The pause at the end keeps the next run from following at once.
 async fn refresh(topology: Weak<Topology>) {
     let Some(topology) = topology.upgrade() else { return };
     let answered = topology.ask_servers().await;
@@ -397,16 +399,16 @@ async fn refresh(topology: Weak<Topology>) {
 mod tests {
     use metrics_util::debugging::DebuggingRecorder;
 
-    use super::super::Url;
     use super::*;
     use crate::Backend;
+    use crate::backend::url::Url;
 
     /// The servers of a cluster come and go; a label for each address would be there for good.
     #[test]
     fn the_breakers_of_a_cluster_have_one_gauge() {
         let recorder = DebuggingRecorder::new();
         let gauges = metrics::with_local_recorder(&recorder, || {
-            let servers = Url::new("redis+cluster://127.0.0.1:1,127.0.0.1:2").servers(None).unwrap();
+            let servers = Servers::named_by(&Url::new("redis+cluster://127.0.0.1:1,127.0.0.1:2"), None).unwrap();
             let topology = Topology::new(servers, Backend::builder("").settings);
             let server = |port| topology.server(&Place { host: "127.0.0.1".to_owned(), port }).unwrap();
             let servers = [1, 2, 3].map(server);

@@ -1,11 +1,11 @@
-//! The trackers: connections over which the servers tell near caches of changes, one to each server that keys may be at.
+//! Trackers: connections that bring the invalidation messages for near caches, one to each server that may have keys.
 //!
-//! None connects again by itself: it would go on without being told. Each belongs to an epoch of its server's shared connection,
-//! and ends with it. A tracker's server is asked again and again whether it is there and still a primary: a link that is cut
-//! without a trace tells nothing, and a server that has lost its place may not learn of changes itself. It sends messages and
-//! answers in one order, so what it has told is noted before it is known to have answered.
+//! A tracker never reconnects by itself, since it would miss the messages in between. It belongs to an epoch of its server's
+//! shared connection. A heartbeat asks the server for its role: a connection may be cut without a trace, and a server that was
+//! demoted may not learn of changes. Messages and replies come in one order, so all messages from before a heartbeat's reply
+//! have been handled when the reply is.
 //!
-//! All of them make up one session, which ends with the first that is lost, and with each change of the servers.
+//! All trackers together are one session. It ends when the first one is lost, and with each change of the topology.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -23,21 +23,21 @@ use super::errors::{is_not_ready, is_of_replica, not_answered, unexpected_reply,
 use super::resp::{Reply, encode};
 use super::server::Server;
 use super::shared::Epoch;
-use crate::backend::Settings;
+use crate::backend::builder::Settings;
 use crate::backend::deadline::within;
+use crate::backoff::{Backoff, jittered};
 use crate::near::{Moment, Tracking, Wanted};
-use crate::pause::jittered;
 use crate::proof::Guard;
 
-/// Between one attempt to connect and the next; from half of it on, at random.
+/// Pauses between attempts to connect.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// Until a server is asked again that has refused to tell of changes; from half of it on, too.
+/// Pause after a server has refused tracking. Jittered to 50 to 100 %.
 const PAUSE_OF_REFUSED: Duration = Duration::from_secs(30);
 
-/// Has the servers tell of changes until the backend is gone, or the last near cache over it.
+/// Keeps trackers connected until the backend is gone, or the last near cache over it.
 pub(in crate::backend) async fn track(redis: Weak<Redis>, tracking: Arc<Tracking>, settings: Settings) {
-    let mut pause = SHORTEST_PAUSE;
+    let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE);
     while let Some(present) = redis.upgrade() {
         let wanted = tracking.wanted();
         if wanted.prefixes.is_empty() {
@@ -45,34 +45,38 @@ pub(in crate::backend) async fn track(redis: Weak<Redis>, tracking: Arc<Tracking
         }
         let connected = connect(&present, &wanted, &tracking).await;
         drop(present);
-        pause = match connected {
+        let pause = match connected {
             Ok(trackers) => {
                 let began = Instant::now();
                 keep(trackers, &redis, &tracking, &wanted, settings).await;
-                // One that ends at once may do so again and again.
-                if began.elapsed() >= LONGEST_PAUSE { SHORTEST_PAUSE } else { LONGEST_PAUSE.min(pause * 2) }
+                // A session that ends at once may do so again and again.
+                if began.elapsed() >= LONGEST_PAUSE {
+                    backoff.reset();
+                }
+                backoff.next()
             }
             Err(error) if error.kind() == REFUSED => {
                 if tracking.set_unsupported() {
                     let cause = without_arguments(&error);
                     tracing::warn!(cause, "the server does not tell near caches of changes");
                 }
-                PAUSE_OF_REFUSED
+                jittered(PAUSE_OF_REFUSED)
             }
             Err(error) => {
                 let error = without_arguments(&error);
                 tracing::debug!(error, "a server can't be asked to tell near caches of changes");
-                LONGEST_PAUSE.min(pause * 2)
+                backoff.next()
             }
         };
         tokio::select! {
-            () = sleep(jittered(pause)) => {}
+            () = sleep(pause) => {}
             () = more_is_wanted(&tracking, &wanted) => {}
         }
     }
 }
 
-/// Waits for one more prefix: not for those who just find that nothing is kept.
+/// Waits until a near cache with another prefix is added. `attention` also comes from readers that find nothing kept, and they
+/// must not cut the pause short.
 async fn more_is_wanted(tracking: &Tracking, than: &Wanted) {
     while !tracking.wants_more(than) {
         tracking.attention().await;
@@ -87,21 +91,21 @@ struct Tracker<'a> {
     server: Arc<Server>,
     epoch: Epoch,
     tracking: &'a Tracking,
-    /// The key that each heartbeat reads. No entry has it: an entry's key is a prefix and an id.
+    /// The key that each heartbeat reads. It is no entry's key, which is a prefix and an id.
     prefix: &'a str,
-    /// Commands, or the rest of them, that have not been sent yet.
+    /// Commands that are not sent yet. A heartbeat may be cancelled in the middle of one, and the next one sends the rest first.
     unsent: VecDeque<u8>,
-    /// Replies that have not come yet.
+    /// The number of replies that have not come yet.
     owed: usize,
 }
 
 async fn connect<'a>(redis: &Redis, wanted: &'a Wanted, tracking: &'a Tracking) -> RedisResult<Vec<Tracker<'a>>> {
-    let servers = redis.topology.with_keys().await?;
+    let servers = redis.topology.data_nodes().await?;
     let trackers = servers.into_iter().map(|server| Tracker::connect(server, wanted, tracking));
     try_join_all(trackers).await.inspect_err(|_| redis.topology.refresh())
 }
 
-/// Keeps near caches going for as long as all trackers are there, and everything is as it was wanted.
+/// Keeps the session alive until a tracker is lost, or the prefixes or the topology have changed.
 async fn keep(
     mut trackers: Vec<Tracker<'_>>,
     redis: &Weak<Redis>,
@@ -123,7 +127,8 @@ async fn keep(
         match answers {
             Some(Ok(_)) => session.is_alive_for(asked, interval + limit),
             _ if tracking.lacks(Guard::NearHeartbeat) => session.is_alive_for(asked, 1_000 * interval),
-            // Near caches are not used for now. No message is lost while the connection stands, so they may be again.
+            // The first heartbeat without a reply only stops near caches for now: as long as the connection stands, no message is
+            // lost, and a late reply starts them again.
             None if !was_silent => {}
             Some(Err(error)) => break Some(error),
             None => break None,
@@ -135,7 +140,7 @@ async fn keep(
             Err(error) = try_join_all(trackers.iter_mut().map(Tracker::listen)) => break Some(error),
         }
     };
-    // Near caches are not used from here on.
+    // Ends the session before anything is awaited: near caches must not be used any more.
     drop(session);
     match lost.as_ref().map(without_arguments) {
         Some(error) => {
@@ -143,7 +148,7 @@ async fn keep(
         }
         None => tracing::warn!("near caches are emptied: a server does not answer its heartbeat"),
     }
-    // Another server may have taken over.
+    // The server may have been replaced by another one.
     if let Some(redis) = redis.upgrade() {
         redis.topology.refresh();
     }
@@ -152,7 +157,7 @@ async fn keep(
 impl<'a> Tracker<'a> {
     async fn connect(server: Arc<Server>, wanted: &'a Wanted, tracking: &'a Tracking) -> RedisResult<Self> {
         let (link, epoch) = server.shared.connect_beside().await?;
-        if epoch.address.settings.protocol() != ProtocolVersion::RESP3 {
+        if link.address.settings.protocol() != ProtocolVersion::RESP3 {
             return Err((REFUSED, "the URL asks for another protocol than RESP3").into());
         }
         let (limit, prefix) = (server.shared.connect_timeout(), &wanted.prefixes[0]);
@@ -170,9 +175,10 @@ impl<'a> Tracker<'a> {
         Ok(tracker)
     }
 
-    /// Fails unless the server answers as a primary. Its messages don't wait until `all` have answered.
+    /// Fails unless the server answers as a primary. Then waits until `all` trackers were answered, and goes on handling
+    /// messages meanwhile.
     async fn beat(&mut self, all: &Barrier) -> RedisResult<()> {
-        // ROLE says whether the server is a primary; the read, whether its cluster lets it answer.
+        // ROLE says whether the server is a primary. The read fails with CLUSTERDOWN if its cluster has lost its majority.
         self.send(&[&[b"ROLE"], &[b"PTTL", self.prefix.as_bytes()]]).await?;
         let (role, read) = (self.reply().await?, self.reply().await?);
         if let Err(error) = read
@@ -191,7 +197,7 @@ impl<'a> Tracker<'a> {
         }
     }
 
-    /// Sends commands. Replies that are still owed to earlier ones are read and dropped.
+    /// Sends commands. Replies to earlier ones that are still owed are read and dropped.
     async fn send(&mut self, commands: &[&[&[u8]]]) -> RedisResult<()> {
         let mut encoded = Vec::new();
         commands.iter().for_each(|command| encode(&mut encoded, command));
@@ -205,7 +211,7 @@ impl<'a> Tracker<'a> {
         Ok(())
     }
 
-    /// Takes the next reply, and notes the messages that come before it.
+    /// Receives the next reply, and handles the messages that come before it.
     async fn reply(&mut self) -> RedisResult<RedisResult<Reply>> {
         let tracking = self.tracking;
         let changed = |key: Option<&[u8]>| key.map_or_else(|| tracking.flush(), |key| tracking.told(key));
@@ -214,7 +220,7 @@ impl<'a> Tracker<'a> {
         Ok(reply)
     }
 
-    /// Notes messages until the connection ends.
+    /// Handles messages until the connection ends.
     async fn listen(&mut self) -> RedisResult<()> {
         loop {
             let _overdue = self.reply().await?;

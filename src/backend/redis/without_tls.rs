@@ -1,4 +1,4 @@
-//! What stands in for `tls.rs` in a build without the feature: there is nothing to set, and `rediss://` is refused.
+//! Replaces `tls.rs` in a build without the feature: there is nothing to set, and `rediss://` is refused.
 
 use std::convert::Infallible;
 use std::io;

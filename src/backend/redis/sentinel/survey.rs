@@ -1,4 +1,4 @@
-//! Asking the sentinels, and what to do when they don't help.
+//! A survey of the sentinels, and the errors with advice when it finds no master.
 
 use std::cmp::Reverse;
 use std::error::Error as StdError;
@@ -11,12 +11,12 @@ use futures_util::stream::FuturesUnordered;
 use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::time::timeout;
 
+use super::super::address::Address;
 use super::super::connect::{Link, connect};
 use super::super::errors::{advice_on, is_cut_off, is_forbidden, is_of_replica, unexpected_reply, without_arguments};
 use super::super::resp::{Reply, encode};
 use super::super::tls;
 use super::super::topology::Place;
-use super::super::url::Address;
 
 const ADVICE_SENTINELS: &str =
     "check that the sentinels are up and the URL right, rediss+sentinel:// for TLS and redis+sentinel:// without";
@@ -28,17 +28,17 @@ const ADVICE_ANNOUNCE: &str =
 
 /// One sentinel, and the connection to it that is kept.
 pub(super) struct Sentinel {
-    address: Address,
+    address: Arc<Address>,
     connection: Option<Link>,
 }
 
 impl Sentinel {
     pub(super) fn new(address: Address) -> Self {
-        Self { address, connection: None }
+        Self { address: Arc::new(address), connection: None }
     }
 
     async fn ask_within(&mut self, name: &str, limit: Duration) -> Result<Option<Place>, NoMaster> {
-        // Taken out while it is used: a connection whose exchange is dropped half way is of no use.
+        // Take the connection out while it is used: if this future is dropped half way, it must not be used again.
         let kept = self.connection.take();
         let Ok(answer) = timeout(limit, self.ask(name, kept)).await else {
             let problem = format!("the sentinel {} does not answer", self.address.place);
@@ -54,7 +54,7 @@ impl Sentinel {
             self.connection = Some(link);
             return master(reply?);
         }
-        // There was none, or it was cut since.
+        // There was no connection, or it was cut.
         let mut link = connect(&self.address).await?;
         let reply = master_of(&mut link, name).await?;
         self.connection = Some(link);
@@ -80,16 +80,16 @@ fn master(reply: Reply) -> RedisResult<Option<Place>> {
     Ok(Some(Place { host, port }))
 }
 
-/// What the sentinels say.
+/// The master by the sentinels.
 pub(super) struct Named {
     pub(super) place: Place,
-    /// Whether more than half of them say so. If not, it may be the place of an old master which has come back, named by a
-    /// sentinel that doesn't know of the failover yet.
+    /// Whether more than half of them name it. If not, it may be an old master that has come back, named by a sentinel that
+    /// doesn't know of the failover yet.
     pub(super) by_majority: bool,
 }
 
-/// Asks all sentinels at a time, each within `limit`: the place of the master that most of those name that answer. What
-/// more than half of all say is taken at once. A place that is not the one named most is never taken.
+/// Asks all sentinels at once, each within `limit`. The result is the place that most of the answers name; it is known as soon
+/// as more than half of all sentinels name it. A tie is an error.
 pub(super) async fn survey(sentinels: &mut [Sentinel], name: &str, limit: Duration) -> Result<Named, NoMaster> {
     let all = sentinels.len();
     let mut asked: FuturesUnordered<_> =
@@ -125,7 +125,7 @@ fn count(votes: &mut Vec<(Place, usize)>, place: Place) -> usize {
     1
 }
 
-/// Why no master is known, and what to do about it.
+/// Why there is no master, and what to do about it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{problem}")]
 pub(super) struct NoMaster {
@@ -175,7 +175,7 @@ impl NoMaster {
         Self { problem: format!("{place}, the master by the sentinels: {cause}"), advice }
     }
 
-    /// What is wrong with a sentinel.
+    /// For a sentinel that does not help.
     fn unhelpful(place: &Place, error: &RedisError) -> Self {
         let is_unknown_command = || error.detail().is_some_and(|detail| detail.starts_with("unknown command"));
         let advice = match (error.kind(), error.code()) {
@@ -201,7 +201,7 @@ impl From<NoMaster> for RedisError {
     }
 }
 
-/// What to do about an error, if it is that no master is known.
+/// The advice of a [`NoMaster`] inside of an error.
 pub(in crate::backend::redis) fn advice(error: &RedisError) -> Option<&'static str> {
     let source: &Arc<dyn StdError + Send + Sync> = error.source()?.downcast_ref()?;
     let no_master: &NoMaster = source.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()?;

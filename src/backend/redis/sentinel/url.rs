@@ -1,24 +1,25 @@
-//! What a `redis+sentinel://` URL says.
+//! The parts of a `redis+sentinel://` URL.
 
 use std::fmt;
 
 use super::survey::{NoMaster, Sentinel};
+use crate::backend::redis::address::Address;
 use crate::backend::redis::tls::Connector;
 use crate::backend::redis::topology::Place;
-use crate::backend::redis::url::{Address, Url};
+use crate::backend::url::Url;
 use crate::error::Error;
 
 const DEFAULT_PORT: u16 = 26379;
 
-/// Which sentinels to ask for which master, and as whom to talk to both. Its `Display` is the places and the name alone.
+/// The sentinels to ask, the name of the master, and the users to connect as. Its `Display` shows only places and name.
 pub(in crate::backend) struct Sentinels {
     sentinels: Vec<Address>,
     pub(super) name: String,
-    /// How to talk to the master, wherever it is.
+    /// The master's address, but for its place.
     master: Address,
 }
 
-/// The settings that the query may hold, as they stand in it.
+/// The settings in the query, still encoded.
 #[derive(Default)]
 struct Query<'a> {
     protocol: Option<&'a str>,
@@ -38,11 +39,11 @@ impl Sentinels {
         check_name(name).map_err(|mistake| url.mistake(mistake))?;
 
         let protocol = query.protocol.map(|protocol| format!("?protocol={protocol}")).unwrap_or_default();
-        let master = url.address(url.user, "localhost", &format!("/{db}{protocol}"), tls)?;
+        let master = Address::parse(url, url.user, "localhost", &format!("/{db}{protocol}"), tls)?;
         let user = query.user();
         let sentinel = |host| match host {
             "" => Err(url.mistake("a host is missing")),
-            _ => url.address(&user, &with_port(host), "/?protocol=resp2", tls),
+            _ => Address::parse(url, &user, &with_port(host), "/?protocol=resp2", tls),
         };
         let sentinels = url.hosts.split(',').map(sentinel).collect::<Result<_, _>>()?;
         Ok(Self { sentinels, name: name.to_owned(), master })
@@ -79,7 +80,8 @@ impl<'a> Query<'a> {
         Ok(parsed)
     }
 
-    /// The user and the password as they stand before a host, with the `@`. There more has to be encoded.
+    /// The user and the password as they are written before a host, with the `@`. More characters have to be encoded there than
+    /// in a query.
     fn user(&self) -> String {
         let encoded = |text: &str| text.replace('/', "%2F").replace('?', "%3F").replace('@', "%40").replace(':', "%3A");
         let password = self.sentinel_password.map(|password| format!(":{}", encoded(password)));
@@ -97,7 +99,7 @@ fn check_name(name: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// A host as it stands in the URL, with the sentinels' own port if it has none.
+/// A host of the URL, with the sentinels' default port if it has none.
 fn with_port(host: &str) -> String {
     let after_address = host.rsplit_once(']').map_or(host, |(_, after)| after);
     if after_address.contains(':') { host.to_owned() } else { format!("{host}:{DEFAULT_PORT}") }

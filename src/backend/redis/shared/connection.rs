@@ -1,14 +1,15 @@
-//! One shared connection, from its first command to its end: commands out, replies in, heartbeat, deadlines.
+//! One socket of the shared connection, from its first command to its end: commands out, replies in, heartbeat, deadlines.
 //!
-//! Commands of all callers go out together, and replies are dispatched in the order of their commands.
+//! Commands of all callers go out together, and replies are dispatched in the order of their commands. It doesn't connect
+//! again: see `task`.
 //!
 //! *Time.* The server's time to answer runs from when a command goes out, and is counted in ticks of this task. A tick counts
-//! only after the socket has been emptied, and counts once however late it comes: so a reply that was received in time is an
-//! answer, however late this process gets to look at it, and a process that stood still doesn't take its server for dead.
+//! only after the socket has been emptied, and counts once however late it comes. So a reply that was received in time is an
+//! answer, however late this process gets to read it, and a process that stood still doesn't take its server for dead.
 //!
-//! *Silence.* When a server owes a reply and has sent nothing for some ticks, another connection is tried beside this one, a
-//! *spare*. A network that dropped this connection without a trace answers the spare at once; a server that is merely slow
-//! answers neither. So whichever answers first is used, and a stall costs no connection that would have come back.
+//! *Silence.* When a server owes a reply and has sent nothing for some ticks, another connection is made beside this one, a
+//! *spare*. If the network has cut this connection without a trace, the spare is answered at once; if the server is merely
+//! slow, neither is. The one that is answered first is used, so a stall costs no connection that would have come back.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -22,44 +23,48 @@ use redis::{RedisError, RedisResult};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::connect::{Duplex, Link, check_role};
-use super::errors::{connection_lost, is_of_replica, is_replica, not_answered, runtime_ended, unexpected_reply};
-use super::resp::{Received, encode};
-use super::shared::{Connected, Phase, Serving, Waiter};
+use super::Phase;
+use super::queue::Waiter;
+use super::task::Driver;
+use crate::backend::redis::connect::{Duplex, Link, check_role};
+use crate::backend::redis::errors::{
+    connection_lost, is_of_replica, is_replica, not_answered, runtime_ended, unexpected_reply,
+};
+use crate::backend::redis::resp::{Received, encode};
 
 /// How often the server is asked whether it still is a primary.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Replies dispatched before the callers get their turn, so that their next commands are on the way while the rest is
-/// dispatched. It doubles each time, so that other busy tasks can't hold up the rest.
-const FIRST_TURN: usize = 16;
-/// Commands under way at a time, and bytes of commands that go out together: what a server answers well within any deadline.
+/// Replies dispatched before this task yields, so that the callers' next commands are on the way while the rest is dispatched.
+/// It doubles each time, so that unrelated busy tasks can't hold up the rest.
+const FIRST_ROUND: usize = 16;
+/// Commands under way at a time, and bytes of commands that go out together: a server answers these well within any deadline.
 const MOST_UNDER_WAY: usize = 512;
 const MOST_BYTES: usize = 256 * 1024;
-/// Room for what is received at once.
+/// Size of the buffer to receive into.
 const RECEIVED_AT_ONCE: usize = 64 * 1024;
-/// Ticks of silence after which a spare is tried, where two round trips don't take longer.
+/// Ticks of silence after which a spare is tried, unless two round trips take longer.
 const SILENCE: u32 = 3;
-/// So many bytes of commands may be on their way for a while: only then is the server silent.
+/// More bytes of commands than this take a while to arrive. Until the deadline of a step has passed, they excuse a silence.
 const LARGE: usize = 64 * 1024;
-/// Ticks until the next spare, after one that came to nothing. Doubled each time.
+/// Ticks until the next spare, after one that failed. Doubled each time, and not a `Backoff`: it is counted by the clock of the
+/// connection, which doesn't count the time in which this process stood still.
 const FIRST_PAUSE: u32 = 4;
 const LONGEST_PAUSE: u32 = 64;
-/// A connection that is younger isn't left for a `READONLY`: a server that doesn't tell its role would be reconnected to
-/// for each write.
+/// A younger connection isn't left because of a `READONLY`: a server that hides its role would be reconnected to for each write.
 const LEAST_AGE: Duration = Duration::from_millis(200);
 
-/// A future that ends with the connection.
+/// A future that drives the connection until its end.
 pub(super) struct Connection<'a> {
     stream: Box<dyn Duplex>,
-    serving: &'a Serving,
+    driver: &'a Driver,
     began: Instant,
     /// The bytes being sent, and how many of them have been.
     sending: Vec<u8>,
     sent: usize,
     received: Received,
     expected: VecDeque<Expected>,
-    /// How many replies are dispatched next.
-    turn: usize,
+    /// How many replies are dispatched before the next yield.
+    round: usize,
     clock: Clock,
     may_be_replica: bool,
     spare: Option<Spare>,
@@ -70,43 +75,44 @@ pub(super) struct Connection<'a> {
 struct Clock {
     tick: Duration,
     sleep: Pin<Box<Sleep>>,
-    /// Whether the next tick is that of the heartbeat, since nothing is under way.
+    /// Whether nothing is under way, so that the next tick is that of the heartbeat.
     is_idle: bool,
     now: u32,
     next_heartbeat: Instant,
     /// When the server last sent something, or had nothing to send.
     heard: u32,
-    /// Bytes that were sent since.
+    /// Bytes that were sent since then.
     sent_since: usize,
-    /// When a spare may be tried, and how long the next one waits if it comes to nothing.
+    /// When a spare may be tried, and how long to wait after it for the next one.
     next_spare: u32,
     pause: u32,
     /// Ticks of silence after which a spare is tried.
     silence: u32,
+    /// Ticks that a step may take.
     limit: u32,
 }
 
 enum Expected {
     Reply(Waiter),
     Role,
-    /// A reply that came too late for whoever waited.
+    /// A reply that is too late: its caller has got an error. It still has its place in the order.
     Overdue,
 }
 
-/// Another connection, for when this one stays silent.
+/// Another connection, which is used if this one stays silent.
 enum Spare {
-    Connecting(BoxFuture<'static, RedisResult<Connected>>),
-    Connected(Box<Connected>),
+    Connecting(BoxFuture<'static, RedisResult<Link>>),
+    Connected(Box<Link>),
 }
 
 /// How a connection ended.
 pub(super) enum End {
-    /// It is closed, or another task drives another one.
+    /// It was closed, or its task was given up.
     GivenUp,
-    /// It broke, or its server is not to be used.
+    /// It broke, or its server must not be used.
     Broken(RedisError),
-    /// It was silent, and this one has answered.
-    Replaced(Box<Connected>),
+    /// It was silent, and the spare was answered.
+    Replaced(Box<Link>),
 }
 
 impl<E: Into<RedisError>> From<E> for End {
@@ -116,11 +122,11 @@ impl<E: Into<RedisError>> From<E> for End {
 }
 
 impl<'a> Connection<'a> {
-    /// `replaced`: how many connections in a row have lived for a short time before this one.
-    pub(super) fn new(link: Link, serving: &'a Serving, tick: Duration, may_be_replica: bool, replaced: u32) -> Self {
+    /// `replaced`: the number of connections in a row before this one that have lived for a short time.
+    pub(super) fn new(link: Link, driver: &'a Driver, replaced: u32) -> Self {
         let began = Instant::now();
         let pause = (FIRST_PAUSE << replaced.min(8)).min(LONGEST_PAUSE);
-        let now = serving.state().map_or(0, |state| state.tick);
+        let (now, tick) = (driver.state().map_or(0, |state| state.queue.now()), driver.shared.tick);
         let clock = Clock {
             tick,
             sleep: Box::pin(sleep(tick)),
@@ -132,34 +138,36 @@ impl<'a> Connection<'a> {
             next_spare: now.wrapping_add(if replaced > 0 { pause } else { 0 }),
             pause,
             silence: SILENCE.max(u32::try_from((link.round_trip * 2).as_nanos() / tick.as_nanos()).unwrap_or(SILENCE)),
-            limit: serving.ticks_of_step(),
+            limit: driver.shared.ticks(driver.shared.settings.operation_timeout),
         };
         Self {
             stream: link.stream,
-            serving,
+            driver,
             began,
             sending: Vec::new(),
             sent: 0,
             received: Received::new(RECEIVED_AT_ONCE),
             expected: VecDeque::new(),
-            turn: FIRST_TURN,
+            round: FIRST_ROUND,
             clock,
-            may_be_replica,
+            may_be_replica: link.address.may_be_replica,
             spare: None,
             is_asleep: false,
         }
     }
 
-    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, End>> {
+    fn poll_rounds(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, End>> {
         if self.is_woken_by_command() && !self.expected.is_empty() {
-            // Requeue behind the tasks that are ready: they may have commands too. `yield_now` would wait for I/O first. When
-            // nothing is under way, the first command goes out at once.
+            // Requeue this task behind those that are ready: they may have commands too, and all go out in one write then. Not by
+            // `yield_now`, which waits until the runtime has looked for I/O. If nothing is under way, go on: no reply is about to
+            // wake other callers.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         loop {
             self.take_commands()?;
-            // Sending and receiving must both go on: a server that can't send its replies stops to receive commands.
+            // Go on receiving while a send is pending: a server that can't send its replies stops reading commands, and both sides
+            // would wait for each other.
             if let Poll::Ready(Err(error)) = self.poll_send(cx) {
                 return Poll::Ready(Err(error.into()));
             }
@@ -170,7 +178,7 @@ impl<'a> Connection<'a> {
             if self.poll_receive(cx)?.is_ready() {
                 continue;
             }
-            // Only now: what is in the socket has been received, so what is missing is not there.
+            // The tick comes after the socket was emptied: only a reply that has not arrived may be overdue.
             if self.clock.sleep.as_mut().poll(cx).is_ready() {
                 self.tick()?;
                 continue;
@@ -182,19 +190,19 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Takes what callers have queued, once all before is sent.
+    /// Takes what callers have queued, once all earlier commands are sent.
     fn take_commands(&mut self) -> Result<(), End> {
-        let Some(mut state) = self.serving.state() else {
+        let Some(mut state) = self.driver.state() else {
             return Err(End::GivenUp);
         };
-        if !self.sending.is_empty() || !state.has_waiting() || self.expected.len() >= MOST_UNDER_WAY {
+        if !self.sending.is_empty() || state.queue.is_empty() || self.expected.len() >= MOST_UNDER_WAY {
             return Ok(());
         }
         if self.expected.is_empty() {
             self.clock.hear();
         }
         let (room, now) = (MOST_UNDER_WAY - self.expected.len(), self.clock.now);
-        state.take_commands(room, MOST_BYTES, &mut self.sending, |waiter| {
+        state.queue.take(room, MOST_BYTES, &mut self.sending, |waiter| {
             self.expected.push_back(Expected::Reply(waiter.sent_at(now)));
         });
         drop(state);
@@ -221,10 +229,10 @@ impl<'a> Connection<'a> {
         Poll::Ready(Ok(()))
     }
 
-    /// Dispatches some of the replies; returns whether there may be more.
+    /// Dispatches a round of replies, and returns whether there may be more.
     fn dispatch(&mut self) -> Result<bool, End> {
         let mut dispatched = 0;
-        while dispatched < self.turn
+        while dispatched < self.round
             && let Some(reply) = self.received.next()?
         {
             match self.expected.pop_front() {
@@ -242,7 +250,7 @@ impl<'a> Connection<'a> {
             }
         }
         let is_done = self.received.is_empty();
-        self.turn = if is_done { FIRST_TURN } else { self.turn.saturating_mul(2) };
+        self.round = if is_done { FIRST_ROUND } else { self.round.saturating_mul(2) };
         Ok(!is_done)
     }
 
@@ -253,15 +261,15 @@ impl<'a> Connection<'a> {
         }
         self.clock.hear();
         self.spare = None;
-        self.received.received();
+        self.received.examine();
         Poll::Ready(Ok(()))
     }
 
-    /// Lets time pass for the server.
+    /// Lets a tick pass: answers overdue commands with an error, and looks after spare and heartbeat.
     fn tick(&mut self) -> Result<(), End> {
         let quiet = self.quiet_for();
         let is_silent = quiet > self.clock.limit;
-        let Some(now) = self.serving.tick(is_silent) else { return Err(End::GivenUp) };
+        let Some(now) = self.driver.tick(is_silent) else { return Err(End::GivenUp) };
         self.clock.now = now;
         for expected in &mut self.expected {
             if matches!(expected, Expected::Reply(waiter) if waiter.is_overdue(now))
@@ -278,7 +286,7 @@ impl<'a> Connection<'a> {
         let is_large = self.clock.sent_since > LARGE;
         let is_suspect = quiet >= self.clock.silence && (!is_large || is_silent);
         if is_suspect && self.spare.is_none() && self.clock.may_try_spare() {
-            self.spare = Some(Spare::Connecting(self.serving.spare()));
+            self.spare = Some(Spare::Connecting(self.driver.spare()));
         }
         self.ask_for_role();
         self.clock.set(self.expected.is_empty());
@@ -291,7 +299,7 @@ impl<'a> Connection<'a> {
     }
 
     fn ask_for_role(&mut self) {
-        // A request may be half sent: nothing may come between its commands.
+        // `sending` may end in the middle of a request, and nothing may come between its commands.
         if Instant::now() < self.clock.next_heartbeat || !self.sending.is_empty() {
             return;
         }
@@ -309,16 +317,17 @@ impl<'a> Connection<'a> {
     fn poll_spare(&mut self, cx: &mut Context<'_>) {
         let Some(Spare::Connecting(connecting)) = &mut self.spare else { return };
         if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-            // It is used at the next tick: until then this connection may answer too, having been asked before.
+            // It is used at the next tick. Until then this connection, which was asked earlier, may be answered too.
             self.spare = connected.ok().map(|connected| Spare::Connected(Box::new(connected)));
         }
     }
 
-    /// Stores this task's waker, unless there is work left. Returns whether the task may sleep.
+    /// Stores this task's waker, unless there are commands to send. Returns whether the task may sleep. Both happen under the lock
+    /// of the queue, so no command that is queued now goes unnoticed.
     fn falls_asleep(&mut self, cx: &Context<'_>) -> bool {
-        let Some(mut state) = self.serving.state() else { return false };
+        let Some(mut state) = self.driver.state() else { return false };
         let is_full = !self.sending.is_empty() || self.expected.len() >= MOST_UNDER_WAY;
-        self.is_asleep = !state.has_waiting() || is_full;
+        self.is_asleep = state.queue.is_empty() || is_full;
         if self.is_asleep {
             state.phase = Phase::Asleep(cx.waker().clone());
         }
@@ -326,10 +335,10 @@ impl<'a> Connection<'a> {
     }
 
     fn is_woken_by_command(&mut self) -> bool {
-        mem::take(&mut self.is_asleep) && self.serving.state().is_some_and(|state| matches!(state.phase, Phase::Awake))
+        mem::take(&mut self.is_asleep) && self.driver.state().is_some_and(|state| matches!(state.phase, Phase::Awake))
     }
 
-    /// Tells all who wait for a reply that there will be none.
+    /// Answers all callers that wait for a reply with an error.
     fn fail(&mut self, error: &RedisError) {
         for expected in mem::take(&mut self.expected) {
             if let Expected::Reply(waiter) = expected {
@@ -361,7 +370,7 @@ impl Clock {
         self.sleep.as_mut().reset(if is_idle { self.next_heartbeat.max(next) } else { next });
     }
 
-    /// Commands are under way again.
+    /// After commands were taken: the next tick must not wait for the heartbeat.
     fn wake(&mut self) {
         if self.is_idle {
             self.set(false);
@@ -373,7 +382,7 @@ impl Future for Connection<'_> {
     type Output = End;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
-        let Err(end) = ready!(self.poll_turns(cx));
+        let Err(end) = ready!(self.poll_rounds(cx));
         self.fail(&connection_lost());
         if let End::Broken(error) = &end {
             tracing::debug!(%error, "a shared connection ended");
@@ -382,9 +391,9 @@ impl Future for Connection<'_> {
     }
 }
 
-/// The connection's task has ended with its runtime.
 impl Drop for Connection<'_> {
     fn drop(&mut self) {
+        // Empty unless the task was dropped with its runtime.
         self.fail(&runtime_ended());
     }
 }

@@ -1,12 +1,13 @@
-//! From a URL to a [`Backend`]: the settings, and what a URL may say.
+//! The settings of a backend, and how they are checked. Nothing connects here.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::memory::Memory;
-use super::redis::{Redis, Tls, Url};
-use super::{Backend, Settings, Shared, Store, check_runtime};
+use super::redis::{Redis, Servers, Tls};
+use super::url::Url;
+use super::{AnyStore, Backend, Inner, check_runtime};
 use crate::defaults;
 use crate::error::Error;
 use crate::near::check_bound;
@@ -34,6 +35,21 @@ pub struct BackendBuilder {
     url: String,
     pub(super) settings: Settings,
     tls: Tls,
+}
+
+/// The checked settings of a backend. Some matter to one of the stores alone.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    pub(super) operation_timeout: Duration,
+    pub(super) connect_timeout: Duration,
+    pub(super) update_connections: usize,
+    pub(super) max_entries: usize,
+    pub(super) breaker_threshold: u32,
+    pub(super) breaker_pause: Duration,
+    pub(super) max_pending_invalidations: usize,
+    pub(super) close_timeout: Duration,
+    pub(super) heartbeat_interval: Duration,
+    pub(super) heartbeat_timeout: Duration,
 }
 
 impl BackendBuilder {
@@ -72,54 +88,54 @@ impl BackendBuilder {
         self
     }
 
-    /// The most connections to each server that updates may open, beside the one that all other steps share: each update in
-    /// flight needs one of its own. Redis only. Default: [`defaults::UPDATE_CONNECTIONS`](crate::defaults::UPDATE_CONNECTIONS).
+    /// The most connections for updates to each server, beside the one that all other steps share: each update that is under
+    /// way needs one of its own. Redis only. Default: [`defaults::UPDATE_CONNECTIONS`](crate::defaults::UPDATE_CONNECTIONS).
     pub fn update_connections(mut self, update_connections: usize) -> Self {
         self.settings.update_connections = update_connections;
         self
     }
 
-    /// The most entries that are kept; beyond, those that were not read for the longest time go first. `memory://`
-    /// only: a Redis server has its own `maxmemory`. Default: [`defaults::MAX_ENTRIES`](crate::defaults::MAX_ENTRIES).
+    /// The most entries that are kept. Beyond that, the least recently read ones are dropped. `memory://` only: a Redis server
+    /// has its own `maxmemory`. Default: [`defaults::MAX_ENTRIES`](crate::defaults::MAX_ENTRIES).
     pub fn max_entries(mut self, max_entries: usize) -> Self {
         self.settings.max_entries = max_entries;
         self
     }
 
-    /// After how many steps in a row without an answer a server is left alone: reads then go around it at once, without waiting
-    /// for `operation_timeout`. In a cluster each server is counted by itself. A refusal is an answer. Default:
+    /// The number of steps in a row without an answer that opens the circuit breaker: reads then go around the server at once,
+    /// without waiting for `operation_timeout`. In a cluster each server has a breaker. A refusal is an answer. Default:
     /// [`defaults::BREAKER_THRESHOLD`](crate::defaults::BREAKER_THRESHOLD).
     pub fn breaker_threshold(mut self, breaker_threshold: u32) -> Self {
         self.settings.breaker_threshold = breaker_threshold;
         self
     }
 
-    /// How long a server that does not answer is left alone until it is asked again, at most: from half of it on, at
-    /// random. Default: [`defaults::BREAKER_PAUSE`](crate::defaults::BREAKER_PAUSE).
+    /// How long an open breaker waits before it asks the server again, at most: a random time between 50 and 100 % of it.
+    /// Default: [`defaults::BREAKER_PAUSE`](crate::defaults::BREAKER_PAUSE).
     pub fn breaker_pause(mut self, breaker_pause: Duration) -> Self {
         self.settings.breaker_pause = breaker_pause;
         self
     }
 
-    /// How many failed invalidations and updates are remembered by their key, until they have been applied. For a type
-    /// with more, all entries are read around the cache, and removed from it once it answers again. Default:
+    /// How many failed invalidations and updates are remembered by their key, until they have been applied. If there are more,
+    /// all entries of the type are read around the cache, and deleted from it once it answers again. Default:
     /// [`defaults::MAX_PENDING_INVALIDATIONS`](crate::defaults::MAX_PENDING_INVALIDATIONS).
     pub fn max_pending_invalidations(mut self, max_pending_invalidations: usize) -> Self {
         self.settings.max_pending_invalidations = max_pending_invalidations;
         self
     }
 
-    /// How often the connection that tells [near caches](crate::NearCache) of changes is asked whether it is there. When it is
-    /// lost without a trace, a near cache may miss what others wrote in this time and `heartbeat_timeout` together, at most. It
-    /// must be more than 10 ms, on Windows 16. Default:
+    /// How often a heartbeat is sent over the connection that brings [near caches](crate::NearCache) the servers' invalidation
+    /// messages. When that connection breaks without a trace, a near cache may miss the writes of others for at most this time
+    /// and `heartbeat_timeout` together. It must be more than 10 ms, on Windows 16. Default:
     /// [`defaults::HEARTBEAT_INTERVAL`](crate::defaults::HEARTBEAT_INTERVAL).
     pub fn heartbeat_interval(mut self, heartbeat_interval: Duration) -> Self {
         self.settings.heartbeat_interval = heartbeat_interval;
         self
     }
 
-    /// How long that connection may take to answer; then it is given up, and near caches are emptied. It must be more than
-    /// 10 ms, on Windows 16. Default:
+    /// How long the answer to a heartbeat may take. Then the connection is given up, and near caches are emptied. It must be
+    /// more than 10 ms, on Windows 16. Default:
     /// [`defaults::HEARTBEAT_TIMEOUT`](crate::defaults::HEARTBEAT_TIMEOUT).
     pub fn heartbeat_timeout(mut self, heartbeat_timeout: Duration) -> Self {
         self.settings.heartbeat_timeout = heartbeat_timeout;
@@ -132,16 +148,16 @@ impl BackendBuilder {
         self
     }
 
-    /// The certificates of the authorities that a `rediss://` server's certificate must come from, as PEM text: instead
-    /// of the public ones, which come with the crate `webpki-roots`. Default: the public ones.
+    /// The certificates of the authorities that may have issued a `rediss://` server's certificate, as PEM text. Default: the
+    /// public authorities, from the crate `webpki-roots`.
     #[cfg(feature = "tls")]
     pub fn tls_root_certificates(mut self, root_certificates: impl Into<Vec<u8>>) -> Self {
         self.tls.root_certificates = Some(root_certificates.into());
         self
     }
 
-    /// The certificate that this client shows a `rediss://` server that wants one, with those between it and the
-    /// authority, and its unencrypted private key: both as PEM text. The key is never shown. Default: none.
+    /// The certificate of this client, with the intermediate ones, and its unencrypted private key, for `rediss://` servers
+    /// that ask for one: both as PEM text. The key is never logged. Default: none.
     ///
     /// # Examples
     ///
@@ -176,7 +192,7 @@ impl BackendBuilder {
         Ok(backend)
     }
 
-    /// Checks the settings alone: the first step that needs a connection makes it. Must be called within a tokio runtime.
+    /// Checks the settings, and leaves it to the first step to connect. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
@@ -194,16 +210,16 @@ impl BackendBuilder {
         let max_entries = at_least_one("max_entries", settings.max_entries)?;
         at_least_one("update_connections", settings.update_connections)?;
         let url = Url::new(&self.url);
-        check_scheme(&url)?;
+        url.check_scheme()?;
         let tls = self.tls.connector(url.scheme).map_err(Error::config)?;
         let (store, address) = if url.scheme == "memory" {
-            (Store::Memory(Arc::new(Memory::new(max_entries))), "memory://".to_owned())
+            (AnyStore::Memory(Arc::new(Memory::new(max_entries))), "memory://".to_owned())
         } else {
-            let servers = url.servers(tls.as_ref())?;
+            let servers = Servers::named_by(&url, tls.as_ref())?;
             let address = servers.to_string();
-            (Store::Redis(Arc::new(Redis::new(servers, settings))), address)
+            (AnyStore::Redis(Arc::new(Redis::new(servers, settings))), address)
         };
-        Ok(Backend { shared: Arc::new(Shared::new(store, address, settings)) })
+        Ok(Backend { inner: Arc::new(Inner::new(store, address, settings)) })
     }
 }
 
@@ -219,18 +235,4 @@ impl std::fmt::Debug for BackendBuilder {
 
 fn at_least_one(setting: &str, count: usize) -> Result<NonZeroUsize, Error> {
     NonZeroUsize::new(count).ok_or_else(|| Error::config(format!("{setting} is 0: it must be at least 1")))
-}
-
-fn check_scheme(url: &Url<'_>) -> Result<(), Error> {
-    const KNOWN: &str = "write memory://, redis[s]://host:6379, unix:///path/to/redis.sock, \
-                         redis[s]+cluster://host:6379,host:6379 or redis[s]+sentinel://host:26379,host:26379/name";
-    const SCHEMES: [&str; 8] =
-        ["memory", "unix", "redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel"];
-    let mistake = match url.scheme {
-        "memory" if url.text != "memory://" => "more than `memory://`: there is nothing to add to it".to_owned(),
-        scheme if SCHEMES.contains(&scheme) => return Ok(()),
-        _ if url.text.contains("://") => format!("an unknown scheme: {KNOWN}"),
-        _ => format!("no scheme: {KNOWN}"),
-    };
-    Err(Error::config(format!("the cache URL `{url}` has {mistake}")))
 }

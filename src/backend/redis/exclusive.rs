@@ -1,0 +1,66 @@
+//! The connections to one server that belong to one update at a time, from WATCH to EXEC.
+//!
+//! A connection is used again only if its transaction has ended as expected: after an error or a cancellation, the server may
+//! still be working on it, or still watch a key. It is used only in the epoch, and on the runtime, that it was made in.
+
+use std::collections::VecDeque;
+use std::iter;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use parking_lot::{Mutex, MutexGuard};
+use redis::RedisResult;
+use tokio::runtime::{self, Handle};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::connect::Link;
+use super::shared::{Epoch, Shared};
+
+pub(super) struct Exclusive {
+    pub(super) link: Link,
+    /// Whether it has been idle before: then the network may have cut it unnoticed.
+    pub(super) was_idle: bool,
+    pub(super) epoch: Epoch,
+    runtime: runtime::Id,
+    _counted: Arc<()>,
+}
+
+pub(super) struct Exclusives {
+    shared: Arc<Shared>,
+    /// A permit for each connection that there may be.
+    permits: Arc<Semaphore>,
+    idle: Mutex<VecDeque<Exclusive>>,
+    /// Each connection has a clone.
+    counted: Arc<()>,
+}
+
+impl Exclusives {
+    pub(super) fn new(shared: Arc<Shared>, most: usize) -> Self {
+        let permits = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+        Self { shared, permits, idle: Mutex::default(), counted: Arc::default() }
+    }
+
+    /// How many connections are in use, and how many are idle.
+    pub(super) fn in_use_and_idle(&self) -> (usize, usize) {
+        let idle = self.idle();
+        ((Arc::strong_count(&self.counted) - 1).saturating_sub(idle.len()), idle.len())
+    }
+
+    /// Waits for a permit, and takes an idle connection for it, or makes one.
+    pub(super) async fn take(&self) -> RedisResult<(OwnedSemaphorePermit, Exclusive)> {
+        let permit = self.permits.clone().acquire_owned().await.expect("nobody closes the semaphore");
+        let runtime = Handle::current().id();
+        // In another epoch, the shared connection may lead to another server. Another runtime may end, or not be driven.
+        let is_usable = |idle: &Exclusive| self.shared.is_current(&idle.epoch) && idle.runtime == runtime;
+        if let Some(idle) = iter::from_fn(|| self.idle().pop_front()).find(is_usable) {
+            return Ok((permit, idle));
+        }
+        // Boxed, as it is rare.
+        let (link, epoch) = self.shared.connect_beside().boxed().await?;
+        Ok((permit, Exclusive { link, was_idle: false, epoch, runtime, _counted: self.counted.clone() }))
+    }
+
+    pub(super) fn idle(&self) -> MutexGuard<'_, VecDeque<Exclusive>> {
+        self.idle.lock()
+    }
+}

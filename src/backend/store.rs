@@ -1,0 +1,188 @@
+//! The contract of every store: the steps of the protocol, each described in full. `memory` and `redis` are two
+//! implementations, and `tests/contract` tests both.
+//!
+//! K is the entry at the data key, L the lease at the lock key. All steps but `acquire`, `invalidate` and `delete_prefix` are
+//! atomic for their key. `invalidate` deletes L first and then K, and so does `update` while a cluster moves the key to another
+//! server.
+//!
+//! Two deletions in this order are as good as one step. A lease that is granted between them is granted after the commit that
+//! the write is about, and its load, which begins after the grant, reads a row that is at least as new. Loads that began
+//! earlier are fenced. In the other order, such a load could fill between the two, and its entry would stay.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::selection::Selection;
+use crate::entry::Found;
+use crate::error::BoxError;
+use crate::key::Key;
+use crate::record::{Changes, StoredField};
+
+/// The name of one lease: 128 random bits, drawn anew for every attempt to acquire one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Token(pub(super) String);
+
+impl Token {
+    pub(crate) fn new() -> Self {
+        let mut text = String::with_capacity(32);
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{:032x}", rand::random::<u128>());
+        Self(text)
+    }
+
+    /// Stands at L in place of a token after a load has failed, for as long as the load is not to be tried again.
+    pub(crate) fn failure_mark() -> Self {
+        Self("failed".to_owned())
+    }
+}
+
+/// The outcome of an attempt to acquire a lease.
+#[derive(Debug)]
+pub(crate) struct Acquired {
+    /// Whether the lease is the caller's now.
+    pub(crate) granted: bool,
+    /// The entry, which was read after the lease was granted or refused.
+    pub(crate) found: Option<Found>,
+    /// How long another holder's lease will last, if it isn't renewed.
+    pub(crate) busy_for: Option<Duration>,
+    /// Whether L is a failure mark, and nobody's lease.
+    pub(crate) cooling_down: bool,
+}
+
+/// The outcome of a fill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// The entry is stored, and the lease used up.
+    Accepted,
+    /// The lease was no longer the caller's: nothing was written.
+    Fenced,
+}
+
+/// The change that an update makes, after its look at the entry.
+#[derive(Debug)]
+pub(crate) enum Decision {
+    /// The entry is a whole record: change these fields (`None` removes one), and its lifetime only if one is given.
+    Apply { changes: Changes, ttl: Option<Duration> },
+    /// Anything else: delete the entry.
+    Delete,
+}
+
+/// The outcome of a part of an update.
+#[derive(Debug)]
+pub(crate) enum Attempt<R> {
+    Done(R),
+    /// Nothing was written: the update has to watch the entry again.
+    Again,
+}
+
+/// Called with the index of a key and what was found there.
+pub(crate) type Each<'a> = dyn FnMut(usize, Option<Found>) + Send + 'a;
+
+/// An entry and its lease.
+#[derive(Debug)]
+pub(crate) struct EntryAndLease {
+    pub(crate) found: Option<Found>,
+    pub(crate) lease_ttl: Option<Duration>,
+}
+
+/// A step that failed: whether it was carried out is unknown, unless the server refused it.
+#[derive(Debug)]
+pub(crate) enum StoreError {
+    /// The server could not be reached, or has refused the step: then it has `answered`. `None` if the server isn't to blame.
+    Failed { advice: &'static str, cause: BoxError, answered: Option<bool> },
+    /// One round trip of several took longer than `operation_timeout`.
+    TimedOut,
+}
+
+/// One of the two keys of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyKind {
+    Lease,
+    Entry,
+}
+
+/// Where [`Store::delete_prefix`] goes on. `None` at its beginning, and after its end.
+pub(crate) type Cursor = Option<Position>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// The index of the server.
+    pub(super) server: usize,
+    /// The server's own cursor.
+    pub(super) at: u64,
+    /// How often connections and topology had changed. After another change, the other two mean nothing.
+    pub(super) changes: u64,
+}
+
+/// The steps of the protocol.
+pub(crate) trait Store {
+    /// Fails unless the store answers within `limit`: the server that has the key, if one is given.
+    async fn ping(&self, key: Option<&Key>, limit: Duration) -> Result<(), StoreError>;
+
+    /// Reads K, at least its selected fields, and `with_ttl` how long it will be there. If K has none of the fields, the result
+    /// may be `None`.
+    async fn read(&self, key: &Key, selection: &Selection, with_ttl: bool) -> Result<Option<Found>, StoreError>;
+
+    /// Reads entries that one server has, each as [`read`](Self::read) does, in one round trip. A key that `each` isn't called
+    /// with has to be read by itself.
+    async fn read_many(
+        &self,
+        keys: &[&Key],
+        selection: &Selection,
+        with_ttl: bool,
+        each: &mut Each<'_>,
+    ) -> Result<(), StoreError>;
+
+    /// Sets L to `token` for `lease`, if L is free or is no proper lease; then reads K. If the step has to be sent again, the
+    /// first token is abandoned, and `token` becomes a new one.
+    async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, StoreError>;
+
+    /// Prolongs L, if it still is `token`; returns whether it was.
+    async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, StoreError>;
+
+    /// If L still is `token`: replaces all of K and its lifetime, and deletes L. Without fields K is deleted.
+    async fn fill(
+        &self,
+        key: &Key,
+        token: &Token,
+        fields: Vec<StoredField>,
+        ttl: Duration,
+    ) -> Result<Filled, StoreError>;
+
+    /// Deletes L, if it still is `token`.
+    async fn abandon(&self, key: &Key, token: &Token) -> Result<(), StoreError>;
+
+    /// Sets L to the failure mark for `pause`, if it still is `token`.
+    async fn mark_failed(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), StoreError>;
+
+    /// Deletes L, and then K; returns whether K was there. Deleting K counts only if it was carried out after L was deleted:
+    /// when either command was redirected or failed, both are sent again, in this order. A read that starts after the reply is
+    /// no older than the primary's record was when L was deleted. Works on a server that has reached maxmemory, too.
+    async fn invalidate(&self, key: &Key) -> Result<bool, StoreError>;
+
+    /// Deletes L or K alone; returns whether it was there.
+    async fn delete(&self, key: &Key, kind: KeyKind) -> Result<bool, StoreError>;
+
+    /// Begins an update of K, which is shown at least what is selected.
+    fn update<'a>(&'a self, key: &'a Key, selection: &'a Selection) -> Box<dyn StoreUpdate + 'a>;
+
+    /// Reads K, and how long K and L will be there.
+    async fn look(&self, key: &Key) -> Result<EntryAndLease, StoreError>;
+
+    /// Deletes some of the leases, or of the entries, whose data key begins with `prefix`, and returns where to go on. At the
+    /// end, all are gone that were there at the beginning.
+    async fn delete_prefix(&self, prefix: &str, kind: KeyKind, cursor: Cursor) -> Result<Cursor, StoreError>;
+}
+
+/// An update in one store. A commit follows each watch that is done, until one of the commits is done.
+pub(crate) trait StoreUpdate: Send {
+    /// Watches K, and reads it as [`Store::read`] does, with how long it will be there. It may show nothing of an entry that is
+    /// there.
+    fn watch(&mut self) -> BoxFuture<'_, Result<Attempt<Option<Found>>, StoreError>>;
+
+    /// Carries out the decision, if K is still the same, and deletes L in any case; returns whether changes were applied.
+    /// Where the store refuses that, K and L are deleted as by [`Store::invalidate`].
+    fn commit(&mut self, decision: Decision) -> BoxFuture<'_, Result<Attempt<bool>, StoreError>>;
+}

@@ -1,0 +1,34 @@
+//! Pauses between attempts.
+
+use std::time::Duration;
+
+use rand::RngExt;
+
+/// Between 50 and 100 % of a pause, at random: callers that began to wait together don't go on together.
+pub(crate) fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::rng().random_range(0.5..1.0))
+}
+
+/// Jittered pauses, each twice as long as the one before, up to the longest.
+pub(crate) struct Backoff {
+    first: Duration,
+    next: Duration,
+    longest: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn new(first: Duration, longest: Duration) -> Self {
+        Self { first, next: first, longest }
+    }
+
+    pub(crate) fn next(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = self.longest.min(pause * 2);
+        jittered(pause)
+    }
+
+    /// Begins with the first pause again.
+    pub(crate) fn reset(&mut self) {
+        self.next = self.first;
+    }
+}
