@@ -32,15 +32,15 @@ fn customer(id: u32) -> Customer {
         id,
         name: format!("Customer {id}"),
         email: format!("customer-{id}@example.com"),
-        phone: (id % 2 == 0).then(|| format!("+49 30 {id:08}")),
+        phone: id.is_multiple_of(2).then(|| format!("+49 30 {id:08}")),
         street: format!("Long Street {}", id % 300),
         city: "Berlin".to_owned(),
         country: "DE".to_owned(),
         balance_cents: i64::from(id) * 100,
         orders: id % 50,
         discount: 0.05,
-        newsletter: id % 3 == 0,
-        notes: (id % 10 == 0).then(|| "prefers deliveries in the afternoon, before five".to_owned()),
+        newsletter: id.is_multiple_of(3),
+        notes: id.is_multiple_of(10).then(|| "prefers deliveries in the afternoon, before five".to_owned()),
         tags: vec!["wholesale".to_owned(), "retail".to_owned()],
     }
 }
