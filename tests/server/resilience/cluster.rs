@@ -171,7 +171,7 @@ async fn a_thousand_readers_in_each_of_four_processes_share_one_load() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_go_on_while_a_replica_takes_over_from_a_killed_primary() {
     const READERS: u32 = 20;
-    const SOON: Duration = Duration::from_secs(2);
+    const SOON: Duration = Duration::from_secs(10);
     for flavor in Flavor::OF_CLUSTERS {
         let mut cluster = Cluster::start(flavor).await;
         let backend = Backend::connect(&cluster.url()).await.unwrap();
