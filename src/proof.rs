@@ -19,7 +19,7 @@ pub enum Guard {
     /// An update revokes the lease in the step that looks at the entry.
     AtomicRevocation,
     /// A call takes a flight's result only if what justifies it came after the call's start.
-    StampRule,
+    TimestampRule,
     /// Each attempt to acquire a lease has a token of its own.
     FreshTokens,
     /// Whoever acquires a lease looks at the entry after the grant.
@@ -43,7 +43,7 @@ impl Guard {
         Self::Revocation,
         Self::LeaseFirst,
         Self::AtomicRevocation,
-        Self::StampRule,
+        Self::TimestampRule,
         Self::FreshTokens,
         Self::Recheck,
         Self::WholeNotFound,
@@ -59,7 +59,7 @@ impl Guard {
             Self::Revocation => "revocation",
             Self::LeaseFirst => "lease-first",
             Self::AtomicRevocation => "atomic-revocation",
-            Self::StampRule => "stamp-rule",
+            Self::TimestampRule => "timestamp-rule",
             Self::FreshTokens => "fresh-tokens",
             Self::Recheck => "recheck",
             Self::WholeNotFound => "whole-not-found",

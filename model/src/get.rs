@@ -85,7 +85,7 @@ impl Protocol {
             if state.readers[reader].call != Call::Aboard(flight) {
                 continue;
             }
-            let may_take = landing.justified.is_after(reader) || !self.guards.has(Guard::StampRule);
+            let may_take = landing.justified.is_after(reader) || !self.guards.has(Guard::TimestampRule);
             match landing.result {
                 None => state.end_call(reader),
                 Some(row) if may_take => returns(state, reader, row),

@@ -88,7 +88,7 @@ fn without_atomic_revocation_an_old_load_lands_between_look_and_revocation() {
 
 #[test]
 fn without_the_stamp_rule_a_late_call_gets_the_old_value() {
-    breaks_without(Guard::StampRule, scopes::ONE_WRITER, properties::FRESH);
+    breaks_without(Guard::TimestampRule, scopes::ONE_WRITER, properties::FRESH);
 }
 
 #[test]

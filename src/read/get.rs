@@ -333,7 +333,7 @@ impl Core {
     }
 
     pub(super) fn timestamp_of_call(&self) -> Timestamp {
-        if self.backend.holds(Guard::StampRule) { Timestamp::of_call() } else { Timestamp::EARLIEST }
+        if self.backend.holds(Guard::TimestampRule) { Timestamp::of_call() } else { Timestamp::EARLIEST }
     }
 }
 

@@ -146,7 +146,7 @@ async fn a_fill_lands_between_an_updates_look_and_its_revocation() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_call_joins_a_load_from_before_an_invalidation() {
-    needs(Guard::StampRule, async |stage| {
+    needs(Guard::TimestampRule, async |stage| {
         let (loaded, early) = load_at_gate(&stage.here.cache, &stage.primary).await;
         stage.primary.put(loaf(2));
         stage.there.cache.invalidate("p-001").await.unwrap();
@@ -160,7 +160,7 @@ async fn a_late_call_joins_a_load_from_before_an_invalidation() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_call_joins_a_flight_whose_fill_was_accepted_before_an_invalidation() {
-    needs(Guard::StampRule, async |stage| {
+    needs(Guard::TimestampRule, async |stage| {
         let filled = stage.here.hold(Step::Fill, Moment::After);
         let early = stage.here.get(stage.primary.loader());
         filled.arrival().await;
@@ -176,7 +176,7 @@ async fn a_late_call_joins_a_flight_whose_fill_was_accepted_before_an_invalidati
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_call_joins_a_flight_that_found_an_entry_before_an_invalidation() {
-    needs(Guard::StampRule, async |stage| {
+    needs(Guard::TimestampRule, async |stage| {
         let (missed, found) =
             (stage.here.hold(Step::Acquire, Moment::Before), stage.here.hold(Step::Acquire, Moment::After));
         let early = stage.here.get(stage.primary.loader());

@@ -157,7 +157,7 @@ async fn an_invalidation_between_a_failed_load_and_the_stale_read_is_kept() {
 /// Another process invalidates when the stale entry has been looked at and is about to be served; then a call comes.
 #[tokio::test]
 async fn a_late_call_joins_a_flight_that_serves_a_stale_entry_from_before_an_invalidation() {
-    for (guard, late_is_served) in [(None, false), (Some(Guard::StampRule), true)] {
+    for (guard, late_is_served) in [(None, false), (Some(Guard::TimestampRule), true)] {
         on_every_backend(async |backend| {
             let (here, there) = (Process::of(&backend, guard, tolerating), products(&backend));
             let primary = Primary::of(loaf(1));
