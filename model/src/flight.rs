@@ -1,42 +1,42 @@
-//! A flight, from the miss to the fill: `src/lease.rs`.
+//! A flight, from the miss to the fill: `src/read/read_through.rs`.
 
 use crate::guard::Guard;
 use crate::protocol::Protocol;
-use crate::state::{Breach, Call, Entry, Landing, Late, Stamp, State, Step, Token};
+use crate::state::{Breach, Call, Entry, FlightResult, Late, State, Step, Timestamp, Token};
 
 /// A step of a flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FlightStep {
-    /// Takes a stamp and sends an `acquire`.
+    /// Takes a timestamp and sends an `acquire`.
     SendAcquire,
-    /// The same again, because another holds the lease.
+    /// The same again, because another process holds the lease.
     Poll,
-    /// Stops waiting for another's load.
+    /// Stops waiting for another process' load.
     StopWaiting,
-    /// `SET L token NX`, at the server.
+    /// The server carries out `SET L token NX`.
     SetLease,
-    /// The look at K: `EXISTS` in the same pipeline, or the second one.
+    /// The server carries out the look at K: `EXISTS` in the same pipeline, or the second pipeline.
     Look,
-    /// Takes a stamp and starts its loader.
+    /// Takes a timestamp and starts the loader.
     BeginLoad,
     /// The loader reads the primary.
     ReadPrimary,
     LoaderFails,
-    /// Takes a stamp and sends a `fill`.
+    /// Takes a timestamp and sends a `fill`.
     SendFill,
     Fill,
     Abandon,
-    /// What is under way gets no answer in time: it may be carried out later, or never.
+    /// The command that was sent gets no answer in time: it may be carried out later, or never.
     TimeOut,
-    /// Leaves the map and tells everyone aboard.
-    Land,
+    /// Leaves the map and hands its result to the leader and all followers.
+    End,
 }
 
 impl Protocol {
     pub(crate) fn flight_steps(&self, state: &State, flight: usize, mut step: impl FnMut(FlightStep)) {
         let Some(under_way) = &state.readers[flight].flight else { return };
         let may_time_out = match under_way.step {
-            Step::Departing => {
+            Step::Starting => {
                 step(FlightStep::SendAcquire);
                 false
             }
@@ -45,7 +45,7 @@ impl Protocol {
                 step(FlightStep::Poll);
                 false
             }
-            Step::Granted { .. } | Step::Rerouted => {
+            Step::Granted { .. } | Step::Bypassing => {
                 step(FlightStep::BeginLoad);
                 false
             }
@@ -60,8 +60,8 @@ impl Protocol {
                 step(FlightStep::SendFill);
                 false
             }
-            Step::Landing(_) => {
-                step(FlightStep::Land);
+            Step::Ending(_) => {
+                step(FlightStep::End);
                 false
             }
             Step::Acquiring { .. } => {
@@ -87,8 +87,8 @@ impl Protocol {
     }
 
     pub(crate) fn take_flight_step(&self, state: &mut State, flight: usize, step: FlightStep) {
-        if step == FlightStep::Land {
-            return self.land(state, flight);
+        if step == FlightStep::End {
+            return self.end_flight(state, flight);
         }
         let Some(under_way) = state.readers[flight].flight else { return };
         let next = self.next(state, flight, under_way.step, step);
@@ -100,9 +100,9 @@ impl Protocol {
     fn next(&self, state: &mut State, flight: usize, now: Step, step: FlightStep) -> Step {
         match (now, step) {
             (_, FlightStep::SendAcquire | FlightStep::Poll) => {
-                Step::Acquiring { token: self.token(state, flight), looked: self.stamp(state, flight) }
+                Step::Acquiring { token: self.token(state, flight), looked: self.timestamp(state, flight) }
             }
-            (_, FlightStep::StopWaiting) => Step::Rerouted,
+            (_, FlightStep::StopWaiting) => Step::Bypassing,
             (Step::Acquiring { token, looked }, FlightStep::SetLease) => {
                 let granted = state.set_lease(token);
                 let stood = granted && matches!(state.entry, Some(Entry::Whole(_)));
@@ -113,10 +113,10 @@ impl Protocol {
                     Some(Entry::Whole(row)) if !granted || self.guards.has(Guard::Recheck) => Some(row),
                     Some(Entry::Whole(_) | Entry::Mixed) | None => None,
                 };
-                let landing = Landing { result: found, justified: looked };
+                let result = FlightResult { row: found, justified: looked };
                 match (found, granted) {
-                    (Some(_), true) => Step::Abandoning { token, landing },
-                    (Some(_), false) => Step::Landing(landing),
+                    (Some(_), true) => Step::Abandoning { token, result },
+                    (Some(_), false) => Step::Ending(result),
                     (None, true) => Step::Granted { token, stood },
                     (None, false) => Step::Waiting,
                 }
@@ -125,30 +125,30 @@ impl Protocol {
                 if stood {
                     state.breach = Some(Breach::NeedlessLoad);
                 }
-                Step::Loading { lease: Some(token), began: self.stamp(state, flight) }
+                Step::Loading { lease: Some(token), began: self.timestamp(state, flight) }
             }
-            (_, FlightStep::BeginLoad) => Step::Loading { lease: None, began: self.stamp(state, flight) },
+            (_, FlightStep::BeginLoad) => Step::Loading { lease: None, began: self.timestamp(state, flight) },
             (Step::Loading { lease, began }, FlightStep::ReadPrimary) => {
                 let row = state.primary.row();
                 match lease {
                     Some(token) => Step::Loaded { token, began, row },
-                    None => Step::Landing(Landing { result: Some(row), justified: began }),
+                    None => Step::Ending(FlightResult { row: Some(row), justified: began }),
                 }
             }
             (Step::Loading { lease, began }, FlightStep::LoaderFails) => {
-                let landing = Landing { result: None, justified: began };
-                lease.map_or(Step::Landing(landing), |token| Step::Abandoning { token, landing })
+                let result = FlightResult { row: None, justified: began };
+                lease.map_or(Step::Ending(result), |token| Step::Abandoning { token, result })
             }
             (Step::Loaded { token, began, row }, FlightStep::SendFill) => {
-                Step::Filling { token, began, sent: self.stamp(state, flight), row }
+                Step::Filling { token, began, sent: self.timestamp(state, flight), row }
             }
             (Step::Filling { token, began, sent, row }, FlightStep::Fill) => {
                 let justified = if state.fill(self.guards, token, row) { sent } else { began };
-                Step::Landing(Landing { result: Some(row), justified })
+                Step::Ending(FlightResult { row: Some(row), justified })
             }
-            (Step::Abandoning { token, landing }, FlightStep::Abandon) => {
+            (Step::Abandoning { token, result }, FlightStep::Abandon) => {
                 state.abandon(token);
-                Step::Landing(landing)
+                Step::Ending(result)
             }
             (now, FlightStep::TimeOut) => {
                 state.losses_left -= 1;
@@ -158,11 +158,11 @@ impl Protocol {
         }
     }
 
-    fn stamp(&self, state: &State, flight: usize) -> Stamp {
-        let mut stamp = Stamp::default();
-        let called = self.housemates(flight).filter(|&reader| state.readers[reader].call != Call::Idle);
-        called.for_each(|reader| stamp.add(reader));
-        stamp
+    fn timestamp(&self, state: &State, flight: usize) -> Timestamp {
+        let mut timestamp = Timestamp::default();
+        let called = self.in_process_of(flight).filter(|&reader| state.readers[reader].call != Call::Idle);
+        called.for_each(|reader| timestamp.add(reader));
+        timestamp
     }
 
     fn token(&self, state: &State, flight: usize) -> Token {
@@ -177,16 +177,16 @@ impl Protocol {
     }
 }
 
-/// What a flight does after a step whose outcome it doesn't know.
+/// The next step of a flight that doesn't know the outcome of this one.
 fn give_up(state: &mut State, step: Step) -> Step {
     let (token, command, next) = match step {
-        Step::Acquiring { token, .. } => (token, Some(Late::Acquire { token }), Step::Rerouted),
-        Step::Looking { token, .. } => (token, None, Step::Rerouted),
+        Step::Acquiring { token, .. } => (token, Some(Late::Acquire { token }), Step::Bypassing),
+        Step::Looking { token, .. } => (token, None, Step::Bypassing),
         Step::Filling { token, began, row, .. } => {
-            let landing = Landing { result: Some(row), justified: began };
-            (token, Some(Late::Fill { token, row }), Step::Landing(landing))
+            let result = FlightResult { row: Some(row), justified: began };
+            (token, Some(Late::Fill { token, row }), Step::Ending(result))
         }
-        Step::Abandoning { token, landing } => (token, None, Step::Landing(landing)),
+        Step::Abandoning { token, result } => (token, None, Step::Ending(result)),
         step => return step,
     };
     command.into_iter().for_each(|command| state.leave_behind(command));

@@ -1,4 +1,4 @@
-//! A get from its caller's side: `src/cache/lookup.rs`.
+//! A get from its caller's side: `src/read/get.rs`.
 
 use crate::guard::Guard;
 use crate::protocol::Protocol;
@@ -7,16 +7,16 @@ use crate::state::{Breach, Call, Entry, Flight, Row, State, Step};
 /// A step of a get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GetStep {
-    /// It is stamped.
+    /// Takes its timestamp.
     Start,
-    /// Joins the flight of the key if there is one, else sends a read of its own.
+    /// Joins the flight of the key if there is one, otherwise sends a read of its own.
     JoinOrRead,
-    /// Its own read of K.
+    /// The server carries out its read of K.
     Read,
     ReadFails,
-    /// Joins a flight, or starts one.
-    Board,
-    /// Its future is dropped.
+    /// Joins a flight, or leads a new one.
+    JoinOrLead,
+    /// The future is dropped.
     Cancel,
 }
 
@@ -25,7 +25,7 @@ impl Protocol {
         let Some(own) = state.readers.get(reader) else { return };
         match own.call {
             Call::Idle if own.gets_left > 0 => step(GetStep::Start),
-            Call::Idle | Call::Aboard(_) => {}
+            Call::Idle | Call::InFlight(_) => {}
             Call::Called => step(GetStep::JoinOrRead),
             Call::Reading => {
                 step(GetStep::Read);
@@ -33,7 +33,7 @@ impl Protocol {
                     step(GetStep::ReadFails);
                 }
             }
-            Call::Missed | Call::OutOfReach => step(GetStep::Board),
+            Call::Missed | Call::OutOfReach => step(GetStep::JoinOrLead),
         }
         if self.scope.faults.cancellation && own.call != Call::Idle {
             step(GetStep::Cancel);
@@ -50,7 +50,7 @@ impl Protocol {
             }
             GetStep::JoinOrRead => {
                 let joined = self.open_flight(state, reader, false);
-                state.readers[reader].call = joined.map_or(Call::Reading, Call::Aboard);
+                state.readers[reader].call = joined.map_or(Call::Reading, Call::InFlight);
             }
             GetStep::Read => match state.entry {
                 Some(Entry::Whole(row)) => returns(state, reader, row),
@@ -60,14 +60,14 @@ impl Protocol {
                 state.losses_left -= 1;
                 state.readers[reader].call = Call::OutOfReach;
             }
-            GetStep::Board => {
+            GetStep::JoinOrLead => {
                 let bypass = state.readers[reader].call == Call::OutOfReach;
                 let flight = self.open_flight(state, reader, bypass).unwrap_or_else(|| {
-                    let step = if bypass { Step::Rerouted } else { Step::Departing };
+                    let step = if bypass { Step::Bypassing } else { Step::Starting };
                     state.readers[reader].flight = Some(Flight { bypass, open: true, step });
                     reader
                 });
-                state.readers[reader].call = Call::Aboard(flight);
+                state.readers[reader].call = Call::InFlight(flight);
             }
             GetStep::Cancel => {
                 state.readers[reader].gets_left = 0;
@@ -76,29 +76,29 @@ impl Protocol {
         }
     }
 
-    /// A flight lands: each call aboard takes its result, or goes round again.
-    pub(crate) fn land(&self, state: &mut State, flight: usize) {
-        let Some(Flight { bypass, step: Step::Landing(landing), .. }) = state.readers[flight].flight.take() else {
+    /// A flight ends: its leader and each follower take the result, or go round again.
+    pub(crate) fn end_flight(&self, state: &mut State, flight: usize) {
+        let Some(Flight { bypass, step: Step::Ending(result), .. }) = state.readers[flight].flight.take() else {
             return;
         };
         for reader in 0..self.scope.readers.len() {
-            if state.readers[reader].call != Call::Aboard(flight) {
+            if state.readers[reader].call != Call::InFlight(flight) {
                 continue;
             }
-            let may_take = landing.justified.is_after(reader) || !self.guards.has(Guard::TimestampRule);
-            match landing.result {
+            let may_take = result.justified.is_after(reader) || !self.guards.has(Guard::TimestampRule);
+            match result.row {
                 None => state.end_call(reader),
                 Some(row) if may_take => returns(state, reader, row),
-                Some(_) if reader == flight => state.breach = Some(Breach::Lost),
+                Some(_) if reader == flight => state.breach = Some(Breach::OwnFlightTooLate),
                 Some(_) => state.readers[reader].call = if bypass { Call::OutOfReach } else { Call::Missed },
             }
         }
     }
 
-    /// The flight that a call of this reader joins.
+    /// The flight that a call of this reader joins, by its leader.
     fn open_flight(&self, state: &State, reader: usize, bypass: bool) -> Option<usize> {
         let is_joined = |flight: &Flight| flight.open && flight.bypass == bypass;
-        self.housemates(reader).find(|&starter| state.readers[starter].flight.as_ref().is_some_and(is_joined))
+        self.in_process_of(reader).find(|&leader| state.readers[leader].flight.as_ref().is_some_and(is_joined))
     }
 }
 

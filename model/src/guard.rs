@@ -1,4 +1,4 @@
-//! The guards of the protocol, each of which can be taken out to see what it is for.
+//! The guards of the protocol. Each can be taken out, to show what goes wrong without it.
 
 pub(crate) use cache_aside::proof::Guard;
 
@@ -25,7 +25,7 @@ impl Guards {
         self.without != Some(guard)
     }
 
-    /// The pipeline of an `invalidate`, in its order.
+    /// The commands of an `invalidate`, in the order of its pipeline.
     pub(crate) fn pipeline(self) -> [Delete; 2] {
         if self.has(Guard::LeaseFirst) { [Delete::Lease, Delete::Entry] } else { [Delete::Entry, Delete::Lease] }
     }

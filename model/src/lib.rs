@@ -1,9 +1,9 @@
-//! A model of the protocol, checked in every order of its steps. `docs/protocol.md` tells what it covers and what it found.
+//! A model of the protocol, checked in every order of its steps. `docs/protocol.md` says what it covers and what it found.
 //!
 //! Run it with `cargo test -p model`; with `-- --nocapture` it prints each counterexample.
 //!
-//! With all guards in, every scope is searched to its end, and no promise breaks. With one guard taken out, the promise
-//! that it keeps does break. The numbers are compared with the tables of that document, so neither can change alone.
+//! With all guards, every scope is explored exhaustively, and no promise breaks. With one guard taken out, the promise that
+//! it protects does break. The numbers are compared with the tables in that page, so neither can change without the other.
 
 #![cfg(test)]
 
@@ -29,7 +29,7 @@ use crate::state::State;
 
 const DOCUMENT: &str = include_str!("../../docs/protocol.md");
 
-/// A test for each scope that is searched to its end.
+/// A test for each scope that is explored exhaustively.
 macro_rules! no_promise_breaks {
     ($($test:ident: $scope:ident, $name:literal;)*) => {
         $(
@@ -48,21 +48,21 @@ macro_rules! no_promise_breaks {
 }
 
 no_promise_breaks! {
-    without_a_writer: NO_WRITER, "reads alone";
+    reads_alone: NO_WRITER, "reads alone";
     one_invalidates: INVALIDATE, "one invalidates";
-    one_invalidates_at_home: INVALIDATE_AT_HOME, "one invalidates, among readers";
-    one_invalidates_in_trouble: INVALIDATE_IN_TROUBLE, "one invalidates, every fault";
+    one_invalidates_among_readers: INVALIDATE_IN_PROCESS, "one invalidates, among readers";
+    one_invalidates_with_every_fault: INVALIDATE_EVERY_FAULT, "one invalidates, every fault";
     one_invalidates_twice: INVALIDATE_TWICE, "one invalidates twice, every fault";
     readers_come_again: GET_TWICE, "readers come again";
     readers_of_one_process_come_again: GET_TWICE_TOGETHER, "readers of one process come again";
     two_invalidate: TWO_INVALIDATE, "two invalidate";
-    two_invalidate_in_trouble: TWO_INVALIDATE_IN_TROUBLE, "two invalidate, every fault";
-    two_create_and_delete: CREATE_AND_DELETE, "one creates, one deletes";
-    two_create_and_delete_together: CREATE_AND_DELETE_TOGETHER, "one creates, one deletes, a flight is shared";
+    two_invalidate_with_every_fault: TWO_INVALIDATE_EVERY_FAULT, "two invalidate, every fault";
+    one_creates_and_one_deletes: CREATE_AND_DELETE, "one creates, one deletes";
+    one_creates_and_one_deletes_with_a_shared_flight: CREATE_AND_DELETE_TOGETHER, "one creates, one deletes, a flight is shared";
     one_updates: UPDATE, "one updates";
-    one_updates_twice: UPDATE_TWICE, "one updates two fields";
+    one_updates_two_fields: UPDATE_TWICE, "one updates two fields";
     one_updates_and_invalidates: UPDATE_AND_INVALIDATE, "one updates, then invalidates";
-    one_updates_what_was_not_found: UPDATE_OF_NOT_FOUND, "one creates and updates, then deletes";
+    one_creates_and_updates_then_deletes: UPDATE_OF_NOT_FOUND, "one creates and updates, then deletes";
     two_update_in_turns: UPDATE_IN_TURNS, "two update in turns";
 }
 
@@ -77,49 +77,49 @@ fn without_revocation_a_load_outlives_the_invalidation() {
 }
 
 #[test]
-fn without_the_lease_first_an_old_load_lands_between_entry_and_lease() {
+fn without_lease_first_an_old_load_fills_between_entry_and_lease() {
     breaks_without(Guard::LeaseFirst, scopes::ONE_WRITER, properties::FRESH);
 }
 
 #[test]
-fn without_atomic_revocation_an_old_load_lands_between_look_and_revocation() {
+fn without_atomic_revocation_an_old_load_fills_between_look_and_revocation() {
     breaks_without(Guard::AtomicRevocation, scopes::ONE_UPDATE, properties::FRESH);
 }
 
 #[test]
-fn without_the_stamp_rule_a_late_call_gets_the_old_value() {
+fn without_the_timestamp_rule_a_late_call_gets_the_old_value() {
     breaks_without(Guard::TimestampRule, scopes::ONE_WRITER, properties::FRESH);
 }
 
 #[test]
 fn without_fresh_tokens_a_fenced_load_fills_under_the_next_lease() {
-    breaks_without(Guard::FreshTokens, scopes::ONE_WRITER_AT_HOME, properties::FRESH);
+    breaks_without(Guard::FreshTokens, scopes::ONE_WRITER_IN_PROCESS, properties::FRESH);
 }
 
 #[test]
-fn without_recheck_what_was_just_filled_is_loaded_again() {
+fn without_recheck_a_record_that_was_just_filled_is_loaded_again() {
     breaks_without(Guard::Recheck, scopes::ONE_WRITER, properties::ONE_LOAD);
 }
 
 #[test]
-fn without_whole_not_found_entries_an_update_makes_a_mixture() {
+fn without_whole_not_found_an_update_mixes_a_record_with_a_not_found_entry() {
     breaks_without(Guard::WholeNotFound, scopes::ONE_UPDATE_OF_NOT_FOUND, properties::WHOLE);
 }
 
-/// Not an error of the protocol: what it can't promise where two writers of one record update it.
+/// Not a bug: the protocol can't promise more when two writers update one record.
 #[test]
-fn two_updates_of_one_field_arrive_in_the_other_order() {
+fn two_updates_of_one_field_can_arrive_in_the_wrong_order() {
     breaks("two updates of one field", Guards::ALL, scopes::LAST_CALL_WINS, properties::FRESH);
 }
 
 #[test]
-fn two_updates_of_two_fields_make_what_never_was() {
+fn two_updates_of_two_fields_can_make_a_record_that_never_was() {
     breaks("two updates of two fields", Guards::ALL, scopes::NEVER_TOGETHER, properties::WHOLE);
 }
 
 fn search_to_the_end(name: &str, scope: Scope) {
     let began = Instant::now();
-    // It has no limit of time, states or depth, and no promise that breaks: nothing but the end can end it.
+    // The search has no limit on time, states or depth, and no promise breaks: it ends only when all states are explored.
     let checker = Protocol { scope, guards: Guards::ALL }.checker().spawn_bfs().join();
     assert!(checker.is_done());
     let (unique, depth) = (checker.unique_state_count(), checker.max_depth());
@@ -141,7 +141,7 @@ fn breaks(name: &str, guards: Guards, scope: Scope, promise: &'static str) {
 /// Prints the shortest counterexample and returns the number of its steps.
 fn shortest(protocol: Protocol, promise: &'static str) -> usize {
     let mut path = counterexample(protocol, promise, None).expect("the promise breaks");
-    // A search ends some states after its first discovery, and shows the last.
+    // A search goes on for some states after its first discovery, and reports the last.
     while let Some(shorter) = counterexample(protocol, promise, Some(steps(&path))) {
         path = shorter;
     }
@@ -153,10 +153,10 @@ fn shortest(protocol: Protocol, promise: &'static str) -> usize {
     steps(&path)
 }
 
-/// A counterexample, of fewer steps than `below`.
+/// A counterexample with fewer steps than `below`.
 fn counterexample(protocol: Protocol, promise: &'static str, below: Option<usize>) -> Option<Path<State, Action>> {
     let finish = HasDiscoveries::AllOf([promise].into());
-    // The depth counts states, of which a path has one more than steps; 0 is no limit.
+    // Depth is counted in states, and a path has one more of them than steps; 0 means no limit.
     let checker = protocol.checker().finish_when(finish).target_max_depth(below.map_or(0, |steps| steps + 1));
     checker.spawn_bfs().join().discovery(promise)
 }

@@ -1,7 +1,7 @@
-//! What the protocol promises, and what has to be possible for that to mean anything.
+//! The promises of the protocol, and the events that a search has to reach for the promises to mean anything.
 //!
-//! *No dead end* is checked from every state that can be reached: if from then on no fault comes, nothing expires, no writer
-//! and no new get does anything, and nobody else's load is worth waiting for, all gets that are under way still end.
+//! *No dead end* is checked from every reachable state: if from then on there are no faults, nothing expires, no writer acts,
+//! no get starts, and flights don't wait for other processes' loads, all gets that are under way still end.
 
 use stateright::{Model, Property};
 
@@ -9,18 +9,18 @@ use crate::protocol::Protocol;
 use crate::scope::{Scope, Then};
 use crate::state::{Breach, Call, Entry, Late, MAX_READERS, Row, Stage, State, Step};
 
-/// No get returns older data than what the writes promise that returned before it started.
+/// No get returns older data than is promised by the writes that returned before it started.
 pub(crate) const FRESH: &str = "fresh";
 /// No entry is partial, and no get returns a record that the primary never had.
 pub(crate) const WHOLE: &str = "whole";
-/// No load starts under a lease beside an entry that was there before the grant, and still is.
+/// No load starts under a lease while a whole entry is there that was there before the grant.
 pub(crate) const ONE_LOAD: &str = "one load";
-/// Every get can end, whatever has happened.
+/// From every state, every get can still end.
 pub(crate) const NO_DEAD_END: &str = "no dead end";
-/// Nobody is too late for a flight of his own.
+/// No call is too late for a flight that it leads.
 pub(crate) const OWN_FLIGHT: &str = "own flight";
 
-/// The promises, and what is possible within the scope.
+/// The promises, and the events that the scope has to reach.
 pub(crate) fn of(scope: &Scope) -> Vec<Property<Protocol>> {
     let mut properties = vec![
         Property::always(FRESH, |_, state: &State| state.breach != Some(Breach::Stale)),
@@ -29,10 +29,10 @@ pub(crate) fn of(scope: &Scope) -> Vec<Property<Protocol>> {
         }),
         Property::always(ONE_LOAD, |_, state: &State| state.breach != Some(Breach::NeedlessLoad)),
         Property::always(NO_DEAD_END, can_end),
-        Property::always(OWN_FLIGHT, |_, state: &State| state.breach != Some(Breach::Lost)),
+        Property::always(OWN_FLIGHT, |_, state: &State| state.breach != Some(Breach::OwnFlightTooLate)),
         Property::sometimes("a hit", |_, state: &State| finds(state, true)),
         Property::sometimes("a fill", |_, state: &State| fills(state, true)),
-        Property::sometimes("a found entry, for which a lease goes back", |_, state: &State| {
+        Property::sometimes("an entry that is found under a new lease, which is given back", |_, state: &State| {
             let hands_back = |step| matches!(step, Step::Looking { granted: true, .. }) && whole(state).is_some();
             state.flights().any(|flight| hands_back(flight.step))
         }),
@@ -54,10 +54,10 @@ pub(crate) fn of(scope: &Scope) -> Vec<Property<Protocol>> {
     sometimes(writes().next().is_some(), "a fenced fill", |_, state| fills(state, false));
     sometimes(writes().any(|write| write.change.moves_row()), "a not-found hit", |_, state| finds(state, false));
     sometimes(scope.share(), "a coalesced read", |_, state| {
-        landings(state).any(|(flight, _)| state.aboard(flight).count() > 1)
+        ending(state).any(|(flight, _)| state.callers_of(flight).count() > 1)
     });
     sometimes(scope.share(), "a call that goes round again", |_, state| {
-        landings(state).any(|(flight, justified)| state.aboard(flight).any(|reader| !justified(reader)))
+        ending(state).any(|(flight, justified)| state.callers_of(flight).any(|reader| !justified(reader)))
     });
     sometimes(invalidates(), "a fill within an invalidation", |_, state| is_halfway(state) && fills(state, true));
     sometimes(updates(), "an update in place", |_, state| {
@@ -98,15 +98,15 @@ fn is_halfway(state: &State) -> bool {
     state.writers.iter().any(|writer| matches!(writer.stage, Stage::Halfway { .. }))
 }
 
-/// The flights that are about to land with a row, and for whom.
-fn landings(state: &State) -> impl Iterator<Item = (usize, impl Fn(usize) -> bool)> {
+/// The flights that are about to end with a row, and which readers may take it.
+fn ending(state: &State) -> impl Iterator<Item = (usize, impl Fn(usize) -> bool)> {
     (0..MAX_READERS).filter_map(|flight| match state.readers[flight].flight?.step {
-        Step::Landing(landing) => landing.result.map(|_| (flight, move |reader| landing.justified.is_after(reader))),
+        Step::Ending(result) => result.row.map(|_| (flight, move |reader| result.justified.is_after(reader))),
         _ => None,
     })
 }
 
-/// The transactions that are about to be sent: what they were shown, and whether they will be refused.
+/// The transactions that are about to be sent: the row that they were shown, and whether they will be refused.
 fn transactions(state: &State) -> impl Iterator<Item = (Option<Row>, bool)> {
     state.writers.iter().filter_map(|writer| match writer.stage {
         Stage::Deciding(transaction) => {
@@ -128,7 +128,7 @@ fn can_end(protocol: &Protocol, state: &State) -> bool {
             return true;
         }
         protocol.actions(&state, &mut actions);
-        let Some(action) = actions.drain(..).find(|action| action.leads_on()) else {
+        let Some(action) = actions.drain(..).find(|action| action.makes_progress()) else {
             return false;
         };
         protocol.take(&mut state, action);

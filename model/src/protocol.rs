@@ -1,4 +1,4 @@
-//! The protocol as a model that can be checked: every order of its steps, with faults between any two of them.
+//! The protocol as a model for the checker: every order of its steps, with faults between any two of them.
 
 use stateright::{Model, Property};
 
@@ -17,26 +17,26 @@ pub(crate) struct Protocol {
     pub(crate) guards: Guards,
 }
 
-/// One step of somebody's, or a fault.
+/// A step of a reader, a flight or a writer, or a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     Get(usize, GetStep),
-    /// The flight that this reader started.
+    /// The flight that this reader leads.
     Flight(usize, FlightStep),
     Write(usize, WriteStep),
     LeaseExpires,
     EntryExpires,
     /// The server carries out a command that its sender has given up on.
     LateCommand(usize),
-    /// A process dies, with all that it has under way.
+    /// A process dies, with all its gets, flights and writers.
     Crash(u8),
 }
 
 impl Action {
-    /// Whether this brings a get nearer to its end without anybody's help or luck.
-    pub(crate) fn leads_on(self) -> bool {
+    /// Whether this brings a get closer to its end, without depending on anyone else or on a fault.
+    pub(crate) fn makes_progress(self) -> bool {
         match self {
-            Self::Get(_, step) => matches!(step, GetStep::JoinOrRead | GetStep::Read | GetStep::Board),
+            Self::Get(_, step) => matches!(step, GetStep::JoinOrRead | GetStep::Read | GetStep::JoinOrLead),
             Self::Flight(_, step) => !matches!(step, FlightStep::Poll | FlightStep::LoaderFails | FlightStep::TimeOut),
             Self::Write(..) | Self::LeaseExpires | Self::EntryExpires | Self::LateCommand(_) | Self::Crash(_) => false,
         }
@@ -44,8 +44,8 @@ impl Action {
 }
 
 impl Protocol {
-    /// The readers of the same process, itself too.
-    pub(crate) fn housemates(&self, reader: usize) -> impl Iterator<Item = usize> {
+    /// The readers of the same process, including this one.
+    pub(crate) fn in_process_of(&self, reader: usize) -> impl Iterator<Item = usize> {
         let readers = self.scope.readers;
         let home = readers.get(reader);
         (0..readers.len()).filter(move |&other| readers.get(other) == home)
@@ -88,7 +88,7 @@ impl Model for Protocol {
     type State = State;
     type Action = Action;
 
-    /// The cache is empty, or holds what the primary has.
+    /// The cache is empty, or holds the primary's row.
     fn init_states(&self) -> Vec<State> {
         let primary = Primary::new(self.scope.row_exists);
         let mut readers =

@@ -1,27 +1,27 @@
-//! Scopes: who reads, who writes what, and which faults come. A small one can be searched to its end.
+//! Scopes: the readers, the writers with their writes, and the faults. A small scope can be explored exhaustively.
 //!
-//! A scope is told in the words of the tables in `docs/protocol.md`.
+//! A scope is displayed in the words of the tables in `docs/protocol.md`.
 
 use std::fmt;
 
 use crate::state::Change;
 
-/// Who takes part.
+/// The participants and faults of one search.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scope {
-    /// The process of each reader.
+    /// The process that each reader is in.
     pub(crate) readers: &'static [u8],
     /// How many gets each reader does, one after another.
     pub(crate) gets: u8,
     pub(crate) writers: &'static [Plan],
     /// Whether each writer keeps the others from committing until its call has returned.
     pub(crate) take_turns: bool,
-    /// Whether the primary has the row at first.
+    /// Whether the primary has the row at the start.
     pub(crate) row_exists: bool,
     pub(crate) faults: Faults,
 }
 
-/// What a writer does, one write after another.
+/// A writer's process, and its writes, one after another.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) process: u8,
@@ -42,15 +42,15 @@ pub(crate) enum Then {
     Update,
 }
 
-/// What may go wrong. Switches allow a fault at any time and any number of times, numbers so many of them.
+/// The faults that may occur: a `bool` allows a fault at any time and any number of times, a number is the most that occur.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Faults {
-    /// Of the lease, and of the entry.
+    /// The lease or the entry expires.
     pub(crate) expiry: bool,
     pub(crate) loader_failure: bool,
     pub(crate) cancellation: bool,
     pub(crate) crashes: u8,
-    /// Commands without an answer.
+    /// Commands that get no answer.
     pub(crate) losses: u8,
 }
 
@@ -58,13 +58,13 @@ impl Faults {
     pub(crate) const NONE: Self =
         Self { expiry: false, loader_failure: false, cancellation: false, crashes: 0, losses: 0 };
     pub(crate) const EXPIRY: Self = Self { expiry: true, ..Self::NONE };
-    /// What happens to one call or one load, and what time does.
+    /// The faults of a single call or load, and expiry.
     pub(crate) const OF_ONE_CALL: Self = Self { loader_failure: true, cancellation: true, ..Self::EXPIRY };
     pub(crate) const EVERY: Self = Self { crashes: 1, losses: 1, ..Self::OF_ONE_CALL };
 }
 
 impl Change {
-    /// Whether it makes or removes the row.
+    /// Whether it creates or deletes the row.
     pub(crate) fn moves_row(self) -> bool {
         matches!(self, Self::Create | Self::Delete)
     }
@@ -82,7 +82,7 @@ impl Scope {
     }
 }
 
-/// The columns that tell a scope: readers, writers, faults.
+/// The columns of the tables that describe a scope: readers, writers, faults.
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let readers: Vec<_> = self.readers.iter().map(|&process| letter(process).to_string()).collect();

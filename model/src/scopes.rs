@@ -1,7 +1,7 @@
-//! The scopes that are searched to their end, and those in which a counterexample is looked for.
+//! The scopes that are explored exhaustively, and those that are searched for a counterexample.
 //!
-//! Two readers of one process find the errors of sharing a flight, two of different processes those of sharing a lease.
-//! A writer in a reader's process expels flights; one elsewhere doesn't.
+//! Two readers in one process find mistakes in sharing a flight, two readers in different processes mistakes in sharing a
+//! lease. A writer takes the flights of its own process out of the map, so it matters whether readers share its process.
 
 use crate::scope::{Faults, Plan, Scope, Then, Write};
 use crate::state::Change;
@@ -34,9 +34,10 @@ pub(crate) const NO_WRITER: Scope = Scope { faults: Faults::EVERY, ..QUIET };
 
 pub(crate) const INVALIDATE: Scope = Scope { writers: &[writer(C, &[SET_A])], faults: Faults::OF_ONE_CALL, ..QUIET };
 
-pub(crate) const INVALIDATE_AT_HOME: Scope = Scope { writers: &[writer(A, &[SET_A])], faults: Faults::EXPIRY, ..QUIET };
+pub(crate) const INVALIDATE_IN_PROCESS: Scope =
+    Scope { writers: &[writer(A, &[SET_A])], faults: Faults::EXPIRY, ..QUIET };
 
-pub(crate) const INVALIDATE_IN_TROUBLE: Scope =
+pub(crate) const INVALIDATE_EVERY_FAULT: Scope =
     Scope { readers: APART, writers: &[writer(A, &[SET_A])], faults: Faults { losses: 2, ..Faults::EVERY }, ..QUIET };
 
 pub(crate) const INVALIDATE_TWICE: Scope =
@@ -55,7 +56,7 @@ pub(crate) const GET_TWICE_TOGETHER: Scope = Scope {
 
 pub(crate) const TWO_INVALIDATE: Scope = Scope { writers: &[writer(C, &[SET_A]), writer(C, &[SET_B])], ..QUIET };
 
-pub(crate) const TWO_INVALIDATE_IN_TROUBLE: Scope =
+pub(crate) const TWO_INVALIDATE_EVERY_FAULT: Scope =
     Scope { readers: TOGETHER, writers: &[writer(A, &[SET_A]), writer(C, &[SET_B])], faults: Faults::EVERY, ..QUIET };
 
 pub(crate) const CREATE_AND_DELETE: Scope = Scope {
@@ -97,7 +98,7 @@ pub(crate) const UPDATE_IN_TURNS: Scope = Scope {
     ..QUIET
 };
 
-/// What no guard helps against: two writers commit in one order and call in the other.
+/// No guard helps here: two writers commit in one order and call in the other.
 pub(crate) const LAST_CALL_WINS: Scope =
     Scope { readers: &[A], writers: &[writer(A, &[UPDATE_A]), writer(C, &[UPDATE_A])], ..QUIET };
 
@@ -106,7 +107,7 @@ pub(crate) const NEVER_TOGETHER: Scope =
 
 pub(crate) const ONE_WRITER: Scope = Scope { writers: &[writer(C, &[SET_A])], ..QUIET };
 
-pub(crate) const ONE_WRITER_AT_HOME: Scope = Scope { writers: &[writer(A, &[SET_A])], ..QUIET };
+pub(crate) const ONE_WRITER_IN_PROCESS: Scope = Scope { writers: &[writer(A, &[SET_A])], ..QUIET };
 
 pub(crate) const ONE_UPDATE: Scope = Scope { writers: &[writer(C, &[UPDATE_A])], ..QUIET };
 

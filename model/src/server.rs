@@ -1,6 +1,6 @@
-//! The protocol's commands and scripts on the server, each one atomic there.
+//! The protocol's commands and scripts on the server, each of them atomic.
 //!
-//! Knows K, L and who watches them; nothing of calls or flights.
+//! Knows K, L and the transactions that watch K; nothing about calls or flights.
 
 use crate::guard::{Guard, Guards};
 use crate::state::{Delete, Entry, Late, Row, Stage, State, Step, Token, Transaction};
@@ -8,7 +8,8 @@ use crate::state::{Delete, Entry, Late, Row, Stage, State, Step, Token, Transact
 impl State {
     /// `SET L token NX`, the first half of `acquire`. Returns whether the lease was granted.
     pub(crate) fn set_lease(&mut self, token: Token) -> bool {
-        // A `GET` afterwards shows who holds it: oneself, if the same token was granted before.
+        // The `GET` that follows shows the holder's token. If that is our own, because the token was used before, it looks
+        // like a grant.
         let granted = self.lease.is_none_or(|holder| holder == token);
         if granted {
             self.lease = Some(token);
@@ -31,7 +32,7 @@ impl State {
         self.lease = self.lease.filter(|&holder| holder != token);
     }
 
-    /// `DEL` of one key, a command of `invalidate`.
+    /// `DEL` of one key: one of the two commands of `invalidate`.
     pub(crate) fn delete(&mut self, guards: Guards, what: Delete) {
         match what {
             Delete::Lease if guards.has(Guard::Revocation) => self.lease = None,
@@ -60,7 +61,7 @@ impl State {
         true
     }
 
-    /// Carries out a command that nobody waits for any more.
+    /// Carries out a command that its sender has given up on.
     pub(crate) fn deliver(&mut self, guards: Guards, late: Late) {
         match late {
             Late::Acquire { token } => {
@@ -85,12 +86,12 @@ impl State {
         }
     }
 
-    /// Forgets late commands that the guards keep from ever doing anything. This merges states that nobody can tell
-    /// apart, so there are fewer to search.
+    /// Forgets late commands that can no longer have an effect, because a guard stops them. This merges states that can't
+    /// be told apart, so there are fewer to explore.
     pub(crate) fn forget_spent_commands(&mut self, guards: Guards) {
         let (lease, late) = (self.lease, self.late);
         let is_spent = |command: &Late| match *command {
-            // Its token is not at L, and nothing brings it there any more.
+            // Its token is not at L, and no late `acquire` can put it there.
             Late::Fill { token, .. } | Late::Abandon { token } => {
                 lease != Some(token) && !late.contains(&Some(Late::Acquire { token }))
             }
@@ -103,7 +104,8 @@ impl State {
         }
     }
 
-    /// Changes K. All who watch it learn that, even if it is the same as before; but deleting nothing changes nothing.
+    /// Changes K. Transactions that watch it are refused, even if the new entry equals the old one; but deleting a missing
+    /// entry changes nothing.
     pub(crate) fn put(&mut self, entry: Option<Entry>) {
         if self.entry.is_none() && entry.is_none() {
             return;

@@ -1,15 +1,15 @@
-//! What a moment of the protocol consists of: the primary, the entry K, the lease L, calls, flights and writers.
+//! One state of the model: the primary, the entry K, the lease L, calls, flights and writers.
 //!
-//! Holds no rule of the protocol. What the code keeps as numbers that only grow (stamps, tokens) is kept here in a form
-//! that repeats, so that the states are finitely many.
+//! Contains no rule of the protocol. Values that only grow in the code (timestamps, tokens) have a form here that repeats,
+//! so that there are finitely many states.
 
 pub(crate) const MAX_READERS: usize = 3;
 pub(crate) const MAX_WRITERS: usize = 2;
 pub(crate) const MAX_LATE: usize = 6;
 const MAX_ROWS: usize = 4;
 
-/// A record of two fields, or the news that there is none. A field's value is the number of the commit that wrote it; a
-/// row that was deleted has the number of that commit in both.
+/// A record of two fields, or the fact that there is none. A field's value is the number of the commit that wrote it; a
+/// deleted row has the number of the deleting commit in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Row {
     pub(crate) present: bool,
@@ -18,7 +18,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Whether this is as new as `floor` in each field.
+    /// Whether each field is at least as new as in `floor`.
     pub(crate) fn reaches(self, floor: Floor) -> bool {
         self.a >= floor.a && self.b >= floor.b
     }
@@ -63,7 +63,7 @@ impl Primary {
         let row = self.row();
         self.commits += 1;
         let row = change.of(row, self.commits);
-        // Also where later commits will be: nothing there may tell states apart.
+        // The slots of later commits too: their contents must not make equal states differ.
         self.rows[usize::from(self.commits)..].fill(row);
         self.commits
     }
@@ -73,7 +73,7 @@ impl Primary {
     }
 }
 
-/// What a writer does to the primary.
+/// A writer's change of the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Change {
     A,
@@ -92,29 +92,30 @@ impl Change {
         }
     }
 
-    /// The values that it writes.
+    /// The values that it writes, which its call promises.
     pub(crate) fn floor(self, commit: u8) -> Floor {
         self.of(Row { present: true, a: 0, b: 0 }, commit).into()
     }
 }
 
-/// What lies at K.
+/// The entry at K.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Entry {
     /// A record, or a not-found entry.
     Whole(Row),
-    /// Something that is neither: a reader takes it for a miss.
+    /// A mixture of the two: unreadable, so a miss.
     Mixed,
 }
 
-/// The name of a lease. One that nothing remembers any more may be given again: nothing can tell it from a new one.
+/// The token of a lease. One that is stored nowhere any more is used again: it can't be told from a new one.
 pub(crate) type Token = u8;
 
-/// A stamp, as the set of the calls that had started when it was taken: that is all that a stamp is ever asked.
+/// A timestamp of a flight, as the set of calls that had started when it was taken: it is only ever compared with a call's
+/// start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub(crate) struct Stamp(u8);
+pub(crate) struct Timestamp(u8);
 
-impl Stamp {
+impl Timestamp {
     pub(crate) fn add(&mut self, reader: usize) {
         self.0 |= 1 << reader;
     }
@@ -128,7 +129,7 @@ impl Stamp {
     }
 }
 
-/// A reader: some gets, one after another. The flight is the one that this reader started; it outlives the call.
+/// A reader: some gets, one after another, and the flight that it leads, which outlives the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Reader {
     pub(crate) gets_left: u8,
@@ -137,65 +138,65 @@ pub(crate) struct Reader {
     pub(crate) flight: Option<Flight>,
 }
 
-/// How far a get is.
+/// The progress of a get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Call {
-    /// Between two gets, before the first or after the last.
+    /// Before the first get, between two, or after the last.
     Idle,
-    /// It was stamped: next it joins the flight of the key, or reads.
+    /// It has its timestamp: next it joins the flight of the key, or reads.
     Called,
     /// Its own read is under way.
     Reading,
-    /// It found nothing, or was too late for a flight: next it joins or starts one.
+    /// It found nothing, or was too late for a flight: next it joins a flight or leads one.
     Missed,
-    /// Its own read failed: next it joins or starts a load around the cache.
+    /// Its own read failed: next it joins or leads a load around the cache.
     OutOfReach,
-    /// In a flight: the one that the reader of this number started.
-    Aboard(usize),
+    /// It waits for a flight, as its leader or a follower. The number is the leader's.
+    InFlight(usize),
 }
 
 /// A flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Flight {
-    /// Which map it is in: that of loads around the cache?
+    /// Whether it belongs to the map of loads around the cache.
     pub(crate) bypass: bool,
-    /// Whether it still is in that map.
+    /// Whether it still is in its map.
     pub(crate) open: bool,
     pub(crate) step: Step,
 }
 
-/// What a flight does next.
+/// The progress of a flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     /// Sends its first `acquire`.
-    Departing,
-    /// Sends another `acquire`, or has waited too long.
+    Starting,
+    /// Another process holds the lease: sends another `acquire`, or stops waiting.
     Waiting,
     /// `SET L NX` is under way.
-    Acquiring { token: Token, looked: Stamp },
-    /// The same pipeline's look at K is. `stood`: an entry was there at the grant, and still is.
-    Looking { token: Token, looked: Stamp, granted: bool, stood: bool },
+    Acquiring { token: Token, looked: Timestamp },
+    /// The look at K is under way. `stood`: an entry was there at the grant, and still is.
+    Looking { token: Token, looked: Timestamp, granted: bool, stood: bool },
     /// Begins its load.
     Granted { token: Token, stood: bool },
     /// Begins a load around the cache.
-    Rerouted,
+    Bypassing,
     /// Its loader reads the primary; `None` around the cache.
-    Loading { lease: Option<Token>, began: Stamp },
+    Loading { lease: Option<Token>, began: Timestamp },
     /// Sends its fill.
-    Loaded { token: Token, began: Stamp, row: Row },
+    Loaded { token: Token, began: Timestamp, row: Row },
     /// Its fill is under way.
-    Filling { token: Token, began: Stamp, sent: Stamp, row: Row },
+    Filling { token: Token, began: Timestamp, sent: Timestamp, row: Row },
     /// Gives its lease back.
-    Abandoning { token: Token, landing: Landing },
-    /// Leaves the map and tells everyone aboard.
-    Landing(Landing),
+    Abandoning { token: Token, result: FlightResult },
+    /// Leaves the map and hands its result to the leader and all followers.
+    Ending(FlightResult),
 }
 
-/// What a flight brings: a row with the stamp of the step that justifies it, or an error.
+/// The result of a flight: a row with the timestamp of the step that justifies it, or an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Landing {
-    pub(crate) result: Option<Row>,
-    pub(crate) justified: Stamp,
+pub(crate) struct FlightResult {
+    pub(crate) row: Option<Row>,
+    pub(crate) justified: Timestamp,
 }
 
 impl Step {
@@ -208,24 +209,24 @@ impl Step {
             | Self::Loaded { token, .. }
             | Self::Filling { token, .. }
             | Self::Abandoning { token, .. } => Some(token),
-            Self::Departing | Self::Waiting | Self::Rerouted | Self::Landing(_) => None,
+            Self::Starting | Self::Waiting | Self::Bypassing | Self::Ending(_) => None,
         }
     }
 
-    /// The end of a call: no stamp needs to remember it.
+    /// Removes a call that has ended from all timestamps.
     pub(crate) fn forget(&mut self, reader: usize) {
         match self {
-            Self::Acquiring { looked: stamp, .. }
-            | Self::Looking { looked: stamp, .. }
-            | Self::Loading { began: stamp, .. }
-            | Self::Loaded { began: stamp, .. }
-            | Self::Landing(Landing { justified: stamp, .. })
-            | Self::Abandoning { landing: Landing { justified: stamp, .. }, .. } => stamp.forget(reader),
+            Self::Acquiring { looked: timestamp, .. }
+            | Self::Looking { looked: timestamp, .. }
+            | Self::Loading { began: timestamp, .. }
+            | Self::Loaded { began: timestamp, .. }
+            | Self::Ending(FlightResult { justified: timestamp, .. })
+            | Self::Abandoning { result: FlightResult { justified: timestamp, .. }, .. } => timestamp.forget(reader),
             Self::Filling { began, sent, .. } => {
                 began.forget(reader);
                 sent.forget(reader);
             }
-            Self::Departing | Self::Waiting | Self::Granted { .. } | Self::Rerouted => {}
+            Self::Starting | Self::Waiting | Self::Granted { .. } | Self::Bypassing => {}
         }
     }
 }
@@ -237,22 +238,23 @@ pub(crate) struct Writer {
     pub(crate) stage: Stage,
 }
 
-/// How far a write is.
+/// The progress of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Stage {
-    /// Commits next.
+    /// The commit is next.
     Ready,
-    /// Committed; calls `invalidate`, instead of an update too if that had failed: its first command is next.
+    /// Committed, and calls `invalidate`, perhaps in place of an update that has failed: its first command is next.
     Invalidating,
-    /// The first command of its `invalidate` was carried out, while the primary had what is `promised`; the second is next.
+    /// The first command of its `invalidate` was carried out, when the primary's row was as new as `promised`; the second is
+    /// next.
     Halfway { promised: Floor },
-    /// Committed; its update looks at K next.
+    /// Committed: the update's look at K is next.
     Updating { change: Change, commit: u8 },
-    /// The update has decided and sends its transaction.
+    /// The update has decided: its transaction is next.
     Deciding(Transaction),
-    /// Carried out; returns next. From then on nobody may see older data than `promised`.
-    Carried { promised: Floor },
-    /// Given up or died: makes no promise.
+    /// Applied: the return is next. Gets that start after it may not return older data than `promised`.
+    Applied { promised: Floor },
+    /// Cancelled or crashed: promises nothing.
     Stopped,
 }
 
@@ -271,12 +273,12 @@ pub(crate) struct Transaction {
     pub(crate) change: Change,
     pub(crate) commit: u8,
     pub(crate) shown: Option<Entry>,
-    /// WATCH has seen K change.
+    /// K has changed since the `WATCH`.
     pub(crate) refused: bool,
 }
 
-/// A command whose sender has given up on it: it is carried out at any time, or never. `Invalidate` is both commands of an
-/// `invalidate`, of which the second may come later still, or never; `SecondDelete` is what is left of one then.
+/// A command whose sender has given up on it: it is carried out at any later time, or never. `Invalidate` stands for both
+/// commands of an `invalidate`, of which the second may come later still, or never; `SecondDelete` for the second alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Late {
     Acquire { token: Token },
@@ -296,20 +298,20 @@ impl Late {
     }
 }
 
-/// What a step did that no step may do.
+/// A promise that a step has broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Breach {
-    /// A get returned older data than it may.
+    /// A get returned data that is too old.
     Stale,
-    /// A get returned what the primary never had.
+    /// A get returned a record that the primary never had.
     Torn,
-    /// A load began under a lease beside an entry that was there at the grant.
+    /// A load began under a lease although the entry that was there at the grant still is.
     NeedlessLoad,
-    /// A call was too late for the flight that it had started.
-    Lost,
+    /// A call was too late for the flight that it leads.
+    OwnFlightTooLate,
 }
 
-/// A moment.
+/// One state of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct State {
     pub(crate) primary: Primary,
@@ -318,7 +320,7 @@ pub(crate) struct State {
     pub(crate) readers: [Reader; MAX_READERS],
     pub(crate) writers: [Writer; MAX_WRITERS],
     pub(crate) late: [Option<Late>; MAX_LATE],
-    /// What every write that has returned promises to a get that starts now.
+    /// The promise of all writes that have returned, to a get that starts now.
     pub(crate) floor: Floor,
     pub(crate) crashes_left: u8,
     pub(crate) losses_left: u8,
@@ -334,9 +336,9 @@ impl State {
         self.readers.iter_mut().filter_map(|reader| reader.flight.as_mut())
     }
 
-    pub(crate) fn aboard(&self, flight: usize) -> impl Iterator<Item = usize> {
+    pub(crate) fn callers_of(&self, flight: usize) -> impl Iterator<Item = usize> {
         let readers = self.readers;
-        (0..MAX_READERS).filter(move |&reader| readers[reader].call == Call::Aboard(flight))
+        (0..MAX_READERS).filter(move |&reader| readers[reader].call == Call::InFlight(flight))
     }
 
     /// A command that its sender has given up on.
@@ -346,17 +348,17 @@ impl State {
         self.late.sort_unstable();
     }
 
-    /// Leaves behind what a writer has sent.
+    /// Leaves behind the command that a writer has sent.
     pub(crate) fn leave_write_behind(&mut self, stage: Stage) {
         match stage {
             Stage::Deciding(transaction) => self.leave_behind(Late::Update(transaction)),
             Stage::Invalidating => self.leave_behind(Late::Invalidate),
             Stage::Halfway { .. } => self.leave_behind(Late::SecondDelete),
-            Stage::Ready | Stage::Updating { .. } | Stage::Carried { .. } | Stage::Stopped => {}
+            Stage::Ready | Stage::Updating { .. } | Stage::Applied { .. } | Stage::Stopped => {}
         }
     }
 
-    /// Leaves behind what a flight has sent.
+    /// Leaves behind the command that a flight has sent.
     pub(crate) fn leave_flight_behind(&mut self, step: Step) {
         match step {
             Step::Acquiring { token, .. } => self.leave_behind(Late::Acquire { token }),
@@ -366,20 +368,20 @@ impl State {
         }
     }
 
-    /// Forgets what writes promise once no get can start any more: nobody asks for it then, and there are fewer states.
+    /// Forgets the promises of writes once no get can start any more: they don't matter then, and there are fewer states.
     pub(crate) fn forget_promises(&mut self) {
         if self.readers.iter().any(|reader| reader.gets_left > 0) {
             return;
         }
         self.floor = Floor::default();
         for writer in &mut self.writers {
-            if let Stage::Halfway { promised } | Stage::Carried { promised } = &mut writer.stage {
+            if let Stage::Halfway { promised } | Stage::Applied { promised } = &mut writer.stage {
                 *promised = Floor::default();
             }
         }
     }
 
-    /// The end of a call, with a result or without.
+    /// Ends a call, with or without a result.
     pub(crate) fn end_call(&mut self, reader: usize) {
         self.readers[reader].call = Call::Idle;
         self.readers[reader].floor = Floor::default();

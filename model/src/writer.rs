@@ -1,4 +1,4 @@
-//! A writer: a commit, and then `invalidate` or an update: `src/cache/update.rs`, `src/backend/redis/update.rs`.
+//! A writer: a commit, and then `invalidate` or an update: `src/write/`, `src/backend/redis/update.rs`.
 
 use crate::protocol::Protocol;
 use crate::scope::Then;
@@ -8,22 +8,23 @@ use crate::state::{Delete, Stage, State, Transaction};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteStep {
     Commit,
-    /// One of the two commands of `invalidate`, at the server.
+    /// The server carries out one of the two commands of `invalidate`.
     Delete(Delete),
     /// WATCH, and the update's look at K.
     Look,
     /// MULTI .. EXEC; refused if K has changed since the look.
     Exec,
-    /// What is under way fails or gets no answer in time: it may be carried out later, or never. The writer calls again.
+    /// The command that was sent fails, or gets no answer in time: it may be carried out later, or never. The writer calls
+    /// again.
     Repeat,
     /// The same, but instead of an update the writer now calls `invalidate`, as the library does when a server refuses
     /// the transaction.
     InvalidateInstead,
-    /// The call returns, and expels the flight of its own process.
+    /// The call returns, after it has taken the flight of the key out of its process' map.
     Return,
-    /// The write is cancelled: what is under way may still be carried out. Nobody calls again.
+    /// The write is cancelled: a command that was sent may still be carried out. The writer doesn't call again.
     Stop,
-    /// The same for an update, and the writer now calls `invalidate`.
+    /// An update is cancelled likewise, but the writer now calls `invalidate`.
     StopAndInvalidate,
 }
 
@@ -55,7 +56,7 @@ impl Protocol {
                 step(WriteStep::Exec);
                 (true, true)
             }
-            Stage::Carried { .. } => {
+            Stage::Applied { .. } => {
                 step(WriteStep::Return);
                 (false, false)
             }
@@ -88,7 +89,7 @@ impl Protocol {
             (stage, WriteStep::Delete(what)) => {
                 state.delete(self.guards, what);
                 match stage {
-                    Stage::Halfway { promised } => Stage::Carried { promised },
+                    Stage::Halfway { promised } => Stage::Applied { promised },
                     _ => Stage::Halfway { promised: state.primary.row().into() },
                 }
             }
@@ -98,7 +99,7 @@ impl Protocol {
             (Stage::Deciding(transaction), WriteStep::Exec) => {
                 let Transaction { change, commit, .. } = transaction;
                 if state.exec(self.guards, transaction) {
-                    Stage::Carried { promised: change.floor(commit) }
+                    Stage::Applied { promised: change.floor(commit) }
                 } else {
                     Stage::Updating { change, commit }
                 }
@@ -114,9 +115,9 @@ impl Protocol {
                     other => other,
                 }
             }
-            (Stage::Carried { promised }, WriteStep::Return) => {
+            (Stage::Applied { promised }, WriteStep::Return) => {
                 state.floor.raise(promised);
-                self.expel(state, self.scope.writers[writer].process);
+                self.forget_flights(state, self.scope.writers[writer].process);
                 state.writers[writer].written += 1;
                 Stage::Ready
             }
@@ -129,7 +130,7 @@ impl Protocol {
         state.writers[writer].stage = next;
     }
 
-    fn expel(&self, state: &mut State, process: u8) {
+    fn forget_flights(&self, state: &mut State, process: u8) {
         for (reader, &home) in self.scope.readers.iter().enumerate() {
             if let Some(flight) = &mut state.readers[reader].flight
                 && home == process
