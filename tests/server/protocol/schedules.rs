@@ -105,7 +105,7 @@ async fn a_load_from_before_an_invalidation_fills_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fill_lands_between_an_invalidations_two_commands() {
+async fn a_fill_arrives_between_an_invalidations_two_commands() {
     needs_on(Stage::with_split_invalidations, Guard::LeaseFirst, async |stage| {
         let fill = stage.here.hold(Step::Fill, Moment::Before);
         let early = stage.here.get(stage.primary.loader());
@@ -125,7 +125,7 @@ async fn a_fill_lands_between_an_invalidations_two_commands() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fill_lands_between_an_updates_look_and_its_revocation() {
+async fn a_fill_arrives_between_an_updates_look_and_its_revocation() {
     needs(Guard::AtomicRevocation, async |stage| {
         let fill = stage.here.hold(Step::Fill, Moment::Before);
         let early = stage.here.get(stage.primary.loader());
