@@ -1,6 +1,6 @@
 //! The attributes `#[cacheable(..)]` of a struct and of a field, as structs of options.
 //!
-//! What can be said of one attribute alone is checked here: its word, its place, its value, and that it stands once.
+//! Checks that concern a single attribute are made here: its name, its place, its value, and that it is given once.
 
 use quote::ToTokens;
 use syn::punctuated::Punctuated;
@@ -26,7 +26,7 @@ const OF_FIELDS: &[&str] = &["id", "rename", "alias", "default", "skip", "json",
 
 const SYNTAX: &str = "attributes are written `#[cacheable(word, name = value)]`";
 
-/// What a newtype that derives `CacheId` can have.
+/// The attributes of a newtype that derives `CacheId`.
 const OF_NEWTYPES: &[&str] = &["crate"];
 
 #[derive(Default)]
@@ -37,12 +37,12 @@ pub(crate) struct StructAttributes {
     pub(crate) not_found_ttl: Option<Given<u64>>,
     pub(crate) stale_if_error: Option<Given<u64>>,
     pub(crate) stale_retry: Option<Given<u64>>,
-    /// Nothing where the library's default stands for the number.
+    /// `None` for the library's default.
     pub(crate) refresh_ahead: Option<Given<Option<f64>>>,
     pub(crate) version: Option<Given<u32>>,
     pub(crate) also_invalidates: Option<Given<Vec<Version>>>,
     pub(crate) krate: Option<Given<Path>>,
-    /// Something stands there that isn't understood: no conclusions from what is missing.
+    /// Whether an attribute could not be understood. It may be one that seems to be missing, so that is no mistake then.
     pub(crate) unclear: bool,
 }
 
@@ -50,25 +50,25 @@ pub(crate) struct StructAttributes {
 pub(crate) struct FieldAttributes {
     pub(crate) id: Option<Given<()>>,
     pub(crate) rename: Option<Given<String>>,
-    /// May stand several times.
+    /// May be given several times.
     pub(crate) aliases: Vec<Given<String>>,
     pub(crate) default: Option<Given<()>>,
     pub(crate) skip: Option<Given<()>>,
     pub(crate) json: Option<Given<()>>,
     pub(crate) with: Option<Given<Path>>,
-    /// As with structs.
+    /// As for structs.
     pub(crate) unclear: bool,
 }
 
 /// An attribute that was given.
 pub(crate) struct Given<T> {
     pub(crate) original: Meta,
-    /// Nothing when it was malformed, which is then among the mistakes.
+    /// `None` if it is malformed, which was then added to the mistakes.
     value: Option<T>,
 }
 
 impl<T> Given<T> {
-    /// What was read, and the mistake in it, if there is one.
+    /// The attribute as it was read, and the mistake in it, if there is one.
     fn new(original: Meta, read: impl FnOnce(&Meta) -> Result<T>) -> (Self, Result<()>) {
         let (value, result) = match read(&original) {
             Ok(value) => (Some(value), Ok(())),
@@ -77,12 +77,12 @@ impl<T> Given<T> {
         (Self { original, value }, result)
     }
 
-    /// The value, if it is a good one.
+    /// The value, if it is well-formed.
     pub(crate) fn value(&self) -> Option<&T> {
         self.value.as_ref()
     }
 
-    /// What stands behind the `=`.
+    /// The tokens after the `=`.
     pub(crate) fn argument(&self) -> &dyn ToTokens {
         match &self.original {
             Meta::NameValue(meta) => &meta.value,
@@ -91,7 +91,7 @@ impl<T> Given<T> {
     }
 }
 
-/// The value of an attribute, where there is a good one.
+/// The value of an attribute, if it is given and well-formed.
 pub(crate) fn value<T>(given: &Option<Given<T>>) -> Option<&T> {
     given.as_ref().and_then(Given::value)
 }
@@ -122,7 +122,7 @@ impl StructAttributes {
         read
     }
 
-    /// Reads those of a newtype, which can only say where the crate is.
+    /// Reads the attributes of a newtype, which can only give the path of the crate.
     pub(crate) fn read_newtype(attributes: &[Attribute], mistakes: &mut Mistakes) -> Self {
         let mut read = Self::default();
         for item in items(attributes, mistakes).0 {
@@ -160,12 +160,12 @@ impl FieldAttributes {
     }
 }
 
-/// The attributes that are meant for this crate.
+/// The attributes `#[cacheable(..)]`.
 pub(crate) fn of_crate(attributes: &[Attribute]) -> impl Iterator<Item = &Attribute> {
     attributes.iter().filter(|attribute| attribute.path().is_ident("cacheable"))
 }
 
-/// All that stands in `#[cacheable(..)]`, and whether some of it can't be told apart.
+/// All items in `#[cacheable(..)]`, and whether some of them could not be parsed.
 fn items(attributes: &[Attribute], mistakes: &mut Mistakes) -> (Vec<Meta>, bool) {
     let mut items = Vec::new();
     let mut unclear = false;
@@ -187,7 +187,7 @@ fn items(attributes: &[Attribute], mistakes: &mut Mistakes) -> (Vec<Meta>, bool)
 
 fn set<T>(slot: &mut Option<Given<T>>, original: Meta, read: impl FnOnce(&Meta) -> Result<T>) -> Result<()> {
     if slot.is_some() {
-        let message = format!("`{}` stands here twice: remove one", value::word(&original));
+        let message = format!("`{}` is given twice: remove one", value::word(&original));
         return Err(Error::new_spanned(original, message));
     }
     let (given, result) = Given::new(original, read);
@@ -195,7 +195,7 @@ fn set<T>(slot: &mut Option<Given<T>>, original: Meta, read: impl FnOnce(&Meta) 
     result
 }
 
-/// For an attribute that may stand several times.
+/// For an attribute that may be given several times.
 fn add<T>(list: &mut Vec<Given<T>>, original: Meta, read: impl FnOnce(&Meta) -> Result<T>) -> Result<()> {
     let (given, result) = Given::new(original, read);
     list.push(given);
@@ -208,7 +208,7 @@ fn unknown(item: &Meta, word: &str, known: &[&str], elsewhere: &[&str], place: &
     } else if let Some(nearest) = nearest(word, known) {
         format!("unknown attribute `{word}`; did you mean `{nearest}`?")
     } else {
-        format!("unknown attribute `{word}`; known here: `{}`", known.join("`, `"))
+        format!("unknown attribute `{word}`; expected one of `{}`", known.join("`, `"))
     };
     Error::new_spanned(item.path(), message)
 }

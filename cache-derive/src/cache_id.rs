@@ -1,4 +1,4 @@
-//! `#[derive(CacheId)]`: checks that the type is a newtype, and leaves all work to what it wraps.
+//! `#[derive(CacheId)]`: checks that the type is a newtype, and delegates to the type that it wraps.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -35,7 +35,7 @@ fn wrapped<'a>(input: &'a DeriveInput, mistakes: &mut Mistakes) -> Option<&'a Ty
         && fields.unnamed.len() == 1
     {
         for attribute in attributes::of_crate(&field.attrs) {
-            mistakes.add(attribute, "the field of a `CacheId` has no attributes: remove it");
+            mistakes.add(attribute, "the field of a `CacheId` can't have attributes: remove this one");
         }
         return Some(&field.ty);
     }
@@ -57,7 +57,7 @@ fn implementation(input: &DeriveInput, library: &TokenStream, wrapped: &Type) ->
     let bytes = quote!(#private::Cow<'_, [::core::primitive::u8]>);
     let error = quote!(#private::BoxError);
 
-    // One constant asks for all that is needed of the wrapped type, so that a type that doesn't fit is one error.
+    // Only this constant uses the wrapped type's impls, so that a type without them is one error.
     quote! {
         const _: () = {
             const __WRAPPED: (

@@ -1,13 +1,13 @@
-//! Durations as attributes spell them: an integer and a unit.
+//! Durations in attributes: an integer followed by a unit.
 
 const DAY: u64 = 24 * 60 * 60 * 1000;
 
-/// The longest one: a hundred years.
+/// The longest duration: a hundred years.
 const LONGEST: u64 = 36_500 * DAY;
 
-/// The milliseconds of a text such as `30s`, or what is wrong with it.
+/// Parses a text such as `30s` to milliseconds. The error says what is wrong, as the rest of a sentence about the text.
 pub(crate) fn millis(text: &str) -> Result<u64, &'static str> {
-    const MALFORMED: &str = "is an integer and one of `ms`, `s`, `m`, `h`, `d`, such as \"30s\"";
+    const MALFORMED: &str = "must be an integer followed by `ms`, `s`, `m`, `h` or `d`, such as \"30s\"";
 
     let unit = text.trim_start_matches(|letter: char| letter.is_ascii_digit());
     let digits = text.strip_suffix(unit).filter(|digits| !digits.is_empty()).ok_or(MALFORMED)?;
@@ -19,7 +19,7 @@ pub(crate) fn millis(text: &str) -> Result<u64, &'static str> {
         "d" => DAY,
         _ => return Err(MALFORMED),
     };
-    // All of them are digits, so a number that doesn't parse is one that is too large.
+    // These are only digits, so a number that doesn't parse is too large.
     let millis = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit));
     match millis {
         Some(0) => Err("can't be zero"),

@@ -1,7 +1,7 @@
-//! The code that `#[derive(Cacheable)]` writes.
+//! The code that `#[derive(Cacheable)]` generates.
 //!
-//! It stands in a `const _`, names everything by absolute paths, and imports nothing. Each stored field gets a constant
-//! with its codec, the only place that asks something of the field's type: so a type that doesn't fit is one error.
+//! It is inside a `const _`, names everything by absolute paths, and imports nothing. Each stored field gets a constant
+//! with its codec. Nothing else depends on the traits of the field's type, so an unsuitable type is one error.
 
 use proc_macro2::{Ident, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -29,7 +29,7 @@ pub(crate) fn cacheable(input: &DeriveInput) -> TokenStream {
     }
 }
 
-/// The parts in which a working impl and a stub differ.
+/// The parts that differ between a working impl and a stub.
 pub(crate) struct Parts<'a> {
     pub(crate) generics: Generics,
     pub(crate) id: TokenStream,
@@ -60,7 +60,7 @@ pub(crate) fn assemble(record: &Record, parts: Parts) -> TokenStream {
         quote!(#[doc = #doc] #vis #ident: #library::Field<#name, #ty>)
     });
 
-    // A deprecated type is the struct's affair, where the compiler warns of it already.
+    // The compiler already warns of a deprecated type at the struct itself.
     quote! {
         #[allow(deprecated)]
         const _: () = {
@@ -156,7 +156,7 @@ fn implementation(record: &Record) -> TokenStream {
     )
 }
 
-/// What an id is made of: the one part, or the tuple of several.
+/// The type of an id: that of its only field, or a tuple of several.
 pub(crate) fn id_of<'a>(
     ids: impl Iterator<Item = &'a Field<'a>>,
     part: impl FnMut(&'a Field<'a>) -> TokenStream,
@@ -199,7 +199,7 @@ fn schema(record: &Record) -> TokenStream {
     }
 }
 
-/// The call that sets the aliases, where there are any.
+/// The call that sets the aliases, if there are any.
 fn aliases<'a>(names: impl Iterator<Item = &'a str>) -> Option<TokenStream> {
     let names: Vec<_> = names.collect();
     (!names.is_empty()).then(|| quote!(.aliases(&[#(#names),*])))
@@ -219,7 +219,7 @@ fn codec(record: &Record, field: &Field) -> TokenStream {
     let Some((with, module)) = field.attributes.with.as_ref().zip(value(&field.attributes.with)) else {
         return quote!(#private::native::<#ty>(#name));
     };
-    // What is wrong with the module's functions is shown at the text that names it.
+    // Errors in the module's functions are shown at the text that names the module.
     quote_spanned! {derived_span(with.argument().span())=>
         #private::Codec::with(
             #name,
@@ -242,7 +242,7 @@ fn read(record: &Record, field: &Field) -> TokenStream {
     }
 }
 
-/// Compares a `not_found_ttl` that stands alone with the library's default for `ttl`.
+/// Compares a `not_found_ttl` that is given without `ttl` with the library's default for `ttl`.
 fn default_ttl_check(record: &Record) -> Option<TokenStream> {
     let attributes = &record.attributes;
     let given = attributes.not_found_ttl.as_ref().filter(|_| attributes.ttl.is_none())?;
@@ -251,7 +251,8 @@ fn default_ttl_check(record: &Record) -> Option<TokenStream> {
     Some(quote_spanned! {derived_span(given.argument().span())=>
         const _: () = ::core::assert!(
             #millis < ::core::time::Duration::as_millis(&#library::defaults::TTL),
-            "`not_found_ttl` must be shorter than `ttl`: write a `ttl` too, since this is longer than its default",
+            "`not_found_ttl` must be shorter than `ttl`: write a longer `ttl` too, since this isn't shorter than its \
+             default",
         );
     })
 }
@@ -260,7 +261,7 @@ pub(crate) fn codec_name(field: &Field) -> Ident {
     format_ident!("__codec_{}", field.ident.unraw(), span = derived_span(field.ident.span()))
 }
 
-/// `ProductFields`, or something longer when that is the name of a type which a field has.
+/// `ProductFields`, or a longer name if a field has a type of that name.
 fn fields_name(record: &Record) -> Ident {
     let name = &record.original.ident;
     let mut fields = format!("{}Fields", name.unraw());

@@ -1,8 +1,8 @@
 //! The derive macros of [`cache-aside`](https://docs.rs/cache-aside). Use them through that crate, which documents them
 //! at its traits `Cacheable` and `CacheId`.
 //!
-//! Each goes through three phases: the input is read into a model that keeps the user's own tokens, the model is
-//! checked, and code is written from it. Mistakes are collected on the way and reported together, each at its token.
+//! Each derive has three phases: it parses the input to a model that keeps the user's own tokens, checks the model, and
+//! expands it to code. Mistakes are collected on the way and reported together, each at its token.
 
 mod attributes;
 mod cache_id;

@@ -1,4 +1,4 @@
-//! The mistakes of one input, collected so that all of them are reported in one go.
+//! The mistakes in one input, collected so that all of them are reported together.
 
 use std::fmt::Display;
 
@@ -9,7 +9,7 @@ use syn::{Error, Result};
 pub(crate) struct Mistakes(Option<Error>);
 
 impl Mistakes {
-    /// Adds a mistake that is to be shown under these tokens.
+    /// Adds a mistake that the compiler shows at these tokens.
     pub(crate) fn add(&mut self, tokens: impl ToTokens, message: impl Display) {
         self.add_error(Error::new_spanned(tokens, message));
     }
@@ -26,7 +26,7 @@ impl Mistakes {
         result.map_err(|mistake| self.add_error(mistake)).ok()
     }
 
-    /// All of them in one error, if there were any.
+    /// All mistakes in one error, if there were any.
     pub(crate) fn into_error(self) -> Option<Error> {
         self.0
     }

@@ -1,4 +1,4 @@
-//! What a struct and its attributes mean, on top of the nodes that the user wrote.
+//! The model of a struct and its attributes, which keeps the nodes that the user wrote.
 
 use std::borrow::Cow;
 
@@ -11,11 +11,11 @@ use crate::attributes::{FieldAttributes, Given, StructAttributes, value};
 use crate::mistakes::Mistakes;
 use crate::{names, tokens};
 
-/// A struct that is to be `Cacheable`.
+/// A struct that derives `Cacheable`.
 pub(crate) struct Record<'a> {
     pub(crate) original: &'a DeriveInput,
     pub(crate) attributes: StructAttributes,
-    /// The named fields; none when the input isn't a struct that has such.
+    /// The named fields; empty if the input isn't a struct with named fields.
     pub(crate) fields: Vec<Field<'a>>,
 }
 
@@ -59,12 +59,12 @@ impl<'a> Record<'a> {
         self.fields.iter().filter(|field| field.is_stored())
     }
 
-    /// Every name, other than their own, that fields are read from.
+    /// The aliases of all fields.
     pub(crate) fn aliases(&self) -> impl Iterator<Item = &str> {
         self.stored().flat_map(Field::aliases)
     }
 
-    /// The type of a field, for use outside of the struct.
+    /// The type of a field, as written outside of the struct.
     pub(crate) fn type_of(&self, field: &Field) -> TokenStream {
         tokens::outside(&field.original.ty, &self.original.ident)
     }
@@ -92,13 +92,13 @@ impl Field<'_> {
         }
     }
 
-    /// The names that it is read from when it isn't there by its own.
+    /// The names that it is read from if it isn't there under its own.
     pub(crate) fn aliases(&self) -> impl Iterator<Item = &str> {
         self.attributes.aliases.iter().filter_map(Given::value).map(String::as_str)
     }
 }
 
-/// The path of the library: `crate = ..`, or what it is called in a manifest.
+/// The path of the library: that of the attribute `crate`, or else `::cache_aside`.
 pub(crate) fn library(attributes: &StructAttributes) -> TokenStream {
     value(&attributes.krate).map_or_else(|| quote!(::cache_aside), Path::to_token_stream)
 }

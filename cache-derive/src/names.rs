@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_what_a_key_can_hold() {
+    fn accepts_only_the_characters_of_a_key_part() {
         for text in ["a", "order-line_2"] {
             assert!(is_key_part(text), "{text}");
         }

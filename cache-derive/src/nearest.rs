@@ -1,4 +1,4 @@
-//! The known name that a misspelled one was probably meant to be.
+//! The known name that is closest to a misspelled one.
 
 /// The nearest name, unless more than a third of the letters would have to change.
 pub(crate) fn nearest<'a>(typed: &str, known: &[&'a str]) -> Option<&'a str> {
@@ -7,8 +7,8 @@ pub(crate) fn nearest<'a>(typed: &str, known: &[&'a str]) -> Option<&'a str> {
     (3 * distance <= letters.max(3)).then_some(name)
 }
 
-/// How many letters have to be inserted, deleted, replaced or swapped with their neighbour to turn one text into the
-/// other.
+/// The number of letters to insert, delete, replace or swap with their neighbour to turn one text into the other: the
+/// Damerau-Levenshtein distance, with adjacent swaps only.
 fn distance(from: &str, to: &str) -> usize {
     let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
     let mut table = vec![vec![0; to.len() + 1]; from.len() + 1];

@@ -1,4 +1,4 @@
-//! The rules that a struct as a whole must follow, one function each.
+//! The rules for a struct as a whole, a function for each.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use crate::mistakes::Mistakes;
 use crate::model::Record;
 use crate::names;
 
-/// The longest tuple that the library takes for an id.
+/// The longest tuple that the library accepts as an id.
 const MAX_IDS: usize = 8;
 
 pub(crate) fn check(record: &Record, mistakes: &mut Mistakes) {
@@ -37,13 +37,13 @@ fn has_named_fields(record: &Record, mistakes: &mut Mistakes) {
         Data::Struct(data) => match &data.fields {
             Fields::Named(_) => {}
             Fields::Unnamed(fields) => {
-                let advice = "write `{ name: Type }`; a newtype that serves as an id derives `CacheId`";
+                let advice = "write `{ name: Type }`; for a newtype that is an id derive `CacheId`";
                 mistakes.add(fields, format!("{MISTAKE}: {advice}"));
             }
             Fields::Unit => mistakes.add(&record.original.ident, format!("{MISTAKE}: this one has nothing to store")),
         },
         Data::Enum(data) => {
-            let advice = "put the enum into a field of one, with `#[cacheable(json)]`";
+            let advice = "put the enum into a field of a struct, with `#[cacheable(json)]`";
             mistakes.add(data.enum_token, format!("{MISTAKE}: {advice}"));
         }
         Data::Union(data) => mistakes.add(data.union_token, MISTAKE),
@@ -64,13 +64,16 @@ fn has_an_id(record: &Record, mistakes: &mut Mistakes) {
     let is_unclear = record.attributes.unclear || record.fields.iter().any(|field| field.attributes.unclear);
     if could_have_one && !is_unclear && record.ids().next().is_none() {
         let name = &record.original.ident;
-        mistakes.add(name, format!("`{name}` has no id: put `#[cacheable(id)]` on the field that tells records apart"));
+        mistakes.add(name, format!("`{name}` has no id: put `#[cacheable(id)]` on the field that identifies a record"));
     }
 }
 
 fn ids_fit_a_tuple(record: &Record, mistakes: &mut Mistakes) {
     for id in record.ids().skip(MAX_IDS) {
-        mistakes.add(word(&id.attributes.id), format!("an id has at most {MAX_IDS} fields: make one text of some"));
+        mistakes.add(
+            word(&id.attributes.id),
+            format!("an id can have at most {MAX_IDS} fields: combine some of them into one text"),
+        );
     }
 }
 
@@ -84,8 +87,8 @@ fn ids_are_plain(record: &Record, mistakes: &mut Mistakes) {
         };
         refuse(word(&attributes.skip), "it is always stored");
         refuse(word(&attributes.default), "it is never missing");
-        refuse(word(&attributes.json), "it is stored as the text that stands in the key");
-        refuse(word(&attributes.with), "it is stored as the text that stands in the key");
+        refuse(word(&attributes.json), "it is stored as the same text as in the key");
+        refuse(word(&attributes.with), "it is stored as the same text as in the key");
     }
 }
 
@@ -97,7 +100,8 @@ fn skipped_fields_are_plain(record: &Record, mistakes: &mut Mistakes) {
             [word(&attributes.rename), word(&attributes.default), word(&attributes.json), word(&attributes.with)];
         let aliases = attributes.aliases.iter().filter_map(|alias| alias.original.path().get_ident());
         for word in words.into_iter().flatten().chain(aliases) {
-            mistakes.add(word, format!("`{word}` says nothing beside `skip`, which leaves the field out: remove one"));
+            mistakes
+                .add(word, format!("`{word}` has no effect on a field with `skip`, which isn't stored: remove one"));
         }
     }
 }
@@ -105,7 +109,7 @@ fn skipped_fields_are_plain(record: &Record, mistakes: &mut Mistakes) {
 fn conversions_are_single(record: &Record, mistakes: &mut Mistakes) {
     for field in &record.fields {
         if let (Some(_), Some(with)) = (&field.attributes.json, word(&field.attributes.with)) {
-            mistakes.add(with, "a field is converted by `json` or by `with`: remove one");
+            mistakes.add(with, "a field can't have both `json` and `with`: remove one");
         }
     }
 }
@@ -120,7 +124,7 @@ fn names_differ(record: &Record, mistakes: &mut Mistakes) {
             }
             Entry::Occupied(first) => {
                 let (name, first) = (first.key(), first.get());
-                let message = format!("the field `{first}` is stored as `{name}` already: choose another `rename`");
+                let message = format!("the field `{first}` is already stored as `{name}`: choose another `rename`");
                 match &field.attributes.rename {
                     Some(rename) => mistakes.add(rename.argument(), message),
                     None => mistakes.add(ident, message),
@@ -148,10 +152,10 @@ fn aliases_lead_to_one_field(record: &Record, mistakes: &mut Mistakes) {
                     (first, true) if *first == ident => {
                         format!("`{name}` is the field's own name: remove this `alias`")
                     }
-                    (first, false) if *first == ident => format!("the alias `{name}` stands here twice: remove one"),
+                    (first, false) if *first == ident => format!("the alias `{name}` is given twice: remove one"),
                     (first, true) => format!("the field `{first}` is stored as `{name}`: choose another `alias`"),
                     (first, false) => {
-                        format!("the field `{first}` is read from `{name}` already: choose another `alias`")
+                        format!("the field `{first}` is already read from `{name}`: choose another `alias`")
                     }
                 },
             };
@@ -162,13 +166,13 @@ fn aliases_lead_to_one_field(record: &Record, mistakes: &mut Mistakes) {
 
 fn other_versions_are_others(record: &Record, mistakes: &mut Mistakes) {
     let StructAttributes { version, also_invalidates, unclear, .. } = &record.attributes;
-    // Without a good `version` nobody knows which one is the struct's own.
+    // If `version` is malformed, the struct's own version is unknown.
     let Some(own) = version.as_ref().map_or(Some(None), |version| version.value().map(|number| Some(*number))) else {
         return;
     };
     let listed = value(also_invalidates).into_iter().flatten();
     for version in listed.filter(|version| version.number == own && !unclear) {
-        mistakes.add(&version.original, "this is the struct's own version, which is invalidated anyway: remove it");
+        mistakes.add(&version.original, "this is the struct's own version, which is always invalidated: remove it");
     }
 }
 
@@ -176,13 +180,13 @@ fn entity_is_a_key_part(record: &Record, mistakes: &mut Mistakes) {
     if record.attributes.entity.is_none() && !names::is_key_part(&record.entity()) {
         let name = &record.original.ident;
         let message = format!(
-            "`{name}` has letters that an entity can't have: write `#[cacheable(entity = \"..\")]` on the struct"
+            "`{name}` has characters that an entity can't have: write `#[cacheable(entity = \"..\")]` on the struct"
         );
         mistakes.add(name, message);
     }
 }
 
-/// Where only `not_found_ttl` is given, the expansion compares it with the library's default for `ttl`.
+/// If only `not_found_ttl` is given, the expanded code compares it with the library's default for `ttl`.
 fn not_found_ttl_is_shorter(record: &Record, mistakes: &mut Mistakes) {
     let StructAttributes { ttl, not_found_ttl, .. } = &record.attributes;
     if let (Some(ttl), Some(given), Some(not_found_ttl)) = (value(ttl), not_found_ttl, value(not_found_ttl))

@@ -1,5 +1,5 @@
-//! What stands in for an impl when there are mistakes: the same items with bodies that never run, so that the uses of
-//! the type don't add errors of their own.
+//! The stub that replaces an impl if there are mistakes: the same items with bodies that never run, so that uses of the
+//! type don't add errors of their own.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -12,7 +12,7 @@ use crate::tokens::derived;
 pub(crate) fn cacheable(record: &Record) -> TokenStream {
     let library = record.library();
     let private = quote!(#library::__private);
-    // The types of the fields mean nothing outside of a struct with parameters.
+    // The types of the fields may use the struct's parameters, which don't exist here.
     let generics = &record.original.generics;
     let fields = if generics.params.is_empty() { record.fields.as_slice() } else { &[] };
     let (ids, others): (Vec<_>, Vec<_>) = fields.iter().partition(|field| is_taken_for_id(record, field));
@@ -54,7 +54,7 @@ pub(crate) fn cacheable(record: &Record) -> TokenStream {
     assemble(record, parts)
 }
 
-/// Where no field is marked as the id, one of that name is the best guess.
+/// If no field is marked as the id, a field of that name is the best guess.
 fn is_taken_for_id(record: &Record, field: &Field) -> bool {
     field.is_id() || (field.ident == "id" && record.ids().next().is_none())
 }
@@ -88,7 +88,7 @@ pub(crate) fn cache_id(input: &DeriveInput, library: &TokenStream) -> TokenStrea
     }
 }
 
-/// Parameters are a mistake of their own: the stub takes for granted that their bounds hold.
+/// Parameters are reported as a mistake anyway, so the stub just assumes that their bounds hold.
 fn assume(generics: &Generics, bounds: &TokenStream) -> Generics {
     let mut generics = generics.clone();
     if !generics.params.is_empty() {

@@ -1,10 +1,10 @@
-//! Tokens of the user, made fit for the place where generated code repeats them.
+//! The user's tokens, adapted to their place in generated code.
 
 use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::Type;
 
-/// The name, at its place in the source, but as part of what the derive wrote: so that lints leave it alone.
+/// The name with its place in the source, but marked as generated code, so that lints ignore it.
 pub(crate) fn derived(name: &Ident) -> Ident {
     let mut name = name.clone();
     name.set_span(derived_span(name.span()));
@@ -15,7 +15,7 @@ pub(crate) fn derived_span(span: Span) -> Span {
     span.resolved_at(Span::call_site())
 }
 
-/// The type of a field as it reads outside of its struct: with the struct's name for `Self`.
+/// The type of a field as written outside of its struct: with the struct's name in place of `Self`.
 pub(crate) fn outside(ty: &Type, name: &Ident) -> TokenStream {
     let tokens = ty.to_token_stream();
     if mention(tokens.clone(), "Self") { replace_self(tokens, name) } else { tokens }
@@ -38,7 +38,7 @@ fn replace_self(tokens: TokenStream, name: &Ident) -> TokenStream {
     tokens.into_iter().map(replace).collect()
 }
 
-/// Whether the name stands somewhere in these tokens.
+/// Whether these tokens contain the name.
 pub(crate) fn mention(tokens: TokenStream, name: &str) -> bool {
     tokens.into_iter().any(|token| match token {
         TokenTree::Ident(ident) => ident == name,

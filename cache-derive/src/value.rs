@@ -1,4 +1,4 @@
-//! What stands behind an attribute's `=`, read as what that attribute takes.
+//! The values of attributes, one function for each kind of value.
 
 use quote::ToTokens;
 use syn::{Error, Expr, ExprArray, ExprLit, ExprPath, Lit, LitStr, Meta, Path, Result};
@@ -23,7 +23,7 @@ pub(crate) fn json(meta: &Meta) -> Result<()> {
     if cfg!(feature = "json") {
         return Ok(());
     }
-    Err(Error::new_spanned(meta, "`json` needs the feature `json` of cache-aside: switch it on in Cargo.toml"))
+    Err(Error::new_spanned(meta, "`json` needs the feature `json` of cache-aside: enable it in Cargo.toml"))
 }
 
 /// A namespace or an entity.
@@ -34,7 +34,7 @@ pub(crate) fn key_part(meta: &Meta) -> Result<String> {
         return Ok(text);
     }
     let word = word(meta);
-    let message = format!("`{word}` is a part of every key: make it of lower-case letters, digits, `_` and `-`");
+    let message = format!("`{word}` is a part of every key: use only lower-case letters, digits, `_` and `-`");
     Err(Error::new_spanned(literal, message))
 }
 
@@ -45,14 +45,14 @@ pub(crate) fn millis(meta: &Meta) -> Result<u64> {
     millis.map_err(|mistake| Error::new_spanned(literal, format!("`{}` {mistake}", word(meta))))
 }
 
-/// One of the versions that a list names.
+/// A version in a list.
 pub(crate) struct Version {
     pub(crate) original: Expr,
-    /// Nothing for the keys without a version, which the list calls `none`.
+    /// `None` for the keys without a version, written `none` in the list.
     pub(crate) number: Option<u32>,
 }
 
-/// A list of versions that differ.
+/// A list of different versions.
 pub(crate) fn versions(meta: &Meta) -> Result<Vec<Version>> {
     let mistake = "`also_invalidates` takes the versions of other releases: write `also_invalidates = [2]`, with `none` \
                    for the keys without a version";
@@ -61,7 +61,7 @@ pub(crate) fn versions(meta: &Meta) -> Result<Vec<Version>> {
         return Err(Error::new_spanned(value, mistake));
     };
     if elems.is_empty() {
-        return Err(Error::new_spanned(value, "`also_invalidates` lists nothing: remove it"));
+        return Err(Error::new_spanned(value, "the list of `also_invalidates` is empty: remove it"));
     }
     let mut mistakes = Mistakes::default();
     let mut versions: Vec<Version> = Vec::new();
@@ -74,7 +74,7 @@ pub(crate) fn versions(meta: &Meta) -> Result<Vec<Version>> {
         match number {
             None => mistakes.add(original, mistake),
             Some(number) if versions.iter().any(|version| version.number == number) => {
-                let message = format!("`{}` stands here twice: remove one", original.to_token_stream());
+                let message = format!("`{}` is listed twice: remove one", original.to_token_stream());
                 mistakes.add(original, message);
             }
             Some(number) => versions.push(Version { original: original.clone(), number }),
@@ -83,7 +83,7 @@ pub(crate) fn versions(meta: &Meta) -> Result<Vec<Version>> {
     mistakes.into_error().map_or(Ok(versions), Err)
 }
 
-/// A number above zero, or no value.
+/// A number above zero, or `None` for an attribute without a value.
 pub(crate) fn beta(meta: &Meta) -> Result<Option<f64>> {
     if let Meta::Path(_) = meta {
         return Ok(None);
@@ -122,7 +122,7 @@ pub(crate) fn field_name(meta: &Meta) -> Result<String> {
     Ok(name)
 }
 
-/// The module that `with` names, as a path that points at the text.
+/// The module in the text of `with`, as a path with the span of that text.
 pub(crate) fn module(meta: &Meta) -> Result<Path> {
     let literal = text(meta, "module")?;
     let message = "`with` takes the path of a module with the functions `encode` and `decode`";
@@ -142,7 +142,7 @@ pub(crate) fn crate_path(meta: &Meta) -> Result<Path> {
     }
 }
 
-/// The attribute's word as it was typed.
+/// The attribute's name as it was typed.
 pub(crate) fn word(meta: &Meta) -> String {
     meta.path().to_token_stream().to_string().replace(' ', "")
 }
@@ -163,7 +163,7 @@ fn expression<'a>(meta: &'a Meta, mistake: &str) -> Result<&'a Expr> {
     Ok(plain(&meta.value))
 }
 
-/// What a macro of the user's has put in comes in a group of its own.
+/// The expression without the group around it that a user's macro may have added.
 fn plain(mut value: &Expr) -> &Expr {
     while let Expr::Group(group) = value {
         value = &group.expr;
