@@ -1,11 +1,11 @@
-//! The record as the cache has it, and the way from a row to it and back.
+//! The cached record, and the conversions between a row and it.
 
 use cache_aside::{Cacheable, Change, EntryState, Inspection};
 
 use crate::history::{Read, Seen};
 use crate::row::{Fields, NoteChange, Row};
 
-/// A row as it is cached. Each field holds the version that set it last, and the name a text that is made of it.
+/// A cached row. Each field holds the version that set it last; the name is a text that is made from its version.
 #[derive(Debug, Clone, PartialEq, Cacheable)]
 #[cacheable(namespace = "torture", entity = "row")]
 pub(crate) struct Record {
@@ -18,7 +18,7 @@ pub(crate) struct Record {
     note: Option<u64>,
     /// The load that made this record.
     load: u64,
-    /// The load of the live entry that stood there when this load began; 0 for a not-found entry.
+    /// The load that made the live entry which was there when this load began; 0 for a not-found entry.
     over: Option<u64>,
 }
 
@@ -34,7 +34,7 @@ impl Record {
         Seen { row, load, over }
     }
 
-    /// Sets what a commit has set.
+    /// Applies the change of a commit.
     pub(crate) fn set(&mut self, set: Fields, row: &Row) {
         if set.price {
             self.price = row.price;
@@ -67,7 +67,7 @@ pub(crate) fn changes(set: Fields, row: &Row) -> Vec<Change<Record>> {
     changes.into_iter().flatten().collect()
 }
 
-/// What an inspection shows.
+/// The record or error in an inspection.
 pub(crate) fn inspected(inspection: &Inspection) -> Read {
     match inspection.state {
         EntryState::Missing => return Read::Nothing,

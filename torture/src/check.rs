@@ -1,20 +1,21 @@
-//! The checker: whether every result of one key's calls was right: sorted by time, then seen in one walk.
+//! The checker: decides whether every result of one key's calls was right. It sorts the calls by time and goes through them
+//! once.
 //!
-//! The *floor* at a time is the newest version that a call which has returned by then guarantees: an invalidation
+//! The *floor* at a time is the newest version that is guaranteed by a call which has returned by then: an invalidation
 //! guarantees the version that the row had when the call started, an update in place the version that its caller had
-//! committed. A result must be the row as it was at one version, no older than the floor when the
-//! call started and no newer than the last commit when it ended. (Reads don't raise it, because a load around the cache
-//! may be newer than an entry that nobody has invalidated yet.) Where a near cache has answered, `floor` says what was due.
-//! When nobody writes any more, the last version is.
+//! committed. A result must be the row as it was at one version, no older than the floor when the call started and no newer
+//! than the last commit when it ended. (Reads don't raise the floor, because a load around the cache may be newer than an
+//! entry that nobody has invalidated yet.) For answers of a near cache, `floor` has the guarantee. When nobody writes any
+//! more, the result must be the last version.
 //!
-//! A record that was served from the cache was stored by a fill, so its load held a lease from before the load began
-//! until then. If a live entry stood there when the load began, it had been filled before that lease was granted: the
-//! grant was wrong. A load that brings no row, fails, or is fenced, and a record that nobody reads, prove nothing.
+//! A record that was served from the cache was stored by a fill, so its load held a lease from before the load began until the
+//! fill. If there was a live entry when the load began, it had been filled before that lease was granted: the grant was wrong.
+//! A load that returns no row, fails, or is fenced proves nothing, nor does a record that nobody reads.
 
 use crate::floor::{Floor, Floors};
 use crate::history::{Call, Commit, Ended, Kind, Read, Seen};
 
-/// What is wrong with a call's result.
+/// The mistake in a call's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mistake {
     /// The version that was returned, and the one that was guaranteed.
@@ -22,7 +23,7 @@ pub(crate) enum Mistake {
         version: u64,
         floor: Floor,
     },
-    /// Not the last version, though nobody wrote any more.
+    /// Not the last version, although nobody wrote any more.
     OldForEver {
         version: u64,
         last: u64,
@@ -39,7 +40,7 @@ pub(crate) enum Mistake {
     },
 }
 
-/// What came out for one key.
+/// The result for one key.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
     /// By the index of the call.
@@ -47,15 +48,15 @@ pub(crate) struct Verdict {
     pub(crate) figures: Figures,
 }
 
-/// What was seen while calls were checked.
+/// Statistics that are collected while calls are checked.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Figures {
     pub(crate) reads: u64,
     /// The longest time between the commit that superseded a version and the start of a call that returned it.
     pub(crate) worst_staleness: u64,
-    /// The longest time that a near cache went on with a version after a newer one was guaranteed.
+    /// The longest time for which a near cache returned a version after a newer one was guaranteed.
     pub(crate) near_staleness: u64,
-    /// Reads when nobody wrote any more, and those of them that near caches have answered.
+    /// Reads when nobody wrote any more, and the number of them that near caches answered.
     pub(crate) at_fence: u64,
     pub(crate) near_at_fence: u64,
 }
@@ -70,7 +71,7 @@ impl Figures {
     }
 }
 
-/// Calls that start when others end were not told of them: at one time starts come first, and ends last.
+/// A call that starts when another ends isn't bound by its guarantee: at equal times starts are sorted first, and ends last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Moment {
     Start,
@@ -78,7 +79,7 @@ enum Moment {
     End,
 }
 
-/// What was known when a call started.
+/// The floor and the commits when a call started.
 #[derive(Debug, Clone, Copy, Default)]
 struct Start {
     floor: Floor,
@@ -124,7 +125,7 @@ pub(crate) fn check(log: &[Commit], calls: &[Call]) -> Verdict {
     verdict
 }
 
-/// The log as far as it had come when a call ended.
+/// The part of the log that existed when a call ended.
 struct Log<'a> {
     commits: &'a [Commit],
     last: usize,

@@ -1,4 +1,4 @@
-//! The parent process: makes sure that the run makes sense, starts the server, and says at the end how it went.
+//! The parent process: checks that the options make sense, starts the server, and reports the result at the end.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -14,9 +14,9 @@ use crate::options::Options;
 use crate::run::{Ended, Run};
 use crate::wire::Job;
 
-/// As a shell says it of a command that Ctrl-C has ended.
+/// The exit code that a shell reports for a command that was ended by Ctrl-C.
 const INTERRUPTED: u8 = 130;
-/// A run with faults that is shorter may miss one of them.
+/// A run with faults that is shorter may miss some of them.
 const LONG_ENOUGH_FOR_ALL_FAULTS: Duration = Duration::from_secs(60);
 
 pub(crate) async fn conduct(options: &Options) -> Result<ExitCode> {
@@ -27,7 +27,7 @@ pub(crate) async fn conduct(options: &Options) -> Result<ExitCode> {
     let seed = options.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let job = Job {
         url,
-        // Runs on one server don't meet.
+        // Separates the keys of runs on one server.
         namespace: format!("torture-{:016x}", rand::random::<u64>()),
         seed,
         keys: options.keys,
@@ -66,7 +66,7 @@ pub(crate) async fn conduct(options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     if ended? == Ended::Interrupted {
-        eprintln!("torture: stopped early: the round that was under way is not checked");
+        eprintln!("torture: stopped early: the current round is not checked");
         return Ok(ExitCode::from(INTERRUPTED));
     }
     let mut never = run.summary.missing(began.elapsed());
@@ -85,14 +85,14 @@ pub(crate) async fn conduct(options: &Options) -> Result<ExitCode> {
 fn refuse_what_makes_no_sense(options: &Options) -> Result<()> {
     let is_in_memory = options.url.as_deref().is_some_and(|url| url.starts_with("memory:"));
     if is_in_memory && options.processes > 1 {
-        bail!("memory:// is the memory of one process: add --processes 1");
+        bail!("memory:// is in the memory of one process: add --processes 1");
     }
     if is_in_memory && options.near {
-        bail!("on memory:// near caches keep nothing: leave --near out");
+        bail!("near caches keep nothing on memory://: leave --near out");
     }
     let without = options.without.as_deref().and_then(guards::named);
     if without.is_some_and(|guard| Guard::NEAR.contains(&guard)) && !options.near {
-        bail!("--without takes a guard of near caches out: add --near");
+        bail!("--without takes out a guard of near caches: add --near");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The servers of a run, and what happens to them while it goes on.
+//! The servers of a run, and the faults that are injected during it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,22 +19,22 @@ use crate::clock;
 use crate::near;
 use crate::options::{Options, Topology};
 
-/// Between one fault and the next.
+/// The pause between two faults.
 const MOST_PEACE: Duration = Duration::from_millis(1500);
-/// Shorter than what makes a primary be given up.
+/// Shorter than the time after which a primary is given up.
 const FROZEN: Duration = Duration::from_millis(300);
-/// In milliseconds: how long a master may be silent.
+/// How long a master may be silent, in milliseconds.
 const PATIENCE_OF_SENTINELS: u32 = 2000;
-/// How long a slot is on its way.
+/// How long a slot is in migration.
 const MOST_OPEN: Duration = Duration::from_millis(500);
-/// For how long a tracker's connection carries nothing, and is open.
+/// How long a tracker's connection carries nothing and stays open.
 const MOST_SILENCE: Duration = near::BOUND.saturating_mul(3);
 
 /// The servers that were started for a run.
 pub(crate) enum Servers {
-    /// None: there is an --url.
+    /// There is an --url, so no server was started.
     Foreign,
-    /// Behind a proxy where near caches are to have faults.
+    /// The server is behind a proxy if near caches are to have faults.
     One(Server, Option<Proxy>),
     Cluster(Cluster),
     Sentinels(Group),
@@ -42,43 +42,43 @@ pub(crate) enum Servers {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
-    /// All clients of a server are cut off.
+    /// Cuts off all clients of a server.
     CutOff,
-    /// A server stands still for a while.
+    /// Freezes a server for a while.
     Freeze,
-    /// A server forgets its scripts.
+    /// Makes a server forget its scripts.
     ForgetScripts,
-    /// The slot of a key that is in use moves to another server.
+    /// Moves the slot of a key that is in use to another server.
     MoveSlot,
-    /// A primary is killed; a replica takes over, if there is one.
+    /// Kills a primary; a replica takes over, if there is one.
     Kill,
-    /// The connections that near caches are told of changes over are cut off.
+    /// Cuts off the connections of trackers.
     CutTrackersOff,
-    /// Some of them bring nothing for a while, without a trace.
+    /// Silences some of the trackers' connections for a while, without closing them.
     SilenceTrackers,
 }
 
-/// A primary was killed, and a replica has taken over that may lack what was written last.
+/// A primary was killed, and a replica has taken over that may lack the last writes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Failover {
     pub(crate) killed: u64,
     pub(crate) promoted: u64,
 }
 
-/// What has happened so far.
+/// The faults so far.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Happened {
     pub(crate) failovers: Vec<Failover>,
     pub(crate) faults: BTreeMap<Fault, u64>,
 }
 
-/// What the injector of faults and the run share.
+/// State that the fault injector and the run share.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     happened: Mutex<Happened>,
-    /// Held by whoever lets something happen, or nothing.
+    /// Held during a fault, or to prevent faults.
     pub(crate) peace: tokio::sync::Mutex<()>,
-    /// The round that is played, for its keys.
+    /// The current round, for its keys.
     pub(crate) round: AtomicU64,
 }
 
@@ -108,7 +108,7 @@ impl Servers {
             }
             Topology::Cluster => Self::Cluster(Cluster::start(flavor).await),
             Topology::Sentinel => {
-                // A master that only stands still for a while, on a busy machine, is not to be given up.
+                // Sentinels must not give up a master that only stands still for a while on a busy machine.
                 let group = Group::start(flavor).await;
                 group.be_patient(PATIENCE_OF_SENTINELS).await;
                 Self::Sentinels(group)
@@ -126,7 +126,7 @@ impl Servers {
         }
     }
 
-    /// Where each of them can be told to end.
+    /// Addresses for ending each of them.
     pub(crate) fn each_url(&self) -> Vec<String> {
         match self {
             Self::Foreign => Vec::new(),
@@ -148,7 +148,7 @@ impl Servers {
         }
     }
 
-    /// What happens to these servers before any of it happens again.
+    /// The faults for these servers; each occurs once before any of them occurs again.
     pub(crate) fn faults(&self, near: bool) -> Vec<Fault> {
         let mut faults = match self {
             Self::Foreign => return Vec::new(),
@@ -157,7 +157,7 @@ impl Servers {
         if let Self::Cluster(_) = self {
             faults.push(Fault::MoveSlot);
         }
-        // More often than others, since each meets only some of the trackers.
+        // More often than the others, since each fault hits only some of the trackers.
         if near {
             faults.extend([Fault::CutTrackersOff; 2]);
         }
@@ -167,7 +167,7 @@ impl Servers {
         faults
     }
 
-    /// Does harm, one fault after the other, until it is dropped.
+    /// Injects faults, one after another, until it is dropped.
     pub(crate) async fn torment(
         mut self,
         seed: u64,
@@ -237,7 +237,7 @@ impl Servers {
                 }
             }
             (Fault::SilenceTrackers, Self::One(_, Some(proxy))) => {
-                // Only who asks for a heartbeat, or to be told, names the prefix alone.
+                // Only the heartbeat and the tracking command name the prefix alone.
                 let tracker = format!("{prefix}\r\n");
                 for _ in 0..rng.random_range(1..4) {
                     proxy.lose(&tracker, Lost::ReplyForNow).await;
@@ -256,7 +256,7 @@ impl Servers {
     }
 }
 
-/// Each with even odds.
+/// Each with a probability of one half.
 async fn cut_trackers_off(server: &Server, rng: &mut StdRng) -> Result<()> {
     let mut client = server.client().await;
     for id in trackers(&mut client).await? {

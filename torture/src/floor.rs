@@ -1,7 +1,7 @@
-//! The floors: which versions are due, as the calls that guarantee them have returned.
+//! The floors: the versions that later calls must see, because calls that guarantee them have returned.
 //!
-//! What a call guarantees is due to all that start after it. A near cache is given time for what was not written over its
-//! own backend: [`near::BOUND`]. All processes of a machine read the same clock, so nothing is added for that.
+//! The guarantee of a call applies to all calls that start after it. Near caches have more time for writes that were not made
+//! over their own backend: [`near::BOUND`]. All processes of a machine read the same clock, so nothing is added for that.
 
 use std::collections::HashMap;
 
@@ -21,12 +21,12 @@ impl Floor {
     }
 }
 
-/// The floors of one key, up to a time.
+/// The floors of one key up to a time.
 #[derive(Debug, Default)]
 pub(crate) struct Floors {
-    /// When the floor rose, and to what.
+    /// When the floor rose, and to which version.
     rises: Vec<(u64, Floor)>,
-    /// Of what was written over one backend of one process.
+    /// The same for writes over one backend of one process.
     own: HashMap<(u16, Option<u8>), Floor>,
 }
 
@@ -40,7 +40,7 @@ impl Floors {
         *own = own.or_newer(floor);
     }
 
-    /// What is due to a call that starts now.
+    /// The version that a call which starts now must see.
     pub(crate) fn due(&self, call: &Call) -> Floor {
         if !call.is_near_hit() {
             return self.of_all();
@@ -49,7 +49,7 @@ impl Floors {
         own.or_newer(self.before(call.start.saturating_sub(near::BOUND_NANOS)))
     }
 
-    /// For how long something newer than this version had been guaranteed at a time.
+    /// How long something newer than this version had been guaranteed at a time.
     pub(crate) fn overdue(&self, version: u64, at: u64) -> u64 {
         let first = self.rises.partition_point(|(_, floor)| floor.version <= version);
         self.rises.get(first).map_or(0, |(risen, _)| at.saturating_sub(*risen))

@@ -1,4 +1,4 @@
-//! A backend with delays around its steps, which make the races wide, and with a guard of the protocol taken out.
+//! A backend with delays around its steps, which widen the races, and with a guard of the protocol taken out.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use cache_aside::proof::{Guard, Moment, Rig, Step};
 use futures_util::FutureExt;
 use rand::RngExt;
 
-/// Those that can be taken out.
+/// The guards that can be taken out.
 pub(crate) fn all() -> impl Iterator<Item = Guard> {
     Guard::STORED.into_iter().chain(Guard::NEAR)
 }
@@ -16,7 +16,7 @@ pub(crate) fn named(name: &str) -> Option<Guard> {
     all().find(|guard| guard.name() == name)
 }
 
-/// The backend delayed at random, and without the guard.
+/// The backend with random delays, and without the guard.
 pub(crate) fn rigged(backend: &Backend, without: Option<Guard>) -> Backend {
     const LONGEST: Duration = Duration::from_millis(4);
     let rig = without.map_or_else(Rig::new, |guard| Rig::new().without(guard));

@@ -1,4 +1,4 @@
-//! What is recorded: the commits of the primary, and every call with its start, its end and what it brought.
+//! The records of a run: the commits of the primary, and every call with its start, end and result.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -12,9 +12,9 @@ use crate::wire::ToParent;
 /// A version of a row, the n-th of the log of its key.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Commit {
-    /// Taken within the commit: before it nobody saw the version.
+    /// Taken within the commit: nobody saw the version before this time.
     pub(crate) at: u64,
-    /// `None`: the row was deleted, or was not there yet.
+    /// `None` if the row was deleted, or didn't exist yet.
     pub(crate) row: Option<Row>,
 }
 
@@ -24,7 +24,7 @@ pub(crate) struct Call {
     pub(crate) key: u32,
     pub(crate) process: u16,
     pub(crate) task: u16,
-    /// The one of the process' backends that the cache is over; nothing for what is only a part of a call.
+    /// The backend of the process that the cache is over; none for a part of a call.
     pub(crate) backend: Option<u8>,
     pub(crate) kind: Kind,
     pub(crate) start: u64,
@@ -52,44 +52,44 @@ pub(crate) enum Kind {
     Load,
     /// A lookup after the last write.
     Fence,
-    /// A look at what is stored, then.
+    /// A look at the stored entry at that time.
     FenceInspect,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Ended {
-    /// With `Ok`. Of an update: it was applied to a live record.
+    /// With `Ok`. For an update: it was applied to a live record.
     Done,
-    /// With `Ok`, an update: there was nothing to apply it to.
+    /// With `Ok`, for an update: there was nothing to apply it to.
     NothingThere,
     Failed,
     Dropped,
 }
 
-/// What a call brought of the record.
+/// The record that a call returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Read {
-    /// It doesn't read, or it read the cache alone and nothing was there.
+    /// It doesn't read, or it read the cache alone and found nothing.
     Nothing,
     /// There is no such record.
     Absent,
     Record(Seen),
-    /// The entry was neither a record nor the note that there is none.
+    /// The entry was neither a record nor a not-found entry.
     Unreadable,
 }
 
 /// A record as a reader saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Seen {
-    /// `None`: the text is not one that any version has.
+    /// `None` if no version has this text.
     pub(crate) row: Option<Row>,
     /// The load that made it.
     pub(crate) load: u64,
-    /// The load of the live entry that stood there when that load began.
+    /// The load of the live entry that was there when that load began.
     pub(crate) over: Option<u64>,
 }
 
-/// How a lookup came by its record.
+/// Where a lookup's record came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Source {
     Hit,
@@ -117,7 +117,7 @@ impl Source {
 }
 
 impl Call {
-    /// The version that no later call may fall behind, where the row was at version `at_start` when this call started.
+    /// The version that every later call must see, if the row was at version `at_start` when this call started.
     pub(crate) fn guarantees(&self, at_start: u64) -> Option<u64> {
         if !matches!(self.ended, Ended::Done | Ended::NothingThere) {
             return None;
@@ -130,7 +130,7 @@ impl Call {
         }
     }
 
-    /// Whether it was made when nobody wrote any more.
+    /// Whether the call was made when nobody wrote any more.
     pub(crate) fn is_fence(&self) -> bool {
         matches!(self.kind, Kind::Fence | Kind::FenceInspect)
     }
@@ -139,7 +139,7 @@ impl Call {
         self.source == Some(Source::NearHit)
     }
 
-    /// Whether what it read stood in the cache.
+    /// Whether its record was read from the cache.
     pub(crate) fn read_the_cache(&self) -> bool {
         match self.source {
             Some(source) => matches!(source, Source::Hit | Source::NotFoundHit | Source::NearHit | Source::Waited),

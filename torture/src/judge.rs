@@ -1,4 +1,4 @@
-//! Judges a round that was played: checks it key by key, and has the first violations told.
+//! Judges a finished round: checks it key by key, and has the first violations printed.
 
 use crate::check::{Figures, Mistake, check};
 use crate::faults::Failover;
@@ -7,16 +7,16 @@ use crate::story;
 use crate::wire::Round;
 use crate::worker::LONGEST_LOAD;
 
-/// As many violations are told; more of one round would say the same.
+/// The most violations that are printed: more from one round add nothing.
 const STORIES: usize = 3;
 
-/// A round that was played, with the log of each key.
+/// A finished round, with the log of each key.
 pub(crate) struct Played {
     pub(crate) round: Round,
     pub(crate) logs: Vec<Vec<Commit>>,
     pub(crate) calls: Vec<Call>,
     pub(crate) failovers: Vec<Failover>,
-    /// In milliseconds, of entries.
+    /// The TTL of entries, in milliseconds.
     pub(crate) longest_ttl: u64,
 }
 
@@ -25,9 +25,9 @@ pub(crate) struct Judgement {
     pub(crate) figures: Figures,
     pub(crate) commits: u64,
     pub(crate) violations: u64,
-    /// Those of the violations that were there when nobody wrote any more.
+    /// The number of violations that were still there when nobody wrote any more.
     pub(crate) old_for_ever: u64,
-    /// Mistakes that a failover explains, and how long after its promotion the last of them was.
+    /// The mistakes that a failover explains, and how long after its promotion the last of them was.
     pub(crate) explained: u64,
     pub(crate) last_explained: u64,
     pub(crate) stories: Vec<String>,
@@ -69,7 +69,7 @@ impl Judgement {
         let old_for_ever = verdict.mistakes.iter().filter(|(_, mistake)| matches!(mistake, Mistake::OldForEver { .. }));
         self.old_for_ever += old_for_ever.count() as u64;
         self.violations += verdict.mistakes.len() as u64;
-        // The first of a key is the nearest to its cause.
+        // The first violation of a key is closest to its cause.
         if let Some((wrong, mistake)) = verdict.mistakes.first()
             && self.stories.len() < STORIES
         {
@@ -79,12 +79,12 @@ impl Judgement {
     }
 }
 
-/// How long after a promotion the call was whose mistake it explains: replicas are told of writes after they are confirmed,
-/// so the last ones before the kill may be lost. If that is an invalidation, the old entry is back until its TTL ends; and
-/// if it is that of a lease, its load may still store what it has read, once. That a near cache alone keeps something old
-/// for ever is not explained.
+/// How long after a promotion a call may make a mistake that the failover explains. Replicas get writes after they are
+/// confirmed, so the last ones before the kill may be lost. If an invalidation is lost, the old entry is back until its TTL
+/// ends; if a lease is lost or comes back, its load may still store what it has read, once. A failover doesn't explain an old
+/// record that is only in a near cache at the end of a round.
 fn explained(calls: &[Call], wrong: usize, mistake: Mistake, failovers: &[Failover], longest_ttl: u64) -> Option<u64> {
-    /// The time that a busy machine adds.
+    /// Extra time for a busy machine.
     const LAG: u64 = 500;
     let is_in_redis = || calls.iter().any(|call| call.kind == Kind::FenceInspect && call.read == calls[wrong].read);
     let bound = (LONGEST_LOAD + longest_ttl + LAG) * 1_000_000;

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::row::Change;
 use crate::wire::{self, Job, Question, Round, State, ToParent, ToWorker};
 
-/// Queues messages for the other side. One that has ended hears nothing more.
+/// Queues messages for the other side. They are dropped if it has ended.
 #[derive(Clone)]
 pub(crate) struct Sender(mpsc::UnboundedSender<Vec<u8>>);
 
@@ -32,12 +32,12 @@ impl Sender {
     }
 
     pub(crate) fn send(&self, message: &impl Serialize) {
-        // Whoever reads the other direction notices the end of the connection.
+        // The reader of the other direction notices the end of the connection.
         let _ = self.0.send(wire::frame(message));
     }
 }
 
-/// A worker's way to the primary.
+/// A worker's access to the primary.
 #[derive(Clone)]
 pub(crate) struct Link {
     pub(crate) sender: Sender,
@@ -49,7 +49,7 @@ pub(crate) struct Link {
 type Open = Arc<Mutex<HashMap<u64, oneshot::Sender<State>>>>;
 
 impl Link {
-    /// Connects to the parent; the channel brings the rounds, and ends with the connection.
+    /// Connects to the parent. The channel delivers the rounds, and ends with the connection.
     pub(crate) async fn connect(socket: &Path, process: u16) -> Result<(Self, Job, mpsc::UnboundedReceiver<Round>)> {
         let stream = UnixStream::connect(socket).await.context("can't reach the parent process")?;
         let (reader, writer) = stream.into_split();
@@ -65,7 +65,7 @@ impl Link {
         Ok((Self { sender, tickets: Arc::default(), open, fence }, job, rounds))
     }
 
-    /// Says that this process is quiet, and waits until all are.
+    /// Reports that this process is quiet, and waits until all are.
     pub(crate) async fn all_quiet(&self) {
         self.sender.send(&ToParent::Quiet);
         self.fence.notified().await;

@@ -1,4 +1,4 @@
-//! The loader: late, slow, failing, panicking or hanging, as it was planned when the call was made.
+//! The loader: late, slow, failing, panicking or hanging, as planned when the call was made.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::clock;
 use crate::history::{Call, Ended, Kind, Read, Seen};
 use crate::operations::Stage;
 
-/// What a load will be like.
+/// The behaviour of a load.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     before_reading: Duration,
@@ -29,7 +29,7 @@ enum Fate {
 }
 
 impl Plan {
-    /// As quick as can be.
+    /// A load without any delay.
     pub(crate) const PLAIN: Self =
         Self { before_reading: Duration::ZERO, after_reading: Duration::ZERO, fate: Fate::Return };
 
@@ -55,7 +55,7 @@ fn micros(rng: &mut StdRng, most: u64) -> Duration {
     Duration::from_micros(rng.random_range(0..most))
 }
 
-/// Loads a row from the primary, after a look at what stands in the cache.
+/// Loads a row from the primary, after a look at the entry in the cache.
 pub(crate) async fn load(
     stage: Arc<Stage>,
     key: u32,
@@ -87,8 +87,8 @@ pub(crate) async fn load(
     }
 }
 
-/// The load that made the live entry; 0 for a not-found entry. Whoever holds a lease finds none: it was granted because
-/// there was none, and nobody else can fill while it is held.
+/// The load that made the live entry; 0 for a not-found entry. The holder of a lease finds none: the lease was granted because
+/// there was no entry, and nobody else can fill while it is held.
 async fn live_entry(stage: &Stage, key: u32, task: u16) -> Option<u64> {
     let start = clock::now();
     let read = inspected(&stage.bare.inspect(stage.id(key)).await.ok()?);

@@ -1,7 +1,7 @@
-//! Tortures a cache, and checks every answer: several processes with many tasks read and write hundreds of rows of a
-//! versioned primary through tiny lifetimes, slow and failing loaders and dropped calls. Each call is recorded; a
-//! checker then sees whether any result was older than what had returned before the call started, newer than the
-//! primary, or not whole, and whether a lease was granted over a live entry.
+//! Tortures a cache, and checks every answer. Several processes with many tasks read and write hundreds of rows of a
+//! versioned primary, with tiny lifetimes, slow and failing loaders and dropped calls. Each call is recorded. A checker then
+//! looks for results that are older than guaranteed by calls which had returned before the call started, newer than the
+//! primary, or not whole, and for leases that were granted over a live entry.
 //!
 //! ```text
 //! cargo run --release -p torture -- --seconds 60                           # starts a redis-server itself
@@ -10,11 +10,11 @@
 //! cargo run --release -p torture -- --topology cluster --faults            # or sentinel
 //! cargo run --release -p torture -- --near --faults                        # with near caches
 //! cargo run --release -p torture -- --url memory:// --processes 1
-//! cargo run --release -p torture -- --without recheck                      # has to find something
+//! cargo run --release -p torture -- --without recheck                # has to find a violation
 //! ```
 //!
-//! It ends with 0 when all is well, with 1 after a violation or when too little happened to prove anything, with 2 when
-//! it could not run, and with 130 when it was stopped early.
+//! The exit code is 0 if there was no violation, 1 after a violation or if too little happened to prove anything, 2 if the tool
+//! could not run, and 130 if it was stopped early.
 
 mod cached;
 mod check;

@@ -1,4 +1,4 @@
-//! What readers and writers do: one operation after the other, drawn from the task's own random sequence.
+//! The operations of readers and writers: one after another, drawn from the task's own random sequence.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use crate::loader::{self, Plan};
 use crate::row::{Change, Fields, NoteChange, Row};
 use crate::wire::Round;
 
-/// What the tasks of one process share for one round.
+/// State that the tasks of one process share in one round.
 pub(crate) struct Stage {
     pub(crate) process: u16,
     pub(crate) round: Round,
@@ -27,9 +27,9 @@ pub(crate) struct Stage {
     pub(crate) near: bool,
     pub(crate) link: Link,
     pub(crate) recorder: Recorder,
-    /// The first two share their flights, and their backend.
+    /// The first two share their flights and their backend.
     pub(crate) caches: [Cache<Record>; 3],
-    /// With every guard in its place, and without delays.
+    /// A backend with all guards, and without delays.
     pub(crate) bare: Cache<Record>,
     pub(crate) loads: AtomicU64,
 }
@@ -45,29 +45,29 @@ impl Stage {
         (self.loads.fetch_add(1, Ordering::Relaxed) + 1) * MOST_PROCESSES + u64::from(self.process)
     }
 
-    /// A call that has ended well and brought nothing, to be filled in.
+    /// A call that succeeded without a record, to be filled in.
     pub(crate) fn call(&self, key: u32, task: u16, kind: Kind) -> Call {
         let (process, ended, read) = (self.process, Ended::Done, Read::Nothing);
         let (backend, source, committed) = (None, None, None);
         Call { key, process, task, backend, kind, start: 0, end: 0, ended, read, source, committed }
     }
 
-    /// One that waits for as long as it takes.
+    /// A caller without a deadline.
     pub(crate) fn caller(&self, index: usize) -> Caller {
         Caller { cache: self.caches[index].clone(), backend: Some(u8::from(index == 2)), patience: None }
     }
 }
 
-/// Whoever makes a call.
+/// The caller of an operation.
 pub(crate) struct Caller {
     pub(crate) cache: Cache<Record>,
-    /// The one that the cache is over.
+    /// The backend that the cache is over.
     pub(crate) backend: Option<u8>,
     /// The call is dropped when it takes longer.
     pub(crate) patience: Option<Duration>,
 }
 
-/// A call's outcome as the history wants it.
+/// A call's outcome, as recorded in the history.
 pub(crate) struct Told {
     ended: Ended,
     read: Read,
@@ -80,7 +80,7 @@ impl Told {
         Self { ended: Ended::Done, read, source }
     }
 
-    /// A read of the cache alone, where nothing is no news.
+    /// A read of the cache alone, for which a missing entry means nothing.
     fn peeked(record: Option<&Record>) -> Self {
         let read = record.map_or(Read::Nothing, |record| Read::Record(record.seen()));
         Self { ended: Ended::Done, read, source: None }
@@ -130,7 +130,7 @@ impl Actor {
         let (stage, task) = (self.stage.clone(), self.task);
         let load = move |id| loader::load(stage, key, task, id, plan);
         match self.rng.random_range(0..100) {
-            // A get doesn't tell whether a near cache has answered.
+            // A get doesn't report whether a near cache has answered.
             0..25 if self.stage.near => {
                 let get = cache.get_fresh(id, load);
                 self.call(key, Kind::GetFresh, &caller, None, get, |record| Told::read(record.as_deref(), None)).await;
@@ -161,8 +161,8 @@ impl Actor {
         }
     }
 
-    /// Looks a record up again and again: what was loaded is near only after the next look. Now and then any record, for
-    /// long, since those that get most of the calls are forgotten soon.
+    /// Looks a record up again and again: a loaded record is in the near cache only after the next look. Sometimes it takes any
+    /// record, for a long time, since records that get most of the calls are soon dropped.
     async fn watch(&mut self, key: u32, caller: &Caller, plan: Plan) {
         let (key, most_micros) = match self.rng.random_bool(0.03) {
             true => (self.rng.random_range(0..self.stage.keys), 1_000_000),
@@ -219,7 +219,7 @@ impl Actor {
         Ok(())
     }
 
-    /// Commits and updates in place, under the row's lock until the cache is right again.
+    /// Commits and updates in place, holding the row's lock until the cache is right again.
     async fn write_under_lock(&mut self, key: u32, change: Change) -> Result<()> {
         let (link, round) = (self.stage.link.clone(), self.stage.round.number);
         let state = link.lock_and_commit(round, key, change).await?;
@@ -268,9 +268,9 @@ impl Actor {
         self.call(key, Kind::Invalidate, caller, None, caller.cache.invalidate(self.stage.id(key)), tell).await
     }
 
-    /// What became of an update is unknown: the row stays locked until an invalidation was carried out.
+    /// The outcome of an update is unknown: the row stays locked until an invalidation has succeeded.
     async fn invalidate_in_any_case(&self, caller: &Caller, key: u32) -> Result<()> {
-        /// Enough for a failover.
+        /// Long enough for a failover.
         const TRIES: u32 = 100;
         for _ in 0..TRIES {
             if self.invalidate(caller, key).await {
@@ -281,7 +281,7 @@ impl Actor {
         bail!("the cache can't be reached: {TRIES} invalidations in a row have failed");
     }
 
-    /// Makes a call, drops it when it takes longer than the caller's patience, and records it. Whether it ended well.
+    /// Makes a call, drops it when it takes longer than the caller's deadline, and records it. Returns whether it succeeded.
     pub(crate) async fn call<R>(
         &self,
         key: u32,
@@ -319,7 +319,7 @@ impl Actor {
         key.min(self.stage.keys - 1)
     }
 
-    /// Some are not patient.
+    /// Some callers have a deadline.
     fn draw_caller(&mut self) -> Caller {
         let caller = self.stage.caller(self.rng.random_range(0..self.stage.caches.len()));
         let patience = Duration::from_micros(self.rng.random_range(0..10_000));
@@ -348,7 +348,7 @@ impl Actor {
     }
 }
 
-/// What a writer has committed.
+/// A writer's commit.
 struct Written {
     version: u64,
     row: Row,
@@ -362,7 +362,7 @@ impl Fields {
     const ALL: Self = Self { price: true, stock: true, weight: true, name: true, note: NoteChange::Set };
 }
 
-/// Half of the rows are only ever invalidated, by writers that know nothing of each other.
+/// Half of the rows are only ever invalidated, by writers that don't coordinate.
 fn is_updated_in_place(key: u32) -> bool {
     key % 2 == 1
 }

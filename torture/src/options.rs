@@ -16,23 +16,23 @@ pub(crate) struct Options {
     /// A running server, such as `redis://127.0.0.1:6379`; or `memory://`, with one process
     #[arg(long, conflicts_with_all = ["server", "port"])]
     pub(crate) url: Option<String>,
-    /// The server to start for the run, when there is no --url
+    /// The server to start for the run, if there is no --url
     #[arg(long, value_enum, default_value_t = ServerName::RedisServer)]
     pub(crate) server: ServerName,
-    /// What to start: one server, a cluster of three primaries with a replica each, or a master with two replicas and three
+    /// The servers to start: one, a cluster of three primaries with a replica each, or a master with two replicas and three
     /// sentinels
     #[arg(long, value_enum, default_value_t = Topology::Single, conflicts_with_all = ["url", "port"])]
     pub(crate) topology: Topology,
-    /// Lets servers fail meanwhile: cuts connections, freezes and kills them, moves slots
+    /// Injects faults: cuts connections, freezes and kills servers, moves slots
     #[arg(long, conflicts_with = "url")]
     pub(crate) faults: bool,
-    /// Gives all caches near caches, and checks what these promise
+    /// Gives all caches near caches, and checks their promise
     #[arg(long)]
     pub(crate) near: bool,
-    /// The port of that server; a free one if it is left out
+    /// The port of that server; by default a free one
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: Option<u16>,
-    /// How long to go on
+    /// How many seconds to run
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) seconds: u64,
     /// Processes that use the cache
@@ -47,13 +47,13 @@ pub(crate) struct Options {
     /// Rows of each round
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) keys: u32,
-    /// What decides the sequence of operations; drawn at random if it is left out
+    /// The seed of the sequence of operations; random by default
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// Runs this round of the seed, again and again
+    /// Repeats this round of the seed
     #[arg(long, requires = "seed")]
     pub(crate) round: Option<u64>,
-    /// Takes a guard of the protocol or of near caches out, to see that this is noticed
+    /// Takes out a guard of the protocol or of near caches; the run has to find a violation
     #[arg(long, value_parser = PossibleValuesParser::new(guards::all().map(Guard::name)))]
     pub(crate) without: Option<String>,
     /// Delays the steps of the protocol at random, as --without does
@@ -63,7 +63,7 @@ pub(crate) struct Options {
     pub(crate) part: Option<Part>,
 }
 
-/// What the executable does when the run starts it again.
+/// The part of the executable that the run starts again.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Part {
     /// One of the processes of a run

@@ -1,7 +1,7 @@
 //! The primary database: versioned rows, a commit log for each key, and row locks.
 //!
-//! A commit's time is taken inside it, under the same lock as every read: nobody sees a version before its time, and
-//! whoever reads after it sees no older one.
+//! A commit's time is taken inside it, under the same lock as every read: nobody sees a version before its time, and a read
+//! after that time sees no older one.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,13 +24,13 @@ struct Key {
     waiting: VecDeque<Commission>,
 }
 
-/// A commit that waits for the row's lock, and who wants it.
+/// A commit that waits for the row's lock, and who sent it.
 struct Commission {
     asker: Asker,
     change: Change,
 }
 
-/// Who gets the answer to a question.
+/// The worker and the question to send the answer to.
 pub(crate) struct Asker {
     pub(crate) process: u16,
     pub(crate) ticket: u64,
@@ -44,7 +44,7 @@ impl Asker {
 }
 
 impl Key {
-    /// Some rows are there from the beginning.
+    /// Some rows exist from the beginning.
     fn new(index: u32) -> Self {
         let row = (!index.is_multiple_of(4)).then(|| Row::created(0));
         Self { log: vec![Commit { at: clock::now(), row }], holder: None, waiting: VecDeque::new() }
@@ -85,7 +85,7 @@ impl Primary {
         self.rounds().insert(round, (0..keys).map(Key::new).collect());
     }
 
-    /// Ends a round, and hands out the log of each key.
+    /// Ends a round, and returns the log of each key.
     pub(crate) fn close(&self, round: u64) -> Vec<Vec<Commit>> {
         let keys = self.rounds().remove(&round).unwrap_or_default();
         keys.into_iter().map(|key| key.log).collect()
@@ -95,7 +95,7 @@ impl Primary {
         let (Question::Read { round, key } | Question::Commit { round, key, .. }) = question;
         let mut rounds = self.rounds();
         let Some(row) = row(&mut rounds, round, key) else {
-            // A load of a round that is over: nobody reads what it brings.
+            // A load of a round that is over: its result isn't used.
             return asker.answer(State { version: 0, row: None, created: false });
         };
         match question {

@@ -1,4 +1,4 @@
-//! The progress line on standard error: rewritten on a terminal, now and then a new one elsewhere.
+//! The progress line on standard error: rewritten on a terminal, otherwise a new line now and then.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ impl Progress {
         Self { began: Instant::now(), seconds, is_terminal: stderr().is_terminal(), last: (Duration::ZERO, 0) }
     }
 
-    /// How often a line is due.
+    /// The time between two lines.
     pub(crate) fn pace(&self) -> Duration {
         Duration::from_secs(if self.is_terminal { 1 } else { 10 })
     }
@@ -27,10 +27,10 @@ impl Progress {
         let (now, operations) = (self.began.elapsed(), summary.operations());
         let (then, before) = self.last;
         self.last = (now, operations);
-        #[allow(clippy::cast_precision_loss, reason = "to be read by people")]
+        #[allow(clippy::cast_precision_loss, reason = "for display")]
         let rate = (operations - before) as f64 / (now - then).as_secs_f64();
         let line = format!(
-            "{:>4} of {} s: {operations} operations, {rate:.0} a second, {} rounds checked, {} violations",
+            "{:>4} of {} s: {operations} operations, {rate:.0} per second, {} rounds checked, {} violations",
             now.as_secs(),
             self.seconds,
             summary.rounds,
@@ -38,7 +38,7 @@ impl Progress {
         );
         let (start, end) = if self.is_terminal { ("\r\x1b[K", "") } else { ("", "\n") };
         let mut stderr = stderr();
-        // Nothing is lost with a line that can't be shown.
+        // It doesn't matter if a line can't be shown.
         let _ = write!(stderr, "{start}{line}{end}");
         let _ = stderr.flush();
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The fields of a row, each as the version that last set it. The note can be taken away again.
+/// The fields of a row, each as the version that last set it. The note can be removed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) price: u64,
@@ -30,7 +30,7 @@ impl Row {
         Self { price: version, stock: version, weight: version, name: version, note: Some(version) }
     }
 
-    /// The version of the whole: each commit sets at least one field that can't be taken away.
+    /// The version of the row: each commit sets at least one field that can't be removed.
     pub(crate) fn version(&self) -> u64 {
         self.price.max(self.stock).max(self.weight).max(self.name)
     }
@@ -55,7 +55,7 @@ impl Row {
     }
 }
 
-/// Which fields a commit sets.
+/// The fields that a commit sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fields {
     pub(crate) price: bool,
@@ -72,10 +72,10 @@ pub(crate) enum NoteChange {
     Removed,
 }
 
-/// What a writer does to a row.
+/// A writer's change of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Change {
-    /// Sets fields; creates the row, with all fields, where there is none.
+    /// Sets fields; creates the row, with all fields, if it doesn't exist.
     Put(Fields),
     Delete,
 }

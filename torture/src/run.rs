@@ -1,5 +1,5 @@
-//! The rounds of a run: calls them out to the workers, collects what was recorded, and has each checked while the next one
-//! runs. Each round is on fresh keys, so that no more than two rounds are ever remembered.
+//! The rounds of a run: sends them to the workers, collects the records, and has each round checked while the next one runs.
+//! Each round uses fresh keys, so that no more than two rounds are ever in memory.
 
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
@@ -32,9 +32,9 @@ use crate::wire::{self, Counts, Job, Round, ToParent, ToWorker};
 use crate::worker;
 
 const ROUND: Duration = Duration::from_secs(3);
-/// With near caches, which have a fence at the end of each.
+/// The length of a round with near caches, which has a fence at its end.
 const ROUND_WITH_NEAR: Duration = Duration::from_secs(6);
-/// With faults: entries have to be there before a failover and after it.
+/// The length with faults: entries have to exist before and after a failover.
 const ROUND_WITH_FAULTS: Duration = Duration::from_secs(8);
 /// How long workers may take to start, or to end a round: longer than all their own deadlines together.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,7 +47,7 @@ pub(crate) struct Run {
     keys: u32,
     near: bool,
     only_round: Option<u64>,
-    /// The command that plays a round again, without the round.
+    /// The command that repeats a round, without the round's number.
     again: String,
     primary: Arc<Primary>,
     workers: Vec<Sender>,
@@ -61,7 +61,7 @@ pub(crate) struct Run {
     _folder: TempDir,
 }
 
-/// What a worker says, its questions to the primary aside.
+/// A worker's messages, except questions to the primary.
 enum News {
     Ready,
     History { round: u64, calls: Vec<Call> },
@@ -71,7 +71,7 @@ enum News {
     Lost,
 }
 
-/// What a run waits for.
+/// The events that a run waits for.
 enum Event {
     News(News),
     Judged,
@@ -91,7 +91,7 @@ impl Run {
         let folder = TempDir::with_prefix_in("cache-aside-", "/tmp").context("/tmp is not writable")?;
         let socket = folder.path().join("primary.sock");
         let listener = UnixListener::bind(&socket).context("can't listen for the workers")?;
-        let executable = std::env::current_exe().context("can't find the own executable")?;
+        let executable = std::env::current_exe().context("can't find this executable")?;
         let mut children = Vec::new();
         for process in 0..options.processes {
             let mut command = Command::new(&executable);
@@ -138,7 +138,7 @@ impl Run {
         Ok(run)
     }
 
-    /// Plays and checks rounds until the time is over, something is wrong, or somebody stops it.
+    /// Plays and checks rounds until the time is over, there is a violation, or the user stops it.
     pub(crate) async fn rounds(&mut self) -> Result<Ended> {
         let (began, limit) = (Instant::now(), Duration::from_secs(self.seconds));
         for number in self.only_round.unwrap_or(1).. {
@@ -156,7 +156,7 @@ impl Run {
         self.until_judged().await
     }
 
-    /// Waits for the check that is under way, whoever wants to stop it.
+    /// Waits for the check that is under way, even if the user wants to stop it.
     async fn conclude_check(&mut self) -> Result<()> {
         if let Some(check) = self.check.take() {
             self.conclude(&check.await.context("the check of a round has ended early")?);
@@ -173,7 +173,7 @@ impl Run {
         while ready < self.workers.len() {
             match self.event().await? {
                 Event::News(News::Ready) => ready += 1,
-                Event::Interrupted => bail!("stopped before it began"),
+                Event::Interrupted => bail!("stopped before the start"),
                 _ => {}
             }
         }
@@ -189,7 +189,7 @@ impl Run {
         Ok(Ended::Done)
     }
 
-    /// Plays a round to its end, and sends it to be checked; leaves it as soon as the round before was wrong.
+    /// Plays a round to its end, and sends it to the checker; leaves it as soon as the previous round was found wrong.
     async fn play(&mut self, round: Round) -> Result<Ended> {
         self.primary.open(round.number, self.keys);
         self.faults.round.store(round.number, Ordering::Relaxed);
@@ -206,7 +206,7 @@ impl Run {
         if let ControlFlow::Break(ended) = ended {
             return Ok(ended);
         }
-        // The check of the round before takes less time than this round took; if not, it is waited for.
+        // Checking the previous round takes less time than this round took; if not, wait for it.
         if self.until_judged().await? == Ended::Interrupted {
             return Ok(Ended::Interrupted);
         }
@@ -217,7 +217,7 @@ impl Run {
         Ok(Ended::Done)
     }
 
-    /// Lets nothing happen after the last write, and has all be read.
+    /// Stops the faults after the last write, and lets all workers read.
     async fn fence(&mut self, round: Round, calls: &mut Vec<Call>) -> Result<ControlFlow<Ended>> {
         let faults = self.faults.clone();
         let _peace = faults.peace.lock().await;
@@ -227,7 +227,7 @@ impl Run {
         self.collect(round, calls).await
     }
 
-    /// Collects the calls of a round until each worker has said that it is quiet, or done.
+    /// Collects the calls of a round until each worker has reported that it is quiet, or done.
     async fn collect(&mut self, round: Round, collected: &mut Vec<Call>) -> Result<ControlFlow<Ended>> {
         let mut said = 0;
         while said < self.workers.len() {
@@ -249,7 +249,7 @@ impl Run {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Waits for what happens next, and shows the progress meanwhile. A worker that is lost is an error.
+    /// Waits for the next event, and shows the progress meanwhile. A lost worker is an error.
     async fn event(&mut self) -> Result<Event> {
         let [interrupt, terminate] = &mut self.signals;
         let deadline = tokio::time::sleep(PATIENCE);
@@ -270,16 +270,16 @@ impl Run {
                 _ = self.ticks.tick() => self.progress.show(&self.summary),
                 _ = interrupt.recv() => return Ok(Event::Interrupted),
                 _ = terminate.recv() => return Ok(Event::Interrupted),
-                () = &mut deadline => bail!("nothing was heard of the workers for {PATIENCE:?}"),
+                () = &mut deadline => bail!("the workers have sent nothing for {PATIENCE:?}"),
             }
         }
     }
 
-    /// A get takes what is unreadable for a miss, so that the caches' own counts alone tell of it.
+    /// For a get an unreadable entry is a miss, so only the caches' own counts show it.
     fn conclude_unreadable(&mut self, round: Round, found: u64) {
         if found > 0 {
             self.summary.violations += found;
-            self.report(round, &format!("VIOLATION: entries were found unreadable, {found} times\n"));
+            self.report(round, &format!("VIOLATION: {found} unreadable entries were found\n"));
         }
     }
 
@@ -300,7 +300,7 @@ impl Run {
 
     fn report(&self, round: Round, story: &str) {
         self.progress.end();
-        println!("{story}  to run this round again, and again:\n    {} --round {}\n", self.again, round.seed);
+        println!("{story}  to repeat this round:\n    {} --round {}\n", self.again, round.seed);
     }
 }
 
@@ -311,7 +311,7 @@ async fn finished(check: &mut Option<JoinHandle<Judgement>>) -> Result<Judgement
     }
 }
 
-/// Listens to one worker: answers its questions from the primary, and passes on the rest.
+/// Listens to one worker: answers its questions from the primary, and passes on its other messages.
 async fn hear(
     mut reader: impl AsyncRead + Unpin,
     sender: Sender,
@@ -338,14 +338,14 @@ async fn hear(
             ToParent::Done { counts } => News::Done(counts),
             ToParent::Failed { mistake } => News::Failed(mistake),
         };
-        // A run that has ended hears no news.
+        // A run that has ended doesn't receive any more.
         let _ = news.send((process, said));
     }
     primary.release(process);
     let _ = news.send((process, News::Lost));
 }
 
-/// The address alone: the output of a run is passed on.
+/// The address without the user: people pass on the output of a run.
 fn without_secrets(url: &str) -> String {
     let shown = url.split(['?', '#']).next().unwrap_or_default();
     match shown.split_once("://") {
@@ -356,12 +356,7 @@ fn without_secrets(url: &str) -> String {
 
 fn again(options: &Options, seed: u64) -> String {
     let Options { processes, writers, readers, keys, seconds, .. } = options;
-    let mut command = "cargo run --release".to_owned();
-    let has_hooks = options.without.is_some() || options.delays;
-    if has_hooks {
-        command.push_str(" --features __proof");
-    }
-    command.push_str(" --example torture --");
+    let mut command = "cargo run --release -p torture --".to_owned();
     let server = options.server.to_possible_value();
     let _ = match (&options.url, &server) {
         (Some(url), _) => write!(command, " --url {}", without_secrets(url)),

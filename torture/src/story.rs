@@ -1,22 +1,22 @@
-//! A violation told for people: what was wrong, and what happened to the key around it, in the order of time.
+//! A violation explained: the mistake, and the events of the key around it, ordered by time.
 
 use std::fmt::Write as _;
 
 use crate::check::Mistake;
 use crate::history::{Call, Commit, Ended, Kind, Read};
 
-/// What is shown around the calls that matter.
+/// The time that is shown around the relevant calls.
 const AROUND: u64 = 5_000_000;
 const MOST_LINES: usize = 100;
 
 struct Line {
     at: u64,
-    /// It made the mistake, made the record, or made the promise that was broken.
+    /// The call made the mistake, made the record, or made the promise that was broken.
     matters: bool,
     text: String,
 }
 
-/// Tells of the mistake of `calls[wrong]`.
+/// Explains the mistake of `calls[wrong]`.
 pub(crate) fn tell(id: &str, log: &[Commit], calls: &[Call], wrong: usize, mistake: Mistake) -> String {
     let call = &calls[wrong];
     let zero = call.start;
@@ -36,12 +36,12 @@ pub(crate) fn tell(id: &str, log: &[Commit], calls: &[Call], wrong: usize, mista
         }
     }
     lines.sort_by_key(|line| line.at);
-    // Where there is too much, what came last before the mistake is the most telling.
+    // If there is too much to show, the last events before the mistake are the most useful.
     let end = lines.partition_point(|line| line.at <= zero) + MOST_LINES / 5;
     let first = end.min(lines.len()).saturating_sub(MOST_LINES);
 
     let mut story = format!("VIOLATION, key {id}: {} {}\n", caller(call), sentence(call, calls, mistake));
-    let _ = writeln!(story, "  what happened to it, in ms from the start of that call:");
+    let _ = writeln!(story, "  events of this key, in ms from the start of that call:");
     let mut left_out = 0;
     for (index, line) in lines.iter().enumerate() {
         if line.matters || (first..end).contains(&index) {
@@ -57,7 +57,7 @@ pub(crate) fn tell(id: &str, log: &[Commit], calls: &[Call], wrong: usize, mista
     story
 }
 
-/// The call that had guaranteed what was not seen.
+/// The call that guaranteed the version which was not seen.
 fn promised(mistake: Mistake) -> Option<usize> {
     match mistake {
         Mistake::TooOld { floor, .. } => floor.by,
@@ -65,7 +65,7 @@ fn promised(mistake: Mistake) -> Option<usize> {
     }
 }
 
-/// Whether this is the load that made the record which the call has read, or the one that it was loaded over.
+/// Whether this is the load that made the record which the call has read, or the load whose entry was still there then.
 fn has_loaded(load: &Call, call: &Call) -> bool {
     match (load.kind, load.read, call.read) {
         (Kind::Load, Read::Record(made), Read::Record(read)) => made.load == read.load || Some(made.load) == read.over,
@@ -79,9 +79,9 @@ fn sentence(call: &Call, calls: &[Call], mistake: Mistake) -> String {
             let by = floor.by.map_or_else(String::new, |by| {
                 let guarantee = &calls[by];
                 let before = call.start.saturating_sub(guarantee.end);
-                format!(", guaranteed by {}, which had returned {} ms before it", caller(guarantee), millis(before, 0))
+                format!(" by {}, which had returned {} ms before it", caller(guarantee), millis(before, 0))
             });
-            format!("returned version {version}, too old: version {} was due{by}", floor.version)
+            format!("returned version {version}, too old: version {} was guaranteed{by}", floor.version)
         }
         Mistake::OldForEver { version, last } => {
             format!("returned version {version} when nobody wrote any more: version {last} is the last")
@@ -152,7 +152,7 @@ fn committed(version: usize, commit: &Commit) -> String {
     format!("commit of version {version}: {row}")
 }
 
-#[allow(clippy::cast_precision_loss, reason = "to be read by people")]
+#[allow(clippy::cast_precision_loss, reason = "for display")]
 fn millis(at: u64, zero: u64) -> String {
     let (sign, distance) = if at < zero { ("-", zero - at) } else { ("", at - zero) };
     format!("{sign}{:.3}", distance as f64 / 1e6)

@@ -1,4 +1,4 @@
-//! The figures of a run, and whether enough has happened to prove anything.
+//! The statistics of a run, and whether enough has happened to prove anything.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use crate::history::{Call, Ended, Kind, Source};
 use crate::near;
 use crate::wire::Counts;
 
-/// A run that is shorter may miss one of the rarer outcomes.
+/// A run that is shorter may miss some of the rarer outcomes.
 const LONG_ENOUGH: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
@@ -24,9 +24,9 @@ pub(crate) struct Summary {
     pub(crate) commits: u64,
     pub(crate) rounds: u64,
     pub(crate) violations: u64,
-    /// Those of the violations that were there when nobody wrote any more.
+    /// The number of violations that were still there when nobody wrote any more.
     pub(crate) old_for_ever: u64,
-    /// Too old, since a failover has lost a write; and how long after the promotion the last of them was.
+    /// Results that are too old because a failover has lost a write, and how long after the promotion the last of them was.
     pub(crate) explained: u64,
     pub(crate) last_explained: u64,
     pub(crate) faults: Option<Happened>,
@@ -46,7 +46,7 @@ impl Summary {
         self.counts.add(counts);
     }
 
-    /// Calls on the cache; the loads are none.
+    /// Calls on the cache, without loads.
     pub(crate) fn operations(&self) -> u64 {
         self.calls.iter().filter(|(kind, _)| is_call(**kind)).flat_map(|(_, ended)| ended.values()).sum()
     }
@@ -63,7 +63,7 @@ impl Summary {
         self.sources.get(&source).copied().unwrap_or_default()
     }
 
-    /// What should have happened in a run of this length, and never did.
+    /// Outcomes that a run of this length should have, but never had.
     pub(crate) fn missing(&self, ran: Duration) -> Vec<String> {
         let updates = self.ended(&[Kind::UpdateField, Kind::UpdateFields, Kind::Modify], Ended::Done);
         let happened = [
@@ -110,7 +110,7 @@ impl Summary {
     }
 }
 
-/// Whether it is a call of its own, and not a part of one.
+/// Whether it is a call by itself, and not a part of one.
 fn is_call(kind: Kind) -> bool {
     kind != Kind::Load
 }

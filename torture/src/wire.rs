@@ -1,4 +1,4 @@
-//! What the parent and its workers say to each other, and the frames that it travels in.
+//! The messages between the parent and its workers, and their frames.
 
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
@@ -27,7 +27,7 @@ pub(crate) enum ToParent {
         round: u64,
         calls: Vec<Call>,
     },
-    /// With near caches: its writes have ended, and the cache was told of all.
+    /// With near caches: this worker's writes have ended, and have reached the cache.
     Quiet,
     Done {
         counts: Counts,
@@ -43,7 +43,7 @@ pub(crate) enum Question {
         round: u64,
         key: u32,
     },
-    /// Commits a change, with the row's lock if the writer wants to keep others out until it unlocks.
+    /// Commits a change; takes the row's lock if the writer wants to exclude others until it unlocks.
     Commit {
         round: u64,
         key: u32,
@@ -60,7 +60,7 @@ pub(crate) enum ToWorker {
         ticket: u64,
         state: State,
     },
-    /// All are quiet.
+    /// All workers are quiet.
     Fence,
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct State {
     pub(crate) created: bool,
 }
 
-/// What holds for the whole run.
+/// Settings of the whole run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Job {
     pub(crate) url: String,
@@ -85,7 +85,7 @@ pub(crate) struct Job {
     pub(crate) without: Option<String>,
     pub(crate) delays: bool,
     pub(crate) near: bool,
-    /// Where the servers are that were started for this run, and have to end with it.
+    /// The addresses of the servers that were started for this run, and have to end with it.
     pub(crate) own_servers: Vec<String>,
 }
 
@@ -93,12 +93,12 @@ pub(crate) struct Job {
 pub(crate) struct Round {
     /// Part of the keys: each round has fresh ones.
     pub(crate) number: u64,
-    /// Decides, with the run's seed, what the tasks do.
+    /// Determines the tasks' operations, together with the run's seed.
     pub(crate) seed: u64,
     pub(crate) millis: u64,
 }
 
-/// What the caches of one process have counted in one round.
+/// The counts of one process' caches in one round.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
     pub(crate) loads: u64,
@@ -124,15 +124,15 @@ impl Counts {
     }
 }
 
-/// A message with its length before it.
+/// A message with its length in front.
 pub(crate) fn frame(message: &impl Serialize) -> Vec<u8> {
-    // Only a type that can't be encoded fails here, and these all can.
+    // Encoding fails only for types that can't be encoded, and all of these can.
     let body = postcard::to_stdvec(message).expect("messages are plain data");
     let length = u32::try_from(body.len()).expect("a portion of the history is far below 4 GiB");
     [&length.to_le_bytes(), body.as_slice()].concat()
 }
 
-/// The next message; `None` when the other side has ended.
+/// The next message; `None` if the other side has ended.
 pub(crate) async fn next<M: DeserializeOwned>(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<M>> {
     let Ok(length) = stream.read_u32_le().await else {
         return Ok(None);

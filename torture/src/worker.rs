@@ -1,4 +1,4 @@
-//! One process of a run: connects to the cache, plays each round that the parent calls out, and ends with the parent.
+//! One process of a run: connects to the cache, plays each round that the parent sends, and ends with the parent.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,11 +23,11 @@ use crate::wire::{Counts, Job, Round, ToParent};
 /// In milliseconds.
 pub(crate) const LONGEST_TTL: u64 = 200;
 pub(crate) const LONGEST_LOAD: u64 = 250;
-/// The number of no task: its random sequence decides the policies of a round.
+/// Not the number of any task: its random sequence decides the policies of a round.
 const NO_TASK: u16 = u16::MAX;
 
 pub(crate) async fn run(socket: &Path, process: u16) -> Result<()> {
-    // The terminal sends Ctrl-C to all processes of a run; this one ends with its parent.
+    // The terminal sends Ctrl-C to all processes of a run, but this one ends with its parent.
     tokio::spawn(async { while tokio::signal::ctrl_c().await.is_ok() {} });
     let (link, job, mut rounds) = Link::connect(socket, process).await?;
     let sender = link.sender.clone();
@@ -40,7 +40,7 @@ pub(crate) async fn run(socket: &Path, process: u16) -> Result<()> {
     };
     sender.send(&ToParent::Ready);
     while let Some(round) = rounds.recv().await {
-        // In a task of its own, so that a parent that has ended is noticed at once.
+        // In a task of its own, so that the end of the parent is noticed at once.
         let (playing, sender) = (worker.clone(), sender.clone());
         tokio::spawn(async move {
             sender.send(&match playing.play(round).await {
@@ -55,13 +55,13 @@ pub(crate) async fn run(socket: &Path, process: u16) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the parent has heard of the failure, and has ended the connection.
+/// Waits until the parent has received the failure, and has ended the connection.
 async fn linger(rounds: &mut tokio::sync::mpsc::UnboundedReceiver<Round>) -> Result<()> {
     while rounds.recv().await.is_some() {}
     Ok(())
 }
 
-/// A parent that was killed can't end its server any more. If it has, nobody is there to hear this.
+/// Stops a server in place of its parent, which may have been killed. An error means that the server has already ended.
 async fn stop(server: &str) {
     if let Ok(client) = redis::Client::open(server)
         && let Ok(mut connection) = client.get_multiplexed_async_connection().await
@@ -74,7 +74,7 @@ struct Worker {
     process: u16,
     job: Job,
     link: Link,
-    /// Two connections, as two services would have; rigged if a guard is to be taken out.
+    /// Two connections, as two services would have; instrumented if a guard is to be taken out.
     backends: [Backend; 2],
     bare: Backend,
 }
@@ -117,7 +117,7 @@ impl Worker {
         Ok(counts)
     }
 
-    /// Returns once the cache was told of the writes that failed or were dropped, however long that takes.
+    /// Returns once failed and dropped writes have reached the cache, however long that takes.
     async fn tell_all(&self) {
         for backend in &self.backends {
             while backend.close().await.is_err() {}
@@ -144,7 +144,7 @@ impl Worker {
     fn cache(&self, backend: &Backend, rng: &mut StdRng) -> Result<Cache<Record>> {
         let mut millis = |least, most| Duration::from_millis(rng.random_range(least..=most));
         let (lock_ttl, ttl, not_found_ttl) = (millis(5, 50), millis(20, LONGEST_TTL), millis(10, 100));
-        // Some entries live on beside those that end soon, so that a near cache has something to forget.
+        // Some entries outlive the round, so that a near cache has something to drop.
         let (ttl, not_found_ttl) = match self.job.near && rng.random_bool(0.5) {
             true => (Duration::from_millis(near::LONGEST_TTL), Duration::from_millis(near::LONGEST_TTL / 2)),
             false => (ttl, not_found_ttl),
@@ -161,7 +161,7 @@ impl Worker {
             .wait_timeout(Duration::from_millis(100))
             .near_cache(self.job.near.then(|| near::settings(self.job.keys)))
             .build();
-        cache.context("a policy that was drawn is refused")
+        cache.context("a random policy is invalid")
     }
 
     fn rng(&self, round: Round, task: u16) -> StdRng {
@@ -194,7 +194,7 @@ async fn all_end(mut tasks: JoinSet<Result<()>>) -> Result<()> {
     Ok(())
 }
 
-/// Connects with a deadline that a busy machine keeps: with the default, too many reads would go around the cache.
+/// Connects with a deadline that a busy machine can keep: with the default, too many reads would go around the cache.
 async fn connect(job: &Job) -> Result<Backend> {
     let builder = Backend::builder(&job.url).operation_timeout(Duration::from_secs(5));
     let builder = builder.heartbeat_interval(near::HEARTBEAT_INTERVAL).heartbeat_timeout(near::HEARTBEAT_TIMEOUT);

@@ -1,4 +1,4 @@
-//! The torture tool as its users run it: it notices each guard that is taken out, and says what it lacks.
+//! The torture tool as its users run it: it notices when a guard is taken out, and reports missing requirements.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::net::TcpListener;
@@ -26,7 +26,7 @@ fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// It ends with the first violation: the time is for a machine that has other things to do.
+/// The tool ends at the first violation; this limit is for a busy machine.
 fn finds_a_violation(args: &[&str]) {
     let output = torture(&[args, &["--seconds", "300"]].concat());
     let text = text(&output);
@@ -72,7 +72,7 @@ fn finds_nothing_with_near_caches() {
 #[test]
 fn finds_each_guard_of_near_caches_that_is_taken_out() {
     for guard in Guard::NEAR {
-        // As long as all is well, the messages come before anybody could miss them.
+        // Without faults, the messages come before a stale near hit is possible.
         let faults = (guard != Guard::NearTicket).then_some("--faults");
         finds_a_violation(&["--near", "--without", guard.name()].into_iter().chain(faults).collect::<Vec<_>>());
     }
