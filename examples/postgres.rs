@@ -1,5 +1,5 @@
-//! A service of the usual shape: `axum`, PostgreSQL through `sqlx`, and a cache for each entity. Reads go through the
-//! caches; a write invalidates what it has changed, after its commit.
+//! A typical service: `axum`, PostgreSQL through `sqlx`, and a cache for each entity. Reads go through the caches; a write
+//! invalidates the changed entries after its commit.
 //!
 //! ```sh
 //! export DATABASE_URL=postgres://localhost/shop CACHE_URL=redis://127.0.0.1:6379   # or memory://
@@ -21,7 +21,7 @@ use sqlx::{FromRow, PgPool};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::task::TaskTracker;
 
-/// For the example; a service has migrations.
+/// Only for the example; a real service has migrations.
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS products (id int8 PRIMARY KEY, name text, price_cents int8, stock int4 NOT NULL);
     CREATE TABLE IF NOT EXISTS customers (id int8 PRIMARY KEY, name text, city text, orders int4 NOT NULL);
@@ -55,7 +55,7 @@ struct Order {
     quantity: NonZeroU16,
 }
 
-/// What all handlers share, all of it cheap to clone. `orders` are those under way.
+/// State that all handlers share, cheap to clone. `orders` are the open orders.
 #[derive(Clone)]
 struct Shop {
     db: PgPool,
@@ -72,7 +72,8 @@ impl Shop {
         Self { db, products, customers, orders: TaskTracker::new() }
     }
 
-    /// Takes the products off the stock and counts the order; `false`: there are not so many, or no such customer.
+    /// Takes the quantity from the stock and counts the order. Returns `false` if the stock is too small, or there is no
+    /// such customer.
     async fn order(&self, Order { customer, product, quantity }: Order) -> sqlx::Result<bool> {
         let mut transaction = self.db.begin().await?;
         let take = sqlx::query("UPDATE products SET stock = stock - $2 WHERE id = $1 AND stock >= $2");
@@ -85,11 +86,12 @@ impl Shop {
         }
         let committed = transaction.commit().await;
 
-        // After the commit, never before: a load in between would put the old row back. After a commit that failed too:
-        // when its answer was lost, it may have been carried out.
+        // After the commit, never before: a load in between would put the old row back. Also after a commit that failed: if
+        // only its reply was lost, it has been carried out.
         let (product, customer) = tokio::join!(self.products.invalidate(product), self.customers.invalidate(customer));
         for error in [product.err(), customer.err()].into_iter().flatten() {
-            // The order stands. The cache is told again; until then, or its TTL's end, others may get the old row.
+            // The order is valid, and the library retries the invalidation. Others may get the old row until then, or until
+            // its TTL ends.
             eprintln!("{:#}", anyhow::Error::from(error));
         }
         committed.map(|()| true)
@@ -113,13 +115,13 @@ async fn customer(State(shop): State<Shop>, Path(id): Path<i64>) -> Result<Json<
 }
 
 async fn order(State(shop): State<Shop>, Json(order): Json<Order>) -> Result<StatusCode, StatusCode> {
-    // A task of its own, since a client that hangs up would end this one, be it between commit and invalidation.
+    // In a task of its own, since a client that hangs up would end this one, perhaps between commit and invalidation.
     let placed = shop.orders.clone().spawn(async move { shop.order(order).await });
     let placed = placed.await.map_err(failed)?.map_err(failed)?;
     Ok(if placed { StatusCode::CREATED } else { StatusCode::CONFLICT })
 }
 
-/// The log gets the reason, the client the status alone.
+/// The log gets the reason, the client only the status.
 fn failed(error: impl Into<anyhow::Error>) -> StatusCode {
     eprintln!("{:#}", error.into());
     StatusCode::INTERNAL_SERVER_ERROR
@@ -144,6 +146,6 @@ async fn main() -> anyhow::Result<()> {
     axum::serve(listener, routes).with_graceful_shutdown(stop).await?;
     shop.orders.close();
     shop.orders.wait().await;
-    // Tells the cache what it could not be told: that would end with the process.
+    // Applies failed invalidations, which would be lost with the process.
     Ok(cache.close().await?)
 }

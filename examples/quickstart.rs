@@ -1,10 +1,10 @@
-//! A first walk through the cache: cold read, warm read, field update, invalidation, a missing id, 100 readers at once,
-//! statistics, and the entry as it is stored. The primary is an SQLite database.
+//! A first tour of the cache: cold read, warm read, field update, invalidation, a missing id, 100 readers at once,
+//! statistics, and the stored entry. The primary is an SQLite database.
 //!
 //! ```text
 //! cargo run --example quickstart                                        # no server needed
 //! CACHE_URL=redis://127.0.0.1:6379 cargo run --example quickstart       # the same on Redis or Valkey
-//! redis-cli HGETALL cache:billing:product:p-001                         # what is stored there
+//! redis-cli HGETALL cache:billing:product:p-001                         # shows the stored entry
 //! ```
 
 use std::sync::{Arc, Mutex, PoisonError};

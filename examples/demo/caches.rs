@@ -1,8 +1,8 @@
 //! The shop's two caches, without a near cache and with one, and the switch between them.
 //!
-//! A service has one: a cache's settings are fixed when it is built. These have the same entries, since both are over one
-//! backend, and a write by way of either drops what is kept in the near cache. That goes on hearing of changes while the
-//! switch is off, so what it has kept is right when it is switched on again.
+//! A real service has one cache, since settings are fixed when a cache is built. These two share their entries, because both
+//! use one backend, and a write through either drops the record from the near cache. The near cache goes on receiving messages
+//! while the switch is off, so its records are right when it is switched on again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -29,7 +29,7 @@ impl Caches {
         self.uses_near.load(Ordering::Relaxed)
     }
 
-    /// Returns whether it could be switched: there is nothing to switch on where a near cache is of no use.
+    /// Returns whether it was switched. A near cache can't be switched on where it has no use.
     pub(crate) fn use_near(&self, on: bool) -> bool {
         let is_possible = !on || self.near.stats().tracker != TrackerState::Unused;
         if is_possible {
@@ -38,7 +38,7 @@ impl Caches {
         is_possible
     }
 
-    /// What both have done together.
+    /// The statistics of both together.
     pub(crate) fn stats(&self) -> Stats {
         let (plain, mut both) = (self.plain.stats(), self.near.stats());
         both.hits += plain.hits;

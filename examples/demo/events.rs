@@ -1,4 +1,4 @@
-//! The live figures, as server-sent events: one `figures` event at once, and then two a second until the server stops.
+//! The live figures as server-sent events: one `figures` event at once, and then two per second until the server stops.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(crate) async fn stream(
             _ = stopping.wait_for(|stopping| *stopping) => return None,
         }
         let event = Event::default().event("figures").json_data(shop.figures());
-        // Figures are numbers and names, which always are JSON.
+        // Figures are numbers and names, which can always be JSON.
         let event = event.unwrap_or_else(|error| Event::default().comment(error.to_string()));
         Some((Ok(event), (ticks, shop, stopping)))
     }))

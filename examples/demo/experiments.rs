@@ -1,4 +1,4 @@
-//! What people can't see in single reads: a stampede, and the race of an invalidation with a load.
+//! Experiments that single reads can't show: a stampede, and the race of an invalidation with a load.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::service::Shop;
 pub(crate) struct Stampede {
     id: String,
     concurrency: usize,
-    /// Whether the key could be made cold: not while the cache is out of reach.
+    /// Whether the key could be made cold, which is impossible while the cache can't be reached.
     invalidated: bool,
     primary_reads: usize,
     elapsed_ms: f64,
@@ -47,14 +47,14 @@ struct Reader {
 pub(crate) struct Race {
     id: String,
     steps: Vec<Step>,
-    /// Whether the fill of the load that was overtaken was refused.
+    /// Whether the fill of the fenced load was refused.
     fenced: bool,
     old_stock: u32,
     new_stock: u32,
-    /// What the reader was given whose load was overtaken.
+    /// The record that the reader of the fenced load got.
     reader_stock: Option<u32>,
     reader_outcome: &'static str,
-    /// What a read gets that starts after the invalidation.
+    /// The record that a read gets which starts after the invalidation.
     later_stock: Option<u32>,
     later_outcome: &'static str,
     elapsed_ms: f64,
@@ -69,7 +69,7 @@ struct Step {
 }
 
 impl Shop {
-    /// Lets `concurrency` readers loose on a key that was just invalidated.
+    /// Starts `concurrency` readers of a key that was just invalidated.
     pub(crate) async fn stampede(&self, id: &str, concurrency: usize) -> Result<Stampede, Failure> {
         let _alone = self.experiment.lock().await;
         let invalidated = self.cache().invalidate(id).await.is_ok();
@@ -121,8 +121,8 @@ impl Shop {
         if exists { Ok(stampede) } else { Err(Failure::unknown(id).with(&stampede)) }
     }
 
-    /// Writes and invalidates while a reader's slow load already holds the old row. Whoever caches with a plain
-    /// `SET` has the old row in the cache afterwards, until its TTL ends.
+    /// Writes and invalidates while a reader's slow load already has the old row. A cache that fills with a plain `SET` would
+    /// then have the old row until its TTL ends.
     pub(crate) async fn race(&self, id: &str) -> Result<Race, Failure> {
         let _alone = self.experiment.lock().await;
         let began = Instant::now();
@@ -131,14 +131,14 @@ impl Shop {
 
         self.cache().invalidate(id).await?;
 
-        // The loader hands over what it has read only when it is told to.
+        // The loader returns its row only when it is told to.
         let (read, row) = oneshot::channel();
         let (go_on, told) = oneshot::channel::<()>();
         let primary = self.primary.clone();
         let lookup = self.cache().lookup(id.to_owned(), move |id| async move {
             let asked = began.elapsed();
             let found = primary.find(id).await?;
-            // Both fail only when the race was given up.
+            // Both fail only if the race was given up.
             let _ = read.send((asked, found.clone()));
             let _ = told.await;
             Ok::<_, BoxError>(found)
@@ -155,7 +155,7 @@ impl Shop {
         let Product { stock: old_stock, .. } = found.ok_or_else(|| Failure::unknown(id))?;
         step_at(asked, "reader", "misses, takes the lease, and asks the primary".into());
         let mut step = |who, what| step_at(began.elapsed(), who, what);
-        step("reader", format!("has the row with stock {old_stock}, and is slow to hand it over"));
+        step("reader", format!("has the row with stock {old_stock}, and returns it slowly"));
 
         let new_stock = old_stock.checked_add(1).unwrap_or_else(|| old_stock - 1);
         self.primary.update(id, Edit::Stock(new_stock)).await?;
@@ -164,15 +164,15 @@ impl Shop {
         step("writer", "invalidates: the reader's lease is revoked".into());
         tokio::time::sleep(self.primary.latency().min(Duration::from_secs(1))).await;
 
-        step("reader", format!("wants to fill the cache with stock {old_stock}"));
+        step("reader", format!("tries to fill the cache with stock {old_stock}"));
         let _ = go_on.send(());
         let (overtaken, took) = reader.await.map_err(|lost| Failure::from(BoxError::from(lost)))?;
         let overtaken = overtaken?;
         self.latencies.add(overtaken.outcome, took);
-        // What other readers load in between is the new row.
+        // Other readers in between load the new row.
         let stored = self.cache().peek(id).await?;
         let fenced = overtaken.outcome == Outcome::Loaded && stored.is_none_or(|product| product.stock != old_stock);
-        let refused = "refuses the fill: its lease is gone. The reader asked before the write, so it gets its row";
+        let refused = "refuses the fill: its lease was revoked. The reader asked before the write, so it gets its row";
         step("cache", if fenced { refused } else { "accepted the fill" }.into());
 
         let asked = Instant::now();

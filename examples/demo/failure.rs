@@ -1,4 +1,4 @@
-//! What goes wrong, as it is answered: a status, and JSON with an `error` that says what to do.
+//! Errors as answers: a status, and JSON with an `error` that says what to do.
 
 use axum::Json;
 use axum::http::StatusCode;

@@ -1,4 +1,4 @@
-//! What the demo counts: the cache's own statistics, the primary's reads, and how long reads took by outcome.
+//! The demo's counters: the cache's own statistics, the primary's reads, and the latency of reads by outcome.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::caches::Caches;
 use crate::primary::Primary;
 
-/// Every [`Outcome`] and its name in answers.
+/// Every [`Outcome`], with its name in answers.
 const OUTCOMES: [(Outcome, &str); 7] = [
     (Outcome::Hit, "hit"),
     (Outcome::NotFoundHit, "not_found_hit"),
@@ -38,7 +38,7 @@ pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
 }
 
-/// How many reads came to each outcome, and how long they took.
+/// The number of reads with each outcome, and how long they took.
 #[derive(Default)]
 pub(crate) struct Latencies {
     sums: [Sum; OUTCOMES.len()],
@@ -86,7 +86,7 @@ pub(crate) struct Total {
     pub(crate) total_ms: f64,
 }
 
-/// The statistics as they are answered. All count from the start or the last reset.
+/// The statistics in answers. All count from the start or the last reset.
 #[derive(Debug, Serialize)]
 pub(crate) struct Figures {
     pub(crate) hits: u64,
@@ -106,20 +106,20 @@ pub(crate) struct Figures {
     pub(crate) near_refused_inserts: u64,
     pub(crate) hit_rate_pct: f64,
     pub(crate) primary_reads_total: u64,
-    /// What a read of the primary took on average; before the first, what it is set to take.
+    /// The mean duration of a read of the primary; before the first read, the configured latency.
     pub(crate) primary_read_latency_ms: f64,
-    /// The artificial latency that is set.
+    /// The configured artificial latency.
     pub(crate) read_latency_ms: f64,
     pub(crate) outcomes: Vec<Total>,
-    /// Invalidations that the cache could not be told yet.
+    /// Failed invalidations that are still to be applied.
     pub(crate) pending: usize,
     /// Whether the cache is switched off.
     pub(crate) outage: bool,
     /// Whether the near cache is switched on.
     pub(crate) near_cache: bool,
-    /// Whether the server tells the near cache of changes.
+    /// The state of the tracker, which receives the server's messages about changes.
     pub(crate) tracker: &'static str,
-    /// Where the cache is.
+    /// The address of the cache.
     pub(crate) cache: String,
 }
 

@@ -1,4 +1,4 @@
-//! What keeps foreign pages out: checks of where a request comes from, and the headers of every answer.
+//! Protection against foreign pages: checks where a request comes from, and sets the headers of every answer.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
@@ -7,11 +7,11 @@ use axum::response::{IntoResponse, Response};
 
 use crate::failure::Failure;
 
-/// Whether the server listens on this machine's own address alone.
+/// Whether the server listens only on this machine's own address.
 #[derive(Clone, Copy)]
 pub(crate) struct Loopback(pub(crate) bool);
 
-/// All that a page may use comes from here, and nobody may frame it.
+/// The page may load only resources from here, and no other page may frame it.
 const HEADERS: [(header::HeaderName, &str); 6] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -25,8 +25,8 @@ const HEADERS: [(header::HeaderName, &str); 6] = [
 ];
 
 pub(crate) async fn headers(request: Request, next: Next) -> Response {
-    // Browsers report each answer of 400 and above as an error in their console, where a missing product is none. So
-    // the page asks for 200, and finds the status in the body.
+    // Browsers report each answer of 400 and above as an error in their console, although a missing product isn't one.
+    // So the page asks for status 200, and finds the real status in the body.
     let status_in_body = request.headers().contains_key("x-status-in-body");
     let mut response = next.run(request).await;
     for (name, value) in HEADERS {
@@ -65,7 +65,7 @@ fn names_this_machine(headers: &HeaderMap, uri: &Uri) -> bool {
     name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Browsers say where a request comes from; programs that don't are their users' own.
+/// Browsers say where a request comes from; programs that don't are run by their own users.
 fn foreign(headers: &HeaderMap) -> bool {
     let text = |name: header::HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let elsewhere = text(header::HeaderName::from_static("sec-fetch-site"))

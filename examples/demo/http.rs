@@ -116,7 +116,7 @@ async fn latency(State(shop): State<Arc<Shop>>, params: Params) -> Answer<Value>
     Ok(Json(json!({ "read_latency_ms": millis(latency) })))
 }
 
-/// Takes no parameters, but a body within the limit all the same.
+/// Takes no parameters, but limits the body too.
 async fn reset(State(shop): State<Arc<Shop>>, _: Params) -> Json<Figures> {
     shop.reset();
     Json(shop.figures())

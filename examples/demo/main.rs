@@ -1,5 +1,4 @@
-//! A page on which people watch the cache work: reads, updates, stampedes, races and outages of a small shop, and what a
-//! near cache adds.
+//! A page that shows the cache at work: reads, updates, stampedes, races and outages of a small shop, and a near cache.
 //!
 //! ```text
 //! cargo run --example demo                                             # http://127.0.0.1:8080, no server needed
@@ -7,9 +6,8 @@
 //! cargo run --example demo -- --help                                   # ports, latency, the database's file
 //! ```
 //!
-//! `service.rs` is the part to learn the cache from: all that a service does with it. `primary.rs` is the database,
-//! SQLite; `experiments.rs` the stampede and the race; `caches.rs` the near cache's switch; the rest serves the page in
-//! `page/`.
+//! Read `service.rs` to learn how a service uses the cache. `primary.rs` is the database, SQLite; `experiments.rs` has the
+//! stampede and the race; `caches.rs` the near cache's switch; the rest serves the page in `page/`.
 
 mod caches;
 mod events;
@@ -41,10 +39,10 @@ use crate::primary::Primary;
 use crate::service::Shop;
 use crate::signals::Signals;
 
-/// How long the requests under way may take when the demo stops: longer than one read.
+/// How long requests may go on when the demo stops: longer than one read.
 const STOP_LIMIT: Duration = Duration::from_millis(http::MAX_LATENCY_MS + 1000);
 
-/// A page on which you watch the cache work.
+/// A page that shows the cache at work
 #[derive(Parser)]
 #[command(name = "demo")]
 struct Options {
@@ -59,11 +57,11 @@ struct Options {
     #[arg(long, value_name = "PORT")]
     redis_port: Option<u16>,
 
-    /// The port of the page; 0 takes a free one
+    /// The port of the page; 0 for a free one
     #[arg(long, default_value_t = 8080)]
     port: u16,
 
-    /// The address of the page; others than loopback let other machines in
+    /// The address of the page; any address but loopback lets other machines in
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     bind: String,
 
@@ -72,7 +70,7 @@ struct Options {
     #[arg(value_parser = clap::value_parser!(u64).range(..=http::MAX_LATENCY_MS))]
     read_latency_ms: u64,
 
-    /// The primary's SQLite file, kept; without it a temporary one
+    /// The primary's SQLite file, which is kept; by default a temporary one
     #[arg(long, value_name = "FILE")]
     database: Option<PathBuf>,
 }
@@ -88,7 +86,7 @@ impl Options {
     }
 }
 
-/// An IPv6 address may come as URLs write it: `[::1]`.
+/// An IPv6 address may have the form that it has in URLs: `[::1]`.
 fn unbracketed(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
@@ -120,12 +118,12 @@ async fn run(options: &Options) -> Result<(), BoxError> {
     let primary = Primary::open(&file, Duration::from_millis(options.read_latency_ms))
         .map_err(|error| format!("can't open the database {}: {}", file.display(), failure::chain(&*error)))?;
 
-    // Longer than the default, for machines that are busy with building; and lazy, as a service starts without a cache.
+    // Longer than the default, for machines that are busy building; lazy, because a service also starts without a cache.
     let backend = Backend::builder(&options.cache_url()).operation_timeout(Duration::from_secs(2)).connect_lazy()?;
     let shop = Arc::new(Shop::new(backend.clone(), primary)?);
     let products = shop.primary.all().await?;
     if let Err(error) = shop.forget_earlier_runs(products).await {
-        eprintln!("The cache does not answer, so reads go around it until it does: {}", failure::chain(&error));
+        eprintln!("The cache does not answer. Reads go around it until it does: {}", failure::chain(&error));
     }
     say(&format!(
         "The demo is at http://{address}\nCache: {backend}, primary: {}, {} ms a read\nCtrl-C stops it.",
@@ -149,12 +147,12 @@ async fn run(options: &Options) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Prints a line, if anybody reads them.
+/// Prints a line, if anyone reads the output.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 async fn stopped(mut stopping: watch::Receiver<bool>) {
-    // It also ends when the sender is gone, which is to stop as well.
+    // It also ends when the sender is dropped, which means to stop as well.
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }

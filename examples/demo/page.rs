@@ -1,4 +1,4 @@
-//! The page and its parts, built into the program.
+//! The page and its parts, compiled into the program.
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;

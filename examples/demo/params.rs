@@ -1,4 +1,4 @@
-//! A request's parameters, from the query of a GET and the form of a POST, and what they may say.
+//! A request's parameters, from the query of a GET and the form of a POST, and their checks.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -19,7 +19,7 @@ const MAX_TEXT_BYTES: usize = 200;
 pub(crate) struct Params(Vec<(String, String)>);
 
 impl Params {
-    /// An id of a product: any text. How long it may be, the cache says.
+    /// An id of a product: any text. The cache limits its length.
     pub(crate) fn id(&self) -> Result<&str, Failure> {
         match self.one("id")? {
             "" => Err(Failure::bad_request("the parameter `id` is empty")),
@@ -78,7 +78,7 @@ impl Params {
     fn one(&self, name: &str) -> Result<&str, Failure> {
         let mut values = self.0.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str());
         match (values.next(), values.next()) {
-            // What was no UTF-8 has been replaced by this character.
+            // Bytes that aren't UTF-8 have been replaced by this character.
             (Some(value), None) if value.contains(char::REPLACEMENT_CHARACTER) => {
                 Err(Failure::bad_request(format!("`{name}` is not UTF-8, or has the character U+FFFD")))
             }
@@ -120,7 +120,7 @@ fn number<N: FromStr>(name: &str, text: &str) -> Result<N, Failure> {
     })
 }
 
-/// A body within the limit. Of one beyond it some more is taken in, so that the sender comes to read the answer.
+/// A body within the limit. If it is larger, some more of it is read, so that the sender gets to read the answer.
 async fn limited(body: Body) -> Result<Vec<u8>, Failure> {
     const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
     let (mut chunks, mut bytes, mut total) = (body.into_data_stream(), Vec::new(), 0);

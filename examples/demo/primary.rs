@@ -44,7 +44,7 @@ struct Shared {
 }
 
 impl Primary {
-    /// Opens the database file, and puts in the products that it lacks.
+    /// Opens the database file, and inserts missing products.
     pub(crate) fn open(file: &Path, latency: Duration) -> Result<Self, BoxError> {
         let database = Connection::open(file)?;
         database.execute_batch(include_str!("products.sql"))?;
@@ -85,7 +85,7 @@ impl Primary {
         self.with(|database| Ok(database.prepare("SELECT 1 FROM product WHERE id = ?1")?.exists([id])?)).await
     }
 
-    /// Sets one field and commits; `false`: there is no such product.
+    /// Sets one field and commits. Returns `false` if there is no such product.
     pub(crate) async fn update(&self, id: &str, edit: Edit) -> Result<bool, BoxError> {
         let id = id.to_owned();
         self.with(move |database| {
@@ -101,7 +101,7 @@ impl Primary {
         .await
     }
 
-    /// Inserts a product and commits; `false`: its id is taken.
+    /// Inserts a product and commits. Returns `false` if the id is taken.
     pub(crate) async fn create(&self, product: Product) -> Result<bool, BoxError> {
         self.with(move |database| {
             let Product { id, name, price_cents, stock } = product;
@@ -120,12 +120,12 @@ impl Primary {
         self.shared.latency_ms.store(latency_ms, Ordering::Relaxed);
     }
 
-    /// How often [`find`](Self::find) has read since the last reset.
+    /// The number of reads by [`find`](Self::find) since the last reset.
     pub(crate) fn reads(&self) -> u64 {
         self.shared.reads.load(Ordering::Relaxed)
     }
 
-    /// What a read took on average, as measured; before the first, what it is set to take.
+    /// The mean duration of a read, as measured; before the first read, the configured latency.
     pub(crate) fn read_latency(&self) -> Duration {
         let micros = self.shared.read_micros.load(Ordering::Relaxed).checked_div(self.reads());
         micros.map_or_else(|| self.latency(), Duration::from_micros)
@@ -136,7 +136,7 @@ impl Primary {
         self.shared.read_micros.store(0, Ordering::Relaxed);
     }
 
-    /// SQLite blocks, so it runs where that holds up nobody.
+    /// SQLite blocks, so it runs on a thread for blocking calls.
     async fn with<R: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<R, BoxError> + Send + 'static,

@@ -1,8 +1,8 @@
-//! The shop: every use of the cache beside a primary that a service has. Start reading here.
+//! The shop: everything that a service does with the cache in front of a primary. Start reading here.
 //!
-//! Reads go through the cache. Whoever writes commits to the primary first and then tells the cache, by an invalidation
-//! or by an update in place. When the cache is out of reach, reads go on, and a write says that it could not tell it: the
-//! library remembers that, and tells it later.
+//! Reads go through the cache. A write commits to the primary first, and then invalidates the entry or updates it in place.
+//! If the cache can't be reached, reads go on, and a write reports that the cache doesn't have it: the library remembers it,
+//! and applies it later.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::failure::{Failure, chain};
 use crate::figures::{Figures, Latencies, millis, name};
 use crate::primary::{Edit, Primary, Product};
 
-/// Longer than the default, for machines that are busy with building.
+/// Longer than the default, for machines that are busy building.
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// More than the shop has products.
@@ -28,19 +28,19 @@ pub(crate) struct Shop {
     pub(crate) primary: Primary,
     caches: Caches,
     pub(crate) latencies: Latencies,
-    /// Held by an experiment, which would spoil another's figures.
+    /// Held by an experiment, since two at once would mix up their figures.
     pub(crate) experiment: Mutex<()>,
     backend: Backend,
     outage: AtomicBool,
     address: String,
 }
 
-/// A read, and how it went. Latencies are in milliseconds, lifetimes in seconds.
+/// A read, with its outcome. Latencies are in milliseconds, lifetimes in seconds.
 #[derive(Debug, Serialize)]
 pub(crate) struct Read {
     id: String,
     record: Option<Product>,
-    /// Whether the cache had the answer, be it that there is no such product.
+    /// Whether the cache had the answer, which may also be that there is no such product.
     hit: bool,
     outcome: &'static str,
     /// The read of Redis alone; a near hit has none.
@@ -51,7 +51,7 @@ pub(crate) struct Read {
     stats: Figures,
 }
 
-/// A write to the primary, and what became of the entry.
+/// A write to the primary, and its effect on the entry.
 #[derive(Debug, Serialize)]
 pub(crate) struct Written {
     id: String,
@@ -64,14 +64,14 @@ pub(crate) struct Written {
     stats: Figures,
 }
 
-/// An entry as it is stored.
+/// A stored entry.
 #[derive(Debug, Serialize)]
 pub(crate) struct Stored {
     key: String,
     state: &'static str,
     fields: Vec<(String, String)>,
     ttl_remaining: Option<f64>,
-    /// How long an entry of this kind lives at most.
+    /// The longest lifetime of such an entry.
     ttl_full: Option<f64>,
     lock_ttl_remaining: Option<f64>,
 }
@@ -108,7 +108,7 @@ impl Shop {
         self.caches.chosen()
     }
 
-    /// Invalidates all products: a server may still hold entries of another database.
+    /// Invalidates all products: a server may still have entries of another database.
     pub(crate) async fn forget_earlier_runs(&self, products: Vec<Product>) -> Result<(), Error> {
         let ids = products.into_iter().map(|product| product.id);
         self.cache().invalidate_many(ids).await.into_iter().try_for_each(|result| result.map(drop))?;
@@ -116,7 +116,7 @@ impl Shop {
         Ok(())
     }
 
-    /// Reads through the cache; a product that doesn't exist is answered with 404 and the same fields.
+    /// Reads through the cache. The answer for a missing product has status 404 and the same fields.
     pub(crate) async fn read(&self, id: &str) -> Result<Read, Failure> {
         let began = Instant::now();
         let lookup = self.products().lookup(id).await?;
@@ -139,7 +139,7 @@ impl Shop {
         if read.record.is_none() { Err(Failure::unknown(id).with(&read)) } else { Ok(read) }
     }
 
-    /// Writes one field to the primary, and then invalidates the entry: the way that is always right.
+    /// Writes one field to the primary, and then invalidates the entry: this is always right.
     pub(crate) async fn update(&self, id: &str, edit: Edit) -> Result<Written, Failure> {
         if !self.primary.update(id, edit).await? {
             return Err(Failure::unknown(id));
@@ -148,8 +148,8 @@ impl Shop {
         Ok(self.written(id, Some(invalidated), None))
     }
 
-    /// Writes one field to the primary, and then to the entry, which stays where it is: right as long as the writers
-    /// of one product take turns.
+    /// Writes one field to the primary, and then to the entry, which stays in the cache: this is right if the writers of
+    /// one product take turns.
     pub(crate) async fn update_cached(&self, id: &str, edit: Edit) -> Result<Written, Failure> {
         let fields = Product::FIELDS;
         if !self.primary.update(id, edit.clone()).await? {
@@ -164,7 +164,7 @@ impl Shop {
         Ok(self.written(id, None, Some(applied)))
     }
 
-    /// Creates a product. Its not-found entry, if somebody asked for it before, has to go too.
+    /// Creates a product. If somebody asked for it before, its not-found entry is removed too.
     pub(crate) async fn create(&self, product: Product) -> Result<Written, Failure> {
         let id = product.id.clone();
         if !self.primary.create(product).await? {
@@ -174,14 +174,14 @@ impl Shop {
         Ok(self.written(&id, Some(invalidated), None))
     }
 
-    /// Invalidates by hand. An unknown id is answered with 404, after its not-found entry was removed.
+    /// Invalidates by hand. The answer for an unknown id has status 404, and its not-found entry is removed.
     pub(crate) async fn invalidate(&self, id: &str) -> Result<Written, Failure> {
         let invalidated = self.cache().invalidate(id).await?;
         let written = self.written(id, Some(invalidated), None);
         if self.primary.contains(id).await? { Ok(written) } else { Err(Failure::unknown(id).with(&written)) }
     }
 
-    /// Looks at what is stored.
+    /// Shows the stored entry.
     pub(crate) async fn inspect(&self, id: &str) -> Result<Stored, Failure> {
         let entry = self.cache().inspect(id).await?;
         let (state, ttl_full) = match entry.state {
@@ -201,13 +201,13 @@ impl Shop {
         })
     }
 
-    /// Makes the cache unreachable, or reachable again. The entries stay as they are, but for the near cache's.
+    /// Makes the cache unreachable, or reachable again. Only the near cache loses its records.
     pub(crate) fn set_outage(&self, on: bool) {
         self.backend.outage(on);
         self.outage.store(on, Ordering::Relaxed);
     }
 
-    /// Puts the near cache before Redis, or takes it away again.
+    /// Puts the near cache in front of Redis, or removes it.
     pub(crate) fn set_near_cache(&self, on: bool) -> Result<(), Failure> {
         if self.caches.use_near(on) {
             return Ok(());
@@ -235,11 +235,11 @@ impl Shop {
     }
 }
 
-/// The primary was written, and the cache doesn't know.
+/// The write is in the primary, but not in the cache.
 fn untold(error: &Error) -> Failure {
     let error = format!(
-        "the primary was written, but the cache could not be told: it will be, when it is back, and until then it is \
-         not asked for this product ({})",
+        "the primary was written, but the cache could not be updated: that will be done when it is back, and until \
+         then this product is read from the primary ({})",
         chain(error)
     );
     Failure::new(StatusCode::SERVICE_UNAVAILABLE, error).with(&json!({ "primary_written": true }))

@@ -1,4 +1,4 @@
-//! Ctrl-C, and the signal that ends services. From [`Signals::new`] on they no longer end the program by themselves.
+//! Ctrl-C, and the signal that stops services. After [`Signals::new`] they don't end the program by themselves.
 
 use std::io;
 

@@ -1,5 +1,4 @@
-//! The least access that the library needs, as `docs/operations.md` gives it: read from there, so that what is tested is
-//! what operators type.
+//! The minimal access that the library needs, read from `docs/operations.md`, so that the tests use the same text as operators.
 
 use crate::server::Server;
 
@@ -15,7 +14,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// The user that needs no more than any server asks for.
+    /// The user with the permissions for a single server.
     pub fn documented() -> Self {
         let [(user, rules), ..] = lines();
         let password =
@@ -23,13 +22,13 @@ impl Access {
         Self { user, password, rules }
     }
 
-    /// The same, with what a cluster needs besides.
+    /// The same, with the permissions for clusters.
     pub fn documented_in_clusters() -> Self {
         let [_, (_, more), _] = lines();
         Self::documented().with(more)
     }
 
-    /// The same, with what near caches need besides.
+    /// The same, with the permissions for near caches.
     pub fn documented_for_near_caches() -> Self {
         let [.., (_, more)] = lines();
         Self::documented().with(more)
@@ -40,7 +39,7 @@ impl Access {
         self
     }
 
-    /// Makes the user on a server, instead of one of the same name.
+    /// Creates the user on a server, or replaces one of the same name.
     pub async fn grant(&self, server: &Server) {
         let mut operator = server.client().await;
         let mut command = redis::cmd("ACL");
@@ -48,7 +47,7 @@ impl Access {
         command.exec_async(&mut operator).await.expect("the rules are well formed");
     }
 
-    /// A server's URL as the user writes it.
+    /// A server's URL, with this user and password.
     pub fn url(&self, url: &str) -> String {
         let Self { user, password, .. } = self;
         match url.split_once("://") {
@@ -60,19 +59,19 @@ impl Access {
         }
     }
 
-    /// What the user may do: the commands and the keys.
+    /// The user's permissions: commands and keys.
     pub fn permissions(&self) -> impl Iterator<Item = &str> {
         self.rules.iter().map(String::as_str).filter(|rule| rule.starts_with(['+', '~']))
     }
 
-    /// The same user, who lacks one of these.
+    /// The same user without one of these permissions.
     pub fn without(&self, permission: &str) -> Self {
         let rules = self.rules.iter().filter(|rule| *rule != permission).cloned().collect();
         Self { rules, ..self.clone() }
     }
 }
 
-/// The users and their rules, as the document gives them: first on any server, then besides in clusters, and for near caches.
+/// The users and their rules in the page: for any server, in addition for clusters, and in addition for near caches.
 fn lines() -> [(String, Vec<String>); 3] {
     let lines = DOCUMENT.lines().filter_map(|line| line.strip_prefix(COMMAND));
     let lines = lines.map(|line| {

@@ -1,5 +1,5 @@
-//! Real clusters for the tests: three primaries with a replica each, and slots that move; and tests that run once more on
-//! such a cluster, in a process of their own.
+//! Real clusters for the tests: three primaries with a replica each, and moving slots. Also runs tests once more on such a
+//! cluster, in a process of their own.
 
 use std::cell::Cell;
 use std::process::Stdio;
@@ -15,7 +15,7 @@ const PRIMARIES: usize = 3;
 /// How long a cluster may take until its servers agree.
 const AGREE_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
-/// Names the cluster to the tests that run once more.
+/// The environment variable that names the cluster to the tests that run once more.
 const ONCE_MORE_ON: &str = "CACHE_ASIDE_TESTS_ONCE_MORE_ON";
 /// How long a primary may be silent until its replica takes over.
 const NODE_TIMEOUT: &str = "1000";
@@ -94,7 +94,7 @@ impl Cluster {
         }
     }
 
-    /// Names two of the servers, as a user does.
+    /// A URL with two of the servers, as a user writes it.
     pub fn url(&self) -> String {
         let places: Vec<_> = self.servers[..2].iter().map(|server| format!("127.0.0.1:{}", server.port())).collect();
         format!("redis+cluster://{}", places.join(","))
@@ -122,10 +122,10 @@ impl Cluster {
         [owner, (owner + PRIMARIES) % (2 * PRIMARIES)].map(|index| &self.servers[index])
     }
 
-    /// Begins to move the key's slot to another primary: from now on either may have its keys. Returns both.
+    /// Starts to move the key's slot to another primary: from now on either may have its keys. Returns both.
     pub async fn open(&self, key: &str) -> (usize, usize) {
         let source = self.owner(key).await;
-        // Of each pair one is a primary.
+        // One of each pair is a primary.
         let next = (source + 1) % PRIMARIES;
         let target = if self.is_primary(next).await { next } else { next + PRIMARIES };
         let slot = self.slot(key).await;
@@ -134,7 +134,7 @@ impl Cluster {
         (source, target)
     }
 
-    /// Moves one key, if it is there, between two primaries between which its slot is open.
+    /// Moves one key, if it exists, between two primaries between which its slot is open.
     pub async fn migrate(&self, key: &str, (source, target): (usize, usize)) {
         let target = self.servers[target].port();
         tell(&self.servers[source], &format!("MIGRATE 127.0.0.1 {target} {key} 0 5000")).await;
@@ -167,8 +167,8 @@ impl Cluster {
         ask(&self.servers[index], "INFO replication").await.contains("role:master")
     }
 
-    /// Kills the primary that has the key, and waits until all know that its replica has taken over. Returns who was
-    /// killed.
+    /// Kills the primary that has the key, and waits until all servers know that its replica has taken over. Returns the
+    /// index of the killed one.
     pub async fn fail_over(&mut self, key: &str) -> usize {
         let owner = self.owner(key).await;
         self.servers[owner].kill().await;
@@ -182,7 +182,7 @@ impl Cluster {
         owner
     }
 
-    /// Starts a server again that was killed, and waits until it follows the one that has taken over.
+    /// Restarts a killed server, and waits until it follows the server that has taken over.
     pub async fn bring_back(&mut self, index: usize) {
         self.servers[index].restart().await;
         self.well().await;
@@ -201,7 +201,7 @@ async fn tell(server: &Server, command: &str) {
     ask(server, command).await;
 }
 
-/// The reply as text; several, by line.
+/// The reply as text; an array has one line for each element.
 pub async fn ask(server: &Server, command: &str) -> String {
     let mut words = command.split(' ');
     let mut cmd: Cmd = redis::cmd(words.next().expect("a command has a name"));
@@ -236,7 +236,7 @@ fn contains(range: &str, slot: u16) -> bool {
     matches!((first.parse::<u16>(), last.parse::<u16>()), (Ok(first), Ok(last)) if (first..=last).contains(&slot))
 }
 
-/// The cluster that the tests of this process run once more on, if they do: as nobody has used it yet.
+/// The cluster on which the tests of this process run once more, if they do. It is emptied first.
 pub async fn once_more_on() -> Option<String> {
     let url = std::env::var(ONCE_MORE_ON).ok()?;
     let servers: Vec<_> =
@@ -244,7 +244,7 @@ pub async fn once_more_on() -> Option<String> {
     let flushed = tokio::task::spawn_blocking(move || {
         let client = redis::cluster::ClusterClient::builder(servers).connection_timeout(AGREE_LIMIT).build()?;
         let mut connection = client.get_connection()?;
-        // While slots move, a key may be in neither server when it is emptied.
+        // While slots move, a key may be on neither server when these are emptied.
         for _ in 0..2 {
             redis::cmd("FLUSHALL").exec(&mut connection)?;
         }
@@ -271,7 +271,7 @@ impl Cluster {
         println!("{said}");
     }
 
-    /// Does something while the slot of a key moves from one primary to the next, again and again. The last move is ended.
+    /// Runs something while the slot of a key moves from one primary to the next, again and again. The last move is completed.
     pub async fn while_moving(&self, key: &str, work: impl Future<Output = ()>) {
         let is_done = Cell::new(false);
         let work = async {

@@ -1,5 +1,5 @@
-//! A proxy that understands commands: it stands in front of a real server, answers some commands itself, and passes the
-//! others on.
+//! A proxy that understands commands: it stands in front of a real server, answers some commands itself, and forwards the
+//! others.
 
 use std::io::{Error, ErrorKind};
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// How long more commands are waited for whose replies go out in one piece.
+/// How long to wait for more commands whose replies go out together.
 const GATHERED: Duration = Duration::from_millis(2);
 
-/// Who answers a command.
+/// How a command is answered.
 #[derive(Debug)]
 pub enum Answer {
-    /// The server behind the proxy.
+    /// By the server behind the proxy.
     Server,
-    /// The server is not asked. These are the bytes of the reply.
+    /// With these bytes; the server is not asked.
     Fake(&'static str),
-    /// The server answers. These bytes follow its reply and those to all commands that come soon after this one, in one piece.
+    /// By the server. These bytes follow its reply and the replies to all commands that come soon after this one, in one piece.
     ServerThen(&'static str),
 }
 
@@ -113,7 +113,7 @@ async fn serve(mut client: TcpStream, mut server: TcpStream, rule: Arc<Rule>) ->
             read = client.read_buf(&mut commands) => is_open(read?)?,
             read = server.read_buf(&mut replies) => {
                 is_open(read?)?;
-                // Messages that nobody asked for.
+                // Messages outside of replies.
                 while let Some(length) = frame_length(&replies) {
                     let message: Vec<u8> = replies.drain(..length).collect();
                     client.write_all(&message).await?;

@@ -1,6 +1,6 @@
-//! Host names for the tests: a test runs in a process of its own, in a mount namespace with a hosts file of its own.
+//! Host names for the tests: runs a test in a process of its own, in a mount namespace with its own hosts file.
 //!
-//! That needs root, or a system that lets every user make namespaces. Where neither is so, the test fails.
+//! That needs root, or a system that lets every user create namespaces. If neither is available, the test fails.
 
 use std::any::type_name;
 use std::fs::{self, OpenOptions};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// The name whose addresses a test chooses.
 pub const NAME: &str = "cache.test";
-/// Tells the process in the namespace where its hosts file is.
+/// The environment variable with the path of the hosts file, for the process in the namespace.
 const VARIABLE: &str = "CACHE_ASIDE_TEST_HOSTS";
 const LIMIT: Duration = Duration::from_secs(120);
 const SIZE: usize = 512;
@@ -25,15 +25,15 @@ impl Hosts {
     /// Gives the name these addresses, in this order.
     pub fn resolve_to(&self, addresses: &[Ipv4Addr]) {
         let lines: String = addresses.iter().map(|address| format!("{address} {NAME}\n")).collect();
-        // One write of always the same length, so that nobody reads half a file.
+        // One write that always has the same length, so that nobody reads half a file.
         let text = format!("{:\n<SIZE$}", format!("127.0.0.1 localhost\n{lines}"));
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&self.0).unwrap();
         file.write_all_at(text.as_bytes(), 0).unwrap();
     }
 }
 
-/// Runs a test where [`NAME`] has the addresses that the test gives it. To be called by a test with a closure, with nothing
-/// else around it.
+/// Runs a test in which [`NAME`] has the addresses that the test gives it. A test calls this with a closure, and does nothing
+/// else.
 pub fn with_hosts<F: AsyncFnOnce(Hosts)>(test: F) {
     if let Some(path) = std::env::var_os(VARIABLE) {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -61,7 +61,7 @@ fn in_namespace(test: &str) -> Output {
     let (hosts, sources) = (dir.path().join("hosts"), dir.path().join("nsswitch.conf"));
     Hosts(hosts.clone()).resolve_to(&[]);
     fs::write(&sources, "hosts: files\n").unwrap();
-    // Root may mount. Others may in a user namespace, where the system lets them make one.
+    // Root may mount. Other users may mount in a user namespace, if the system lets them create one.
     let is_root = unshare(&["--mount"]).arg("true").output().is_ok_and(|tried| tried.status.success());
     let mut command = unshare(if is_root { &["--mount"] } else { &["--mount", "--map-root-user"] });
     command.args(["sh", "-c", SCRIPT, "sh"]).args([&hosts, &sources]).arg(std::env::current_exe().unwrap());

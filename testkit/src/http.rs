@@ -1,4 +1,4 @@
-//! A bare HTTP client, which can also send what no browser would.
+//! A bare HTTP client, which can also send requests that no browser would.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// Longer than anything here takes on a busy machine.
+/// Longer than any request takes on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// A server's answer.
 #[derive(Debug)]
 pub struct Answer {
-    /// Such as 404.
+    /// For example 404.
     pub status: u16,
     /// By their names in lower case.
     pub headers: HashMap<String, String>,
@@ -22,7 +22,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body as JSON, as which it has to be labelled.
+    /// The body as JSON; the content type has to say that it is.
     pub fn json(&self) -> Value {
         assert_eq!(self.headers["content-type"], "application/json", "{self:?}");
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
@@ -81,7 +81,7 @@ pub fn try_send(address: &str, request: &str, headers: &[(&str, &str)], body: &[
         let (name, value) = line.split_once(':').ok_or_else(|| malformed(&line))?;
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
-    // Not to the end of the connection: the browser's driver keeps it.
+    // The length decides where the answer ends: the browser's driver keeps the connection open.
     let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
     let mut body = vec![0; if request.starts_with("HEAD ") { 0 } else { length }];
     stream.read_exact(&mut body)?;

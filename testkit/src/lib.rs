@@ -1,6 +1,6 @@
-//! What the tests of cache-aside share: real servers, proxies in front of them, and programs of the examples.
+//! Code that the tests of cache-aside share: real servers, proxies in front of them, and programs of the examples.
 //!
-//! Nothing here knows cache-aside, so its unit tests can use it too. A helper that fails panics, and with it the test.
+//! Nothing here depends on cache-aside, so its unit tests can use it too. A helper that fails panics, and fails the test.
 
 #![allow(
     clippy::missing_errors_doc,

@@ -1,5 +1,5 @@
-//! A TCP proxy between a cache and a server, for what networks do: it can move to another server, cut its connections,
-//! lose a request or a reply, swallow what the connections carry without a trace, and take its time.
+//! A TCP proxy between a cache and a server, which simulates a network: it can move to another server, cut its connections,
+//! lose a request or a reply, drop data without a trace, and add latency.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// How long a connection may go on before it notices what it was told.
+/// How long a connection may take to notice a change.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// The proxy; dropping it ends it.
@@ -21,16 +21,16 @@ pub struct Proxy {
     accepting: JoinHandle<()>,
 }
 
-/// What is lost.
+/// The part of an exchange that is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lost {
-    /// The request: its connection is cut before the server sees it.
+    /// The request: its connection is cut before the server receives it.
     Request,
-    /// The reply: its connection is cut when the server has carried the request out.
+    /// The reply: its connection is cut after the server has carried out the request.
     Reply,
-    /// The reply, without a trace: its connection stays open, and brings nothing any more.
+    /// The reply, without a trace: its connection stays open, and carries nothing any more.
     ReplySilently,
-    /// The reply, until it is [released](Proxy::release).
+    /// The reply is held back until it is [released](Proxy::release).
     ReplyForNow,
 }
 
@@ -40,7 +40,7 @@ struct Plan {
     delay_micros: AtomicU64,
     /// Whether new connections carry nothing either.
     swallow: AtomicBool,
-    /// What is lost of the next request that holds these bytes.
+    /// What to lose of the next request that contains these bytes.
     loss: Mutex<Option<(Vec<u8>, Lost)>>,
     lines: Mutex<Vec<Arc<Line>>>,
     accepted: AtomicUsize,
@@ -89,34 +89,33 @@ impl Proxy {
         self.plan.target.store(port, Ordering::SeqCst);
     }
 
-    /// Closes the connections that exist.
+    /// Closes the existing connections.
     pub fn cut(&self) {
         self.plan.lines.lock().unwrap().drain(..).for_each(|line| line.cut.store(true, Ordering::SeqCst));
     }
 
-    /// Becomes a black hole: carries nothing any more, over the connections that exist and over new ones, and leaves them
-    /// open. Afterwards only new ones are carried.
+    /// Becomes a black hole: existing and new connections carry nothing any more and stay open. Afterwards only new ones work.
     pub fn black_hole(&self, on: bool) {
         self.plan.swallow.store(on, Ordering::SeqCst);
         self.swallow();
     }
 
-    /// Carries nothing any more over the connections that exist, and leaves them open.
+    /// Stops the existing connections from carrying anything, and leaves them open.
     pub fn swallow(&self) {
         self.plan.lines.lock().unwrap().drain(..).for_each(|line| line.swallow.store(true, Ordering::SeqCst));
     }
 
-    /// Brings the replies that were held back.
+    /// Delivers the replies that were held back.
     pub fn release(&self) {
         self.plan.lines.lock().unwrap().iter().for_each(|line| line.hold_replies.store(false, Ordering::SeqCst));
     }
 
-    /// Holds up whatever it carries, each way.
+    /// Delays everything, in both directions.
     pub fn delay(&self, delay: Duration) {
         self.plan.delay_micros.store(u64::try_from(delay.as_micros()).unwrap(), Ordering::SeqCst);
     }
 
-    /// Loses the next request that holds these bytes, or its reply; ends when it has come by.
+    /// Loses the next request that contains these bytes, or its reply. Returns once it has passed.
     pub async fn lose(&self, request: &str, lost: Lost) {
         *self.plan.loss.lock().unwrap() = Some((request.as_bytes().to_vec(), lost));
         while self.plan.loss.lock().unwrap().is_some() {
@@ -137,7 +136,7 @@ async fn accept(listener: TcpListener, plan: Arc<Plan>) {
         let Ok(server) = TcpStream::connect(("127.0.0.1", plan.target.load(Ordering::SeqCst))).await else {
             continue;
         };
-        // Else a message that comes by itself is held up until the one before it is acknowledged.
+        // Otherwise a small message is delayed until the previous one is acknowledged.
         client.set_nodelay(true).unwrap();
         server.set_nodelay(true).unwrap();
         plan.accepted.fetch_add(1, Ordering::SeqCst);
@@ -156,7 +155,7 @@ async fn accept(listener: TcpListener, plan: Arc<Plan>) {
     }
 }
 
-/// What becomes of a piece of what a connection carries.
+/// What happens to some bytes on a connection.
 enum Piece {
     Passes,
     PassesAndCutsTheLine,

@@ -1,4 +1,4 @@
-//! A master, two replicas and the three sentinels that watch them, all of them real.
+//! A master, two replicas and the three sentinels that watch them, all of them real servers.
 
 use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +14,7 @@ use crate::server::{Flavor, Server, free_port};
 /// Longer than anything here takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(5);
-/// The name by which the sentinels know the master.
+/// The sentinels' name for the master.
 pub const NAME: &str = "mymaster";
 
 /// A master with its replicas and sentinels; dropping it ends them.
@@ -43,7 +43,7 @@ impl Group {
 
     /// The same, with more settings for the servers and lines for the sentinels.
     pub async fn start_with(flavor: Flavor, args: &[&str], lines: &str) -> Self {
-        // Else a replica waits for others that want to be copied to.
+        // Otherwise a replica waits for others that want to synchronise too.
         let args = [args, &["--repl-diskless-sync-delay", "0"]].concat();
         let mut servers = vec![Server::start_with(flavor, &args).await];
         let master = format!("127.0.0.1 {}", servers[0].port());
@@ -59,7 +59,7 @@ impl Group {
         group
     }
 
-    /// The URL that names all sentinels.
+    /// The URL with all sentinels.
     pub fn url(&self) -> String {
         self.url_as("")
     }
@@ -77,7 +77,7 @@ impl Group {
         sentinel
     }
 
-    /// Has the sentinels promote a replica while the master is well.
+    /// Makes the sentinels promote a replica while the master is healthy.
     pub async fn fail_over(&self) {
         let mut sentinel = self.sentinels[0].client().await.unwrap();
         until("the sentinels can fail over", async || {
@@ -86,7 +86,7 @@ impl Group {
         .await;
     }
 
-    /// Waits until another server than this one is a master; which one, and since when.
+    /// Waits until another server than this one is a master. Returns which one, and when.
     pub async fn promotion_besides(&self, old: usize) -> (usize, Instant) {
         let others = (0..self.servers.len()).filter(|number| *number != old);
         let mut clients: Vec<_> = others.map(|number| (number, None)).collect();
@@ -100,7 +100,7 @@ impl Group {
                 match is_master(connected).await {
                     Ok(true) => return (*number, Instant::now()),
                     Ok(false) => {}
-                    // The sentinels cut all connections to whom they promote.
+                    // The sentinels cut all connections of a server that they promote.
                     Err(_) => *kept = None,
                 }
             }
@@ -109,7 +109,7 @@ impl Group {
         }
     }
 
-    /// Has the sentinels give up a master only after so many milliseconds of silence.
+    /// Makes the sentinels give up a master only after this many milliseconds of silence.
     pub async fn be_patient(&self, millis: u32) {
         for sentinel in &self.sentinels {
             let mut client = sentinel.client().await.unwrap();
@@ -118,7 +118,7 @@ impl Group {
         }
     }
 
-    /// The server that the sentinels name.
+    /// The master that the sentinels name.
     pub async fn master(&self) -> usize {
         let mut sentinel = self.sentinels[0].client().await.unwrap();
         let mut ask = redis::cmd("SENTINEL");
@@ -127,7 +127,7 @@ impl Group {
         self.servers.iter().position(|server| server.port() == port).expect("it is one of the group")
     }
 
-    /// Starts a server again that was killed, and waits until it follows the new master and the sentinels have taken notice.
+    /// Restarts a killed server, and waits until it follows the new master and the sentinels have noticed it.
     pub async fn bring_back(&mut self, number: usize) {
         self.servers[number].restart().await;
         self.demotion_of(number).await;
@@ -147,7 +147,7 @@ impl Group {
 }
 
 impl Sentinel {
-    /// Starts a sentinel of `master`, as in `127.0.0.1 6379`, with more lines of settings.
+    /// Starts a sentinel of `master`, for example `127.0.0.1 6379`, with more lines of configuration.
     pub fn start(flavor: Flavor, port: u16, master: &str, lines: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("sentinel.conf");
@@ -173,12 +173,12 @@ impl Sentinel {
         Self { port, password, process, _dir: dir }
     }
 
-    /// Its port of 127.0.0.1.
+    /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// A bare client, as one who may do everything.
+    /// A bare client with all permissions.
     pub async fn client(&self) -> RedisResult<MultiplexedConnection> {
         let password = self.password.as_ref().map(|password| format!(":{password}@")).unwrap_or_default();
         client(&format!("redis://{password}127.0.0.1:{}", self.port)).await

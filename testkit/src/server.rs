@@ -1,11 +1,10 @@
 //! Real servers for the tests: starts, freezes, kills and restarts them.
 //!
-//! Each [`Server`] is a process with a port, a socket and a folder of its own, and keeps nothing on
-//! disk, unless its settings say so. Dropping it ends the process and removes the folder. A server that is not installed, or
-//! does not come up, fails the test with the reason: nothing is ever skipped.
+//! Each [`Server`] is a process with its own port, socket and folder, and keeps nothing on disk unless its settings say so.
+//! Dropping it ends the process and removes the folder. If a server is not installed or doesn't start, the test fails with the
+//! reason: tests are never skipped.
 //!
-//! A test process that is killed by a signal leaves its servers behind; they listen on the loopback
-//! address alone.
+//! A test process that is killed by a signal leaves its servers behind; they listen only on the loopback address.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -23,30 +22,30 @@ use redis::{AsyncConnectionConfig, RedisResult};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-/// How long a server may take until it answers.
+/// How long a server may take to start.
 const START_LIMIT: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(5);
 const PORTS_TRIED: u32 = 5;
 
-/// The servers that the suite runs on.
+/// The servers on which the suite runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flavor {
     /// The system's package, 7.0 in Debian 12.
     Redis70,
-    /// From `./scripts/install-servers`, like the next one.
+    /// Installed by `./scripts/install-servers`, like the next one.
     Redis82,
     /// The fork of Redis.
     Valkey91,
 }
 
 impl Flavor {
-    /// Every server.
+    /// All servers.
     pub const ALL: [Flavor; 3] = [Flavor::Redis70, Flavor::Redis82, Flavor::Valkey91];
 
-    /// Those that the suite forms clusters of.
+    /// The servers of which the suite forms clusters.
     pub const OF_CLUSTERS: [Flavor; 2] = [Flavor::Redis70, Flavor::Valkey91];
 
-    /// The program: of Redis 7.0 its name, to be found in `PATH`.
+    /// The program; for Redis 7.0 its name, which is looked up in `PATH`.
     pub fn binary(self) -> PathBuf {
         let servers = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/servers");
         match self {
@@ -57,16 +56,16 @@ impl Flavor {
     }
 }
 
-/// Why a server does not run.
+/// Why a server doesn't run.
 #[derive(Debug, thiserror::Error)]
 pub enum Mistake {
     /// The program is missing.
     #[error("{0:?} not found: ./scripts/test installs it")]
     NotInstalled(PathBuf),
-    /// Another process listens there.
+    /// Another process listens on the port.
     #[error("port {0} is taken by another process")]
     PortTaken(u16),
-    /// Anything else, with what the server has logged.
+    /// Anything else, with the server's log.
     #[error("{0}")]
     NotRunning(String),
 }
@@ -87,7 +86,7 @@ impl Server {
         Server::start_with(flavor, &[]).await
     }
 
-    /// The same, with more settings, such as `["--requirepass", "secret"]`.
+    /// The same, with more settings, for example `["--requirepass", "secret"]`.
     pub async fn start_with(flavor: Flavor, args: &[&str]) -> Server {
         for _ in 0..PORTS_TRIED {
             match Server::try_start(flavor, free_port(), args).await {
@@ -99,7 +98,7 @@ impl Server {
         panic!("{flavor:?}: {PORTS_TRIED} ports in a row were taken between choosing and starting");
     }
 
-    /// Starts a server on this port, or says what is in the way.
+    /// Starts a server on this port, or returns why it can't.
     pub async fn try_start(flavor: Flavor, port: u16, args: &[&str]) -> Result<Server, Mistake> {
         let dir = short_dir();
         let process = spawn(flavor, port, dir.path(), args)?;
@@ -109,23 +108,23 @@ impl Server {
         Ok(server)
     }
 
-    /// Its URL over TCP.
+    /// The URL over TCP.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Its URL over its Unix socket.
+    /// The URL over the Unix socket.
     pub fn unix_url(&self) -> String {
         format!("unix://{}", socket_in(self.dir.path()).display())
     }
 
-    /// Its port of 127.0.0.1.
+    /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Stops the process where it stands: connections stay open, nothing answers. The signal stops it a little later than
-    /// it is sent, so this waits until the system calls it stopped.
+    /// Freezes the process: connections stay open, nothing answers. The process stops a little after the signal is sent,
+    /// so this waits until the system reports it as stopped.
     pub fn freeze(&self) {
         self.signal("STOP");
         let status = format!("/proc/{}/stat", self.process.id());
@@ -140,7 +139,7 @@ impl Server {
         }
     }
 
-    /// Lets a frozen server go on.
+    /// Continues a frozen server.
     pub fn thaw(&self) {
         self.signal("CONT");
     }
@@ -153,7 +152,7 @@ impl Server {
         }
     }
 
-    /// Kills what still runs and starts the server anew on the same port: empty, unless its settings say otherwise.
+    /// Kills the server if it still runs, and restarts it on the same port: empty, unless its settings say otherwise.
     pub async fn restart(&mut self) {
         self.kill().await;
         let restarted = spawn(self.flavor, self.port, self.dir.path(), &self.args);
@@ -161,9 +160,9 @@ impl Server {
         self.came_up().await.unwrap_or_else(|mistake| panic!("{mistake}"));
     }
 
-    /// A bare client, to look at what is stored. The server must not ask for a password.
+    /// A bare client, to look at stored data. The server must not require a password.
     pub async fn client(&self) -> MultiplexedConnection {
-        // The driver's own 500 ms are too few on a machine that a test keeps busy.
+        // The driver's own 500 ms are too short on a machine that a test keeps busy.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(START_LIMIT))
             .set_response_timeout(Some(START_LIMIT));
@@ -172,7 +171,7 @@ impl Server {
         connected.await.expect("a running server accepts a client")
     }
 
-    /// How many clients are connected, without the one that asks.
+    /// The number of connected clients, without the one that asks.
     pub async fn connections(&self) -> usize {
         let mut client = self.client().await;
         let clients: String =
@@ -180,7 +179,7 @@ impl Server {
         clients.lines().count() - 1
     }
 
-    /// How often each command was called, those inside scripts included, by its name in lower case.
+    /// The number of calls of each command, including those in scripts, by its name in lower case.
     pub async fn calls(&self) -> HashMap<String, u64> {
         let mut client = self.client().await;
         let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut client).await.expect("INFO works");
@@ -189,7 +188,7 @@ impl Server {
             let (calls, _) = figures.split_once(',')?;
             Some((command.to_owned(), calls.parse().expect("a count")))
         });
-        // What the look itself takes, what a connection begins with, and what it asks now and then.
+        // Ignored: the commands of this look, of greetings, and of heartbeats.
         const OTHERS: [&str; 7] = ["auth", "client|setinfo", "client|setname", "hello", "info", "role", "select"];
         counted.filter(|(command, _)| !OTHERS.contains(&command.as_str())).collect()
     }
@@ -227,7 +226,7 @@ impl Server {
     }
 
     fn signal(&self, name: &str) {
-        // The shell's own `kill`: a small system has no program of that name.
+        // The shell's own `kill`: a small system has no such program.
         let kill = format!("kill -{name} {}", self.process.id());
         let status = Command::new("sh").args(["-c", &kill]).status();
         assert!(status.is_ok_and(|status| status.success()), "`{kill}` failed");
@@ -242,7 +241,7 @@ impl Drop for Server {
     }
 }
 
-/// The ids of the clients that a server tells of changes.
+/// The ids of the clients with tracking.
 pub async fn trackers(operator: &mut MultiplexedConnection) -> RedisResult<Vec<String>> {
     let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(operator).await?;
     let field = |client: &str, name: &str| {
@@ -252,14 +251,14 @@ pub async fn trackers(operator: &mut MultiplexedConnection) -> RedisResult<Vec<S
     Ok(trackers.map(|client| field(client, "id=")).collect())
 }
 
-/// A port of 127.0.0.1 where nothing listens, never the same twice in a row.
+/// A port on 127.0.0.1 on which nothing listens, never the same twice in a row.
 pub fn free_port() -> u16 {
-    // Below the ports that the system gives to outgoing connections: there, a client that keeps on
-    // trying to reach a server that is down can get its port as its own, and connect to itself.
+    // Below the ports that the system gives to outgoing connections. From those, a client that keeps trying to reach a
+    // stopped server could get the server's port as its own, and connect to itself.
     const FIRST: u32 = 16_384;
     const COUNT: u32 = 16_384;
     static TAKEN: AtomicU32 = AtomicU32::new(0);
-    // Processes that run at the same time begin at different places.
+    // Processes that run at the same time start at different places.
     let begin = std::process::id().wrapping_mul(61);
     (0..COUNT)
         .map(|_| begin.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % COUNT + FIRST)
@@ -289,7 +288,7 @@ fn spawn(flavor: Flavor, port: u16, dir: &Path, args: &[impl AsRef<OsStr>]) -> R
     })
 }
 
-/// Asks over the socket in the server's own folder: on the port, a stranger might answer.
+/// Asks over the socket in the server's own folder: on the port, another program might answer.
 fn answers_ping(dir: &Path) -> bool {
     let ask = || {
         let mut stream = UnixStream::connect(socket_in(dir))?;
@@ -302,7 +301,7 @@ fn answers_ping(dir: &Path) -> bool {
     matches!(ask().as_ref(), Ok(b"+PONG" | b"-NOAU"))
 }
 
-/// A folder with a short name, whatever `TMPDIR` says: a socket's path may have 107 bytes at most.
+/// A folder with a short name, regardless of `TMPDIR`: the path of a socket may have at most 107 bytes.
 fn short_dir() -> TempDir {
     TempDir::with_prefix_in("cache-aside-", "/tmp").expect("/tmp is writable")
 }

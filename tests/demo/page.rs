@@ -172,8 +172,8 @@ async fn stops_and_restarts_the_cache() {
         read(page, "p-001", "bypassed").await;
         assert!(page.text("record").await.contains("Sourdough Loaf"));
         page.press("update").await;
-        page.until_contains("message", "the primary was written, but the cache could not be told").await;
-        page.until_contains("banner", "wait until it is back: 1.").await;
+        page.until_contains("message", "the primary was written, but the cache could not be updated").await;
+        page.until_contains("banner", "will be applied when it is back: 1.").await;
         page.press("race").await;
         page.until_contains("race-message", "an outage is simulated").await;
         assert_eq!(page.text("power-state").await, "is off");
@@ -181,7 +181,7 @@ async fn stops_and_restarts_the_cache() {
         page.press("power").await;
         page.until_contains("tools-message", "The cache is back").await;
         assert_eq!(page.text("banner").await, "");
-        // The write that it could not be told has been applied by now, or the read goes around it.
+        // The failed write has been applied by now, or the read goes around the cache.
         page.press("read").await;
         page.until("outcome", |text| !text.is_empty()).await;
         page.until_contains("record", "41").await;

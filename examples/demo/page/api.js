@@ -1,6 +1,6 @@
-// The demo's endpoints. Every answer is announced to whoever shows figures.
+// The demo's endpoints. Every answer is passed to the panels that show figures.
 
-/** An answer that says what went wrong; its other fields are in `answer`. */
+/** An error answer; its other fields are in `answer`. */
 export class Refused extends Error {
   constructor(answer) {
     super(answer.error);
@@ -20,7 +20,7 @@ export function post(path, params = {}) {
 async function ask(address, options) {
   let answer;
   try {
-    // With the status in the body: else the browser's console would call each missing product an error.
+    // With the status in the body: otherwise the browser's console would report each missing product as an error.
     const response = await fetch(address, { ...options, headers: { "x-status-in-body": "1" } });
     answer = await response.json();
   } catch {

@@ -1,4 +1,4 @@
-// What is stored: the entry's fields, its key, and its TTL counting down.
+// The stored entry: its fields, its key, and its TTL counting down.
 
 import { get } from "/api.js";
 import { byId, el, fields } from "/view.js";
@@ -6,13 +6,13 @@ import { byId, el, fields } from "/view.js";
 const states = {
   missing: "Nothing is stored.",
   not_found: "A note that there is no such product.",
-  unreadable: "Something that is no entry of this shop.",
+  unreadable: "This is not an entry of this shop.",
 };
 
-/** What is shown; replaced by every look, so that an answer which is late knows it. */
+/** The entry that is shown; every look replaces it, so that a late answer can tell that it is outdated. */
 let shown = { deadline: null };
 
-/** Looks at the entry of `id` and shows it; `gone` is what its TTL says when there is no entry. */
+/** Looks at the entry of `id` and shows it; `gone` is the text for its TTL if there is no entry. */
 export async function showEntry(id, gone = "–") {
   const look = { id, deadline: null, full: 1 };
   shown = look;

@@ -1,4 +1,4 @@
-// The live figures: totals, the charts of the last minute, the switch of the cache, and traffic to watch.
+// The live figures: totals, the charts of the last minute, the switch of the cache, and generated traffic.
 
 import { get, post } from "/api.js";
 import { currentId, listProducts } from "/product.js";
@@ -8,17 +8,17 @@ import { byId, el, millis, onPress, outcomes, say, svg } from "/view.js";
 
 const MINUTE = 60_000;
 const HEIGHT = 170;
-/** Where the curves are; drawn as wide as there is room, so that texts keep their size. */
+/** The area of the curves; the chart is drawn as wide as the space, so that texts keep their size. */
 const PLOT = { left: 52, right: 552, top: 8, bottom: HEIGHT - 20 };
 /** The logarithmic scale of latencies: from a microsecond, as near hits take, to 10 seconds. */
 const DECADES = [0.001, 0.01, 0.1, 1, 10, 100, 1000, 10_000];
-/** The hit rate of a moment is that of the reads of this long. */
+/** The hit rate at a time is that of the reads in this interval before it. */
 const RATE_WINDOW = 3000;
 
 const message = byId("tools-message");
-/** Figures as they came, with their time, of a little more than the last minute. */
+/** The figures of a little more than the last minute, with their times. */
 let history = [];
-/** The traffic under way, which ends when another takes its place. */
+/** The current traffic, which ends when other traffic replaces it. */
 let traffic = null;
 
 function showTotals(figures) {
@@ -35,7 +35,7 @@ function showTotals(figures) {
   byId("power-state").textContent = figures.outage ? "is off" : "is on";
   byId("power").textContent = figures.outage ? "Restart the cache" : "Stop the cache";
   byId("banner").hidden = !figures.outage;
-  const pending = `Writes that it could not be told wait until it is back: ${figures.pending}.`;
+  const pending = `Failed writes that will be applied when it is back: ${figures.pending}.`;
   if (byId("pending").textContent !== pending) {
     byId("pending").textContent = pending;
   }
@@ -60,7 +60,7 @@ function showOutcomes(figures) {
   byId("outcomes").tBodies[0].replaceChildren(...rows);
 }
 
-/** What was counted between two figures; nothing when the counters were reset in between. */
+/** The counts between two figures; zero if the counters were reset in between. */
 function between(earlier, later) {
   return later.outcomes
     .map(({ outcome, count, total_ms }, index) => {
@@ -181,7 +181,7 @@ byId("traffic").addEventListener("click", async () => {
   try {
     await keepReading(own);
   } catch (error) {
-    // A read that fails stops the traffic, and is told once.
+    // A failed read stops the traffic, and is shown once.
     if (traffic === own) {
       setTraffic(null);
       say(byId("live-message"), error.message, "bad");
@@ -193,7 +193,7 @@ onPress(byId("reset"), message, async () => showTotals(await post("/reset")));
 onPress(byId("power"), message, async () => {
   const off = byId("dot").classList.contains("off");
   showTotals(await post("/outage", { on: String(!off) }));
-  say(message, off ? "The cache is back, with the entries that it had and was not told to drop." : "The cache is stopped.");
+  say(message, off ? "The cache is back, with the entries that it had and that were not invalidated." : "The cache is stopped.");
   await showEntry(currentId());
 });
 byId("latency").addEventListener("input", () => {

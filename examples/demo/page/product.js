@@ -26,7 +26,7 @@ async function read() {
     if (!(error instanceof Refused) || error.answer.outcome === undefined) {
       throw error;
     }
-    // There is no such product: an answer like any other.
+    // A missing product is a normal answer.
     answer = error.answer;
     say(message, `${inShort(answer)}: ${error.message}. You can create it.`, "");
     byId("create-box").open = true;

@@ -10,7 +10,7 @@ const colours = { reader: "loaded", writer: "coalesced", cache: "hit", "later re
 
 async function race() {
   const id = currentId();
-  say(message, "They are running …", "");
+  say(message, "Running …", "");
   byId("race-steps").replaceChildren();
   byId("race-verdict").hidden = true;
   byId("race-placeholder").hidden = false;
@@ -28,7 +28,7 @@ async function race() {
   verdict.hidden = false;
   verdict.className = fenced ? "verdict" : "verdict bad";
   verdict.textContent = fenced
-    ? `Fenced: stock ${old_stock} did not get into the cache, and later reads see ${later_stock}. A cache that just sets what was loaded would serve ${old_stock} until its TTL ends.`
+    ? `Fenced: stock ${old_stock} did not get into the cache, and later reads see ${later_stock}. A cache that simply stored the loaded row would serve ${old_stock} until its TTL ends.`
     : `Not fenced: the write of stock ${new_stock} was not seen in time. Later reads see ${later_stock}.`;
   await showEntry(id);
 }

@@ -1,4 +1,4 @@
-// The stampede: many readers of one cold key, and a picture of who loaded, who waited, and when each was served.
+// The stampede: many readers of one cold key, and a timeline of the load, the waiting readers, and when each was served.
 
 import { Refused, post } from "/api.js";
 import { showEntry } from "/entry.js";
@@ -6,19 +6,19 @@ import { currentId } from "/product.js";
 import { byId, el, millis, onPress, outcomes, say, svg } from "/view.js";
 
 const message = byId("stampede-message");
-/** What stands in place of the picture. */
+/** The placeholder for the picture. */
 const placeholder = document.querySelector("#timeline .placeholder");
 
 const LEFT = 8;
 const LOAD_HEIGHT = 22;
 const TOP = LOAD_HEIGHT + 26;
 const MAX_HEIGHT = 240;
-/** The mark at a bar's end: served. */
+/** The mark at the end of a bar, where the reader is served. */
 const SERVED_WIDTH = 3;
 
 async function stampede() {
   const id = currentId();
-  say(message, "They are running …", "");
+  say(message, "Running …", "");
   byId("stampede-figures").hidden = true;
   byId("timeline").replaceChildren(placeholder);
   const [answer, problem] = await letLoose(id);
@@ -33,7 +33,7 @@ async function stampede() {
   await showEntry(id);
 }
 
-/** The answer, and what was not as usual. */
+/** The answer, and anything unusual about it. */
 async function letLoose(id) {
   try {
     const answer = await post("/stampede", { id, concurrency: byId("concurrency").value });
@@ -46,10 +46,10 @@ async function letLoose(id) {
   }
 }
 
-/** One line a reader, from its call to its answer, the earliest on top; above them the loads. */
+/** One line for each reader, from its call to its answer, the earliest on top; the loads are above them. */
 function draw({ results, loads, elapsed_ms }) {
   const readers = [...results].sort((a, b) => (b.outcome === "loaded") - (a.outcome === "loaded") || a.started_ms - b.started_ms);
-  // As wide as there is room, so that texts keep their size.
+  // As wide as the space, so that texts keep their size.
   const width = Math.max(240, byId("timeline").clientWidth);
   const step = Math.min(14, MAX_HEIGHT / readers.length);
   const bottom = TOP + readers.reduce((sum, { outcome }) => sum + rowHeight(outcome, step), 0);
@@ -87,7 +87,7 @@ function draw({ results, loads, elapsed_ms }) {
   byId("timeline").replaceChildren(picture, legend(results));
 }
 
-/** Who loads is seen in any crowd. */
+/** The loading reader is visible among any number of others. */
 function rowHeight(outcome, step) {
   return outcome === "loaded" ? Math.max(step, 6) : step;
 }

@@ -1,14 +1,14 @@
-// Small things that every panel needs: elements, numbers as text, messages, buttons that are busy.
-// All text gets into the page through text nodes, so that nothing a user types is ever taken for HTML.
+// Helpers that every panel needs: elements, numbers as text, messages, busy buttons.
+// All text is added as text nodes, so that a user's input is never interpreted as HTML.
 
 export const outcomes = {
   hit: ["hit", "The cache had the record."],
-  not_found_hit: ["not-found hit", "The cache knew that there is no such product."],
+  not_found_hit: ["not-found hit", "The cache remembered that there is no such product."],
   near_hit: ["near hit", "The shop’s own memory had the answer: no round trip to Redis."],
-  loaded: ["miss, loaded", "Nobody had it: this read asked the primary and filled the cache."],
-  coalesced: ["coalesced", "It shared the load that another read had under way."],
+  loaded: ["miss, loaded", "It was not in the cache: this read asked the primary and filled the cache."],
+  coalesced: ["coalesced", "It shared the load of another read in this process."],
   waited: ["waited", "It shared the load of another process."],
-  bypassed: ["bypassed", "The cache is out of reach: the primary answered."],
+  bypassed: ["bypassed", "The cache can’t be reached: the primary answered."],
   other: ["other", "An outcome that this page doesn’t know."],
 };
 
