@@ -1,4 +1,4 @@
-//! What the derives make of a struct: its schema, its ids, and the hash that its fields become.
+//! The code that the derives generate for a struct: its schema, its ids, and the hash of its fields.
 
 #![allow(missing_docs)]
 
@@ -122,7 +122,7 @@ mod schema {
         assert_eq!(schema.fields, ["path"]);
     }
 
-    /// Lists may name newer versions, older ones, and the keys without one.
+    /// Lists may contain newer versions, older ones, and the keys without a version.
     #[derive(Cacheable)]
     #[cacheable(version = 2, also_invalidates = [3, 1, none])]
     struct Versioned {
@@ -325,7 +325,7 @@ mod fields {
         }
 
         let cache = embedded().await?;
-        // A parser that is fast, and not exact, makes another number of the first.
+        // A fast but inexact parser returns another number for the first.
         let values = vec![-7.934020422277099e275, 0.1];
         stored(&cache, Sample { id: 1, values: values.clone() }).await?;
         assert_eq!(cache.peek(1).await?.as_deref(), Some(&Sample { id: 1, values }));
@@ -371,7 +371,7 @@ mod fields {
         Ok(())
     }
 
-    /// Another struct for the same entries, with text that a [`Product`] may or may not be able to read.
+    /// Another struct for the same entries, with texts that a [`Product`] may or may not be able to read.
     #[derive(Cacheable)]
     #[cacheable(entity = "product")]
     struct OldProduct {
@@ -393,7 +393,7 @@ mod fields {
         }
     }
 
-    /// Stores one struct, reads it as the other, and says whether it could be read.
+    /// Stores one struct, reads it as the other, and returns whether it could be read.
     async fn reread(old: OldProduct) -> Result<Option<Product>, BoxError> {
         let backend = Backend::connect("memory://").await?;
         stored(&Cache::new(backend.clone()), old).await?;
@@ -426,7 +426,7 @@ mod fields {
         Ok(())
     }
 
-    /// Every field of [`Product`] but its id, under names of its own.
+    /// Every field of [`Product`] except its id, under other names.
     #[derive(Debug, Clone, PartialEq, Cacheable)]
     #[cacheable(entity = "product")]
     struct Renamed {
@@ -498,7 +498,7 @@ mod fields {
         own: Option<u32>,
     }
 
-    /// What the aliased field is read as, or why it can't be.
+    /// The value of the aliased field, or why it can't be read.
     async fn read_as(
         own: Option<&str>,
         first: Option<&str>,

@@ -1,4 +1,4 @@
-//! A loader's error comes through: its text in the chain of sources, its type by `downcast_ref`.
+//! A loader's error is passed on: its text in the chain of sources, its type by `downcast_ref`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::error::Error as _;

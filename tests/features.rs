@@ -1,4 +1,4 @@
-//! What a build without a feature says to whoever needs it.
+//! The error messages of a build without a feature that the user needs.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[cfg(not(feature = "tls"))]

@@ -1,4 +1,4 @@
-//! Memory of hits: small while they are in flight; and nothing of them is left, however many keys there were.
+//! Memory of hits: little while they are in flight, and none afterwards, however many keys there were.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::ops::Range;
@@ -31,11 +31,11 @@ async fn a_hit_in_flight_takes_less_than_two_kilobytes_and_leaves_nothing() {
     const KEYS: u32 = 10_000;
     const IN_FLIGHT: u32 = 2_000;
     const OF_EACH: usize = 2 * 1024;
-    /// A buffer of replies and the timers of a thread, which are kept however many keys there were, may be newer than what
-    /// is looked at first. A key's text alone would be twice as much as both.
+    /// A buffer of replies and a thread's timers stay for any number of keys, and may not exist yet at the first measurement.
+    /// The text of the keys alone would be twice as much as both.
     const KEPT: usize = 2 * 64 * 1024;
     const LEFT: usize = KEPT + 4_000;
-    /// Until all are sent, and less than it takes until the server is given up.
+    /// Long enough to send all, and shorter than the time until the server is given up.
     const A_WHILE: Duration = Duration::from_millis(200);
     let server = Server::start(Flavor::Redis70).await;
     let backend = Backend::builder(&server.url()).operation_timeout(Duration::from_secs(30)).connect().await.unwrap();
@@ -60,7 +60,7 @@ async fn a_hit_in_flight_takes_less_than_two_kilobytes_and_leaves_nothing() {
     server.thaw();
     end(gets).await;
 
-    // Buffers are kept, as large as they were needed once.
+    // Buffers stay as large as they have once been.
     end(begin(0..KEYS)).await;
     let before = dhat::HeapStats::get().curr_bytes;
     end(begin(KEYS..2 * KEYS)).await;

@@ -1,4 +1,4 @@
-//! The derives in crates that are strict with themselves, and next to names that get in the way.
+//! The derives in crates with strict lints, and next to names that could conflict with generated code.
 //!
 //! Most of this is tested by compiling: clippy's lints by `cargo clippy --all-targets`.
 
@@ -9,7 +9,7 @@
 #![deny(trivial_casts, trivial_numeric_casts, variant_size_differences)]
 #![deny(clippy::all, clippy::pedantic)]
 
-/// Public types with members that aren't.
+/// Public types with private members.
 pub mod public {
     use cache_aside::{CacheId, Cacheable};
 
@@ -138,7 +138,7 @@ fn inside_a_function() {
     drop(Local::FIELDS.name.set(local.name));
 }
 
-/// Raw identifiers, and names that are against the style but allowed where they stand.
+/// Raw identifiers, and names that violate the naming style but are allowed here.
 mod unusual_names {
     use cache_aside::Cacheable;
 
@@ -163,7 +163,7 @@ mod unusual_names {
         größe: u8,
     }
 
-    /// The name that the derive would choose for the struct of the handles.
+    /// The name that the derive would choose for the struct with the field handles.
     #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
     struct CartFields(bool);
 
@@ -184,7 +184,7 @@ mod unusual_names {
     }
 }
 
-/// No prelude, and types, values, modules and macros with the names of what derived code needs.
+/// No prelude, and types, values, modules and macros with the names that generated code uses.
 mod shadowed {
     #![no_implicit_prelude]
     #![allow(dead_code, unused_macros, non_camel_case_types, reason = "the names are there to be in the way")]
@@ -237,7 +237,7 @@ mod shadowed {
     trait FieldValue {}
     trait Cacheable {}
 
-    /// Methods of everything, with the names that derived code calls.
+    /// Methods on every type, with the names that generated code calls.
     trait Everything: ::core::marker::Sized {
         fn put(self) {}
         fn required(self) {}
@@ -294,7 +294,7 @@ mod shadowed {
     }
 }
 
-/// A type that isn't to be used any more, where it is allowed.
+/// A deprecated type, where its use is allowed.
 mod outdated {
     use cache_aside::Cacheable;
 
@@ -331,7 +331,7 @@ mod outdated {
     }
 }
 
-/// A struct that speaks of itself.
+/// A struct that refers to itself.
 mod recursive {
     use cache_aside::Cacheable;
 
@@ -350,7 +350,7 @@ mod recursive {
     }
 }
 
-/// Structs that a macro writes.
+/// Structs that a macro generates.
 mod from_a_macro {
     use cache_aside::Cacheable;
 

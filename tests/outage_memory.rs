@@ -1,4 +1,4 @@
-//! Memory while the cache is down and everything is asked for at once: bounded, and given back.
+//! Memory while the cache is down and all records are read at once: it is bounded, and freed.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ struct Product {
     stock: u32,
 }
 
-/// Asks for all keys at once; returns the most loads at a time.
+/// Reads all keys at once; returns the highest number of concurrent loads.
 async fn ask_for_all(cache: &Cache<Product>) -> usize {
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let gets: Vec<_> = (0..KEYS)
@@ -43,11 +43,11 @@ async fn ask_for_all(cache: &Cache<Product>) -> usize {
 
 #[tokio::test]
 async fn ten_thousand_keys_without_a_server_end_within_the_bound_and_leave_nothing() {
-    /// Buffers that grow with what was the most at a time, such as a map's, are kept.
+    /// Buffers that grow with the highest concurrency, such as a map's, are kept.
     const KEPT: usize = 64 * 1024;
     /// A get that waits for its turn: its own future, its load's, and its place in two queues.
     const OF_EACH_GET: usize = 16 * 1024;
-    // Nothing listens there, as when the server has been killed.
+    // Nothing listens there, as if the server had been killed.
     let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let backend = Backend::builder(&format!("redis://{nowhere}")).connect_lazy().unwrap();
     let cache: Cache<Product> =

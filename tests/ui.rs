@@ -1,6 +1,6 @@
-//! What the compiler says to each mistake: `tests/ui/<mistake>.rs`, and beside it the text.
+//! The compiler's message for each mistake: the code is in `tests/ui/<mistake>.rs`, the message in the file next to it.
 //!
-//! `TRYBUILD=overwrite cargo test --test ui` writes the texts anew, to be read before they are kept.
+//! `TRYBUILD=overwrite cargo test --all-features --test ui` renews the messages. Read the diff before you keep them.
 
 #[cfg(feature = "json")]
 #[test]

@@ -1,5 +1,5 @@
-//! The text forms of `FieldValue`: each row of the table is pinned, for it is a contract with every other client of the
-//! same Redis; and every value of every type comes back as it was.
+//! The text forms of `FieldValue`: each row of the table is tested, because other clients of the same Redis rely on it; and
+//! every value of every type survives a round trip.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::borrow::Cow;
@@ -24,7 +24,7 @@ fn decoded<V: FieldValue>(bytes: impl AsRef<[u8]>) -> Option<V> {
     owned
 }
 
-/// The value is written as the text, and read back from it.
+/// The value is written as this text, and read back from it.
 #[track_caller]
 #[allow(clippy::needless_pass_by_value, reason = "for literals")]
 fn pin<V: FieldValue + PartialEq + Debug>(value: V, text: &str) {
@@ -32,7 +32,7 @@ fn pin<V: FieldValue + PartialEq + Debug>(value: V, text: &str) {
     assert_eq!(decoded(text), Some(value));
 }
 
-/// No value is read from any of the texts.
+/// No value can be read from any of these texts.
 #[track_caller]
 fn refuse<V: FieldValue + Debug>(texts: &[&str]) {
     for text in texts {
@@ -187,7 +187,7 @@ fn decimals_are_as_displayed() {
     refuse::<Decimal>(&["", "x", "1,5"]);
 }
 
-/// Whatever is encoded is decoded to the same, borrowed and owned.
+/// An encoded value is decoded to the same value, borrowed and owned.
 fn round_trip<V: FieldValue + PartialEq + Debug>(value: &V) -> Result<(), TestCaseError> {
     match value.encode() {
         Some(bytes) => {
@@ -306,7 +306,7 @@ round_trips! {
     decimal_comes_back: (any::<i64>(), 0_u32..28).prop_map(|(digits, scale)| rust_decimal::Decimal::new(digits, scale));
 }
 
-/// Floats are compared by their bits: `-0.0` stays negative, and `NaN` stays one.
+/// Floats are compared by their bits: `-0.0` stays negative, and `NaN` stays `NaN`.
 macro_rules! float_round_trips {
     ($($name:ident: $float:ty;)*) => {
         proptest! {$(

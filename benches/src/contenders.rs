@@ -1,4 +1,4 @@
-//! What is measured, table by table: the bare driver, the peers, and the operations of cache-aside.
+//! The contenders of each table: the bare driver, other caches and drivers, and the operations of cache-aside.
 
 pub(crate) mod growth;
 mod in_memory;
@@ -15,10 +15,10 @@ use crate::Failure;
 use crate::measure::Contender;
 use crate::records::{Product, Record, Sixteen, SixtyFour};
 
-/// Contenders that are compared with the first of them.
+/// A group of contenders, all compared with the first.
 pub(crate) struct Table {
     pub(crate) title: &'static str,
-    /// Makes them, with connections of the runtime that this is called on.
+    /// Creates them, with connections on the current runtime.
     pub(crate) contenders: fn(&str) -> Preparing<'_>,
 }
 
@@ -40,7 +40,7 @@ pub(crate) const TABLES: [Table; 11] = [
     Table { title: "Hits of several runtimes", contenders: |url| shared::runtimes(url).boxed() },
 ];
 
-/// Reads of entries that are there.
+/// Reads of existing entries.
 async fn hits<R: Record>(url: &str) -> Result<Vec<Contender>, Failure> {
     let mut contenders = raw::hits::<R>(url).await?;
     contenders.extend(peers::hits::<R>(url).await?);
@@ -54,7 +54,7 @@ async fn small_hits(url: &str) -> Result<Vec<Contender>, Failure> {
     Ok(contenders)
 }
 
-/// Reads of what is in this process' memory.
+/// Reads from this process' memory.
 async fn near_hits(url: &str) -> Result<Vec<Contender>, Failure> {
     let mut contenders = in_memory::hits();
     contenders.push(ours::near_hits(url).await?);

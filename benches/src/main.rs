@@ -1,5 +1,5 @@
-//! What the operations of cache-aside cost, beside the bare driver and its peers: `--help` tells how to run it, and
-//! `docs/performance.md` what was found.
+//! Measures the cost of each operation of cache-aside, compared with the bare driver and other caches. `--help` says how to run
+//! it, and `docs/performance.md` has the results.
 
 mod contenders;
 mod measure;
@@ -24,46 +24,46 @@ use self::measure::{Contender, Measured, Row, Setting};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Measures what the operations of cache-aside cost, in rounds that take turns with the bare driver and with other
-/// caches, and prints Markdown tables.
+/// Measures the operations of cache-aside in turns with the bare driver and other caches, and prints Markdown tables
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
-    /// The server to measure on, as redis://host:port, which should do nothing else; its keys that begin with `cache:bench`,
-    /// `raw`, `cached`, `hitbox` and `rustis` are written. Without it, `redis-server` is started and stopped again.
+    /// The server to measure, as redis://host:port, which should have no other load. The run writes keys that begin with
+    /// `cache:bench`, `raw`, `cached`, `hitbox` and `rustis`. By default it starts a `redis-server`, and stops it at the end.
     #[arg(long)]
     url: Option<String>,
 
-    /// How often each contender has its turn.
+    /// The number of turns of each contender
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
-    /// How long each turn takes, in milliseconds.
+    /// The length of each turn, in milliseconds
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     millis: u64,
 
-    /// How many callers ask at the same time.
+    /// The numbers of concurrent callers
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64, 256], value_parser = at_least_one)]
     callers: Vec<usize>,
 
-    /// How many threads their runtime has, up to 64.
+    /// The numbers of threads of their runtime, up to 64
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2], value_parser = some_threads)]
     threads: Vec<usize>,
 
-    /// Only the tables whose titles contain one of these: hits of 4, of 16, of 64 fields, near hits, embedded hits,
-    /// batches, misses, updates, invalidations, reads beside large fills, hits of several runtimes, stampede; with --growth, hits among entries, of values, of types.
+    /// Only tables whose titles contain one of these: hits of 4, of 16, of 64 fields, near hits, embedded hits, batches,
+    /// misses, updates, invalidations, reads beside large fills, hits of several runtimes, stampede; with --growth, hits
+    /// among entries, of values, of types
     #[arg(long, value_delimiter = ',')]
     tables: Vec<String>,
 
-    /// Only the contenders whose names contain one of these, beside the one that they are compared with.
+    /// Only contenders whose names contain one of these, and the first, with which they are compared
     #[arg(long, value_delimiter = ',')]
     contenders: Vec<String>,
 
-    /// Measures hits among ever more entries, bytes and types instead. It writes a million entries, some 200 MB.
+    /// Measures hits with ever more entries, bytes and types instead. It writes a million entries, some 200 MB
     #[arg(long)]
     growth: bool,
 
-    /// Where to draw the picture of the hits.
+    /// The file for the picture of the hits
     #[arg(long)]
     picture: Option<PathBuf>,
 }
@@ -157,7 +157,7 @@ fn runtime(threads: usize) -> std::io::Result<Runtime> {
     }
 }
 
-/// Those that are chosen; the one that they are compared with is always among them.
+/// The chosen contenders; the one that they are compared with is always included.
 async fn contenders(options: &Options, table: &Table, url: &str) -> Result<Vec<Contender>, Failure> {
     let mut place = 0;
     let mut contenders = (table.contenders)(url).await?;
@@ -172,7 +172,7 @@ fn is_chosen(chosen: &[String], name: &str) -> bool {
     chosen.is_empty() || chosen.iter().any(|part| name.to_lowercase().contains(&part.to_lowercase()))
 }
 
-/// Each contender has its turn in each round, so that what else the machine does meets all of them.
+/// Each contender has its turn in each round, so that other activity of the machine affects all of them.
 fn measure(
     options: &Options,
     runtime: &Runtime,
@@ -189,7 +189,7 @@ fn measure(
             progress.inc(1);
         }
     }
-    // What other threads allocate isn't seen.
+    // Allocations in other threads aren't counted.
     let allocated =
         |contender: &Contender| (setting.threads == 1).then(|| contender.allocations(runtime, setting.callers));
     let row =

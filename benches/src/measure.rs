@@ -1,4 +1,4 @@
-//! One contender's turn: how often it was done, how long it took, and what it cost in CPU and memory.
+//! One contender's turn: how many calls it made, how long they took, and their cost in CPU and memory.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,12 +10,12 @@ use redis::aio::MultiplexedConnection;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Handle, Runtime};
 
-/// Something whose cost is measured. Each caller has a clone of its own.
+/// An operation whose cost is measured. Each caller has its own clone.
 pub(crate) trait Operation: Clone + Send + Sync + 'static {
-    /// `at` is another number in each call.
+    /// `at` is different in each call.
     fn call(&mut self, at: usize) -> impl Future<Output = ()> + Send;
 
-    /// Where a caller runs, by its number.
+    /// The runtime for a caller, by its number.
     fn runtime(&self, _caller: usize) -> Handle {
         Handle::current()
     }
@@ -23,20 +23,20 @@ pub(crate) trait Operation: Clone + Send + Sync + 'static {
 
 type Run = Box<dyn Fn(usize, Until) -> BoxFuture<'static, Vec<Caller>> + Send + Sync>;
 
-/// An operation under the name that it has in the report.
+/// An operation with its name in the report.
 pub(crate) struct Contender {
     pub(crate) name: &'static str,
     run: Run,
 }
 
-/// Who calls.
+/// The callers and their runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Setting {
     pub(crate) threads: usize,
     pub(crate) callers: usize,
 }
 
-/// What all turns of a table's contenders came to.
+/// The results of all turns of a table's contenders.
 pub(crate) struct Measured {
     pub(crate) title: &'static str,
     pub(crate) setting: Setting,
@@ -50,20 +50,20 @@ pub(crate) struct Row {
     pub(crate) allocated: Option<Allocated>,
 }
 
-/// What one turn came to.
+/// The result of one turn.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
-    /// Calls a second.
+    /// Calls per second.
     pub(crate) throughput: f64,
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
-    /// CPU of a call, in this process.
+    /// CPU of a call in this process.
     pub(crate) client: Duration,
-    /// The same, in the server's.
+    /// CPU of a call in the server.
     pub(crate) server: Duration,
 }
 
-/// What a call allocates.
+/// The allocations of a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allocated {
     pub(crate) times: f64,
@@ -73,12 +73,12 @@ pub(crate) struct Allocated {
 /// When a caller ends.
 #[derive(Debug, Clone, Copy)]
 enum Until {
-    /// The same for all: those that never wait have their calls one after the other.
+    /// The same time for all: callers that never wait run one after another.
     Time(Instant),
     Calls(usize),
 }
 
-/// What one caller did, and how long some of its calls took.
+/// The number of one caller's calls, and how long some of them took.
 struct Caller {
     calls: usize,
     latencies: Vec<Duration>,
@@ -90,7 +90,7 @@ impl Contender {
         Self { name, run: Box::new(run) }
     }
 
-    /// Runs for so long, on the runtime of the caller. `observer` asks the server what it has spent.
+    /// Runs for the given time, on the current runtime. `observer` asks the server for its CPU time.
     pub(crate) async fn turn(
         &self,
         callers: usize,
@@ -115,9 +115,9 @@ impl Contender {
         }
     }
 
-    /// Counts what calls allocate on a runtime of one thread, with all that goes on for them in other tasks.
+    /// Counts the allocations of calls on a runtime with one thread, including those in other tasks.
     pub(crate) fn allocations(&self, runtime: &Runtime, callers: usize) -> Allocated {
-        /// So many that a caller itself doesn't count, and of many callers not more than can be waited for.
+        /// Enough calls that the caller's own task doesn't matter, but not too many for a large number of callers.
         const OF_EACH: usize = 100;
         const OF_ALL: usize = 25_600;
         let of_each = (OF_ALL / callers).clamp(1, OF_EACH);
@@ -141,10 +141,10 @@ async fn run(operation: impl Operation, callers: usize, until: Until) -> Vec<Cal
 }
 
 async fn call_repeatedly(mut operation: impl Operation, until: Until) -> Caller {
-    /// Reading the clock costs something too, but not much of a slow call.
+    /// Reading the clock has a cost too, which is small compared with a slow call.
     const TIMED_ONE_IN: usize = 16;
     const SLOW: Duration = Duration::from_micros(500);
-    /// So that not all ask for the same.
+    /// Different callers start at different records.
     const APART: usize = 7_919;
     static NEXT_CALLER: AtomicUsize = AtomicUsize::new(0);
 

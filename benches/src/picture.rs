@@ -1,4 +1,4 @@
-//! The picture: how many hits a second each contender has, as a multiple of the first.
+//! The picture: hits per second of each contender, as a multiple of the first.
 
 use std::path::Path;
 
@@ -15,10 +15,10 @@ const LEFT: f64 = 220.0;
 const BAR: f64 = 16.0;
 const STEP: f64 = 22.0;
 const HEADING: f64 = 40.0;
-/// Room for the number behind the longest bar.
+/// The space for the number after the longest bar.
 const NUMBER: f64 = 60.0;
 
-/// So many callers are enough to be shown.
+/// The smallest number of callers that is shown.
 pub(crate) const MANY: usize = 64;
 
 /// Draws the tables of hits with many callers, one below the other.

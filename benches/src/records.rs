@@ -1,4 +1,4 @@
-//! The records that are read: of 4, 16 and 64 fields, each in the form that every contender wants.
+//! The records: with 4, 16 and 64 fields, each in the form that every contender needs.
 
 use std::sync::LazyLock;
 
@@ -7,10 +7,10 @@ use hitbox_derive::CacheableResponse;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The names of the ids, and how many there are.
+/// The number of ids.
 pub(crate) const IDS: usize = 1_000;
 
-/// A copy, as of one that came with a request.
+/// A new copy of an id, as if it had come with a request.
 pub(crate) fn id(at: usize) -> String {
     borrowed_id(at).to_owned()
 }
@@ -20,7 +20,7 @@ pub(crate) fn borrowed_id(at: usize) -> &'static str {
     &ALL[at % IDS]
 }
 
-/// A record that all contenders can keep.
+/// A record that all contenders can store.
 pub(crate) trait Record:
     Cacheable<Id = String> + hitbox::CacheableResponse<Cached = Self> + Serialize + DeserializeOwned + Clone
 {
@@ -28,10 +28,10 @@ pub(crate) trait Record:
 
     fn sample(id: String) -> Self;
 
-    /// From the values of all fields, in order.
+    /// Creates a record from the values of all fields, in order.
     fn from_values(values: impl Iterator<Item = Vec<u8>>) -> Option<Self>;
 
-    /// From names and values in any order.
+    /// Creates a record from names and values in any order.
     fn from_pairs(pairs: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Option<Self>;
 
     /// Names and values.

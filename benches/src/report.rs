@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::measure::{Measured, Row, Sample};
 
-/// Median, least and greatest.
+/// Median, minimum and maximum.
 pub(crate) struct Spread {
     pub(crate) median: f64,
     least: f64,
@@ -12,7 +12,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// Of the throughput's ratio to that of the first row, round by round.
+    /// The throughput's ratio to that of the first row, round by round.
     pub(crate) fn of_ratios(row: &Row, first: &Row) -> Self {
         let mut ratios: Vec<_> = row
             .samples

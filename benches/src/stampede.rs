@@ -1,5 +1,5 @@
-//! A thousand readers of one record that is missing: how many loads there are, and how long after the load's end the last
-//! reader has it.
+//! A thousand readers of one missing record: the number of loads, and the time from the load's end until the last reader
+//! has the record.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,7 @@ struct Popular {
     text: String,
 }
 
-/// What one stampede came to.
+/// The result of one stampede.
 pub(crate) struct Stampede {
     loads: u32,
     /// From the end of the load until the last reader had the record.
@@ -55,7 +55,7 @@ pub(crate) async fn run(url: &str, rounds: u32) -> Result<Vec<Stampede>, Failure
     Ok(stampedes)
 }
 
-/// Of each number of threads.
+/// Prints a row for each number of threads.
 pub(crate) fn print(stampedes: &[(usize, Vec<Stampede>)]) {
     if stampedes.is_empty() {
         return;

@@ -1,4 +1,4 @@
-//! A headless Chromium of its own for each test, driven by its driver.
+//! A headless Chromium for each test, controlled by its driver.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -19,7 +19,7 @@ pub(crate) struct Browser {
     session: Session,
 }
 
-/// The driver's process, and in it the session whose browser it ends.
+/// The driver's process, and in it the session, whose browser it ends.
 struct Session {
     process: Child,
     address: String,
@@ -32,7 +32,7 @@ impl Browser {
         Browser::start_with(json!({})).await
     }
 
-    /// A telephone's.
+    /// The size of a phone's screen.
     pub(crate) async fn start_on_a_phone() -> Browser {
         let metrics = json!({ "width": 360, "height": 740, "pixelRatio": 2 });
         Browser::start_with(json!({ "mobileEmulation": { "deviceMetrics": metrics } })).await
@@ -56,7 +56,7 @@ impl Browser {
         self.until_contains("connection", "two updates a second").await;
     }
 
-    /// Leaves the page, before its demo ends: the broken stream of events would be an error in the console.
+    /// Leaves the page before its demo ends: otherwise the broken stream of events would be an error in the console.
     pub(crate) async fn leave(&self) {
         self.client.goto("about:blank").await.unwrap();
     }
@@ -65,28 +65,28 @@ impl Browser {
         self.client.find(Locator::Id(id)).await.unwrap_or_else(|error| panic!("no #{id}: {error}"))
     }
 
-    /// Presses as a mouse does: what is hidden or covered can't be pressed.
+    /// Clicks like a mouse: hidden or covered elements can't be clicked.
     pub(crate) async fn press(&self, id: &str) {
         let button = self.element(id).await;
         button.click().await.unwrap_or_else(|error| panic!("#{id} can't be pressed: {error}"));
     }
 
-    /// Puts a text into a field; the driver's own keys know no emoji.
+    /// Sets the text of a field; the driver's own keys don't support emoji.
     pub(crate) async fn fill(&self, id: &str, text: &str) {
         self.run("document.getElementById(arguments[0]).value = arguments[1]", &[json!(id), json!(text)]).await;
     }
 
-    /// Types into whatever has the focus.
+    /// Types into the focused element.
     pub(crate) async fn keys(&self, keys: &str) {
         self.client.active_element().await.unwrap().send_keys(keys).await.unwrap();
     }
 
-    /// The text as it is seen: nothing when it is hidden.
+    /// The visible text: nothing if the element is hidden.
     pub(crate) async fn text(&self, id: &str) -> String {
         self.element(id).await.text().await.unwrap()
     }
 
-    /// Waits until the text seen there is as wanted, and returns it.
+    /// Waits until the visible text satisfies the condition, and returns it.
     pub(crate) async fn until(&self, id: &str, wanted: impl Fn(&str) -> bool) -> String {
         let begun = Instant::now();
         loop {
@@ -107,7 +107,7 @@ impl Browser {
         self.client.execute(script, arguments.to_vec()).await.unwrap()
     }
 
-    /// How many elements match.
+    /// The number of elements that match.
     pub(crate) async fn count(&self, selector: &str) -> usize {
         self.client.find_all(Locator::Css(selector)).await.unwrap().len()
     }
@@ -121,14 +121,14 @@ impl Browser {
         }
     }
 
-    /// Makes the page see this colour scheme.
+    /// Sets the colour scheme that the page sees.
     pub(crate) fn prefer(&self, scheme: &str) {
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         let parameters = json!({ "cmd": "Emulation.setEmulatedMedia", "params": { "features": features } });
         self.session.post("goog/cdp/execute", &parameters);
     }
 
-    /// Fails if the browser's console holds an error.
+    /// Fails if the browser's console contains an error.
     pub(crate) fn check_console(&self) {
         let log = self.session.post("se/log", &json!({ "type": "browser" }));
         let entries = log.as_array().unwrap_or_else(|| panic!("no log: {log}"));
@@ -159,12 +159,12 @@ impl Session {
                 session.address = format!("127.0.0.1:{}", port.trim().trim_end_matches('.'));
             }
         }
-        // Read on: the driver would end when it can't write.
+        // Keep reading: the driver would end if it couldn't write.
         std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
         session
     }
 
-    /// Sends a command that the client doesn't know.
+    /// Sends a command that the client crate doesn't have.
     fn post(&self, command: &str, parameters: &Value) -> Value {
         let request = format!("POST /session/{}/{command}", self.id);
         let headers = [("Content-Type", "application/json")];
@@ -176,8 +176,8 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // Ends the browser; the driver, when it is killed, would leave it behind. No panic here: it would hide the
-        // one that may be unwinding.
+        // Ends the browser, which the driver would leave behind when it is killed. No panic here: it would hide the one that may be
+        // unwinding.
         let _ = try_send(&self.address, &format!("DELETE /session/{}", self.id), &[], b"");
         let _ = self.process.kill();
         let _ = self.process.wait();

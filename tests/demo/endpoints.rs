@@ -1,4 +1,4 @@
-//! The endpoints: what they answer, on `memory://` and on a server.
+//! The endpoints and their answers, on `memory://` and on a server.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
@@ -54,7 +54,7 @@ async fn the_catalogue_has_a_few_dozen_products() {
     let demo = Demo::start(&[]);
     let products = demo.get("/products").ok();
     assert!(products.as_array().unwrap().len() >= 24);
-    // It is no read through the cache.
+    // This is not a read through the cache.
     assert_eq!(demo.get("/stats").ok()["primary_reads_total"], 0);
 }
 
@@ -205,7 +205,7 @@ async fn reads_go_around_a_stopped_cache_and_writes_say_so() {
         demo.get("/inspect?id=p-001").error(503);
         let stampede = demo.post("/stampede", "id=p-001&concurrency=50").ok();
         assert_eq!(stampede["invalidated"], false);
-        // Around the cache a load serves only those who asked before it began.
+        // A load around the cache serves only callers that asked before it began.
         assert!(stampede["primary_reads"].as_u64().unwrap() < 50, "{stampede:#}");
 
         assert_eq!(demo.get("/stats").ok()["pending"], 1);
@@ -253,7 +253,7 @@ fn warm(demo: &Demo, id: &str) -> Value {
     }
 }
 
-/// Removes an entry as another client does, and waits until the near cache was told.
+/// Deletes an entry as another client would, and waits until the near cache has received the message.
 async fn remove_elsewhere(server: &Server, demo: &Demo, id: &str) {
     let told = || demo.get("/stats").ok()["near_invalidations"].as_u64().unwrap();
     let (before, begun) = (told(), std::time::Instant::now());
@@ -277,7 +277,7 @@ async fn a_near_cache_answers_while_it_is_on_and_is_told_of_changes() {
     assert_eq!((&read["hit"], &read["redis_latency_ms"]), (&json!(true), &json!(0.0)));
     assert_eq!((&read["record"]["stock"], &read["stats"]["tracker"]), (&json!(42), &json!("live")));
 
-    // Own writes, in both ways.
+    // Own writes, by both methods.
     demo.post("/update-cached", "id=p-001&field=stock&value=41").ok();
     assert_eq!(demo.get("/read?id=p-001").ok()["record"]["stock"], 41);
     warm(&demo, "p-001");
@@ -288,7 +288,7 @@ async fn a_near_cache_answers_while_it_is_on_and_is_told_of_changes() {
     remove_elsewhere(&server, &demo, "p-001").await;
     assert_eq!(demo.get("/read?id=p-001").ok()["outcome"], "loaded");
 
-    // While it is off it is told all the same.
+    // While it is switched off it still receives messages.
     warm(&demo, "p-001");
     assert_eq!(demo.post("/near-cache", "on=false").ok()["near_cache"], false);
     assert_eq!(demo.get("/read?id=p-001").ok()["outcome"], "hit");

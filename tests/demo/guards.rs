@@ -1,4 +1,4 @@
-//! What the demo refuses, and the headers of its answers.
+//! Requests that the demo refuses, and the headers of its answers.
 
 use testkit::http::send;
 

@@ -1,4 +1,4 @@
-//! The demo, as its users meet it: its endpoints over plain HTTP, and its page in a real browser.
+//! The demo as its users see it: its endpoints over plain HTTP, and its page in a real browser.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod browser;

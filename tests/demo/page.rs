@@ -10,7 +10,7 @@ use testkit::server::{Flavor, Server};
 use crate::browser::Browser;
 use crate::running::{Demo, on_every_cache};
 
-/// Runs a test on the page, and then looks for errors in the browser's console.
+/// Runs a test on the page, and then checks the browser's console for errors.
 async fn on_every_page(test: impl AsyncFn(&Demo, &Browser)) {
     let page = Browser::start().await;
     on_every_cache(async |demo| {
@@ -22,7 +22,7 @@ async fn on_every_page(test: impl AsyncFn(&Demo, &Browser)) {
     .await;
 }
 
-/// Reads a product, and waits until its outcome is shown.
+/// Reads a product, and waits until the outcome is shown.
 async fn read(page: &Browser, id: &str, outcome: &str) {
     page.fill("id", id).await;
     page.press("read").await;
@@ -111,12 +111,12 @@ async fn misses_an_unknown_product_and_creates_it() {
         read(page, "p-404", "miss, loaded").await;
         assert!(page.text("record").await.contains("Plum Cake"));
 
-        // A stampede on what isn't there is one read too.
+        // A stampede on a missing product is one read too.
         page.fill("id", "p-403").await;
         page.press("stampede").await;
         page.until_contains("stampede-message", "200 readers of p-403, one read of the primary. There is no").await;
 
-        // The entry of another missing product ends before our eyes.
+        // The entry of another missing product expires while the page shows it.
         read(page, "p-405", "miss, loaded").await;
         page.until("ttl", |text| text == "expired").await;
         page.until_contains("stored", "Nothing is stored").await;
@@ -236,7 +236,7 @@ async fn puts_the_near_cache_before_redis_and_takes_it_away() {
     page.until("near-invalidations", |text| text.parse().is_ok_and(|now: u64| now > told)).await;
     read(&page, "p-020", "miss, loaded").await;
 
-    // While the cache is stopped nobody tells it of changes.
+    // While the cache is stopped the server sends no messages.
     read_near(&page, "p-020").await;
     page.press("power").await;
     page.until("tracker", |text| text == "connecting").await;
@@ -281,7 +281,7 @@ async fn charts_are_live_and_counters_reset() {
         page.until("total-hits", |text| text == "0").await;
         page.until("total-primary", |text| text == "0").await;
         page.until("hit-rate", |text| text == "–").await;
-        // What others read is seen too.
+        // Reads by other clients are shown too.
         demo.get("/read?id=p-020").ok();
         page.until("total-misses", |text| text != "0").await;
     })
@@ -328,7 +328,7 @@ async fn errors_are_told() {
     page.until_contains("stampede-message", "from 1 to 1000").await;
     page.press("race").await;
     page.until_contains("race-message", "has no product").await;
-    // What was seen before an error goes.
+    // The result that was shown before an error is removed.
     page.fill("id", "p-001").await;
     page.press("race").await;
     page.until_contains("race-verdict", "Fenced").await;
@@ -349,11 +349,11 @@ async fn works_by_keyboard_on_a_phone_and_in_the_dark() {
     let demo = Demo::start(&[]);
     let page = Browser::start_on_a_phone().await;
     page.open(&demo).await;
-    // Every control can be reached, and has a name.
+    // Every control can be reached by keyboard, and has a name.
     let reached = "return [...document.querySelectorAll('button, input, select, summary, a')]
         .filter((e) => e.tabIndex < 0 || !(e.labels?.length || e.textContent.trim())).map((e) => e.outerHTML)";
     assert_eq!(page.run(reached, &[]).await, json!([]));
-    // From the top: the link to the product, and Enter on it; then the field, and Enter in it.
+    // From the top: Tab to the link to the product and Enter; then to the field and Enter.
     page.run("document.body.focus()", &[]).await;
     page.keys(&Key::Tab.to_string()).await;
     page.keys(&Key::Enter.to_string()).await;

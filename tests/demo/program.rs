@@ -1,4 +1,4 @@
-//! The program itself: its options, and how it ends.
+//! The program: its options, and how it ends.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -13,7 +13,7 @@ fn stops_cleanly_on_ctrl_c() {
         let mut demo = Demo::start(&[]);
         demo.get("/read?id=p-001").ok();
         assert!(demo.database.exists());
-        // A page that is open: one stream of events, and one connection that is kept.
+        // An open page has one stream of events and one persistent connection.
         let open = |path: &str| {
             let mut stream = TcpStream::connect(&demo.address).unwrap();
             write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", demo.address).unwrap();

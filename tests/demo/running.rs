@@ -43,7 +43,7 @@ impl Demo {
         send(&self.address, &format!("GET {path}"), &[], b"")
     }
 
-    /// Sends a form, as `id=p-001&field=stock`.
+    /// Sends a form, for example `id=p-001&field=stock`.
     pub(crate) fn post(&self, path: &str, form: &str) -> Answer {
         send(
             &self.address,
@@ -76,7 +76,7 @@ impl Demo {
 
 impl Drop for Demo {
     fn drop(&mut self) {
-        // In order, so that it removes its database. No panic here: it would hide the one that may be unwinding.
+        // A regular end, so that it removes its database. No panic here: it would hide the one that may be unwinding.
         let terminate = format!("kill -TERM {}", self.process.id());
         let _ = Command::new("sh").args(["-c", &terminate]).status();
         let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! The documents name what is emitted, and nothing else.
+//! The documents name exactly the metrics that are emitted.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,7 +12,7 @@ fn document(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// All names of metrics in a text; of a histogram's series the histogram's.
+/// All names of metrics in a text. The series of a histogram count as the histogram.
 fn named(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let names = words.filter(|word| word.starts_with("cache_aside_"));

@@ -1,4 +1,4 @@
-//! What operators see: metrics, spans, and the documents that name them.
+//! Metrics, spans, and the documents that name them.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod documents;

@@ -1,4 +1,4 @@
-//! Metrics, as a recorder gets them while everything happens that they are about.
+//! The metrics that a recorder receives during the events that they count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,7 +15,7 @@ struct Product {
     stock: u32,
 }
 
-/// What a near cache keeps.
+/// The settings of a near cache.
 #[derive(Debug, Cacheable)]
 #[cacheable(namespace = "billing")]
 struct Offer {
@@ -23,7 +23,7 @@ struct Offer {
     id: u64,
 }
 
-/// What was recorded, over all namespaces and backends: counts, gauges, and how many values each histogram has.
+/// The recorded values, over all namespaces and backends: counts, gauges, and the number of values in each histogram.
 pub(crate) type Recorded = BTreeMap<String, f64>;
 
 async fn found(id: String) -> Result<Option<Product>, BoxError> {
@@ -35,7 +35,7 @@ async fn slow(id: String) -> Result<Option<Product>, BoxError> {
     found(id).await
 }
 
-/// Makes everything happen at least once; while what is returned lives, the gauges show it.
+/// Makes every event happen at least once. The gauges show it while the returned value lives.
 async fn live() -> impl Sized {
     let mut server = Server::start(Flavor::Redis70).await;
     let connect =
@@ -52,12 +52,12 @@ async fn live() -> impl Sized {
     other.get("p-2", slow).await.unwrap();
     loaded.await.unwrap().unwrap();
     coalesced.await.unwrap().unwrap();
-    // An invalidation overtakes a load, which finds its lease lost, and its fill fenced.
+    // An invalidation comes during a load, whose lease is then lost, and whose fill is fenced.
     let overtaken = tokio::spawn(cache.get("p-3", slow));
     tokio::time::sleep(Duration::from_millis(50)).await;
     other.invalidate("p-3").await.unwrap();
     overtaken.await.unwrap().unwrap();
-    // One is refreshed ahead of its end, then ends, and is served stale.
+    // An entry is refreshed ahead, then expires, and is served stale.
     let around_the_end = Cache::<Product>::builder(here)
         .ttl(Duration::from_secs(1))
         .jitter(0.0)
@@ -71,7 +71,7 @@ async fn live() -> impl Sized {
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let failing = |_| async { Err::<Option<Product>, _>("it failed") };
     assert!(around_the_end.get("p-6", failing).await.unwrap().is_some());
-    // The near cache is told of a write elsewhere.
+    // The near cache receives a message about a write elsewhere.
     let server_of_offers = Server::start(Flavor::Redis70).await;
     let url = server_of_offers.url();
     let offers = Backend::builder(&url).heartbeat_timeout(Duration::from_secs(5)).connect().await.unwrap();
@@ -111,7 +111,7 @@ async fn live() -> impl Sized {
     (kept, server_of_offers, offers)
 }
 
-/// Runs it with a recorder of its own; what is recorded in the end, and then while all of it is dropped.
+/// Runs it with its own recorder; returns the values at the end, and those while everything is dropped.
 fn recorded_twice() -> [Recorded; 2] {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
@@ -195,7 +195,7 @@ fn everything_that_happens_is_counted() {
     for gauge in
         ["tracker_live{}", "breaker_open{}", "pending_invalidations{entity=product}", "update_connections{state=idle}"]
     {
-        // Each look at a gauge sets it back to zero.
+        // Each snapshot resets gauges to zero.
         let gauge = format!("cache_aside_{gauge}");
         assert_eq!(recorded[&gauge] + dropped[&gauge], 0.0, "{gauge} without any backend");
     }

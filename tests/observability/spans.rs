@@ -1,4 +1,4 @@
-//! Spans and events, as a subscriber gets them.
+//! The spans and events that a subscriber receives.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ struct Product {
     stock: u32,
 }
 
-/// Writes down all that is at this level or above.
+/// Records everything at this level or above.
 #[derive(Clone)]
 struct Notes {
     level: Level,
@@ -61,7 +61,7 @@ impl Subscriber for Notes {
     fn exit(&self, _: &Id) {}
 }
 
-/// What is written down at a level while a cache is used, and then stops.
+/// The records at a level while a cache is used, and then stops.
 fn notes(level: Level) -> Vec<String> {
     let notes = Notes { level, lines: Arc::default() };
     let lines = notes.lines.clone();

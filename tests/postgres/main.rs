@@ -1,4 +1,4 @@
-//! The example `postgres` as its users meet it: over HTTP, on a real PostgreSQL, with the cache in memory and on Redis.
+//! The example `postgres` as its users see it: over HTTP, on a real PostgreSQL, with the cache in memory and on Redis.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod server;
@@ -35,7 +35,7 @@ async fn reads_come_from_the_cache() {
             (service.get("/products/1").ok(), service.get("/customers/1").ok()),
             (product.clone(), customer.clone())
         );
-        // What is written behind the service's back, no read sees before the TTL ends.
+        // Reads don't see writes that bypass the service until the TTL ends.
         postgres.execute("UPDATE products SET stock = 0; UPDATE customers SET city = NULL").await;
         assert_eq!((service.get("/products/1").ok(), service.get("/customers/1").ok()), (product, customer));
         assert_eq!(service.get("/products/2").status, 404);
@@ -94,7 +94,7 @@ async fn orders_at_the_same_time_sell_what_there_is() {
     .await;
 }
 
-/// Makes each commit of an order last for two seconds.
+/// Makes each commit of an order take two seconds.
 const SLOW_COMMITS: &str = "
     CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(2); RETURN NULL; END $$;
     CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON products
@@ -153,7 +153,7 @@ async fn goes_on_without_its_cache() {
 
     redis.kill().await;
     assert_eq!(service.get("/products/1").ok()["stock"], 42);
-    // The order stands: to say otherwise would make people order twice.
+    // The order is valid: an error would make people order twice.
     assert_eq!(service.order(1, 1, 2), 201);
     assert_eq!(service.get("/products/1").ok()["stock"], 40);
 
@@ -202,7 +202,7 @@ async fn stopping_tells_the_cache_what_it_could_not_be_told() {
     assert_eq!(stored, 2, "the invalidations were to fail");
 
     service.terminate();
-    // Time to end for a service that does not wait.
+    // Enough time to end for a service that does not wait.
     sleep(POLL * 10).await;
     redis::cmd("REPLICAOF").arg("NO").arg("ONE").exec_async(&mut client).await.unwrap();
     service.ended().await;

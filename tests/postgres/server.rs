@@ -1,4 +1,4 @@
-//! A PostgreSQL of its own for each test: on a free port of 127.0.0.1, in a temporary folder.
+//! A PostgreSQL for each test: on a free port of 127.0.0.1, in a temporary folder.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 pub(crate) const POLL: Duration = Duration::from_millis(50);
 const ATTEMPT: Duration = Duration::from_secs(1);
-/// Debian's packages keep each version's programs in a folder of its own.
+/// Debian's packages keep each version's programs in a separate folder.
 const DEBIAN: &str = "/usr/lib/postgresql";
 
 /// A running server; dropping it ends it.
@@ -74,7 +74,7 @@ impl Postgres {
         &self.url
     }
 
-    /// The number that a query finds.
+    /// The number that a query returns.
     pub(crate) async fn number(&self, sql: &'static str) -> i32 {
         sqlx::query_scalar(sql).fetch_one(&self.db).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
@@ -96,8 +96,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // SIGINT ends it at once and in order, with its processes. No panic here: it would hide the one that may be
-        // unwinding.
+        // SIGINT ends the server and its processes at once and cleanly. No panic here: it would hide the one that may be unwinding.
         let interrupt = format!("kill -INT {}", self.process.id());
         let _ = Command::new("sh").args(["-c", &interrupt]).status();
         let begun = Instant::now();
@@ -110,7 +109,7 @@ impl Drop for Postgres {
     }
 }
 
-/// Who runs the server: it refuses to be run by root, so for root that is `postgres`, an account of the packages.
+/// The account that runs the server. It refuses to run as root, so for root this is `postgres`, an account of the packages.
 struct Account {
     ids: Option<(u32, u32)>,
 }
@@ -137,16 +136,16 @@ impl Account {
         if let Some((user, group)) = self.ids {
             command.uid(user).gid(group);
         }
-        // The folder that the tests run in may be closed to that account.
+        // That account may not be able to enter the test's folder.
         command.current_dir("/");
         command
     }
 }
 
-/// Where the programs are; the empty path leaves it to `PATH`.
+/// The folder of the programs; with the empty path `PATH` is searched.
 fn newest_programs() -> PathBuf {
     let versions = fs::read_dir(DEBIAN).into_iter().flatten().flatten();
-    // One that has the client alone has no server.
+    // A folder with the client only has no server.
     let with_server = versions.filter(|version| version.path().join("bin/postgres").exists());
     let newest =
         with_server.max_by_key(|version| version.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));

@@ -1,4 +1,4 @@
-//! The example's program, running.
+//! The example's program.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
@@ -71,7 +71,7 @@ impl Service {
         self.post("/orders", &order(customer, product, quantity)).status
     }
 
-    /// Places an order, and returns the connection, which its answer will come on.
+    /// Places an order, and returns the connection over which the answer will come.
     pub(crate) fn begin_order(&self, customer: i64, product: i64, quantity: i64) -> TcpStream {
         let order = order(customer, product, quantity);
         let mut stream = TcpStream::connect(&self.address).unwrap();

@@ -1,5 +1,5 @@
-//! Decoding: whatever stands in a hash, reading it is a record, a note that there is none, or a miss; and every record
-//! comes back from its hash as it was.
+//! Decoding: any hash is read as a record, a not-found entry, or a miss; and every record survives a round trip through its
+//! hash.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -101,7 +101,7 @@ mod reversed {
     }
 }
 
-/// JSON has no other.
+/// JSON has no other values.
 fn finite(input: &mut Unstructured<'_>) -> Result<f64> {
     let any = f64::arbitrary(input)?;
     Ok(if any.is_finite() { any } else { 0.1 })
@@ -137,7 +137,7 @@ fn decimal(input: &mut Unstructured<'_>) -> Result<rust_decimal::Decimal> {
     Ok(rust_decimal::Decimal::from_parts(low, middle, high, negative, scale))
 }
 
-/// A record, and a hash: that of the record, or an empty one, with changes made to it.
+/// A record, and a hash: that of the record, or an empty one, with random changes.
 #[derive(Debug, Arbitrary)]
 pub(crate) struct Input {
     record: Record,
@@ -164,7 +164,7 @@ enum Name {
 enum Value {
     Bytes(Vec<u8>),
     Text(String),
-    /// Texts that look like values, and that some parser may take.
+    /// Texts that look like values, and that some parser may accept.
     Near(u8),
 }
 
@@ -224,7 +224,7 @@ fn check_hash(hash: &StoredHash, names: &[Vec<u8>]) {
     assert_same(&record, &again);
 }
 
-/// The names of all fields, also of those that this record leaves out.
+/// The names of all fields, including those that this record omits.
 fn names(record: &Record) -> Vec<Vec<u8>> {
     let mut whole = record.clone();
     whole.note.get_or_insert_default();
@@ -262,14 +262,14 @@ fn apply(edit: Edit, names: &[Vec<u8>], hash: &mut StoredHash) {
     }
 }
 
-/// Equal, and stored alike, which tells apart what `==` does not: `0.0` from `-0.0`, `1.0` from `1.00`, one offset from
-/// another.
+/// Whether the values are equal and are stored as the same text. That distinguishes values which `==` doesn't: `0.0` from
+/// `-0.0`, `1.0` from `1.00`, one offset from another.
 fn assert_same(one: &Record, other: &Record) {
     let stored = |record| encode(record).expect("every value of these types can be stored");
     let (one_hash, other_hash) = (stored(one), stored(other));
     assert!(one_hash == other_hash, "{} became {}", shown(&one_hash), shown(&other_hash));
     let (mut one, mut other) = (one.clone(), other.clone());
-    // Their texts are equal, so these are `NaN` both, or neither.
+    // Their texts are equal, so either both or neither are `NaN`.
     if one.single.is_nan() {
         (one.single, other.single) = (0.0, 0.0);
     }

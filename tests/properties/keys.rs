@@ -1,5 +1,5 @@
-//! Keys: different ids have different keys, no id leaves its prefix or chooses its cluster slot, and whatever stands
-//! for an id has its key.
+//! Keys: different ids have different keys, no id leaves its prefix or chooses its cluster slot, and any value that can be
+//! passed as an id has the key of that id.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ struct ByTexts {
     right: String,
 }
 
-/// Texts and numbers that ids are made of.
+/// Texts and numbers from which ids are made.
 #[derive(Debug, Arbitrary)]
 pub(crate) struct Input {
     texts: [Vec<Piece>; 3],
@@ -55,7 +55,7 @@ pub(crate) struct Input {
 enum Piece {
     Text(String),
     Char(char),
-    /// What has a meaning in keys, patterns or hash tags, or looks as if it were escaped already.
+    /// Characters with a meaning in keys, patterns or hash tags, and texts that look as if they were escaped already.
     Special(u8),
     Repeated(char, u16),
 }
@@ -99,7 +99,7 @@ pub(crate) fn check(input: &Input) {
     check_stand_ins(&one, &other, number);
 }
 
-/// Each id's key is what the grammar says, and no two ids have the same.
+/// Each id's key follows the grammar, and no two ids have the same.
 fn check_pairs<T: Cacheable>(ids: &[T::Id], parts: impl Fn(&T::Id) -> Vec<String>)
 where
     T::Id: CacheKey<T::Id>,
@@ -160,7 +160,7 @@ fn unescaped(part: &str) -> String {
     String::from_utf8(bytes).expect("an escape is one ASCII byte")
 }
 
-/// Whatever stands for an id has its key, and becomes it.
+/// Each value that can be passed as an id has its key, and can be converted to it.
 fn check_stand_ins(one: &str, other: &str, number: u64) {
     fn check<T: Cacheable>(key: impl CacheKey<T::Id>, id: &T::Id, wanted: Option<&String>)
     where

@@ -1,4 +1,4 @@
-//! A short run of the properties that `fuzz/` tries for longer: each input is made of random bytes in the same way.
+//! A short run of the properties that `fuzz/` tries for longer: both make each input from random bytes in the same way.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod decode;

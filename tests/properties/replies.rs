@@ -1,4 +1,4 @@
-//! Replies: whatever a server answers to a read, in whatever pieces, the get ends in time with a record, and the next one too.
+//! Replies: for any reply of a server to a read, split in any way, the get ends in time with a record, and so does the next one.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// How long the cache waits for a reply.
 const PATIENCE: Duration = Duration::from_millis(30);
-/// Within which a get ends in any case.
+/// Every get ends within this time.
 const LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Arbitrary)]
@@ -20,14 +20,14 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    /// What a server answers that has the record.
+    /// The reply of a server that has the record.
     #[allow(dead_code, reason = "the fuzz target has no use for it")]
     pub(crate) fn of_record() -> Self {
         Self { pieces: vec![Piece::Record], closes: false }
     }
 }
 
-/// A part of what a server sends.
+/// A part of the server's data.
 #[derive(Debug, Clone, Arbitrary)]
 enum Piece {
     Array(i8),
@@ -76,7 +76,7 @@ async fn serve(listener: TcpListener, input: Input) {
     }
 }
 
-/// Answers what isn't a read as far as a connection needs it, and reads with the input.
+/// Answers commands that a connection needs, and answers reads with the input.
 async fn answer(connection: TcpStream, input: Input) -> std::io::Result<()> {
     let (reading, mut writing) = connection.into_split();
     let mut reading = BufReader::new(reading);

@@ -1,4 +1,4 @@
-//! URLs: any text gives a backend or an advice, never a panic; no password shows; and a backend that is dropped leaves
+//! URLs: any text gives a backend or an error with advice, never a panic; no password is shown; and a dropped backend leaves
 //! nothing behind.
 
 use std::error::Error as _;
@@ -9,7 +9,7 @@ use cache_aside::{Backend, Error};
 use tokio::runtime::Runtime;
 
 const PASSWORD: &str = "hunter2";
-/// The turns of the scheduler in which the tasks of a backend that was dropped must end.
+/// The number of scheduler turns within which the tasks of a dropped backend must end.
 const TURNS_TO_END_IN: u32 = 8;
 
 #[derive(Debug, Arbitrary)]
@@ -18,7 +18,7 @@ pub(crate) enum Input {
     Url(Box<Url>),
 }
 
-/// A URL, well formed or nearly so.
+/// A URL that is well-formed, or nearly.
 #[derive(Debug, Arbitrary)]
 pub(crate) struct Url {
     scheme: Scheme,
@@ -43,7 +43,7 @@ enum Scheme {
     Other(String),
 }
 
-/// A password between things that may be anything, as in `redis://user:password@host`.
+/// A password between arbitrary texts, as in `redis://user:password@host`.
 #[derive(Debug, Arbitrary)]
 struct Userinfo {
     user: String,
@@ -89,10 +89,10 @@ impl Url {
         self.userinfo.is_some() || self.query.as_ref().is_some_and(|query| query.has_password)
     }
 
-    /// The text, with the password where one belongs and nowhere else.
+    /// The text with the password in its place, and nowhere else.
     fn text(&self) -> String {
         let clean = |text: &str| text.replace(PASSWORD, "");
-        // A slash would end the userinfo: what follows it is a path, and is shown as one.
+        // A slash would end the userinfo: the text after it is a path, and is shown as one.
         let without_slash = |text: &str| clean(text).replace(['/', '\\'], "");
         let mut url = match &self.scheme {
             Scheme::Memory => "memory://".to_owned(),
@@ -164,7 +164,7 @@ pub(crate) fn check(input: &Input) {
     assert!(!has_password || !shown.contains(PASSWORD), "{url:?} is shown as {shown}");
 }
 
-/// Makes a backend and drops it; returns all that was to be seen.
+/// Makes a backend and drops it; returns everything that was shown.
 async fn connect(url: &str) -> String {
     let builder = Backend::builder(url);
     let mut shown = format!("{builder:?}");

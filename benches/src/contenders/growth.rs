@@ -1,4 +1,4 @@
-//! Whether an operation costs more where there is more of everything: entries, bytes, types.
+//! Whether an operation costs more with more entries, bytes or types.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const AMONG: [(&str, u64); 4] =
 
 pub(crate) const AMONG_ENTRIES: &str = "Hits among entries";
 
-/// Hits of the same kind among ever more; all are compared with the least. [`write_entries`] comes first.
+/// Hits with ever more entries; all are compared with the smallest number. Call [`write_entries`] first.
 pub(crate) const TABLES: [Table; 3] = [
     Table { title: AMONG_ENTRIES, contenders: |url| among_entries(url).boxed() },
     Table { title: "Hits of values", contenders: |url| of_sizes(url).boxed() },
@@ -35,7 +35,7 @@ async fn among_entries(url: &str) -> Result<Vec<Contender>, Failure> {
 async fn of_sizes(url: &str) -> Result<Vec<Contender>, Failure> {
     const SIZES: [(&str, usize); 5] =
         [("100 B", 100), ("1 KB", 1_000), ("10 KB", 10_000), ("100 KB", 100_000), ("1 MB", 1_000_000)];
-    // Many large values take their time.
+    // Many large values take time.
     let backend = Backend::builder(url).operation_timeout(Duration::from_secs(30)).connect().await?;
     let mut contenders = Vec::new();
     for (name, bytes) in SIZES {
@@ -69,14 +69,14 @@ struct Thing {
     text: String,
 }
 
-/// How long the text is where its length isn't what is measured.
+/// The length of the text in tables that don't measure it.
 const BYTES: usize = 100;
 
 fn namespace(entries: u64) -> String {
     format!("bench-{entries}-entries")
 }
 
-/// Writes what the hits are among, by the bare driver: one load each would take too long.
+/// Writes the other entries with the bare driver: a load for each would take too long.
 pub(crate) async fn write_entries(url: &str) -> Result<(), Failure> {
     const AT_A_TIME: u64 = 10_000;
     const HOUR: u64 = 3_600;
@@ -100,7 +100,7 @@ fn text(bytes: usize) -> String {
     "x".repeat(bytes)
 }
 
-/// The one that each cache is asked for.
+/// The record that each cache is asked for.
 const ID: u64 = 1;
 
 async fn fill(cache: &Cache<Thing>, bytes: usize) -> Result<(), Failure> {

@@ -1,4 +1,4 @@
-//! Bare caches in memory, with the records that a near cache has.
+//! Bare caches in memory, with the same records as a near cache.
 
 use std::sync::Arc;
 

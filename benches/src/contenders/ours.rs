@@ -12,7 +12,7 @@ use crate::measure::{Contender, Operation};
 use crate::records::{IDS, Product, Record, borrowed_id, id};
 
 const MANY: usize = 100;
-/// The longest run whose entries stay until its end.
+/// The longest run whose entries live until its end.
 const WHOLE_RUN: Duration = Duration::from_secs(3_600);
 
 pub(super) async fn hits<R: Record>(url: &str) -> Result<Vec<Contender>, Failure> {
@@ -38,7 +38,7 @@ pub(super) async fn near_hits(url: &str) -> Result<Contender, Failure> {
     let filled = async {
         for at in 0..IDS {
             while cache.lookup(borrowed_id(at), load).await?.outcome != Outcome::NearHit {
-                // The message about what was filled comes a moment later.
+                // The message about the fill comes a moment later.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
@@ -81,7 +81,7 @@ pub(super) async fn invalidate(url: &str) -> Result<Contender, Failure> {
     Ok(Contender::new("cache-aside invalidate", Invalidate(cache)))
 }
 
-/// A cache that has all records, also for as long as its TTL if they were there before.
+/// A cache with all records, which live for a whole TTL even if they existed before.
 pub(super) async fn filled<R: Record>(backend: Backend) -> Result<Cache<R>, Failure> {
     let cache = Cache::<R>::new(backend);
     for at in 0..IDS {
@@ -94,7 +94,7 @@ async fn load<R: Record>(id: String) -> Result<Option<R>, BoxError> {
     Ok(Some(R::sample(id)))
 }
 
-/// The loader of those that are to be hits.
+/// The loader for reads that have to be hits.
 pub(super) async fn never<K, R>(_ids: K) -> Result<R, BoxError> {
     Err("it was not in the cache, or not in time: then this measures something else".into())
 }

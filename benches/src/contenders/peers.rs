@@ -1,4 +1,4 @@
-//! Other caches and drivers: each as its documentation shows it, with a record of its own kind.
+//! Other caches and drivers, each used as in its documentation, with its own kind of record.
 
 use std::marker::PhantomData;
 use std::sync::Arc;

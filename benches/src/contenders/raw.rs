@@ -1,4 +1,4 @@
-//! The bare driver: each command sent as its documentation shows it, and its reply decoded by hand.
+//! The bare driver: each command sent as in its documentation, and its reply decoded by hand.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(crate) async fn connect(url: &str) -> Result<MultiplexedConnection, Failure>
     let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
     let settings = address.redis_settings().clone().set_protocol(redis::ProtocolVersion::RESP3);
     address = address.set_tcp_settings(tcp).set_redis_settings(settings);
-    // Half a second, its default, may be too little where many call.
+    // The default of half a second may be too short with many callers.
     let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
     Ok(redis::Client::open(address)?.get_multiplexed_async_connection_with_config(&patient).await?)
 }
@@ -47,7 +47,7 @@ async fn write_hashes<R: Record>(connection: &mut MultiplexedConnection) -> Resu
     Ok(hashes.exec_async(connection).await?)
 }
 
-/// As long as those of cache-aside.
+/// As long as the keys of cache-aside.
 fn key<R: Record>(at: usize) -> String {
     format!("raw-h:bench:{}:{}", R::SCHEMA.entity, id(at))
 }
@@ -109,17 +109,17 @@ macro_rules! clone {
 
 clone!(Hgetall Hmget GetJson);
 
-/// The commands of a miss, bare: look, take a lock, load, store by the script that cache-aside has for it.
+/// The bare commands of a miss: look, take a lock, load, store with the same script as cache-aside.
 pub(super) async fn miss(url: &str) -> Result<Contender, Failure> {
     const FILL: &str = include_str!("../../../src/backend/redis/scripts/fill.lua");
     let fill = Arc::new(Script::new(FILL));
     let mut connection = connect(url).await?;
-    // Loaded before anything is measured.
+    // Loaded before the measurement begins.
     fill.load_async(&mut connection).await?;
     Ok(Contender::new("raw HGETALL, SET NX PX, fill script", Miss { connection, fill }))
 }
 
-/// How long what is filled here stays, in milliseconds.
+/// The TTL of these fills, in milliseconds.
 pub(super) const FILLED_FOR: u64 = 1_000;
 
 #[derive(Clone)]
@@ -129,7 +129,7 @@ struct Miss {
 }
 
 impl Miss {
-    /// As long as those of cache-aside, and the token too.
+    /// As long as the keys and the token of cache-aside.
     fn keys(id: &str) -> (String, String) {
         let key = format!("raw-m:bench:product:{id}");
         let lock = format!("{{{key}}}:lock");
@@ -165,7 +165,7 @@ impl Operation for Miss {
     }
 }
 
-/// WATCH, EXISTS, MULTI, HSET, EXEC, each time on a connection that is nobody else's.
+/// WATCH, EXISTS, MULTI, HSET, EXEC, each time on an exclusive connection.
 pub(super) async fn update(url: &str) -> Result<Contender, Failure> {
     const CONNECTIONS: usize = cache_aside::defaults::UPDATE_CONNECTIONS;
     write_hashes::<Product>(&mut connect(url).await?).await?;

@@ -1,4 +1,4 @@
-//! The cost of sharing one connection: reads beside large fills, and one cache used from several runtimes.
+//! The cost of sharing one connection: reads during large fills, and one cache used from several runtimes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::Failure;
 use crate::measure::{Contender, Operation};
 use crate::records::{Product, id};
 
-/// One call in so many is a fill: few enough that p99 is that of the reads.
+/// One call in this many is a fill: so few that p99 is that of the reads.
 const FILL_ONE_IN: usize = 500;
 const LARGE: usize = 1024 * 1024;
 
@@ -23,7 +23,7 @@ struct Large {
     text: String,
 }
 
-/// Reads alone, beside fills over their connection, and beside fills over another one.
+/// Reads alone, during fills on their connection, and during fills on another connection.
 pub(super) async fn beside_fills(url: &str) -> Result<Vec<Contender>, Failure> {
     let connect = || Backend::builder(url).operation_timeout(Duration::from_secs(5)).connect();
     let backend = connect().await?;
@@ -56,13 +56,13 @@ impl Operation for Beside {
     }
 }
 
-/// Callers of one cache on ever more runtimes, each of one thread.
+/// Callers of one cache on ever more runtimes with one thread each.
 pub(super) async fn runtimes(url: &str) -> Result<Vec<Contender>, Failure> {
     let mut contenders = Vec::new();
     for (name, count) in [("1 runtime", 1), ("2 runtimes", 2), ("3 runtimes", 3), ("4 runtimes", 4)] {
         let runtime = |_| Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtimes = Arc::new(Runtimes((0..count).map(runtime).collect::<Result<_, _>>()?));
-        // The first of them drives the connection.
+        // The first runtime drives the connection.
         let url = url.to_owned();
         let cache = runtimes.0[0].spawn(async move { filled::<Product>(Backend::connect(&url).await?).await });
         contenders.push(Contender::new(name, OnRuntimes { cache: cache.await??, runtimes }));
@@ -80,7 +80,7 @@ struct Runtimes(Vec<Runtime>);
 
 impl Drop for Runtimes {
     fn drop(&mut self) {
-        // Where a contender isn't chosen, it is dropped on another runtime, which must not block.
+        // A contender that isn't chosen is dropped on another runtime, which must not block.
         self.0.drain(..).for_each(Runtime::shutdown_background);
     }
 }
