@@ -1,5 +1,5 @@
-//! A typical service: `axum`, PostgreSQL through `sqlx`, and a cache for each entity. Reads go through the caches; a write
-//! invalidates the changed entries after its commit.
+//! A typical service: `axum`, PostgreSQL through `sqlx`, and a cache for each entity. Reads go through the caches; a
+//! write invalidates the changed entries after its commit.
 //!
 //! ```sh
 //! export DATABASE_URL=postgres://localhost/shop CACHE_URL=redis://127.0.0.1:6379   # or memory://
@@ -72,8 +72,8 @@ impl Shop {
         Self { db, products, customers, orders: TaskTracker::new() }
     }
 
-    /// Takes the quantity from the stock and counts the order. Returns `false` if the stock is too small, or there is no
-    /// such customer.
+    /// Takes the quantity from the stock and counts the order. Returns `false` if the stock is too small, or there is
+    /// no such customer.
     async fn order(&self, Order { customer, product, quantity }: Order) -> sqlx::Result<bool> {
         let mut transaction = self.db.begin().await?;
         let take = sqlx::query("UPDATE products SET stock = stock - $2 WHERE id = $1 AND stock >= $2");
@@ -86,12 +86,12 @@ impl Shop {
         }
         let committed = transaction.commit().await;
 
-        // After the commit, never before: a load in between would put the old row back. Also after a commit that failed: if
-        // only its reply was lost, it has been carried out.
+        // After the commit, never before: a load in between would put the old row back. Also after a commit that
+        // failed: if only its reply was lost, it has been carried out.
         let (product, customer) = tokio::join!(self.products.invalidate(product), self.customers.invalidate(customer));
         for error in [product.err(), customer.err()].into_iter().flatten() {
-            // The order is valid, and the library retries the invalidation. Others may get the old row until then, or until
-            // its TTL ends.
+            // The order is valid, and the library retries the invalidation. Others may get the old row until then, or
+            // until its TTL ends.
             eprintln!("{:#}", anyhow::Error::from(error));
         }
         committed.map(|()| true)

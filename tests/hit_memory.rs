@@ -31,8 +31,8 @@ async fn a_hit_in_flight_takes_less_than_two_kilobytes_and_leaves_nothing() {
     const KEYS: u32 = 10_000;
     const IN_FLIGHT: u32 = 2_000;
     const OF_EACH: usize = 2 * 1024;
-    /// A buffer of replies and a thread's timers stay for any number of keys, and may not exist yet at the first measurement.
-    /// The text of the keys alone would be twice as much as both.
+    /// A buffer of replies and a thread's timers stay for any number of keys, and may not exist yet at the first
+    /// measurement. The text of the keys alone would be twice as much as both.
     const KEPT: usize = 2 * 64 * 1024;
     const LEFT: usize = KEPT + 4_000;
     /// Long enough to send all, and shorter than the time until the server is given up.

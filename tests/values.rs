@@ -1,5 +1,5 @@
-//! The text forms of `FieldValue`: each row of the table is tested, because other clients of the same Redis rely on it; and
-//! every value of every type survives a round trip.
+//! The text forms of `FieldValue`: each row of the table is tested, because other clients of the same Redis rely on it;
+//! and every value of every type survives a round trip.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::borrow::Cow;

@@ -1,5 +1,5 @@
-//! Measures the cost of each operation of cache-aside, compared with the bare driver and other caches. `--help` says how to run
-//! it, and `docs/performance.md` has the results.
+//! Measures the cost of each operation of cache-aside, compared with the bare driver and other caches. `--help` says
+//! how to run it, and `docs/performance.md` has the results.
 
 mod contenders;
 mod measure;
@@ -28,8 +28,9 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
-    /// The server to measure, as redis://host:port, which should have no other load. The run writes keys that begin with
-    /// `cache:bench`, `raw`, `cached`, `hitbox` and `rustis`. By default it starts a `redis-server`, and stops it at the end.
+    /// The server to measure, as redis://host:port, which should have no other load. The run writes keys that begin
+    /// with `cache:bench`, `raw`, `cached`, `hitbox` and `rustis`. By default it starts a `redis-server`, and stops it
+    /// at the end.
     #[arg(long)]
     url: Option<String>,
 
@@ -49,9 +50,9 @@ struct Options {
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2], value_parser = some_threads)]
     threads: Vec<usize>,
 
-    /// Only tables whose titles contain one of these: hits of 4, of 16, of 64 fields, near hits, embedded hits, batches,
-    /// misses, updates, invalidations, reads beside large fills, hits of several runtimes, stampede; with --growth, hits
-    /// among entries, of values, of types
+    /// Only tables whose titles contain one of these: hits of 4, of 16, of 64 fields, near hits, embedded hits,
+    /// batches, misses, updates, invalidations, reads beside large fills, hits of several runtimes, stampede; with
+    /// --growth, hits among entries, of values, of types
     #[arg(long, value_delimiter = ',')]
     tables: Vec<String>,
 

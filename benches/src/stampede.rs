@@ -1,5 +1,5 @@
-//! A thousand readers of one missing record: the number of loads, and the time from the load's end until the last reader
-//! has the record.
+//! A thousand readers of one missing record: the number of loads, and the time from the load's end until the last
+//! reader has the record.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};

@@ -42,7 +42,8 @@ pub(crate) struct StructAttributes {
     pub(crate) version: Option<Given<u32>>,
     pub(crate) also_invalidates: Option<Given<Vec<Version>>>,
     pub(crate) krate: Option<Given<Path>>,
-    /// Whether an attribute could not be understood. It may be one that seems to be missing, so that is no mistake then.
+    /// Whether an attribute could not be understood. It may be one that seems to be missing, so that is no mistake
+    /// then.
     pub(crate) unclear: bool,
 }
 

@@ -1,8 +1,8 @@
 //! The shop's two caches, without a near cache and with one, and the switch between them.
 //!
-//! A real service has one cache, since settings are fixed when a cache is built. These two share their entries, because both
-//! use one backend, and a write through either drops the record from the near cache. The near cache goes on receiving messages
-//! while the switch is off, so its records are right when it is switched on again.
+//! A real service has one cache, since settings are fixed when a cache is built. These two share their entries, because
+//! both use one backend, and a write through either drops the record from the near cache. The near cache goes on
+//! receiving messages while the switch is off, so its records are right when it is switched on again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -121,8 +121,8 @@ impl Shop {
         if exists { Ok(stampede) } else { Err(Failure::unknown(id).with(&stampede)) }
     }
 
-    /// Writes and invalidates while a reader's slow load already has the old row. A cache that fills with a plain `SET` would
-    /// then have the old row until its TTL ends.
+    /// Writes and invalidates while a reader's slow load already has the old row. A cache that fills with a plain `SET`
+    /// would then have the old row until its TTL ends.
     pub(crate) async fn race(&self, id: &str) -> Result<Race, Failure> {
         let _alone = self.experiment.lock().await;
         let began = Instant::now();

@@ -1,13 +1,13 @@
 //! A page that shows the cache at work: reads, updates, stampedes, races and outages of a small shop, and a near cache.
 //!
 //! ```text
-//! cargo run --example demo                                             # http://127.0.0.1:8080, no server needed
-//! cargo run --example demo -- --cache redis://127.0.0.1:6379           # the same on Redis or Valkey, and the near cache
+//! cargo run --example demo                                             # http://127.0.0.1:8080, no server needed cargo
+//! run --example demo -- --cache redis://127.0.0.1:6379           # the same on Redis or Valkey, and the near cache
 //! cargo run --example demo -- --help                                   # ports, latency, the database's file
 //! ```
 //!
-//! Read `service.rs` to learn how a service uses the cache. `primary.rs` is the database, SQLite; `experiments.rs` has the
-//! stampede and the race; `caches.rs` the near cache's switch; the rest serves the page in `page/`.
+//! Read `service.rs` to learn how a service uses the cache. `primary.rs` is the database, SQLite; `experiments.rs` has
+//! the stampede and the race; `caches.rs` the near cache's switch; the rest serves the page in `page/`.
 
 mod caches;
 mod events;
@@ -118,7 +118,8 @@ async fn run(options: &Options) -> Result<(), BoxError> {
     let primary = Primary::open(&file, Duration::from_millis(options.read_latency_ms))
         .map_err(|error| format!("can't open the database {}: {}", file.display(), failure::chain(&*error)))?;
 
-    // Longer than the default, for machines that are busy building; lazy, because a service also starts without a cache.
+    // Longer than the default, for machines that are busy building; lazy, because a service also starts without a
+    // cache.
     let backend = Backend::builder(&options.cache_url()).operation_timeout(Duration::from_secs(2)).connect_lazy()?;
     let shop = Arc::new(Shop::new(backend.clone(), primary)?);
     let products = shop.primary.all().await?;

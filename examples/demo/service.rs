@@ -1,8 +1,8 @@
 //! The shop: everything that a service does with the cache in front of a primary. Start reading here.
 //!
-//! Reads go through the cache. A write commits to the primary first, and then invalidates the entry or updates it in place.
-//! If the cache can't be reached, reads go on, and a write reports that the cache doesn't have it: the library remembers it,
-//! and applies it later.
+//! Reads go through the cache. A write commits to the primary first, and then invalidates the entry or updates it in
+//! place. If the cache can't be reached, reads go on, and a write reports that the cache doesn't have it: the library
+//! remembers it, and applies it later.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -148,8 +148,8 @@ impl Shop {
         Ok(self.written(id, Some(invalidated), None))
     }
 
-    /// Writes one field to the primary, and then to the entry, which stays in the cache: this is right if the writers of
-    /// one product take turns.
+    /// Writes one field to the primary, and then to the entry, which stays in the cache: this is right if the writers
+    /// of one product take turns.
     pub(crate) async fn update_cached(&self, id: &str, edit: Edit) -> Result<Written, Failure> {
         let fields = Product::FIELDS;
         if !self.primary.update(id, edit.clone()).await? {

@@ -1,9 +1,11 @@
-//! A model of the protocol, checked in every order of its steps. `docs/protocol.md` says what it covers and what it found.
+//! A model of the protocol, checked in every order of its steps. `docs/protocol.md` says what it covers and what it
+//! found.
 //!
 //! Run it with `cargo test -p model`; with `-- --nocapture` it prints each counterexample.
 //!
-//! With all guards, every scope is explored exhaustively, and no promise breaks. With one guard taken out, the promise that
-//! it protects does break. The numbers are compared with the tables in that page, so neither can change without the other.
+//! With all guards, every scope is explored exhaustively, and no promise breaks. With one guard taken out, the promise
+//! that it protects does break. The numbers are compared with the tables in that page, so neither can change without
+//! the other.
 
 #![cfg(test)]
 
@@ -119,7 +121,8 @@ fn two_updates_of_two_fields_can_make_a_record_that_never_was() {
 
 fn search_to_the_end(name: &str, scope: Scope) {
     let began = Instant::now();
-    // The search has no limit on time, states or depth, and no promise breaks: it ends only when all states are explored.
+    // The search has no limit on time, states or depth, and no promise breaks: it ends only when all states are
+    // explored.
     let checker = Protocol { scope, guards: Guards::ALL }.checker().spawn_bfs().join();
     assert!(checker.is_done());
     let (unique, depth) = (checker.unique_state_count(), checker.max_depth());

@@ -42,7 +42,8 @@ pub(crate) enum Then {
     Update,
 }
 
-/// The faults that may occur: a `bool` allows a fault at any time and any number of times, a number is the most that occur.
+/// The faults that may occur: a `bool` allows a fault at any time and any number of times, a number is the most that
+/// occur.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Faults {
     /// The lease or the entry expires.

@@ -1,7 +1,8 @@
 //! The scopes that are explored exhaustively, and those that are searched for a counterexample.
 //!
-//! Two readers in one process find mistakes in sharing a flight, two readers in different processes mistakes in sharing a
-//! lease. A writer takes the flights of its own process out of the map, so it matters whether readers share its process.
+//! Two readers in one process find mistakes in sharing a flight, two readers in different processes mistakes in sharing
+//! a lease. A writer takes the flights of its own process out of the map, so it matters whether readers share its
+//! process.
 
 use crate::scope::{Faults, Plan, Scope, Then, Write};
 use crate::state::Change;

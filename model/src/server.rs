@@ -8,8 +8,8 @@ use crate::state::{Delete, Entry, Late, Row, Stage, State, Step, Token, Transact
 impl State {
     /// `SET L token NX`, the first half of `acquire`. Returns whether the lease was granted.
     pub(crate) fn set_lease(&mut self, token: Token) -> bool {
-        // The `GET` that follows shows the holder's token. If that is our own, because the token was used before, it looks
-        // like a grant.
+        // The `GET` that follows shows the holder's token. If that is our own, because the token was used before, it
+        // looks like a grant.
         let granted = self.lease.is_none_or(|holder| holder == token);
         if granted {
             self.lease = Some(token);
@@ -86,8 +86,8 @@ impl State {
         }
     }
 
-    /// Forgets late commands that can no longer have an effect, because a guard stops them. This merges states that can't
-    /// be told apart, so there are fewer to explore.
+    /// Forgets late commands that can no longer have an effect, because a guard stops them. This merges states that
+    /// can't be told apart, so there are fewer to explore.
     pub(crate) fn forget_spent_commands(&mut self, guards: Guards) {
         let (lease, late) = (self.lease, self.late);
         let is_spent = |command: &Late| match *command {
@@ -104,8 +104,8 @@ impl State {
         }
     }
 
-    /// Changes K. Transactions that watch it are refused, even if the new entry equals the old one; but deleting a missing
-    /// entry changes nothing.
+    /// Changes K. Transactions that watch it are refused, even if the new entry equals the old one; but deleting a
+    /// missing entry changes nothing.
     pub(crate) fn put(&mut self, entry: Option<Entry>) {
         if self.entry.is_none() && entry.is_none() {
             return;

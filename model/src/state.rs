@@ -1,7 +1,7 @@
 //! One state of the model: the primary, the entry K, the lease L, calls, flights and writers.
 //!
-//! Contains no rule of the protocol. Values that only grow in the code (timestamps, tokens) have a form here that repeats,
-//! so that there are finitely many states.
+//! Contains no rule of the protocol. Values that only grow in the code (timestamps, tokens) have a form here that
+//! repeats, so that there are finitely many states.
 
 pub(crate) const MAX_READERS: usize = 3;
 pub(crate) const MAX_WRITERS: usize = 2;
@@ -110,8 +110,8 @@ pub(crate) enum Entry {
 /// The token of a lease. One that is stored nowhere any more is used again: it can't be told from a new one.
 pub(crate) type Token = u8;
 
-/// A timestamp of a flight, as the set of calls that had started when it was taken: it is only ever compared with a call's
-/// start.
+/// A timestamp of a flight, as the set of calls that had started when it was taken: it is only ever compared with a
+/// call's start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub(crate) struct Timestamp(u8);
 
@@ -245,8 +245,8 @@ pub(crate) enum Stage {
     Ready,
     /// Committed, and calls `invalidate`, perhaps in place of an update that has failed: its first command is next.
     Invalidating,
-    /// The first command of its `invalidate` was carried out, when the primary's row was as new as `promised`; the second is
-    /// next.
+    /// The first command of its `invalidate` was carried out, when the primary's row was as new as `promised`; the
+    /// second is next.
     Halfway { promised: Floor },
     /// Committed: the update's look at K is next.
     Updating { change: Change, commit: u8 },
@@ -277,8 +277,9 @@ pub(crate) struct Transaction {
     pub(crate) refused: bool,
 }
 
-/// A command whose sender has given up on it: it is carried out at any later time, or never. `Invalidate` stands for both
-/// commands of an `invalidate`, of which the second may come later still, or never; `SecondDelete` for the second alone.
+/// A command whose sender has given up on it: it is carried out at any later time, or never. `Invalidate` stands for
+/// both commands of an `invalidate`, of which the second may come later still, or never; `SecondDelete` for the second
+/// alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Late {
     Acquire { token: Token },
@@ -368,7 +369,8 @@ impl State {
         }
     }
 
-    /// Forgets the promises of writes once no get can start any more: they don't matter then, and there are fewer states.
+    /// Forgets the promises of writes once no get can start any more: they don't matter then, and there are fewer
+    /// states.
     pub(crate) fn forget_promises(&mut self) {
         if self.readers.iter().any(|reader| reader.gets_left > 0) {
             return;

@@ -14,8 +14,8 @@ pub(crate) enum WriteStep {
     Look,
     /// MULTI .. EXEC; refused if K has changed since the look.
     Exec,
-    /// The command that was sent fails, or gets no answer in time: it may be carried out later, or never. The writer calls
-    /// again.
+    /// The command that was sent fails, or gets no answer in time: it may be carried out later, or never. The writer
+    /// calls again.
     Repeat,
     /// The same, but instead of an update the writer now calls `invalidate`, as the library does when a server refuses
     /// the transaction.

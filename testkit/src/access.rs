@@ -1,4 +1,5 @@
-//! The minimal access that the library needs, read from `docs/operations.md`, so that the tests use the same text as operators.
+//! The minimal access that the library needs, read from `docs/operations.md`, so that the tests use the same text as
+//! operators.
 
 use crate::server::Server;
 

@@ -1,5 +1,5 @@
-//! Real clusters for the tests: three primaries with a replica each, and moving slots. Also runs tests once more on such a
-//! cluster, in a process of their own.
+//! Real clusters for the tests: three primaries with a replica each, and moving slots. Also runs tests once more on
+//! such a cluster, in a process of their own.
 
 use std::cell::Cell;
 use std::process::Stdio;
@@ -167,8 +167,8 @@ impl Cluster {
         ask(&self.servers[index], "INFO replication").await.contains("role:master")
     }
 
-    /// Kills the primary that has the key, and waits until all servers know that its replica has taken over. Returns the
-    /// index of the killed one.
+    /// Kills the primary that has the key, and waits until all servers know that its replica has taken over. Returns
+    /// the index of the killed one.
     pub async fn fail_over(&mut self, key: &str) -> usize {
         let owner = self.owner(key).await;
         self.servers[owner].kill().await;
@@ -271,7 +271,8 @@ impl Cluster {
         println!("{said}");
     }
 
-    /// Runs something while the slot of a key moves from one primary to the next, again and again. The last move is completed.
+    /// Runs something while the slot of a key moves from one primary to the next, again and again. The last move is
+    /// completed.
     pub async fn while_moving(&self, key: &str, work: impl Future<Output = ()>) {
         let is_done = Cell::new(false);
         let work = async {

@@ -1,5 +1,5 @@
-//! A proxy that understands commands: it stands in front of a real server, answers some commands itself, and forwards the
-//! others.
+//! A proxy that understands commands: it stands in front of a real server, answers some commands itself, and forwards
+//! the others.
 
 use std::io::{Error, ErrorKind};
 use std::sync::Arc;
@@ -21,7 +21,8 @@ pub enum Answer {
     Server,
     /// With these bytes; the server is not asked.
     Fake(&'static str),
-    /// By the server. These bytes follow its reply and the replies to all commands that come soon after this one, in one piece.
+    /// By the server. These bytes follow its reply and the replies to all commands that come soon after this one, in
+    /// one piece.
     ServerThen(&'static str),
 }
 

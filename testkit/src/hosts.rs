@@ -32,8 +32,8 @@ impl Hosts {
     }
 }
 
-/// Runs a test in which [`NAME`] has the addresses that the test gives it. A test calls this with a closure, and does nothing
-/// else.
+/// Runs a test in which [`NAME`] has the addresses that the test gives it. A test calls this with a closure, and does
+/// nothing else.
 pub fn with_hosts<F: AsyncFnOnce(Hosts)>(test: F) {
     if let Some(path) = std::env::var_os(VARIABLE) {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();

@@ -1,6 +1,7 @@
 //! Code that the tests of cache-aside share: real servers, proxies in front of them, and programs of the examples.
 //!
-//! Nothing here depends on cache-aside, so its unit tests can use it too. A helper that fails panics, and fails the test.
+//! Nothing here depends on cache-aside, so its unit tests can use it too. A helper that fails panics, and fails the
+//! test.
 
 #![allow(
     clippy::missing_errors_doc,

@@ -1,5 +1,5 @@
-//! A TCP proxy between a cache and a server, which simulates a network: it can move to another server, cut its connections,
-//! lose a request or a reply, drop data without a trace, and add latency.
+//! A TCP proxy between a cache and a server, which simulates a network: it can move to another server, cut its
+//! connections, lose a request or a reply, drop data without a trace, and add latency.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -94,7 +94,8 @@ impl Proxy {
         self.plan.lines.lock().unwrap().drain(..).for_each(|line| line.cut.store(true, Ordering::SeqCst));
     }
 
-    /// Becomes a black hole: existing and new connections carry nothing any more and stay open. Afterwards only new ones work.
+    /// Becomes a black hole: existing and new connections carry nothing any more and stay open. Afterwards only new
+    /// ones work.
     pub fn black_hole(&self, on: bool) {
         self.plan.swallow.store(on, Ordering::SeqCst);
         self.swallow();

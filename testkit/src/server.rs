@@ -1,8 +1,8 @@
 //! Real servers for the tests: starts, freezes, kills and restarts them.
 //!
-//! Each [`Server`] is a process with its own port, socket and folder, and keeps nothing on disk unless its settings say so.
-//! Dropping it ends the process and removes the folder. If a server is not installed or doesn't start, the test fails with the
-//! reason: tests are never skipped.
+//! Each [`Server`] is a process with its own port, socket and folder, and keeps nothing on disk unless its settings say
+//! so. Dropping it ends the process and removes the folder. If a server is not installed or doesn't start, the test
+//! fails with the reason: tests are never skipped.
 //!
 //! A test process that is killed by a signal leaves its servers behind; they listen only on the loopback address.
 
@@ -123,8 +123,8 @@ impl Server {
         self.port
     }
 
-    /// Freezes the process: connections stay open, nothing answers. The process stops a little after the signal is sent,
-    /// so this waits until the system reports it as stopped.
+    /// Freezes the process: connections stay open, nothing answers. The process stops a little after the signal is
+    /// sent, so this waits until the system reports it as stopped.
     pub fn freeze(&self) {
         self.signal("STOP");
         let status = format!("/proc/{}/stat", self.process.id());

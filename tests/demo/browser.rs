@@ -176,8 +176,8 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // Ends the browser, which the driver would leave behind when it is killed. No panic here: it would hide the one that may be
-        // unwinding.
+        // Ends the browser, which the driver would leave behind when it is killed. No panic here: it would hide the one
+        // that may be unwinding.
         let _ = try_send(&self.address, &format!("DELETE /session/{}", self.id), &[], b"");
         let _ = self.process.kill();
         let _ = self.process.wait();

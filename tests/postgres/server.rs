@@ -96,7 +96,8 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // SIGINT ends the server and its processes at once and cleanly. No panic here: it would hide the one that may be unwinding.
+        // SIGINT ends the server and its processes at once and cleanly. No panic here: it would hide the one that may
+        // be unwinding.
         let interrupt = format!("kill -INT {}", self.process.id());
         let _ = Command::new("sh").args(["-c", &interrupt]).status();
         let begun = Instant::now();
@@ -109,7 +110,8 @@ impl Drop for Postgres {
     }
 }
 
-/// The account that runs the server. It refuses to run as root, so for root this is `postgres`, an account of the packages.
+/// The account that runs the server. It refuses to run as root, so for root this is `postgres`, an account of the
+/// packages.
 struct Account {
     ids: Option<(u32, u32)>,
 }

@@ -1,5 +1,5 @@
-//! Decoding: any hash is read as a record, a not-found entry, or a miss; and every record survives a round trip through its
-//! hash.
+//! Decoding: any hash is read as a record, a not-found entry, or a miss; and every record survives a round trip through
+//! its hash.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -262,8 +262,8 @@ fn apply(edit: Edit, names: &[Vec<u8>], hash: &mut StoredHash) {
     }
 }
 
-/// Whether the values are equal and are stored as the same text. That distinguishes values which `==` doesn't: `0.0` from
-/// `-0.0`, `1.0` from `1.00`, one offset from another.
+/// Whether the values are equal and are stored as the same text. That distinguishes values which `==` doesn't: `0.0`
+/// from `-0.0`, `1.0` from `1.00`, one offset from another.
 fn assert_same(one: &Record, other: &Record) {
     let stored = |record| encode(record).expect("every value of these types can be stored");
     let (one_hash, other_hash) = (stored(one), stored(other));

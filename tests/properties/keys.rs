@@ -1,5 +1,5 @@
-//! Keys: different ids have different keys, no id leaves its prefix or chooses its cluster slot, and any value that can be
-//! passed as an id has the key of that id.
+//! Keys: different ids have different keys, no id leaves its prefix or chooses its cluster slot, and any value that can
+//! be passed as an id has the key of that id.
 
 use std::borrow::Cow;
 use std::sync::Arc;

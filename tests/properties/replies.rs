@@ -1,4 +1,5 @@
-//! Replies: for any reply of a server to a read, split in any way, the get ends in time with a record, and so does the next one.
+//! Replies: for any reply of a server to a read, split in any way, the get ends in time with a record, and so does the
+//! next one.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! URLs: any text gives a backend or an error with advice, never a panic; no password is shown; and a dropped backend leaves
-//! nothing behind.
+//! URLs: any text gives a backend or an error with advice, never a panic; no password is shown; and a dropped backend
+//! leaves nothing behind.
 
 use std::error::Error as _;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! What users of a cache see, on the embedded backend and on real servers. `docs/testing.md` says what is tested where.
+//! Tests of a cache's behaviour on the embedded backend and on real servers. `docs/testing.md` says where each test is.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod api;

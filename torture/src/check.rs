@@ -1,16 +1,17 @@
-//! The checker: decides whether every result of one key's calls was right. It sorts the calls by time and goes through them
-//! once.
+//! The checker: decides whether every result of one key's calls was right. It sorts the calls by time and goes through
+//! them once.
 //!
 //! The *floor* at a time is the newest version that is guaranteed by a call which has returned by then: an invalidation
 //! guarantees the version that the row had when the call started, an update in place the version that its caller had
-//! committed. A result must be the row as it was at one version, no older than the floor when the call started and no newer
-//! than the last commit when it ended. (Reads don't raise the floor, because a load around the cache may be newer than an
-//! entry that nobody has invalidated yet.) For answers of a near cache, `floor` has the guarantee. When nobody writes any
-//! more, the result must be the last version.
+//! committed. A result must be the row as it was at one version, no older than the floor when the call started and no
+//! newer than the last commit when it ended. (Reads don't raise the floor, because a load around the cache may be newer
+//! than an entry that nobody has invalidated yet.) For answers of a near cache, `floor` has the guarantee. When nobody
+//! writes any more, the result must be the last version.
 //!
-//! A record that was served from the cache was stored by a fill, so its load held a lease from before the load began until the
-//! fill. If there was a live entry when the load began, it had been filled before that lease was granted: the grant was wrong.
-//! A load that returns no row, fails, or is fenced proves nothing, nor does a record that nobody reads.
+//! A record that was served from the cache was stored by a fill, so its load held a lease from before the load began
+//! until the fill. If there was a live entry when the load began, it had been filled before that lease was granted: the
+//! grant was wrong. A load that returns no row, fails, or is fenced proves nothing, nor does a record that nobody
+//! reads.
 
 use crate::floor::{Floor, Floors};
 use crate::history::{Call, Commit, Ended, Kind, Read, Seen};
@@ -71,7 +72,8 @@ impl Figures {
     }
 }
 
-/// A call that starts when another ends isn't bound by its guarantee: at equal times starts are sorted first, and ends last.
+/// A call that starts when another ends isn't bound by its guarantee: at equal times starts are sorted first, and ends
+/// last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Moment {
     Start,

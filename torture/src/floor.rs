@@ -1,7 +1,8 @@
 //! The floors: the versions that later calls must see, because calls that guarantee them have returned.
 //!
-//! The guarantee of a call applies to all calls that start after it. Near caches have more time for writes that were not made
-//! over their own backend: [`near::BOUND`]. All processes of a machine read the same clock, so nothing is added for that.
+//! The guarantee of a call applies to all calls that start after it. Near caches have more time for writes that were
+//! not made over their own backend: [`near::BOUND`]. All processes of a machine read the same clock, so nothing is
+//! added for that.
 
 use std::collections::HashMap;
 

@@ -80,9 +80,9 @@ impl Judgement {
 }
 
 /// How long after a promotion a call may make a mistake that the failover explains. Replicas get writes after they are
-/// confirmed, so the last ones before the kill may be lost. If an invalidation is lost, the old entry is back until its TTL
-/// ends; if a lease is lost or comes back, its load may still store what it has read, once. A failover doesn't explain an old
-/// record that is only in a near cache at the end of a round.
+/// confirmed, so the last ones before the kill may be lost. If an invalidation is lost, the old entry is back until its
+/// TTL ends; if a lease is lost or comes back, its load may still store what it has read, once. A failover doesn't
+/// explain an old record that is only in a near cache at the end of a round.
 fn explained(calls: &[Call], wrong: usize, mistake: Mistake, failovers: &[Failover], longest_ttl: u64) -> Option<u64> {
     /// Extra time for a busy machine.
     const LAG: u64 = 500;

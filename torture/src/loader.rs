@@ -87,8 +87,8 @@ pub(crate) async fn load(
     }
 }
 
-/// The load that made the live entry; 0 for a not-found entry. The holder of a lease finds none: the lease was granted because
-/// there was no entry, and nobody else can fill while it is held.
+/// The load that made the live entry; 0 for a not-found entry. The holder of a lease finds none: the lease was granted
+/// because there was no entry, and nobody else can fill while it is held.
 async fn live_entry(stage: &Stage, key: u32, task: u16) -> Option<u64> {
     let start = clock::now();
     let read = inspected(&stage.bare.inspect(stage.id(key)).await.ok()?);

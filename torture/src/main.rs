@@ -1,7 +1,7 @@
 //! Tortures a cache, and checks every answer. Several processes with many tasks read and write hundreds of rows of a
-//! versioned primary, with tiny lifetimes, slow and failing loaders and dropped calls. Each call is recorded. A checker then
-//! looks for results that are older than guaranteed by calls which had returned before the call started, newer than the
-//! primary, or not whole, and for leases that were granted over a live entry.
+//! versioned primary, with tiny lifetimes, slow and failing loaders and dropped calls. Each call is recorded. A checker
+//! then looks for results that are older than guaranteed by calls which had returned before the call started, newer
+//! than the primary, or not whole, and for leases that were granted over a live entry.
 //!
 //! ```text
 //! cargo run --release -p torture -- --seconds 60                           # starts a redis-server itself
@@ -13,8 +13,8 @@
 //! cargo run --release -p torture -- --without recheck                # has to find a violation
 //! ```
 //!
-//! The exit code is 0 if there was no violation, 1 after a violation or if too little happened to prove anything, 2 if the tool
-//! could not run, and 130 if it was stopped early.
+//! The exit code is 0 if there was no violation, 1 after a violation or if too little happened to prove anything, 2 if
+//! the tool could not run, and 130 if it was stopped early.
 
 mod cached;
 mod check;

@@ -1,8 +1,8 @@
 //! The near caches of a run: their settings, their promise, and the fence at the end of a round.
 //!
-//! The fence: once nobody writes any more, all writes have reached the cache, and some time has passed, every process reads
-//! every record through its near caches, and looks at the entry in Redis. A record that isn't the last version then would stay
-//! old for ever.
+//! The fence: once nobody writes any more, all writes have reached the cache, and some time has passed, every process
+//! reads every record through its near caches, and looks at the entry in Redis. A record that isn't the last version
+//! then would stay old for ever.
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ pub(crate) const BOUND_NANOS: u64 = BOUND.as_nanos() as u64;
 const QUIET: Duration = BOUND.saturating_mul(2);
 /// The pause between two looks at all records meanwhile.
 const PAUSE: Duration = Duration::from_millis(100);
-/// TTL of entries in Redis, in milliseconds. It is longer than a round, so that an entry which should have been dropped is
-/// still there at its end.
+/// TTL of entries in Redis, in milliseconds. It is longer than a round, so that an entry which should have been dropped
+/// is still there at its end.
 pub(crate) const LONGEST_TTL: u64 = 15_000;
 
 /// Nothing is evicted for lack of room or because of its age.
@@ -35,7 +35,8 @@ pub(crate) fn settings(keys: u32) -> NearCache {
 }
 
 impl Actor {
-    /// Reads every `step`th record from `first` on, at first for a while, so that near caches have records that may get old.
+    /// Reads every `step`th record from `first` on, at first for a while, so that near caches have records that may get
+    /// old.
     pub(crate) async fn read_at_fence(self, first: u16, step: u16) -> Result<()> {
         let keys = (u32::from(first)..self.stage.keys).step_by(usize::from(step));
         let end = Instant::now() + QUIET;

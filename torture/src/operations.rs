@@ -161,8 +161,8 @@ impl Actor {
         }
     }
 
-    /// Looks a record up again and again: a loaded record is in the near cache only after the next look. Sometimes it takes any
-    /// record, for a long time, since records that get most of the calls are soon dropped.
+    /// Looks a record up again and again: a loaded record is in the near cache only after the next look. Sometimes it
+    /// takes any record, for a long time, since records that get most of the calls are soon dropped.
     async fn watch(&mut self, key: u32, caller: &Caller, plan: Plan) {
         let (key, most_micros) = match self.rng.random_bool(0.03) {
             true => (self.rng.random_range(0..self.stage.keys), 1_000_000),
@@ -281,7 +281,8 @@ impl Actor {
         bail!("the cache can't be reached: {TRIES} invalidations in a row have failed");
     }
 
-    /// Makes a call, drops it when it takes longer than the caller's deadline, and records it. Returns whether it succeeded.
+    /// Makes a call, drops it when it takes longer than the caller's deadline, and records it. Returns whether it
+    /// succeeded.
     pub(crate) async fn call<R>(
         &self,
         key: u32,

@@ -19,8 +19,8 @@ pub(crate) struct Options {
     /// The server to start for the run, if there is no --url
     #[arg(long, value_enum, default_value_t = ServerName::RedisServer)]
     pub(crate) server: ServerName,
-    /// The servers to start: one, a cluster of three primaries with a replica each, or a master with two replicas and three
-    /// sentinels
+    /// The servers to start: one, a cluster of three primaries with a replica each, or a master with two replicas and
+    /// three sentinels
     #[arg(long, value_enum, default_value_t = Topology::Single, conflicts_with_all = ["url", "port"])]
     pub(crate) topology: Topology,
     /// Injects faults: cuts connections, freezes and kills servers, moves slots

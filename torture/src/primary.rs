@@ -1,7 +1,7 @@
 //! The primary database: versioned rows, a commit log for each key, and row locks.
 //!
-//! A commit's time is taken inside it, under the same lock as every read: nobody sees a version before its time, and a read
-//! after that time sees no older one.
+//! A commit's time is taken inside it, under the same lock as every read: nobody sees a version before its time, and a
+//! read after that time sees no older one.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};

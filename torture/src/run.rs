@@ -1,5 +1,5 @@
-//! The rounds of a run: sends them to the workers, collects the records, and has each round checked while the next one runs.
-//! Each round uses fresh keys, so that no more than two rounds are ever in memory.
+//! The rounds of a run: sends them to the workers, collects the records, and has each round checked while the next one
+//! runs. Each round uses fresh keys, so that no more than two rounds are ever in memory.
 
 use std::fmt::Write as _;
 use std::ops::ControlFlow;

@@ -26,7 +26,8 @@ pub(crate) struct Summary {
     pub(crate) violations: u64,
     /// The number of violations that were still there when nobody wrote any more.
     pub(crate) old_for_ever: u64,
-    /// Results that are too old because a failover has lost a write, and how long after the promotion the last of them was.
+    /// Results that are too old because a failover has lost a write, and how long after the promotion the last of them
+    /// was.
     pub(crate) explained: u64,
     pub(crate) last_explained: u64,
     pub(crate) faults: Option<Happened>,

@@ -1,4 +1,4 @@
-//! Reads of some fields: only these are read, and what isn't there is read through as by a get.
+//! Reads of some fields: only these are read, and a missing record is read through as by `get`.
 
 use std::collections::HashMap;
 
@@ -39,7 +39,7 @@ async fn some_fields_are_read_through_and_then_hit() {
     .await;
 }
 
-/// What else is in the hash isn't even looked at.
+/// Other fields of the hash are not even read.
 #[tokio::test]
 async fn only_these_fields_are_read() {
     on_every_server(async |server, backend| {
@@ -115,7 +115,7 @@ async fn part((shop, number): (String, u64)) -> Result<Option<Part>, BoxError> {
     Ok(Some(Part { shop, number, name: "Hinge".to_owned(), grade: 2, sizes, opened: true }))
 }
 
-/// Under an alias, by a default, as JSON: as a get of the whole decodes them.
+/// A field under an alias, with a default, or as JSON is decoded as by a `get` of the whole record.
 #[tokio::test]
 async fn attributes_of_fields_hold() {
     on_every_server(async |server, backend| {

@@ -1,4 +1,4 @@
-//! Ids: any text is one or is refused, and has a key of its own.
+//! Ids: any text either is an id with a key of its own, or is refused.
 
 use cache_aside::{BoxError, Error, Outcome};
 

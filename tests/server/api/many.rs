@@ -1,4 +1,4 @@
-//! Many gets at once: one round trip, one call of the loader, and for each key what a get of its own owes.
+//! Many gets at once: one round trip, one call of the loader, and for each key the same guarantees as for a single get.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ fn product(id: &str, stock: u32) -> Product {
     Product { id: id.to_owned(), ..loaf(stock) }
 }
 
-/// A primary that is asked for many rows at once, and remembers for which.
+/// A primary that is asked for many rows at once, and records the ids.
 #[derive(Clone, Default)]
 struct Primary {
     rows: Arc<Mutex<Vec<Product>>>,
@@ -38,7 +38,7 @@ impl Primary {
         rows.push(product);
     }
 
-    /// For which ids it was asked, call by call; each sorted.
+    /// The ids that it was asked for in each call, sorted.
     fn calls(&self) -> Vec<Vec<String>> {
         std::mem::take(&mut *self.calls.lock().unwrap())
     }
@@ -60,7 +60,7 @@ impl Primary {
         cache.lookup_many(ids, move |ids| primary.clone().find(ids))
     }
 
-    /// Its loader, for one record.
+    /// A loader for one record.
     async fn get(&self, cache: &Cache<Product>, id: &str) -> Lookup<Product> {
         let primary = self.clone();
         cache.lookup(id, |id| async move { Ok::<_, BoxError>(primary.find(vec![id]).await?.pop()) }).await.unwrap()
@@ -101,7 +101,7 @@ async fn get_many_loads_what_is_missing_in_one_call_and_keeps_the_order() {
     .await;
 }
 
-/// More than one task may have under way until it has to let others run.
+/// More than one task may poll before it has to yield.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn get_many_reads_hundreds_of_records() {
     on_every_backend(async |backend| {
@@ -140,7 +140,7 @@ async fn get_many_loads_thousands_of_records_in_parts() {
     .await;
 }
 
-/// However far away the server is, it is asked once.
+/// A distant server is still asked only once.
 #[tokio::test]
 async fn get_many_reads_in_one_round_trip() {
     const TRIP: Duration = Duration::from_millis(200);
@@ -190,7 +190,7 @@ async fn get_many_waits_for_records_that_other_calls_load() {
     .await;
 }
 
-/// The loader doesn't wait for records that somebody else loads.
+/// The loader doesn't wait for records that other processes load.
 #[tokio::test]
 async fn get_many_loads_its_own_records_before_it_waits_for_others() {
     on_every_backend(async |backend| {
@@ -243,7 +243,7 @@ async fn an_invalidation_fences_its_own_record_and_no_other() {
         gate.arrival().await;
         primary.put(product("b", 2));
         cache.invalidate("b").await.unwrap();
-        // It starts after `invalidate` returned, and finds the old load under way.
+        // It starts after `invalidate` has returned, and finds the old load under way.
         let late = tokio::spawn(primary.get_many(&cache, &["a", "b"]));
         settle().await;
         gate.open();
@@ -286,7 +286,7 @@ async fn a_failing_batch_loader_fails_only_the_records_that_it_was_to_load() {
     .await;
 }
 
-/// It may have looked for an id in another spelling: that there is none would be a guess.
+/// The loader may have searched for another spelling of the id, so the record can't be taken for missing.
 #[tokio::test]
 async fn a_batch_loader_that_returns_a_record_not_asked_for_is_an_error() {
     on_every_backend(async |backend| {

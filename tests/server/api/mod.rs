@@ -1,4 +1,4 @@
-//! The API as its documentation has it: each operation, each setting, ids and URLs.
+//! The API: each operation, each setting, ids and URLs, as documented.
 
 mod fields;
 mod ids;

@@ -1,4 +1,4 @@
-//! Each operation, as its documentation has it.
+//! Each operation, as documented.
 
 use std::time::Duration;
 

@@ -1,11 +1,11 @@
-//! The quickstart, run as a newcomer runs it.
+//! The quickstart, run as a new user runs it.
 
 use std::process::Command;
 
 use crate::support::fixture::on_every_server;
 
 fn run(url: Option<&str>) -> String {
-    // `cargo test` builds the examples too, beside the folder of this test.
+    // `cargo test` builds the examples too, in a folder next to the test's program.
     let mut example = std::env::current_exe().unwrap();
     example.pop();
     example.pop();

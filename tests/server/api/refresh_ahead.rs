@@ -1,4 +1,4 @@
-//! Refresh ahead: one hit loads a record anew before it ends, and no reader waits for that.
+//! Refresh ahead: a hit reloads a record before it expires, and no reader waits for that.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::support::fixture::{
 };
 use crate::support::process::Process;
 
-/// Every hit draws that its record is due, but one in a million million.
+/// With this beta every hit is due, except one in a million million.
 const ALWAYS: f64 = 1e18;
 
-/// None does.
+/// With this beta no hit is due.
 const NEVER: f64 = 1e-18;
 
 fn eager(backend: &Backend) -> Cache<Product> {
@@ -193,7 +193,7 @@ async fn a_record_that_is_not_due_or_a_cache_without_the_setting_is_not_refreshe
         for cache in [&lazy, &plain] {
             assert_eq!(lookup(cache, primary.loader()).await.unwrap().outcome, Outcome::Hit);
         }
-        // An entry without the note can't be due.
+        // An entry without `load` can't be due.
         plain.refresh("p-001", primary.loader()).await.unwrap();
         assert_eq!(lookup(&eager, primary.loader()).await.unwrap().outcome, Outcome::Hit);
         settle().await;
@@ -202,7 +202,7 @@ async fn a_record_that_is_not_due_or_a_cache_without_the_setting_is_not_refreshe
     .await;
 }
 
-/// With both settings a refresh that fails serves nothing stale: there is a live record.
+/// With both settings, a refresh that fails serves nothing stale: there is a live record.
 #[tokio::test]
 async fn stale_if_error_and_refresh_ahead_go_together() {
     on_every_backend(async |backend| {

@@ -1,4 +1,4 @@
-//! Updates in place: on whole records only, without a loss, without moving the deadline.
+//! Updates in place: only of whole records, without lost updates, and without a change of the deadline.
 
 use std::time::Duration;
 
@@ -135,7 +135,7 @@ async fn sixty_four_tasks_update_one_entry() {
         let (cache, primary) = (products(&backend), Primary::of(loaf(0)));
         cache.get("p-001", primary.loader()).await.unwrap();
         let before = cache.ttl("p-001").await.unwrap().unwrap();
-        // Each field has a last writer, so both must have changed: a lost update would leave one as it was.
+        // Each field has a last writer, so both must have changed: a lost update would leave one unchanged.
         let tasks: Vec<_> = (0..64_u32)
             .map(|task| {
                 let cache = cache.clone();
@@ -161,7 +161,7 @@ async fn sixty_four_tasks_update_one_entry() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_increments_from_32_tasks_lose_none() {
     on_every_backend(async |backend| increment_a_thousand_times([products(&backend), products(&backend)]).await).await;
-    // Over two backends the updates meet at the server, as those of two processes do.
+    // Updates over two backends compete at the server, as those of two processes do.
     on_every_server(async |server, backend| {
         let another = Backend::connect(&server.url()).await.unwrap();
         increment_a_thousand_times([products(&backend), products(&another)]).await;

@@ -1,4 +1,4 @@
-//! URLs and connecting: what is refused and how it is said, and what a backend shows of its URL.
+//! URLs and connecting: refused URLs with their errors, and the parts of its URL that a backend shows.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! The guards of the near cache: what each of them is for, and that without it an old record is found.
+//! The guards of the near cache: each is needed, since an old record is found without it.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use tokio::time::sleep;
 use super::{BOUND, LIMIT, LONG, backend, live, loaded, near, outcome, stock, warm, write_elsewhere};
 use crate::support::fixture::{Primary, Product, connect, loaf, lookup, products, until};
 
-/// What only a heartbeat asks for.
+/// Only the heartbeat sends this.
 const HEARTBEAT: &str = "cache:billing:product:\r\n";
 
-/// Whether this process sees its own writes at once, while the messages about them are held up: those of the cache itself, of
-/// another over the same backend, and of another version.
+/// Whether this process sees its own writes at once, while the messages about them are delayed: writes of the cache
+/// itself, of another cache over the same backend, and of another version.
 async fn sees_own_writes(flavor: Flavor, without: Option<Guard>) -> bool {
     let server = Server::start(flavor).await;
     let proxy = Proxy::to(server.port()).await;
@@ -88,7 +88,7 @@ async fn own_writes_are_seen_at_once() {
     assert!(!sees_own_writes(Flavor::Redis70, Some(Guard::NearOwnWrite)).await, "the guard is not needed");
 }
 
-/// A write whose outcome nobody knows: its reply is lost, and whoever waited for it went away.
+/// A write with an unknown outcome: its reply is lost, and its caller has been dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn own_writes_that_fail_or_are_dropped_are_seen_too() {
     for given_up in [false, true] {
@@ -136,12 +136,12 @@ async fn a_record_read_before_a_message_about_it_is_not_kept() {
     assert!(keeps_what_was_read_before_a_message(Flavor::Redis70, without).await, "the guard is not needed");
 }
 
-/// Whether a record outlives a time in which nobody told of changes.
+/// Whether a record is kept through a time without messages about changes.
 async fn outlives_a_cut(flavor: Flavor, without: Option<Guard>) -> bool {
     let Stage { server, proxy, cache, primary, elsewhere } = Stage::set(flavor, without, |backend| backend).await;
     warm(&cache, &primary).await;
     let flushes = cache.stats().near_flushes;
-    // Where nothing listens.
+    // A port on which nothing listens.
     proxy.move_to(1);
     proxy.cut();
     until(LIMIT, "the cut is not noticed", async || cache.stats().tracker == TrackerState::Connecting).await;
@@ -162,7 +162,7 @@ async fn the_near_cache_is_flushed_when_messages_may_have_been_missed() {
     assert!(outlives_a_cut(Flavor::Redis70, Some(Guard::NearFlush)).await, "the guard is not needed");
 }
 
-/// For how long an old record is answered after a write elsewhere, while the connections carry nothing and stay open.
+/// How long an old record is returned after a write elsewhere, while the connections carry nothing and stay open.
 async fn old_through_a_half_open_link(without: Option<Guard>) -> Duration {
     let stage = Stage::set(Flavor::Redis70, without, |backend| backend.operation_timeout(Duration::from_millis(100)));
     let Stage { server: _server, proxy, cache, primary, elsewhere } = stage.await;

@@ -1,4 +1,4 @@
-//! What the near cache answers, what it keeps and for how long, and what it costs the server.
+//! The records that the near cache keeps and returns, for how long, and its cost for the server.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -149,7 +149,7 @@ async fn entries_and_max_bytes_bound_the_near_cache() {
     .await;
 }
 
-/// As large as a record may be that is stored.
+/// As large as a stored record may be.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_largest_record_is_kept_too() {
     let server = Server::start(Flavor::Redis70).await;
@@ -218,7 +218,7 @@ async fn all_near_caches_of_a_backend_share_one_connection() {
         .await;
         warm(&cache, &primary).await;
         warm(&again, &primary).await;
-        // Reads have one, and what was loaded may have taken one for itself.
+        // Reads use one connection, and the load may have used another.
         assert!(server.connections().await <= before + 2, "{before}");
         write_elsewhere(&cache, &primary, 2).await;
         assert_eq!((stock(&cache, &primary).await, stock(&again, &primary).await), (2, 2));
@@ -243,7 +243,7 @@ async fn the_trackers_connection_ends_with_its_backend() {
     until(LIMIT, "connections stay", async || server.connections().await == 0).await;
 }
 
-/// Without a message it would wait for its next look, which is far by then.
+/// Without a message it would wait for its next poll, which is far off by then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_get_that_waits_for_another_process_is_woken_by_its_fill() {
     on_every_server(async |server, backend| {

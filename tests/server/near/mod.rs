@@ -1,4 +1,4 @@
-//! The near cache: records kept in memory, and what keeps them from growing old.
+//! The near cache: records that are kept in memory, and the rules that keep them from getting old.
 
 mod guards;
 mod kept;
@@ -31,7 +31,7 @@ struct Order {
     id: u64,
 }
 
-/// Entries that end with nothing but what the test is about.
+/// Entries that end only for the reason that the test is about.
 pub(crate) fn near(backend: &Backend) -> Cache<Product> {
     builder(backend).ttl(LONG).jitter(0.0).near_cache(NearCache::entries(1_000).max_age(LONG)).build().unwrap()
 }
@@ -62,7 +62,7 @@ async fn stock(cache: &Cache<Product>, primary: &Primary) -> u32 {
     get(cache, primary.loader()).await.unwrap().unwrap().stock
 }
 
-/// Gets until the record is of this version, and prints for how long it was not: never for longer than the bound.
+/// Gets until the record is of this version, and prints how long that took: never longer than the bound.
 async fn sees(cache: &Cache<Product>, primary: &Primary, version: u32, what: &str) {
     let (began, mut asked) = (Instant::now(), Duration::ZERO);
     while stock(cache, primary).await != version {
@@ -73,7 +73,7 @@ async fn sees(cache: &Cache<Product>, primary: &Primary, version: u32, what: &st
     println!("{what}: seen after {:?}", began.elapsed());
 }
 
-/// Loads the record, and waits for the message about it: what is kept after that stays until somebody writes.
+/// Loads the record, and waits for the message about it: a record that is kept after that stays until the next write.
 async fn loaded(cache: &Cache<Product>, primary: &Primary) {
     live(cache).await;
     let told = cache.stats().near_invalidations;
@@ -81,7 +81,7 @@ async fn loaded(cache: &Cache<Product>, primary: &Primary) {
     until(LIMIT, "no message comes", async || cache.stats().near_invalidations > told).await;
 }
 
-/// Writes as another process does.
+/// Writes as another process would.
 async fn write_elsewhere(elsewhere: &Cache<Product>, primary: &Primary, stock: u32) {
     primary.put(loaf(stock));
     elsewhere.invalidate("p-001").await.unwrap();

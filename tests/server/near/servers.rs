@@ -1,4 +1,4 @@
-//! What servers, clusters and runtimes do under a near cache: nothing is older than the bound.
+//! The near cache during faults of servers, clusters and runtimes: no record is older than the bound.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ async fn while_the_server_stands_still_nothing_is_older_than_the_bound() {
     }
 }
 
-/// The process itself stands still: nobody drives its tasks, and its clock goes on.
+/// The process itself stands still: its tasks are not driven, and its clock goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_runtime_that_stands_still_does_not_stretch_the_bound() {
     let server = Server::start(Flavor::Redis70).await;
@@ -89,7 +89,7 @@ async fn flushall_empties_the_near_cache() {
     .await;
 }
 
-/// A transaction's keys come in one message, and that in many pieces.
+/// The keys of a transaction come in one message, which is split into many pieces.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_about_very_many_keys_is_taken_whole() {
     const WRITE: &str =
@@ -120,7 +120,7 @@ async fn in_a_simulated_outage_nothing_is_kept() {
     warm(&cache, &primary).await;
 }
 
-/// The user may not ask for it, and then may.
+/// The user may not use tracking, and then may.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn once_tracking_works_nothing_from_before_is_left() {
     let (server, access) = (Server::start(Flavor::Redis70).await, Access::documented());
@@ -133,13 +133,13 @@ async fn once_tracking_works_nothing_from_before_is_left() {
     write_elsewhere(&products(&connect(&server.url()).await), &primary, 2).await;
     assert_eq!(stock(&cache, &primary).await, 1, "nobody tells");
     Access::documented_for_near_caches().grant(&server).await;
-    // It is asked at once for one more prefix.
+    // One more prefix makes it ask at once.
     let _orders: Cache<Order> = Cache::builder(backend).near_cache(settings).build().unwrap();
     live(&cache).await;
     assert_eq!(stock(&cache, &primary).await, 2);
 }
 
-/// A cache may outlive the runtime that it was built on, as from one test to the next.
+/// A cache may outlive the runtime on which it was built, for example from one test to the next.
 #[test]
 fn a_tracker_goes_on_after_its_runtime_has_ended() {
     let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -1,4 +1,4 @@
-//! Gets that are dropped half-way, at any point: the flights that they started end, and nothing is left behind.
+//! Gets that are dropped at any point: the flights that they lead still end, and nothing is left behind.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -18,11 +18,11 @@ use crate::support::fixture::{Found, Product, builder, connect, loaf, settle};
 
 const CANCELLED: usize = 100_000;
 const CALLERS: usize = 200;
-/// How many gets in a row are for the same key.
+/// The number of gets in a row for the same key.
 const GETS_OF_A_KEY: usize = 16;
 const TIME_TO_END_IN: Duration = Duration::from_secs(10);
 
-/// Where a get is dropped.
+/// The point at which a get is dropped.
 #[derive(Clone, Copy)]
 enum Cut {
     Unpolled,
@@ -60,7 +60,7 @@ impl Cut {
     }
 }
 
-/// Loads that take no time, a few turns of the scheduler or a few milliseconds, and end in every way.
+/// Loads that take no time, a few turns of the scheduler or a few milliseconds, with every possible result.
 fn load(id: String) -> Found {
     let (turns, pause, end) = {
         let mut rng = rand::rng();
@@ -81,13 +81,13 @@ fn load(id: String) -> Found {
     })
 }
 
-/// Two caches over one backend, as in two processes: gets wait for flights of their own, and for the other's lease.
+/// Two caches over one backend, like two processes: gets wait for flights of their own, and for the other's lease.
 #[derive(Clone)]
 struct Caches([Cache<Product>; 2]);
 
 impl Caches {
     fn over(backend: &Backend) -> Self {
-        // A lease that is left behind is still there when the test looks.
+        // A lease that is left behind still exists when the test looks.
         let cache = || builder(backend).lock_ttl(Duration::from_secs(60)).build().unwrap();
         Self([cache(), cache()])
     }
@@ -100,7 +100,7 @@ impl Caches {
         self.0.iter().map(|cache| cache.stats().loads).sum()
     }
 
-    /// Gets that are cut, by many tasks, until enough were; returns the ids.
+    /// Starts dropped gets in many tasks until there were enough; returns the ids.
     async fn cut_gets(&self) -> Vec<String> {
         let (begun, cut) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let mut callers = JoinSet::new();
@@ -128,7 +128,7 @@ fn id(number: usize) -> String {
     format!("p-{}", number / GETS_OF_A_KEY)
 }
 
-/// What a server and this runtime hold at a time.
+/// The resources of a server and this runtime at one time.
 #[derive(Debug)]
 struct Held {
     tasks: usize,

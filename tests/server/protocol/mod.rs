@@ -1,5 +1,5 @@
-//! The protocol: what loads, writes and waiting processes do to each other, and the entry as other clients and other
-//! releases of a struct see it.
+//! The protocol: how loads, writes and waiting processes affect each other, and how other clients and other releases of
+//! a struct see the entry.
 
 mod cancellation;
 mod other_clients;

@@ -1,4 +1,4 @@
-//! The entry is a plain hash: another client, in another language, reads it and writes it, whatever it writes.
+//! The entry is a plain hash: another client, in another language, can read it and write anything to it.
 
 use std::path::Path;
 use std::process::Command;
@@ -69,7 +69,7 @@ async fn an_entry_that_another_client_has_overwritten_is_loaded_anew() {
             assert_eq!(cache.peek("p-001").await.unwrap(), None);
             let lookup = cache.lookup("p-001", primary.loader()).await.unwrap();
             assert_eq!((lookup.outcome, lookup.value.as_deref()), (Outcome::Loaded, Some(&loaf(42))), "{command}");
-            // A peek asks for the fields that it knows.
+            // A peek reads only the fields that it knows.
             seen += if arguments_are_unknown { 1 } else { 2 };
             assert_eq!(cache.stats().decode_errors, seen, "one by the peek, one by the get");
             assert_eq!(cache.inspect("p-001").await.unwrap().state, EntryState::Record);

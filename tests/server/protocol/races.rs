@@ -1,4 +1,5 @@
-//! The races that the protocol closes, each forced: by a gate in the loader, a revoked or expired lease, a dead holder.
+//! The races that the protocol prevents, each forced: by a gate in the loader, a revoked or expired lease, a dead
+//! holder.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ async fn an_invalidation_during_a_load_is_not_overwritten() {
         let (gate, early) = load_at_gate(&cache, &primary).await;
         primary.put(loaf(2));
         assert!(!cache.invalidate("p-001").await.unwrap());
-        // This one starts after `invalidate` returned, and finds the old load under way.
+        // This one starts after `invalidate` has returned, and finds the old load under way.
         let late = tokio::spawn(get(&cache, primary.loader()));
         settle().await;
         gate.open();
@@ -169,7 +170,7 @@ async fn a_get_takes_over_from_a_process_that_died_while_loading() {
     .await;
 }
 
-/// Many rounds of a writer against readers, unforced: what returned before a get began is what it sees at least.
+/// Many unforced rounds of a writer against readers: a get sees at least the writes that had returned before it began.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_get_is_older_than_the_invalidations_that_returned_before_it() {
     on_every_backend(async |backend| {
@@ -226,7 +227,7 @@ async fn a_get_after_an_invalidation_does_not_wait_for_the_load_that_it_revoked(
     .await;
 }
 
-/// Another process has invalidated: this one learns it when the fill of its long load is fenced.
+/// Another process has invalidated: this one finds out when the fill of its long load is fenced.
 #[tokio::test(start_paused = true)]
 async fn gets_too_late_for_a_long_load_share_the_next() {
     let backend = Backend::connect("memory://").await.unwrap();

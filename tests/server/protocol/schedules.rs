@@ -1,5 +1,5 @@
-//! The model's counterexamples as schedules of the real code: each step is held where it hurts. Every schedule keeps its
-//! promise with all guards in, and breaks it without the one that it is about.
+//! The model's counterexamples as schedules of the real code: each step is held at the critical point. Every schedule
+//! keeps the promise with all guards, and breaks it without the one that it is about.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use cache_aside::{Backend, CacheBuilder, EntryState, Error, Outcome};
 use crate::support::fixture::{Primary, Product, load_at_gate, loaf, lookup, on_every_backend};
 use crate::support::process::{Process, rig};
 
-/// Two processes, as far as the protocol can tell: nothing is shared but the store.
+/// Two processes, as far as the protocol is concerned: they share only the store.
 struct Stage {
     here: Process,
     there: Process,
@@ -27,7 +27,7 @@ impl Stage {
         Self::rigged(backend, || rig(without).split_invalidations())
     }
 
-    /// Writes can be held at this moment. Those that aren't held within are the store's own.
+    /// Writes can be held at this phase. Unless they are held within, they are the store's own.
     fn with_writes_held(backend: &Backend, moment: Moment) -> Self {
         let stage = if moment == Moment::Within { Self::with_split_invalidations } else { Self::new };
         stage(backend, None)
@@ -43,19 +43,19 @@ impl Stage {
         (self.primary.loader())("p-001".to_owned()).await.unwrap().map(|row| row.stock)
     }
 
-    /// What a get that starts now sees.
+    /// The stock that a get which starts now returns.
     async fn seen(&self, process: &Process) -> Option<u32> {
         process.get(self.primary.loader()).await.unwrap()
     }
 
-    /// Whether gets that start now see what the primary has.
+    /// Whether gets that start now return the primary's row.
     async fn is_fresh(&self) -> bool {
         let row = self.row().await;
         self.seen(&self.here).await == row && self.seen(&self.there).await == row
     }
 }
 
-/// Runs a schedule with all guards in, and without one; it tells whether the promise was kept.
+/// Runs a schedule with all guards, and without one. The schedule returns whether the promise was kept.
 async fn needs(guard: Guard, schedule: impl AsyncFn(Stage) -> bool) {
     needs_on(Stage::new, guard, schedule).await;
 }
@@ -238,7 +238,7 @@ async fn an_update_adds_fields_to_a_not_found_entry() {
     .await;
 }
 
-/// What another process does while a get is held.
+/// The action of another process while a get is held.
 #[derive(Debug, Clone, Copy)]
 enum Write {
     Invalidate,
@@ -266,8 +266,8 @@ impl Write {
     }
 }
 
-/// A get stands before or after each of its steps while another process writes, which revokes its lease; then it goes on,
-/// or is dropped.
+/// A get is held before or after each of its steps while another process writes, which revokes its lease. Then it
+/// continues, or is dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_each_point_of_a_get_a_write_is_kept() {
     on_every_backend(async |backend| {
@@ -304,7 +304,7 @@ async fn at_each_point_of_a_get_a_write_is_kept() {
     .await;
 }
 
-/// A write stands at each of its points while another process reads, and goes on.
+/// A write is held at each of its steps while another process reads, and then continues.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_each_point_of_a_write_a_get_may_come() {
     on_every_backend(async |backend| {
@@ -340,7 +340,7 @@ async fn at_each_point_of_a_write_a_get_may_come() {
     .await;
 }
 
-/// The writer doesn't know what became of its call, and invalidates.
+/// The writer doesn't know the outcome of its call, and invalidates.
 #[tokio::test(start_paused = true)]
 async fn a_write_whose_reply_is_late_is_an_error_and_can_be_made_good() {
     let backend = Backend::connect("memory://").await.unwrap();
@@ -366,7 +366,7 @@ async fn a_write_whose_reply_is_late_is_an_error_and_can_be_made_good() {
     }
 }
 
-/// A step whose reply comes after its deadline may have been carried out or not: nothing follows from it.
+/// A step whose reply comes after its deadline may or may not have been carried out: the outcome must not matter.
 #[tokio::test(start_paused = true)]
 async fn a_step_whose_reply_is_late_leaves_nothing_wrong() {
     let backend = Backend::connect("memory://").await.unwrap();
@@ -375,7 +375,7 @@ async fn a_step_whose_reply_is_late_leaves_nothing_wrong() {
         let gate = stage.here.hold(step, Moment::After);
         let lookup = tokio::spawn(lookup(&stage.here.cache, stage.primary.loader()));
         gate.arrival().await;
-        // The gate stays closed: the step's deadline ends it.
+        // The gate stays closed: the step ends at its deadline.
         let lookup = lookup.await.unwrap().unwrap();
         let expected = if step == Step::Fill { Outcome::Loaded } else { Outcome::Bypassed };
         assert_eq!((lookup.outcome, lookup.value.as_deref()), (expected, Some(&loaf(1))), "{step:?}");

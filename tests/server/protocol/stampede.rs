@@ -1,4 +1,4 @@
-//! Many readers of one key at once: one load, everybody served soon after it, nobody sleeping out a lock.
+//! Many readers of one key at once: one load, all readers served soon after it, and no wait for a lock to expire.
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use crate::support::fixture::{
 
 const READERS: usize = 1000;
 const LATENCY: Duration = Duration::from_millis(150);
-/// How long after the load the last reader may be served. On an idle machine it is well under 60 ms, which the test
-/// prints; this leaves room for a busy one, and is still far from any wait for a lock.
+/// How long after the load the last reader may be served. On an idle machine it takes well under 60 ms, as the test
+/// prints. This leaves room for a busy machine, and is still far below any wait for a lock.
 const SOON: Duration = Duration::from_secs(2);
 
-/// What the readers of one process saw.
+/// The results of the readers of one process.
 struct Seen {
     outcomes: Vec<Outcome>,
     loads: u64,
-    /// When the last reader was served, counted from when the load ended: for the process that loaded.
+    /// When the last reader was served, counted from the end of the load; for the process that loaded.
     last_after_load: Option<Duration>,
 }
 
-/// Reads with many tasks at once; `load` finds the value and takes its time.
+/// Reads with many tasks at once; `load` returns the value after some time.
 async fn stampede(cache: &Cache<Product>, row: Option<Product>) -> Seen {
     let start = Arc::new(Barrier::new(READERS));
     let ended = Arc::new(std::sync::Mutex::new(None));
@@ -99,7 +99,7 @@ async fn a_thousand_readers_of_a_missing_id_share_one_load() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failing_loader_fails_all_readers_at_once_and_leaves_no_lease() {
     on_every_backend(async |backend| {
-        // Were the lease left behind, the next get would have to wait for a minute.
+        // If the lease were left behind, the next get would have to wait for a minute.
         let cache = builder(&backend).lock_ttl(Duration::from_secs(60)).build().unwrap();
         let loads = Arc::new(std::sync::atomic::AtomicU32::new(0));
         let start = Arc::new(Barrier::new(READERS));
@@ -135,7 +135,7 @@ async fn a_failing_loader_fails_all_readers_at_once_and_leaves_no_lease() {
 const PROCESSES: usize = 4;
 const CHILD_OF: &str = "CACHE_ASIDE_STAMPEDE_URL";
 
-/// The test starts itself again, three more processes beside one another, each with its readers.
+/// The test starts its own program again as three more processes, each with its readers.
 #[test]
 fn a_thousand_readers_in_each_of_four_processes_share_one_load() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -177,7 +177,7 @@ pub(crate) async fn stampede_of_processes(url: &str, server: &Server) {
                 .unwrap()
         })
         .collect();
-    // All children count themselves in, and start when the last has.
+    // All children register, and start when the last one has.
     let mut client = server.client().await;
     until(Duration::from_secs(60), "not all children have started", async || {
         redis::cmd("SCARD").arg("ready").query_async::<usize>(&mut client).await.unwrap() >= PROCESSES
@@ -204,7 +204,7 @@ pub(crate) async fn stampede_of_processes(url: &str, server: &Server) {
     assert!(last - ended < SOON.as_millis(), "the last reader was served {} ms after the load", last - ended);
 }
 
-/// Prints the loads of this process, and when its load ended and its last reader was served, in ms of the wall clock.
+/// Prints the loads of this process, and when its load ended and its last reader was served, in ms of wall-clock time.
 async fn read_as_child(urls: &str) {
     let (url, server) = urls.split_once(' ').unwrap();
     let cache = products(&connect(url).await);
@@ -219,7 +219,7 @@ async fn read_as_child(urls: &str) {
     println!("report: {} {ended} {now}", seen.loads);
 }
 
-/// Waiters of another process poll once for all, not each for itself.
+/// The waiters of another process share one poller.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_polls_once_per_key() {
     on_every_server(async |server, backend| {

@@ -1,4 +1,5 @@
-//! Busy is not dead: a process with much to do, and a process or a server that stands still for a moment.
+//! A busy process is not a dead server: a process with much to do, and a process or a server that stands still for a
+//! moment.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -15,12 +16,12 @@ use crate::support::fixture::{Primary, Product, builder, loaf, lookup, products,
 const LIMIT: Duration = Duration::from_secs(20);
 const LONG: Duration = Duration::from_secs(600);
 
-/// Loads so many records at once that no other has loaded, in calls of a hundred.
+/// Loads many records at once, each for the first time, in calls of a hundred.
 async fn cold_records_at_once(calls: usize) {
     const IDS: usize = 100;
     let server = Server::start(Flavor::Redis70).await;
     let backend = Backend::connect(&server.url()).await.unwrap();
-    // A debug build on a busy machine may take longer than by default.
+    // A debug build on a busy machine may take longer than the default.
     let cache = builder(&backend).wait_timeout(LONG).load_timeout(LONG).lock_ttl(LONG).ttl(LONG).build().unwrap();
     let (loaded, began) = (Arc::new(Mutex::new(Vec::new())), Instant::now());
     let gets = (0..calls).map(|call| {
@@ -53,8 +54,8 @@ async fn forty_thousand_cold_records_at_once_are_loaded_through_the_cache() {
     cold_records_at_once(400).await;
 }
 
-/// Their replies come while nobody can look at them, and wait in the socket until after the deadline. A machine that is so busy
-/// that the deadline passes before that may spoil one round.
+/// The replies come while the process stands still, and are in the socket until after the deadline. If the machine is
+/// so busy that the deadline passes before they come, one round may fail.
 #[tokio::test]
 async fn a_runtime_that_stood_still_finds_the_replies_that_came_meanwhile() {
     const GETS: usize = 64;
@@ -83,7 +84,7 @@ async fn a_runtime_that_stood_still_finds_the_replies_that_came_meanwhile() {
     assert!(spoiled.len() <= 1, "in {} of {ROUNDS} rounds not all were hits: {spoiled:?}", spoiled.len());
 }
 
-/// A few stalls, each longer than the heartbeat waits, under a near cache and some gets.
+/// A few stalls, each longer than the heartbeat's timeout, with a near cache and some gets.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_stalls_now_and_then_is_not_flooded_with_connections() {
     const STALL: Duration = Duration::from_millis(2_200);

@@ -1,4 +1,4 @@
-//! Redis Cluster: all operations, over servers between which slots move, and one of which may be killed.
+//! Redis Cluster: all operations, while slots move between servers, and after a server was killed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -80,7 +80,7 @@ async fn get_many_reads_and_loads_over_all_primaries() {
             assert_eq!(stock, Some((1,)));
         }
         for (namespace, cache) in [("billing", &cache), ("timed", &with_lifetimes)] {
-            // One key is sent elsewhere, which takes servers a moment to agree on: no other key may get its record.
+            // One key is redirected, until the servers agree: no other key may get its record.
             cluster.move_slot(&format!("cache:{namespace}:product:0")).await;
             for (id, record) in ids.iter().zip(cache.get_many(ids.clone(), load).await) {
                 assert_eq!(&record.unwrap().unwrap().id, id);
@@ -97,7 +97,7 @@ async fn every_operation_works_while_the_keys_slot_moves() {
         get(&cache, primary.loader()).await.unwrap();
         let way = cluster.open(KEY).await;
 
-        // The entry at one server, what is missing at the other.
+        // The entry is on one server, and a missing one on the other.
         assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Hit);
         assert!(cache.update_field("p-001", Product::FIELDS.stock, 41).await.unwrap());
         assert_eq!(cache.modify("p-001", |product| product.stock -= 1).await.unwrap().unwrap().stock, 40);
@@ -107,7 +107,7 @@ async fn every_operation_works_while_the_keys_slot_moves() {
         assert_eq!(cache.modify("p-001", |product| product.stock -= 1).await.unwrap().unwrap().stock, 38);
         assert!(cache.invalidate("p-001").await.unwrap());
 
-        // No entry: a load can't be stored, and is returned all the same.
+        // There is no entry: a load can't be stored, but is returned.
         assert_eq!(lookup(&cache, primary.loader()).await.unwrap().value.unwrap().stock, 42);
         assert!(cache.peek("p-001").await.unwrap().is_none());
         assert!(!cache.update_field("p-001", Product::FIELDS.stock, 1).await.unwrap());
@@ -119,7 +119,7 @@ async fn every_operation_works_while_the_keys_slot_moves() {
     .await;
 }
 
-/// A script may not write what it has deleted itself, on a server that the slot is leaving.
+/// A script may not write a key that it has deleted itself, on a server that the slot is leaving.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_load_that_replaces_an_unreadable_entry_is_stored_while_its_slot_moves() {
     on_every_cluster(async |cluster, backend| {
@@ -137,7 +137,7 @@ async fn a_load_that_replaces_an_unreadable_entry_is_stored_while_its_slot_moves
     .await;
 }
 
-/// Those of the tests that need no server of their own.
+/// The tests that need no server of their own.
 const RACES: [&str; 8] = [
     "races::",
     "loads::a_lease_is_renewed",
@@ -208,7 +208,7 @@ async fn reads_go_on_while_a_replica_takes_over_from_a_killed_primary() {
     }
 }
 
-/// A server that answers nothing is left alone, though the others answer all the time.
+/// The breaker of a server that doesn't answer opens, although the others answer all the time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_breaker_opens_for_a_silent_server_while_others_answer() {
     const LIMIT: Duration = Duration::from_millis(200);
@@ -307,7 +307,7 @@ async fn invalidate_many_reaches_keys_of_many_slots() {
     .await;
 }
 
-/// Beyond the bound on failed invalidations, a whole type is swept out of all servers.
+/// Beyond the bound on failed invalidations, all keys of a type are deleted on all servers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_type_is_swept_out_of_all_servers() {
     for flavor in Flavor::OF_CLUSTERS {
@@ -320,7 +320,7 @@ async fn a_type_is_swept_out_of_all_servers() {
             primary.put(Product { id: id.clone(), ..loaf(1) });
             cache.get(id, primary.loader()).await.unwrap();
         }
-        // Keys that a server has only half are not counted as swept.
+        // Keys that are being migrated must not count as deleted.
         let way = cluster.open(KEY).await;
         backend.outage(true);
         cache.invalidate("p-1").await.unwrap_err();

@@ -1,5 +1,5 @@
-//! What happens to servers and networks, with load running: every call ends by its deadline, no value is wrong, nothing
-//! is left over, and the service is back soon after the server is.
+//! Faults of servers and networks under load: every call ends by its deadline, no value is wrong, nothing leaks, and
+//! the service works again soon after the server does.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use tokio::time::sleep;
 use crate::support::fixture::{Gate, Primary, Product, connect, loaf, products};
 use crate::support::traffic::{LOCK_TTL, OPERATION_TIMEOUT, Seen, Traffic};
 
-/// How soon the service is back once the server is.
+/// How soon the service works again once the server does.
 const SOON: Duration = Duration::from_secs(1);
 const A_WHILE: Duration = Duration::from_millis(300);
 
-/// Lets something happen to a server of each flavor while there is load on it.
+/// Causes a fault of a server of each flavor while there is load on it.
 async fn on_every_server(settings: &[&str], fault: impl AsyncFn(&mut Server)) -> Vec<Seen> {
     let mut all = Vec::new();
     for flavor in Flavor::ALL {
@@ -28,7 +28,7 @@ async fn on_every_server(settings: &[&str], fault: impl AsyncFn(&mut Server)) ->
     all
 }
 
-/// The same for what happens to the network.
+/// Causes a fault of the network.
 async fn over_a_proxy(fault: impl AsyncFn(&Proxy)) -> Vec<Seen> {
     let mut all = Vec::new();
     for flavor in Flavor::ALL {
@@ -49,7 +49,7 @@ async fn under_load(url: &str, server: &mut Server, fault: impl AsyncFn(&mut Ser
     traffic.stop(server).await
 }
 
-/// Sends a command again and again for a while, whatever else is going on.
+/// Sends a command repeatedly for a while, during anything else.
 async fn keep_sending(server: &Server, command: &[&str]) {
     let mut operator = server.client().await;
     for _ in 0..20 {
@@ -113,7 +113,8 @@ async fn a_server_is_killed_and_comes_back_with_what_it_had() {
     assert!(bypassed(&seen));
 }
 
-/// The entry and the lease come back from the time before a commit, which nobody could tell the server while it was down.
+/// The entry and the lease come back from the time before a commit, whose invalidation couldn't reach the stopped
+/// server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn entries_and_leases_that_come_back_are_invalidated_as_ever() {
     for flavor in Flavor::ALL {
@@ -309,7 +310,7 @@ async fn a_network_is_slow() {
             proxy.delay(delay);
             sleep(A_WHILE * 3).await;
             proxy.delay(Duration::ZERO);
-            // What is on its way arrives late.
+            // Commands that are on their way arrive late.
             sleep(delay * 2).await;
         })
         .await;

@@ -1,4 +1,4 @@
-//! The log: one line for a cause, and not one for each step.
+//! The log: one line for each cause, not one for each step.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use tracing::subscriber::DefaultGuard;
 use crate::support::fixture::{Primary, Product, builder, connect, loaf, lookup, products};
 
 const GETS: usize = 1_000;
-/// One for each cause, and one for each interval in which it goes on.
+/// One line for each cause, and one for each interval in which it goes on.
 const HANDFUL: usize = 8;
 
 /// The warnings and errors of this thread, a line each.
@@ -28,7 +28,7 @@ impl Log {
         (log, tracing::subscriber::set_default(subscriber.finish()))
     }
 
-    /// Checks that the cause was told, and not again and again.
+    /// Checks that the cause was logged, and not again and again.
     fn is_short(&self) {
         let bytes = std::mem::take(&mut *self.0.lock().unwrap());
         let text = String::from_utf8(bytes).unwrap();
@@ -63,7 +63,7 @@ async fn a_server_without_memory_is_logged_once() {
     log.is_short();
 }
 
-/// Updates that it refuses become invalidations.
+/// Refused updates become invalidations.
 #[tokio::test]
 async fn refused_updates_are_logged_once() {
     const UPDATES: usize = 100;
@@ -109,7 +109,7 @@ async fn a_record_that_is_too_large_is_logged_once() {
     log.is_short();
 }
 
-/// Somebody else writes it again and again.
+/// Another client writes it again and again.
 #[tokio::test]
 async fn an_unreadable_entry_is_logged_once() {
     let server = Server::start(Flavor::Redis70).await;

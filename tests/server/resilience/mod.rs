@@ -1,4 +1,4 @@
-//! What users see while servers, networks, runtimes and machines fail or are busy.
+//! The behaviour of a cache while servers, networks, runtimes and machines fail or are busy.
 
 mod busy;
 mod cluster;

@@ -1,4 +1,4 @@
-//! Host names and addresses behind which there is more than one server, or none.
+//! Host names and addresses that lead to more than one server, or to none.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ const LONG: Duration = Duration::from_secs(600);
 const FIRST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const SECOND: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 
-/// Two primaries with one port at two addresses.
+/// Two primaries on the same port at two addresses.
 struct Pair {
     port: u16,
     _servers: [Server; 2],
@@ -37,7 +37,7 @@ impl Pair {
         format!("redis://{NAME}:{}", self.port)
     }
 
-    /// A cache that always uses the server at this address, as another process may.
+    /// A cache that always uses the server at this address, as another process might.
     async fn cache_at(&self, address: Ipv4Addr) -> Cache<Product> {
         products(&connect(&format!("redis://{address}:{}", self.port)).await)
     }
@@ -52,8 +52,8 @@ async fn start_at(flavor: Flavor, address: Ipv4Addr, port: u16) -> Option<Server
     }
 }
 
-/// Takes connections at an address and lets them wait until its queue is full: from then on nobody who connects gets an
-/// answer, as from a host that is down.
+/// Accepts connections at an address and leaves them in the queue until it is full: after that, connecting gets no
+/// answer, as with a host that is down.
 async fn silent_at(address: Ipv4Addr, port: u16) -> impl Sized {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((address, port).into()).unwrap();
@@ -65,7 +65,7 @@ async fn silent_at(address: Ipv4Addr, port: u16) -> impl Sized {
     (listener, waiting)
 }
 
-/// With deadlines that a busy machine keeps.
+/// With deadlines that a busy machine can keep.
 fn patient(url: &str) -> BackendBuilder {
     Backend::builder(url).operation_timeout(Duration::from_secs(5)).heartbeat_timeout(Duration::from_secs(5))
 }
@@ -83,7 +83,7 @@ async fn stock(cache: &Cache<Product>, primary: &Primary) -> u32 {
     get(cache, primary.loader()).await.unwrap().unwrap().stock
 }
 
-/// Checks that no get returns anything else than the primary's record, of this stock.
+/// Checks that every get returns the primary's record, with this stock.
 async fn nothing_older(cache: &Cache<Product>, primary: &Primary, version: u32, what: &str) {
     for get in 0..20 {
         assert_eq!(stock(cache, primary).await, version, "get {get} after {what}");
@@ -126,7 +126,7 @@ fn a_name_with_an_address_that_does_not_answer_is_reached_at_the_other() {
     });
 }
 
-/// Each server is a primary with an entry of its own. The connection that reads is not lost when the name moves.
+/// Each server is a primary with its own entry. The shared connection is not lost when the name moves.
 #[test]
 fn a_write_after_a_name_has_moved_goes_where_reads_go() {
     with_hosts(async |hosts: Hosts| {
@@ -176,7 +176,7 @@ fn a_near_cache_that_begins_after_a_name_has_moved_is_told_by_the_server_that_is
     });
 }
 
-/// One address that leads to two servers, such as a virtual address or a TCP proxy. The connections that exist go on.
+/// One address that leads to two servers, such as a virtual address or a TCP proxy. Existing connections continue.
 struct Moved {
     old: Server,
     new: Server,

@@ -1,4 +1,5 @@
-//! Reads while the server is down: they go on, nobody waits for the server, and the cache is used again when it is back.
+//! Reads while the server is down: they go on, nobody waits for the server, and the cache is used again when it is
+//! back.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -74,7 +75,7 @@ async fn the_cache_is_used_again_once_the_server_is_back() {
 #[tokio::test]
 async fn calls_to_a_frozen_server_end_by_operation_timeout() {
     let server = Server::start(Flavor::Redis70).await;
-    // Each call finds out for itself.
+    // Each call finds out by itself.
     let backend = Backend::builder(&server.url()).operation_timeout(Duration::from_millis(100)).breaker_threshold(100);
     let backend = backend.connect().await.unwrap();
     let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
@@ -83,7 +84,7 @@ async fn calls_to_a_frozen_server_end_by_operation_timeout() {
     server.freeze();
     let began = Instant::now();
     assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Bypassed);
-    // Each of a record of its own: of one whose write has failed, all reads and changes go around the entry.
+    // Each write is of another record: after a failed write, all reads and updates of its record go around the entry.
     assert!(matches!(cache.update_field("p-001", Product::FIELDS.stock, 2).await, Err(Error::Timeout { .. })));
     assert!(matches!(cache.modify("p-002", |_| ()).await, Err(Error::Timeout { .. })));
     assert!(matches!(cache.invalidate("p-003").await, Err(Error::Timeout { .. })));
@@ -109,7 +110,7 @@ async fn connect_lazy_works_while_the_server_is_down() {
     assert_eq!(cache.inspect("p-001").await.unwrap().state, EntryState::Record);
 }
 
-/// How long reads and their loads took, and how many loads were under way at the most.
+/// How long reads and their loads took, and the highest number of concurrent loads.
 #[derive(Default)]
 struct Felt {
     reads: Mutex<Vec<Duration>>,
@@ -118,8 +119,8 @@ struct Felt {
     most_loading: AtomicUsize,
 }
 
-/// Two hundred readers of as many records until `end`, with a loader that takes some five milliseconds. Reads count from
-/// `begin` on.
+/// Two hundred readers, each of its own record, until `end`, with a loader that takes some five milliseconds. Only
+/// reads after `begin` are counted.
 async fn read_until(end: Instant, begin: Instant, cache: &Cache<Product>) -> Arc<Felt> {
     const READERS: u32 = 200;
     let felt = Arc::new(Felt::default());
@@ -158,9 +159,9 @@ fn p99(times: &Mutex<Vec<Duration>>) -> Duration {
     times[times.len() * 99 / 100]
 }
 
-/// Ten seconds without the server under two hundred readers, and writes that have to arrive afterwards.
+/// Ten seconds without the server with two hundred readers, and writes that have to be applied afterwards.
 async fn ten_seconds_without(url: &str, bound: usize, down: impl AsyncFnOnce(), up: impl AsyncFnOnce()) -> Arc<Felt> {
-    /// Far more than a read may be held up, so that it shows when reads wait for it.
+    /// Far longer than a read may be delayed, so that waiting reads are noticed.
     const OPERATION_TIMEOUT: Duration = Duration::from_secs(2);
     const WRITES: u32 = 50;
     let backend = Backend::builder(url).operation_timeout(OPERATION_TIMEOUT).connect().await.unwrap();
@@ -193,9 +194,9 @@ async fn ten_seconds_without(url: &str, bound: usize, down: impl AsyncFnOnce(), 
     felt
 }
 
-/// The readers don't wait: they take as long as their loader.
+/// The readers don't wait: they take only as long as their loader.
 fn is_quick(felt: &Felt) {
-    /// What a machine that is busy with other tests adds at the most.
+    /// The longest delay on a machine that is busy with other tests.
     const BUSY: Duration = Duration::from_millis(500);
     let (reads, loads) = (p99(&felt.reads), p99(&felt.loads));
     println!("p99 of reads {reads:?}, of loads {loads:?}");

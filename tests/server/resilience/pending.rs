@@ -1,4 +1,5 @@
-//! Writes that could not reach the server: they stay pending, reads go around their entries, and they are applied later.
+//! Writes that could not reach the server: they stay pending, reads go around their entries, and they are applied
+//! later.
 
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ async fn reads_go_around_an_entry_that_could_not_be_invalidated() {
     let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
     cache.get("p-001", primary.loader()).await.unwrap();
     cache.get("p-002", primary.loader()).await.unwrap();
-    // Reads are answered as ever; it is deletions that are refused.
+    // Reads are answered as usual; only deletions are refused.
     let mut operator = server.client().await;
     let _: () = redis::cmd("ACL").arg(&["SETUSER", "default", "-del"]).query_async(&mut operator).await.unwrap();
     primary.put(loaf(2));
@@ -101,7 +102,7 @@ async fn updates_do_not_change_an_entry_whose_invalidation_is_pending() {
         backend.outage(true);
         cache.invalidate("p-001").await.unwrap_err();
         backend.outage(false);
-        // Before the next attempt in the background, or after it.
+        // Either before the next attempt in the background, or after it.
         assert_eq!(cache.modify("p-001", |product| product.stock += 1).await.unwrap(), None);
         assert!(!cache.update_field("p-001", Product::FIELDS.stock, 9).await.unwrap());
         assert!(cache.pending().is_empty());
@@ -110,7 +111,7 @@ async fn updates_do_not_change_an_entry_whose_invalidation_is_pending() {
     .await;
 }
 
-/// All keys of a call that was dropped are remembered, also those whose turn had not come.
+/// All keys of a dropped call are remembered, including those that were not sent yet.
 #[tokio::test]
 async fn all_keys_of_a_dropped_invalidate_many_are_pending_and_applied_later() {
     const KEYS: usize = 1_000;

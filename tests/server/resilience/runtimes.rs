@@ -1,5 +1,5 @@
-//! One cache in several runtimes, as in a `static` that `#[tokio::test]`s share: some runtimes have ended, and some exist but
-//! nobody drives them.
+//! One cache in several runtimes, for example in a `static` that `#[tokio::test]`s share: some runtimes have ended, and
+//! some exist but are not driven.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ fn multi_thread() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// A step may wait in vain for as long as this, once.
+/// A step may time out after this time, once.
 fn backend(url: &str) -> BackendBuilder {
     Backend::builder(url).operation_timeout(Duration::from_secs(1))
 }
@@ -58,7 +58,7 @@ fn a_connection_of_a_runtime_that_nobody_drives_is_replaced_by_the_first_step_el
         assert!(cache.update_field("p-001", Product::FIELDS.stock, 2).await.unwrap());
         assert!(cache.invalidate("p-001").await.unwrap());
     });
-    // The first goes on where the second has left off, which is not driven any more.
+    // The first runtime takes over from the second, which is not driven any more.
     first.block_on(async {
         let _first_step = outcome(&cache, &primary).await;
         until(LIMIT, "the cache is not used again", async || outcome(&cache, &primary).await == Outcome::Hit).await;
@@ -106,7 +106,7 @@ fn a_failed_invalidation_is_retried_by_whichever_runtime_uses_the_cache() {
     second.block_on(is_retried(&cache, &primary));
 }
 
-/// The same where there is no connection that could depend on a runtime.
+/// The same where no connection could depend on a runtime.
 #[test]
 fn a_failed_invalidation_is_retried_by_whichever_runtime_uses_the_embedded_backend() {
     let (first, second) = (current_thread(), current_thread());
@@ -118,7 +118,7 @@ fn a_failed_invalidation_is_retried_by_whichever_runtime_uses_the_embedded_backe
         backend.outage(true);
         primary.put(loaf(2));
         cache.invalidate("p-001").await.unwrap_err();
-        // The task that retries has begun here.
+        // The retrying task was started here.
         sleep(Duration::from_millis(200)).await;
         (backend, cache)
     });
@@ -136,7 +136,7 @@ async fn is_retried(cache: &Cache<Product>, primary: &Primary) {
     assert_eq!(get(cache, primary.loader()).await.unwrap().unwrap().stock, 2);
 }
 
-/// The lease would last for longer than the test.
+/// The lease would last longer than the test.
 #[test]
 fn a_load_that_ends_with_its_runtime_holds_up_nobody_in_another() {
     for (name, runtime) in [("current-thread", current_thread as fn() -> Runtime), ("multi-thread", multi_thread)] {
@@ -163,7 +163,7 @@ fn a_load_that_ends_with_its_runtime_holds_up_nobody_in_another() {
     }
 }
 
-/// What a test with a runtime of its own does to records of its own. No call fails, and no record is old.
+/// Uses its own records as a test with its own runtime does. No call fails, and no record is old.
 async fn use_everything(cache: &Cache<Product>, name: &str) {
     let primary = Primary::default();
     for stock in 0.. {
@@ -231,7 +231,7 @@ fn commands_queued_on_a_runtime_that_nobody_drives_do_not_block_another() {
         let backend = Backend::builder(&server.url()).operation_timeout(Duration::from_millis(100));
         let cache = products(&backend.connect().await.unwrap());
         lookup(&cache, primary.loader()).await.unwrap();
-        // Its command is queued, and the task that is to send it waits for its turn.
+        // Its command is queued, and the task that has to send it waits for its turn.
         {
             let begun = pin!(cache.invalidate("p-002"));
             assert!(futures_util::poll!(begun).is_pending());
@@ -283,7 +283,7 @@ async fn a_load_lost_with_its_runtime_does_not_block_later_gets() {
     let joined = tokio::spawn(get(&cache, primary.loader()));
     settle().await;
     lost.shutdown_background();
-    // The lease of the lost load is still there, as that of a process that died.
+    // The lease of the lost load still exists, like that of a process that died.
     cache.invalidate("p-001").await.unwrap();
     assert_eq!(joined.await.unwrap().unwrap().as_deref(), Some(&loaf(1)));
     assert_eq!(primary.loads(), 2);
@@ -309,7 +309,7 @@ fn a_pending_invalidation_outlives_the_runtime_that_first_tried_it() {
     });
 }
 
-/// A runtime drops what is spawned on it while it shuts down: at once, on the thread that spawns.
+/// A runtime that is shutting down drops a newly spawned task at once, on the spawning thread.
 #[test]
 fn a_write_dropped_with_its_runtime_is_pending_and_does_not_block_the_shutdown() {
     for threads in [None, Some(2)] {

@@ -1,4 +1,4 @@
-//! Access control: the ACL that the documents give is enough, none of it can be left out, and it lets nothing else in.
+//! Access control: the documented ACL is sufficient, each part of it is needed, and it doesn't allow more than that.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::fixture::{Primary, Product, builder, connect, get, loaf, loo
 const KEY: &str = "cache:billing:product:p-001";
 const LEASE: &str = "{cache:billing:product:p-001}:lock";
 
-/// Goes all ways that the library knows; says where something was not as it should be.
+/// Uses all operations and code paths of the library; returns an error at the first that fails.
 async fn work(server: &Server, access: &Access) -> Result<(), BoxError> {
     let mut operator = server.client().await;
     redis::cmd("FLUSHALL").exec_async(&mut operator).await?;
@@ -31,14 +31,14 @@ async fn work(server: &Server, access: &Access) -> Result<(), BoxError> {
     ensure(cache.inspect("p-001").await?.ttl.is_some(), "inspect")?;
     ensure(cache.invalidate("p-001").await?, "invalidate")?;
 
-    // A load that fails gives its lease back, and what is no lease is cleared away.
+    // A load that fails gives its lease back, and a value at L that is not a lease is removed.
     let failed = cache.get("p-001", |_| async { Err(std::fmt::Error) }).await;
     ensure(matches!(failed, Err(Error::Load { .. })), "load")?;
     ensure(cache.inspect("p-001").await?.lock_ttl.is_none(), "abandon")?;
     redis::cmd("SET").arg(LEASE).arg("for ever").exec_async(&mut operator).await?;
     loads_and_stores(&cache, &primary).await?;
 
-    // Writes that the server could not be told are made up for.
+    // Failed writes are applied later.
     backend.outage(true);
     ensure(cache.invalidate("p-001").await.is_err(), "simulate an outage")?;
     backend.outage(false);
@@ -47,7 +47,7 @@ async fn work(server: &Server, access: &Access) -> Result<(), BoxError> {
     ensure(operator_sees_role(&mut operator).await?, "ask for the role")
 }
 
-/// Whether the server was asked for its role, and told it.
+/// Whether the server was asked for its role, and answered.
 async fn operator_sees_role(operator: &mut MultiplexedConnection) -> Result<bool, BoxError> {
     let info: String = redis::cmd("INFO").arg("commandstats").query_async(operator).await?;
     Ok(info.lines().any(|line| line.starts_with("cmdstat_role:") && !line.contains(":calls=0,")))
@@ -116,7 +116,7 @@ async fn a_command_that_a_script_may_not_call_is_named_with_the_acl_as_the_cause
     }
 }
 
-/// An operator mends the ACL of a service that runs.
+/// An operator fixes the ACL while the service runs.
 #[tokio::test]
 async fn what_was_forbidden_works_once_it_is_allowed() {
     let access = Access::documented();
@@ -132,7 +132,7 @@ async fn what_was_forbidden_works_once_it_is_allowed() {
     }
 }
 
-/// Goes all ways that need more than on a single server.
+/// Uses everything that needs more permissions than on a single server.
 async fn work_in_cluster(cluster: &Cluster, access: &Access) -> Result<(), BoxError> {
     for server in &cluster.servers {
         access.grant(server).await;

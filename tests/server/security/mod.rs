@@ -1,4 +1,4 @@
-//! Who may do what, over which connections, and what is shown to whom: ACL, TLS, secrets.
+//! Security: the ACL, TLS, and secrets in anything that is shown.
 
 mod access;
 mod secrets;

@@ -1,4 +1,4 @@
-//! Secrets: passwords and keys show in no `Debug`, in no error and in no trace, whatever goes wrong.
+//! Secrets: no `Debug` text, error or trace contains a password or a key, whatever fails.
 
 use std::fmt::Debug;
 use std::io;
@@ -13,17 +13,17 @@ use crate::support::fixture::{Primary, Product, get, loaf, lookup, products};
 use crate::support::tls_server::{Authority, TlsServer};
 
 const PASSWORD: &str = "correct-horse";
-/// What a URL has to encode.
+/// Characters that a URL has to encode.
 const SPECIAL: &str = "/?#@%";
 const SPECIAL_IN_URL: &str = "%2F%3F%23%40%25";
 const WRONG_PASSWORD: &str = "battery-staple";
 
-/// All that was shown, in `Debug`, errors and traces.
+/// Everything that was shown, in `Debug` texts, errors and traces.
 #[derive(Clone, Default)]
 struct Shown(Arc<Mutex<String>>);
 
 impl Shown {
-    /// Begins to capture all traces of this thread.
+    /// Starts to capture all traces of this thread.
     fn capture() -> (Self, tracing::subscriber::DefaultGuard) {
         let shown = Self::default();
         let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(shown.clone());
@@ -61,7 +61,7 @@ impl Shown {
         self.0.lock().unwrap().contains(text)
     }
 
-    /// Checks that the secrets are in nothing that was shown.
+    /// Checks that nothing that was shown contains the secrets.
     fn hides(&self, secrets: &[&str]) {
         for secret in secrets {
             assert!(!self.holds(secret), "`{secret}` is shown in:\n{}", self.0.lock().unwrap());
@@ -116,7 +116,7 @@ async fn passwords_show_nowhere() {
     shown.hides(&[PASSWORD, WRONG_PASSWORD]);
 }
 
-/// Some servers and proxies quote the arguments of a command that they don't know.
+/// Some servers and proxies quote the arguments of an unknown command.
 #[tokio::test]
 async fn a_server_that_refuses_the_user_has_no_password_repeated() {
     let (shown, _capturing) = Shown::capture();

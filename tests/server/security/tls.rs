@@ -1,6 +1,6 @@
-//! `rediss://`: whom the library trusts, as whom it shows up, and the whole life of an entry over TLS.
+//! `rediss://`: which servers the library trusts, which certificate it presents, and the whole life of an entry over TLS.
 //!
-//! The servers are Debian's: the other ones are built without TLS.
+//! The servers are Debian's: the others are built without TLS.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::support::tls_server::{Authority, Identity, TlsServer};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Fails to connect; the error and its cause say all this.
+/// Connecting fails; the error with its cause contains all these texts.
 async fn is_refused(builder: BackendBuilder, said: &[&str]) {
     let error = tokio::time::timeout(PATIENCE, builder.connect()).await.expect("an answer in time").unwrap_err();
     let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
@@ -23,7 +23,7 @@ async fn is_refused(builder: BackendBuilder, said: &[&str]) {
     }
 }
 
-/// The settings make no sense; the error says this, and shows nothing of the key.
+/// The settings are refused; the error contains this text, and nothing of the key.
 async fn is_no_setting(builder: BackendBuilder, said: &str) {
     let Err(Error::Config { mistake, .. }) = builder.connect_lazy() else { panic!("accepted, instead of: {said}") };
     println!("{mistake}");

@@ -1,4 +1,4 @@
-//! What the tests share: a struct, a primary that counts its reads, a gate to hold a load with, and the backends.
+//! A struct, a primary that counts its reads, a gate to hold a load at, and the backends.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -50,7 +50,7 @@ pub(crate) async fn on_every_server(test: impl AsyncFn(&Server, Backend)) {
     }
 }
 
-/// Connects with a deadline that a busy machine keeps: with the default, reads would go around the cache there.
+/// Connects with a deadline that a busy machine can keep: with the default, reads would go around the cache there.
 pub(crate) async fn connect(url: &str) -> Backend {
     let limit = Duration::from_secs(5);
     Backend::builder(url).operation_timeout(limit).heartbeat_timeout(limit).connect().await.unwrap()
@@ -94,7 +94,7 @@ impl Primary {
         self.rows.lock().unwrap().remove(id);
     }
 
-    /// Lets each read fail from now on, or no longer.
+    /// Makes each read fail from now on, or no longer.
     pub(crate) fn down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
     }
@@ -103,7 +103,7 @@ impl Primary {
         self.loads.load(Ordering::SeqCst)
     }
 
-    /// A loader that reads the row, and then takes its time.
+    /// A loader that reads the row, and returns it after some time.
     pub(crate) fn loader(&self) -> impl Fn(String) -> Found + Clone + Send + Sync + 'static {
         let primary = self.clone();
         move |id| {
@@ -134,7 +134,7 @@ impl Primary {
     }
 }
 
-/// Holds whoever passes until it is opened.
+/// Holds everyone who passes until it is opened.
 #[derive(Clone)]
 pub(crate) struct Gate {
     arrived: Arc<Semaphore>,
@@ -152,18 +152,18 @@ impl Gate {
         self.open.acquire().await.unwrap().forget();
     }
 
-    /// Waits until somebody stands at the gate.
+    /// Waits until somebody waits at the gate.
     pub(crate) async fn arrival(&self) {
         self.arrived.acquire().await.unwrap().forget();
     }
 
-    /// Lets everybody pass, from now on.
+    /// Lets everyone pass from now on.
     pub(crate) fn open(&self) {
         self.open.add_permits(Semaphore::MAX_PERMITS >> 1);
     }
 }
 
-/// Waits until something is so, and fails with what is wrong if that takes longer than `limit`.
+/// Waits until a condition holds, and fails with a message if that takes longer than `limit`.
 pub(crate) async fn until(limit: Duration, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !is_so().await {
@@ -172,14 +172,14 @@ pub(crate) async fn until(limit: Duration, what: &str, mut is_so: impl AsyncFnMu
     }
 }
 
-/// The connection that all steps of a backend share, as the server numbers it: the oldest, since it is made first.
+/// The id on the server of the connection that all steps of a backend share: the oldest, since it is made first.
 pub(crate) async fn shared_connection(operator: &mut MultiplexedConnection) -> u64 {
     let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(operator).await.unwrap();
     let ids = clients.lines().filter_map(|line| line.split(' ').next()?.strip_prefix("id=")?.parse().ok());
     ids.min().unwrap()
 }
 
-/// Has a server close that connection.
+/// Makes a server close that connection.
 pub(crate) async fn kill_shared_connection(server: &Server) {
     let mut operator = server.client().await;
     let id = shared_connection(&mut operator).await;
@@ -192,7 +192,7 @@ pub(crate) async fn comes_back(cache: &Cache<Product>, primary: &Primary, limit:
     until(limit, "the cache is not used again", is_used).await;
 }
 
-/// Lets tasks that were just spawned get to where they wait.
+/// Lets tasks that were just spawned run until they wait.
 pub(crate) async fn settle() {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
@@ -232,7 +232,7 @@ pub(crate) async fn until_applied(cache: &Cache<Product>) {
     until(LIMIT, "invalidations still wait", async || cache.pending().is_empty()).await;
 }
 
-/// A backend on a server that is frozen, with an entry of stock 1, and the primary that has stock 2 by now.
+/// A backend on a frozen server, with an entry of stock 1, and the primary, which has stock 2 by now.
 pub(crate) async fn frozen_with_an_old_entry(flavor: Flavor) -> (Server, Cache<Product>, Primary) {
     let server = Server::start(flavor).await;
     let backend = Backend::builder(&server.url()).operation_timeout(Duration::from_millis(100));

@@ -1,4 +1,4 @@
-//! What the tests of this program share, and what needs the library's types. All else is in `testkit`.
+//! Code that the tests of this program share, and that needs the library's types. The rest is in `testkit`.
 
 pub(crate) mod fixture;
 pub(crate) mod process;

@@ -45,7 +45,7 @@ impl Process {
         Self { cache: set(builder(&backend.rigged(rig))).build().unwrap(), gates }
     }
 
-    /// Holds the next one who gets to this point.
+    /// Holds the next call that gets to this point.
     pub(crate) fn hold(&self, step: Step, moment: Moment) -> Gate {
         let gate = Gate::closed();
         self.gates.lock().unwrap().insert((step, moment), gate.clone());
@@ -56,7 +56,7 @@ impl Process {
         tokio::spawn(self.stock(loader))
     }
 
-    /// A get that has joined the flight that is under way.
+    /// A get that has joined the current flight.
     pub(crate) fn join(&self, loader: impl Fn(String) -> Found + Send + Sync + 'static) -> JoinHandle<Option<u32>> {
         let mut stock = Box::pin(self.stock(loader));
         let polled = stock.as_mut().poll(&mut Context::from_waker(Waker::noop()));

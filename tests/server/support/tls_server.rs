@@ -1,4 +1,4 @@
-//! A server that speaks TLS, and the authority that certifies it and its clients.
+//! A server with TLS, and the authority that issues certificates for it and its clients.
 
 use std::fs;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use testkit::server::{Flavor, Mistake, Server, free_port};
 
-/// A certificate authority of the test's own.
+/// The test's own certificate authority.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pub(crate) certificate: String,
@@ -29,7 +29,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), certificate }
     }
 
-    /// Certifies a client, or a server with these host names.
+    /// Issues a certificate for a client, or for a server with these host names.
     pub(crate) fn certify(&self, name: &str, hosts: &[&str]) -> Identity {
         let key = KeyPair::generate().unwrap();
         let certificate = named(name, hosts).signed_by(&key, &self.issuer).unwrap().pem();
@@ -43,14 +43,14 @@ fn named(name: &str, hosts: &[&str]) -> CertificateParams {
     params
 }
 
-/// A server that speaks nothing but TLS on its port.
+/// A server that accepts only TLS on its port.
 pub(crate) struct TlsServer {
     pub(crate) server: Server,
     files: TempDir,
 }
 
 impl TlsServer {
-    /// Starts one that is `localhost` by its certificate, and asks its clients for theirs or not.
+    /// Starts a server with a certificate for `localhost`, with or without required client certificates.
     pub(crate) async fn start(authority: &Authority, auth_clients: &str) -> Self {
         let files = tempfile::tempdir().unwrap();
         let identity = authority.certify("server", &["localhost"]);
@@ -79,7 +79,7 @@ impl TlsServer {
         self.server.port()
     }
 
-    /// The lines of a configuration that let another process show the same certificate.
+    /// The configuration lines with which another process uses the same certificate.
     pub(crate) fn config(&self) -> String {
         let dir = self.files.path().display();
         format!(

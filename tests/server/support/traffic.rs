@@ -1,5 +1,5 @@
-//! Load that goes on while something happens to the server: readers and a writer over two caches, each call checked and
-//! timed, and a count of all that may leak.
+//! Load during a fault of the server: readers and a writer over two caches, with each call checked and timed, and
+//! counts of everything that may leak.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -20,18 +20,18 @@ const WAIT_TIMEOUT: Duration = Duration::from_millis(500);
 const LOADER_LATENCY: Duration = Duration::from_millis(5);
 const UPDATE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long a flight may take: waiting for another's load, a load, and the steps between.
+/// How long a flight may take: waiting for another process' load, a load, and the steps between.
 const FLIGHT_LIMIT: Duration =
     WAIT_TIMEOUT.saturating_add(LOADER_LATENCY).saturating_add(OPERATION_TIMEOUT.saturating_mul(3));
-/// A read looks by itself, and may come too late for the first flight that it joins.
+/// A read has its own look first, and may be too late for the first flight that it joins.
 const READ_LIMIT: Duration = OPERATION_TIMEOUT.saturating_add(FLIGHT_LIMIT.saturating_mul(2));
-/// What waking up takes at most on an idle machine; what it takes on a busy one is measured.
+/// The longest wake-up delay on an idle machine; on a busy one it is measured.
 const WAKING_UP: Duration = Duration::from_millis(100);
 
 const READERS: usize = 8;
 const RECORDS: usize = 6;
 
-/// Two caches with connections of their own, as two processes have them, and who uses them.
+/// Two caches with their own connections, like two processes, and their users.
 pub(crate) struct Traffic {
     caches: [Cache<Product>; 2],
     table: Arc<Table>,
@@ -39,35 +39,35 @@ pub(crate) struct Traffic {
     at_rest: Open,
 }
 
-/// The records, and what came of the calls so far.
+/// The records, and the results of the calls so far.
 struct Table {
     records: Vec<Record>,
     primary: Primary,
     stop: AtomicBool,
     seen: Mutex<Seen>,
-    /// How late this machine was at the worst, in microseconds.
+    /// The longest delay of this machine, in microseconds.
     lag: AtomicU64,
 }
 
-/// One record: which version is committed, and which one every get sees at least that starts now.
+/// One record: the committed version, and the version that a get which starts now has to see at least.
 struct Record {
     id: String,
     committed: AtomicU32,
     floor: AtomicU32,
 }
 
-/// What the load came to.
+/// The results of the load.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) outcomes: BTreeMap<String, u64>,
     pub(crate) applied_updates: u64,
-    /// Writes that the server refused, or that did not reach it.
+    /// Writes that the server refused, or that didn't reach it.
     pub(crate) refused_writes: u64,
-    /// Writes whose reply did not come in time.
+    /// Writes whose reply didn't come in time.
     pub(crate) late_writes: u64,
 }
 
-/// What must be as before when the load has ended.
+/// Resources whose number must be the same after the load.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Open {
     tasks: usize,
@@ -76,7 +76,7 @@ struct Open {
 }
 
 impl Traffic {
-    /// Connects over `url`, uses everything once, and counts what is open; then the load begins.
+    /// Connects over `url`, uses everything once, and counts open resources; then the load begins.
     pub(crate) async fn start(url: &str, server: &Server) -> Self {
         let table = Arc::new(Table::new());
         let caches = [cache(url).await, cache(url).await];
@@ -105,7 +105,7 @@ impl Traffic {
         assert!(took < limit + lag, "back after {took:?} only; the machine was late by {lag:?}");
     }
 
-    /// Ends the load, and checks that every record is fresh and nothing is left over.
+    /// Ends the load, and checks that every record is fresh and nothing has leaked.
     pub(crate) async fn stop(self, server: &Server) -> Seen {
         self.table.stop.store(true, Ordering::SeqCst);
         let mut traffic = self;
@@ -132,14 +132,14 @@ impl Traffic {
         seen
     }
 
-    /// Whether both caches are in use, with every connection that they may have.
+    /// Whether both caches are in use, with all connections that they may have.
     async fn serves(&self) -> bool {
         let [here, there] = &self.caches;
         let (here, there) = tokio::join!(self.table.serves(here), self.table.serves(there));
         here && there
     }
 
-    /// What is open once that doesn't change any more.
+    /// The open resources, once their number doesn't change any more.
     async fn open(&self, server: &Server) -> Open {
         loop {
             let before = Handle::current().metrics().num_alive_tasks();
@@ -182,7 +182,7 @@ impl Table {
         lookup.outcome != Outcome::Bypassed && cache.modify("p-0", |_| ()).await.is_ok()
     }
 
-    /// How late the machine is by itself, with so much to do.
+    /// Measures the delays of the machine under this load.
     async fn measure_lag(&self) {
         const NAP: Duration = Duration::from_millis(10);
         while self.is_going_on() {
@@ -208,7 +208,8 @@ impl Table {
         }
     }
 
-    /// Gets a record: what comes is whole, no older than what had returned before, and there within the deadline.
+    /// Gets a record: it has to be whole, no older than versions that had returned before, and to come within the
+    /// deadline.
     async fn read(&self, cache: &Cache<Product>, record: &Record) {
         let floor = record.floor.load(Ordering::SeqCst);
         let got = self.timed(READ_LIMIT, cache.lookup(record.id.as_str(), self.primary.loader())).await.unwrap();
@@ -240,7 +241,7 @@ impl Table {
             while let Err(error) = written {
                 self.count_failed(&error);
                 pause().await;
-                // The outcome of the first try is unknown: only an invalidation is right now.
+                // The outcome of the first attempt is unknown, so only an invalidation is right now.
                 written = self.timed(OPERATION_TIMEOUT, cache.invalidate(record.id.as_str())).await;
             }
             record.floor.store(version, Ordering::SeqCst);
@@ -273,7 +274,7 @@ impl Table {
 }
 
 impl Record {
-    /// The row of a version: each field tells which one it is.
+    /// The row of a version: each field contains the version.
     fn row(&self, version: u32) -> Product {
         Product {
             id: self.id.clone(),

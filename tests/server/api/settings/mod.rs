@@ -1,4 +1,4 @@
-//! What each setting does, and which values are refused; a file for each group of them.
+//! The effect of each setting, and the values that are refused; a file for each group of settings.
 
 mod lifetimes;
 mod loads;

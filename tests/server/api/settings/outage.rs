@@ -1,5 +1,5 @@
-//! What happens while the server is down: `on_outage`, `max_bypass_loads`, `breaker_threshold`,
-//! `max_pending_invalidations`, `close_timeout`.
+//! Settings for outages: `on_outage`, `max_bypass_loads`, `breaker_threshold`, `max_pending_invalidations`,
+//! `close_timeout`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -133,7 +133,7 @@ async fn a_server_that_refuses_commands_does_not_open_the_breaker() {
     }
 }
 
-/// Callers that have less patience than the backend's deadline find out that nothing answers all the same.
+/// Callers with deadlines shorter than the backend's still find out that the server doesn't answer.
 #[tokio::test]
 async fn callers_with_short_timeouts_open_the_breaker_too() {
     let (server, cache, primary) = frozen_with_an_old_entry(Flavor::Redis70).await;
@@ -144,7 +144,7 @@ async fn callers_with_short_timeouts_open_the_breaker_too() {
         .await;
 }
 
-/// Records, each with as much stock as its number.
+/// Records whose stock is their number.
 fn shelf(size: u32) -> Primary {
     let primary = Primary::default();
     for number in 0..size {

@@ -1,4 +1,4 @@
-//! What is stored, and where: `enabled`, `namespace`, `max_entry_bytes`, `max_entries`.
+//! What is stored, and under which key: `enabled`, `namespace`, `max_entry_bytes`, `max_entries`.
 
 use cache_aside::{Backend, Cache, EntryState, Outcome};
 

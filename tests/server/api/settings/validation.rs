@@ -1,4 +1,4 @@
-//! Values out of range are refused by `build`, and the defaults are not.
+//! `build` refuses values out of range, and accepts the defaults.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `stale_if_error`: a record past its TTL is served when its load fails, and only then; never after an invalidation.
+//! `stale_if_error`: a record past its TTL is served if its load fails, and only then; never after an invalidation.
 
 mod retry;
 
@@ -133,7 +133,7 @@ async fn after_an_invalidation_nothing_stale_is_served() {
     .await;
 }
 
-/// Another process invalidates when a load has failed and its entry is about to be looked at.
+/// Another process invalidates after a load has failed, before its entry is read again.
 #[tokio::test]
 async fn an_invalidation_between_a_failed_load_and_the_stale_read_is_kept() {
     on_every_backend(async |backend| {
@@ -154,7 +154,7 @@ async fn an_invalidation_between_a_failed_load_and_the_stale_read_is_kept() {
     .await;
 }
 
-/// Another process invalidates when the stale entry has been looked at and is about to be served; then a call comes.
+/// Another process invalidates after the stale entry was read, before it is served; then a call starts.
 #[tokio::test]
 async fn a_late_call_joins_a_flight_that_serves_a_stale_entry_from_before_an_invalidation() {
     for (guard, late_is_served) in [(None, false), (Some(Guard::TimestampRule), true)] {
@@ -178,7 +178,7 @@ async fn a_late_call_joins_a_flight_that_serves_a_stale_entry_from_before_an_inv
     }
 }
 
-/// What this process could not tell the cache holds for this process all the same.
+/// A failed invalidation of this process still applies to this process.
 #[tokio::test(start_paused = true)]
 async fn after_a_failed_invalidation_nothing_stale_is_served() {
     let backend = Backend::connect("memory://").await.unwrap();
@@ -326,7 +326,7 @@ async fn an_update_keeps_ttl_and_stale_tail_unless_update_ttl_is_refresh() {
         assert!(after.ttl.unwrap() <= before && after.ttl.unwrap() > before / 2, "{after}");
         assert_eq!(after.stale_ttl, Some(TAIL));
 
-        // It keeps the tail that the entry has, whatever its own setting is.
+        // It keeps the grace period of the entry, whatever its own setting is.
         let (ttl, refreshing) = (Duration::from_secs(90), builder(&backend).update_ttl(UpdateTtl::Refresh));
         let refreshing = refreshing.ttl(ttl).jitter(0.0).build().unwrap();
         assert!(refreshing.update_field("p-001", Product::FIELDS.stock, 4).await.unwrap());

@@ -1,4 +1,4 @@
-//! `stale_retry`: after a failed load the stale record is served for a while, and nobody loads.
+//! `stale_retry`: after a failed load the stale record is served for a while without any load.
 
 use std::time::Duration;
 

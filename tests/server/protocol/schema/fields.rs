@@ -1,4 +1,4 @@
-//! Fields that are added, removed, renamed or get another type, under one key.
+//! Fields that are added, removed, renamed or changed in type, under one key.
 
 use cache_aside::EntryState;
 
@@ -16,7 +16,7 @@ async fn a_field_added_with_a_default_is_the_default_in_old_entries() {
         new.fill().await;
         assert_eq!(loads_in_turns(&old, &new).await, (0, 0));
         assert_eq!((old.read().await, new.read().await), (old.current(), new.current()));
-        // Each updates what it knows, and leaves the rest.
+        // Each updates the fields that it knows, and leaves the others.
         assert!(old.update(Plain::FIELDS.stock, 1).await);
         assert!(new.update(WithDefaultColor::FIELDS.color, "black".to_owned()).await);
         assert_eq!(old.read().await.stock, 1);
@@ -101,7 +101,7 @@ async fn a_field_renamed_in_two_releases_costs_no_load() {
         assert_eq!(loads_in_turns(&old, &new).await, (0, 0));
         new.fill().await;
         assert_eq!(loads_in_turns(&old, &new).await, (0, 0));
-        // What the other has written is deleted, and loaded anew.
+        // The other's entry is deleted, and loaded again.
         new.commit(AFTER);
         assert!(!old.update(RenamePrepared::FIELDS.amount, AFTER.stock).await);
         assert_eq!((old.read().await, new.read().await), (old.current(), new.current()));
@@ -144,13 +144,13 @@ async fn an_update_that_meets_both_names_deletes_the_entry() {
     .await;
 }
 
-/// Why such a field is renamed in two releases.
+/// Shows why such a field has to be renamed in two releases.
 #[tokio::test]
 async fn an_old_field_with_a_default_hides_its_new_name() {
     with_processes::<DefaultStock, Renamed>(async |old, new| {
         new.fill().await;
         assert_eq!(old.read().await.stock, 0);
-        // Its update goes beside the new name, which wins.
+        // Its update is set beside the new name, which takes precedence.
         assert!(old.update(DefaultStock::FIELDS.stock, 1).await);
         assert_eq!((old.read().await.stock, new.read().await.amount), (1, BEFORE.stock));
     })

@@ -1,5 +1,5 @@
-//! Two releases of one struct at work on one Redis, as while a service is rolled out: what `docs/schema.md` says of each
-//! change. A process is a cache on a connection of its own.
+//! Two releases of one struct on one Redis, as while a service is rolled out: the statements of `docs/schema.md` about
+//! each change. A process is a cache with its own connection.
 
 mod fields;
 mod programs;
@@ -25,7 +25,7 @@ const BEFORE: Row = Row { stock: 42, color: "brown" };
 
 const AFTER: Row = Row { stock: 41, color: "golden" };
 
-/// A struct as one release has it, with what each field is made of.
+/// A struct of one release, with the columns of its fields.
 macro_rules! release {
     ($(#[$of_struct:meta])* $name:ident { $($(#[$of_field:meta])* $field:ident: $ty:ty = $from:expr),* $(,)? }) => {
         #[derive(Debug, Clone, PartialEq, Cacheable)]
@@ -119,7 +119,7 @@ impl<T: Release> Process<T> {
         Self { cache: Cache::new(connect(url).await), row: row.clone() }
     }
 
-    /// The row as this release has it.
+    /// The row as this release reads it.
     fn current(&self) -> T {
         T::from(*self.row.lock().unwrap())
     }
@@ -180,7 +180,7 @@ async fn with_processes<Old: Release, New: Release>(test: impl AsyncFn(Process<O
     }
 }
 
-/// How often each process loads while they read in turns, ten times each.
+/// How often each process loads while they read alternately, ten times each.
 async fn loads_in_turns<Old: Release, New: Release>(old: &Process<Old>, new: &Process<New>) -> (u64, u64) {
     old.cache.reset_stats();
     new.cache.reset_stats();

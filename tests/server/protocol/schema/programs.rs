@@ -1,4 +1,4 @@
-//! The same over two programs: an old one and a new one.
+//! The same with two programs, an old one and a new one.
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use super::{BEFORE, Plain, Process, Renamed, Row};
 
 const OLD_PROCESS_URL: &str = "CACHE_ASIDE_OLD_PROCESS_URL";
 
-/// The test's own program, run as an old process: for each line that it is told it answers with one.
+/// The test's own program, run as an old process: it answers each line with one line.
 struct OldProcess {
     _process: Child,
     told: ChildStdin,
@@ -38,7 +38,7 @@ impl OldProcess {
         self.answers.next_line().await.unwrap().expect("an answer")
     }
 
-    /// Its read of a row with this stock: what it got, and how often it has loaded so far.
+    /// Reads a row with this stock: the result, and the number of its loads so far.
     async fn read(&mut self, stock: u32) -> String {
         self.tell(&stock.to_string()).await
     }

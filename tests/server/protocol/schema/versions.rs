@@ -1,4 +1,4 @@
-//! Versions, which have keys of their own, and what reaches the entries of the others.
+//! Versions, which have keys of their own, and writes that reach the entries of other versions.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +10,7 @@ use super::{
     WithColor, loads_in_turns, with_processes,
 };
 
-/// With the reads of each before, so that both have what they may keep.
+/// Both read before each write, so that both have every entry that they may keep.
 async fn an_invalidation_by_either_reaches_both<Old: Release, New: Release>() {
     with_processes::<Old, New>(async |old, new| {
         for row in [AFTER, BEFORE] {
@@ -91,7 +91,7 @@ async fn an_update_deletes_the_entries_of_the_versions_that_are_listed() {
         assert_eq!(modified.as_deref(), Some(&old.current()));
         assert_eq!((old.state().await, new.state().await), (EntryState::Record, EntryState::Missing));
 
-        // Nothing of its own to update, and all the same.
+        // There is nothing of its own to update, but the others are deleted.
         assert!(!new.update(Version3::FIELDS.amount, BEFORE.stock).await);
         assert_eq!(old.state().await, EntryState::Missing);
     })
@@ -121,7 +121,7 @@ async fn a_load_under_a_version_that_is_listed_is_fenced() {
     .await;
 }
 
-/// Why a release that lists the coming version goes first.
+/// Shows why a release that lists the coming version has to be first.
 #[tokio::test]
 async fn a_version_that_is_not_listed_is_not_reached() {
     with_processes::<Plain, Version1>(async |old, new| {
@@ -136,7 +136,7 @@ async fn a_version_that_is_not_listed_is_not_reached() {
     .await;
 }
 
-/// A server that lets a user at the keys of one version alone.
+/// A server that allows a user only the keys of one version.
 #[tokio::test]
 async fn a_key_that_fails_keeps_no_other_from_being_invalidated() {
     for flavor in Flavor::ALL {

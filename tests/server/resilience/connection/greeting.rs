@@ -1,4 +1,4 @@
-//! How a connection begins: what servers and proxies may refuse, full servers and passwords.
+//! The start of a connection: commands that servers and proxies may refuse, full servers and passwords.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::fixture::{
     Primary, Product, builder, comes_back, connect, get, loaf, lookup, on_every_server, products, until,
 };
 
-/// Checks that gets are hits and that writes arrive.
+/// Checks that gets are hits and that writes are applied.
 async fn works(cache: &Cache<Product>, primary: &Primary, what: &str) {
     assert_eq!(lookup(cache, primary.loader()).await.unwrap().outcome, Outcome::Loaded, "{what}");
     for _ in 0..20 {
@@ -25,7 +25,7 @@ async fn works(cache: &Cache<Product>, primary: &Primary, what: &str) {
     assert_eq!(cache.stats().bypasses, 0, "{what}");
 }
 
-/// How many of 100 invalidations succeed.
+/// The number of 100 invalidations that succeed.
 async fn invalidations(cache: &Cache<Product>) -> usize {
     let mut succeeded = 0;
     for _ in 0..100 {
@@ -46,7 +46,7 @@ fn with_password(url: &str, password: &str) -> String {
     url.replace("redis://", &format!("redis://:{password}@"))
 }
 
-/// The words are those of servers and proxies. The others are no answers to `ROLE` at all.
+/// These are the words of servers and proxies. The other replies are no answers to `ROLE` at all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_refuses_role_in_any_words_is_used() {
     let server = Server::start(Flavor::Redis70).await;
@@ -72,7 +72,7 @@ async fn a_server_that_refuses_role_in_any_words_is_used() {
     }
 }
 
-/// Envoy, for one, knows commands with keys, and few others.
+/// Envoy, for example, supports commands with keys, and few others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proxy_that_refuses_the_whole_greeting_is_used() {
     let server = Server::start(Flavor::Redis70).await;
@@ -85,7 +85,7 @@ async fn a_proxy_that_refuses_the_whole_greeting_is_used() {
     works(&cache, &primary, "greeting refused").await;
 }
 
-/// It is a replica, and can't say so: the first write finds out.
+/// The server is a replica, and can't say so: the first write shows it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_demoted_server_that_refuses_role_is_left_after_a_refused_write() {
     let (old, new) = (Server::start(Flavor::Redis70).await, Server::start(Flavor::Valkey91).await);
@@ -130,7 +130,7 @@ async fn a_server_that_accepts_no_more_clients_is_used_over_the_existing_connect
         cache.get("p-001", primary.loader()).await.unwrap();
         assert_eq!(invalidations(&cache).await, 100, "{flavor:?}");
 
-        // An update needs a connection of its own. There are more of them than the breaker's threshold.
+        // An update needs an exclusive connection. There are more updates than the breaker's threshold.
         for number in 0..8 {
             match cache.update_field(format!("u-{number}"), Product::FIELDS.stock, 2).await {
                 Ok(updated) => assert!(!updated),

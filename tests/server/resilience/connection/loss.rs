@@ -1,4 +1,4 @@
-//! How a connection ends: it is cut, falls silent, or leads to a server that is no primary any more.
+//! The end of a connection: it is cut, falls silent, or leads to a server that is no longer a primary.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ async fn exists(operator: &mut MultiplexedConnection) -> bool {
     redis::cmd("EXISTS").arg(KEY).query_async(operator).await.unwrap()
 }
 
-/// As behind a NAT that forgets connections. All timeouts are the defaults, so on a busy machine one round may be late.
+/// As behind a NAT that forgets connections. All timeouts are defaults, so on a busy machine one round may be late.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_over_a_silently_dropped_connection_succeeds() {
     const ROUNDS: usize = 5;
@@ -74,14 +74,14 @@ async fn a_half_open_connection_is_replaced() {
     cache.get("p-001", primary.loader()).await.unwrap();
     assert!(cache.update_field("p-001", Product::FIELDS.stock, 2).await.unwrap());
     proxy.swallow();
-    // It fails, or is tried again in time.
+    // It fails, or is retried in time.
     assert!(matches!(cache.invalidate("p-001").await, Ok(_) | Err(Error::Timeout { .. })));
     comes_back(&cache, &primary, Duration::from_secs(10)).await;
     assert!(cache.update_field("p-001", Product::FIELDS.stock, 3).await.unwrap(), "on a connection that works");
     assert_eq!(cache.peek("p-001").await.unwrap().as_deref(), Some(&loaf(3)));
 }
 
-/// No error tells of it: what is sent is carried out, and the replies get lost.
+/// There is no error: commands are carried out, and the replies are lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_whose_replies_are_lost_is_replaced() {
     let server = Server::start(Flavor::Redis70).await;
@@ -120,7 +120,7 @@ async fn an_invalidation_survives_a_connection_that_was_cut_while_idle() {
     }
 }
 
-/// An acquire that was carried out, but not within its deadline: its token is abandoned.
+/// An acquire that was carried out after its deadline: its token is abandoned.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_granted_after_operation_timeout_is_abandoned() {
     for flavor in Flavor::ALL {
@@ -194,7 +194,7 @@ async fn updates_and_reads_go_to_one_server_when_the_address_moves() {
     assert_eq!(get(&cache, primary.loader()).await.unwrap().as_deref(), Some(&loaf(8)));
 }
 
-/// Nothing is written that would be refused, and no connection is cut.
+/// No write is refused, and no connection is cut.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_was_demoted_is_not_read_from() {
     for flavor in Flavor::ALL {

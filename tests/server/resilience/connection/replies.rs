@@ -1,4 +1,4 @@
-//! Replies: each call takes its own, whole, however long they are and in whatever pieces they come.
+//! Replies: each call gets its own reply as a whole, however long it is and however it is split.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -71,7 +71,7 @@ async fn gets_that_are_dropped_leave_the_others_their_own_replies() {
     .await;
 }
 
-/// Large replies and small ones, of which many come together and hardly one in a single piece.
+/// Large and small replies, of which many come together and few in a single piece.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replies_that_come_in_pieces_are_whole() {
     const READS: usize = 200;
@@ -93,7 +93,7 @@ async fn replies_that_come_in_pieces_are_whole() {
     }
 }
 
-/// In each round the last replies on a connection come in one piece with what ends it.
+/// In each round the last replies on a connection come in one piece with the error that ends it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_many_connections_that_broke_in_the_middle_of_replies_reads_are_answered() {
     const ROUNDS: usize = 2_000;
@@ -147,11 +147,11 @@ async fn a_reply_that_is_too_large_is_refused_and_harms_nobody_else() {
     assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Hit);
 }
 
-/// Checks that a reply eight times as long takes about eight times as long. One that is copied or parsed from its beginning at
-/// each receipt takes 64 times as long.
+/// Checks that a reply eight times as long takes about eight times as long. A reply that is copied or parsed from its
+/// start at each receipt takes 64 times as long.
 async fn takes_time_in_proportion(read: impl AsyncFn(usize), [short, long]: [usize; 2]) {
     let mut least = f64::MAX;
-    // They alternate, so that a busy machine holds up both.
+    // They alternate, so that a busy machine delays both.
     for _ in 0..5 {
         let began = Instant::now();
         read(short).await;

@@ -1,4 +1,5 @@
-//! Finding the master: whom of the sentinels to believe, with which passwords and certificates, and what is said in vain.
+//! Finding the master: which sentinels to believe, passwords and certificates for them, and errors if there is no
+//! master.
 
 use std::time::{Duration, Instant};
 
@@ -159,12 +160,12 @@ async fn sentinels_and_servers_each_get_their_own_password() {
         fails(Backend::builder(&(group.url_as("billing-service:wrong@") + right)), &["the right user and password"])
             .await;
         access.without("+role").grant(&group.servers[0]).await;
-        // A master that may not tell its role is used all the same: the sentinels say what it is.
+        // A master that may not tell its role is still used: the sentinels say that it is the master.
         lives_a_whole_life(&products(&at_sentinels(right).connect().await.unwrap())).await;
     }
 }
 
-/// The master is at a host that its certificate names, if the sentinels say it.
+/// The sentinels announce the master's host name, which its certificate contains.
 #[tokio::test]
 async fn tls_checks_the_certificates_of_sentinels_and_their_master() {
     let authority = Authority::new("own");

@@ -1,4 +1,4 @@
-//! Failovers with load running: no read fails, and soon nothing goes to the old master.
+//! Failovers under load: no read fails, and soon nothing uses the old master.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use crate::support::fixture::{Primary, Product, builder, loaf, products, until};
 
 const TTL: Duration = Duration::from_secs(3);
 
-/// Readers and writers, and what they saw.
+/// Readers and writers, and their results.
 struct Load {
     table: Arc<Table>,
     tasks: Vec<JoinHandle<()>>,
@@ -25,10 +25,10 @@ struct Load {
 struct Table {
     cache: Cache<Product>,
     primary: Primary,
-    /// Of each record, the version that every get sees at least that starts now.
+    /// For each record, the version that a get which starts now has to see at least.
     floors: Vec<AtomicU32>,
     stop: AtomicBool,
-    /// How late this machine was at the worst.
+    /// The longest delay of this machine.
     lag: Mutex<Duration>,
     reads: Mutex<Vec<Read>>,
     writes: Mutex<Vec<(Instant, bool)>>,
@@ -97,7 +97,7 @@ async fn write_on(table: Arc<Table>, writer: usize) {
         table.primary.put(Product { id: number.to_string(), ..loaf(version) });
         let began = Instant::now();
         let applied = table.cache.invalidate(number.to_string()).await.is_ok();
-        // A failed one counts too: this process reads around the entry until it is applied.
+        // A failed write counts too: this process reads around the entry until it is applied.
         table.floors[number].store(version, Ordering::SeqCst);
         table.writes.lock().unwrap().push((began, applied));
         pause(20).await;
@@ -120,7 +120,7 @@ async fn pause(millis: u64) {
 }
 
 impl Table {
-    /// Checks that all was well until `down`, and again soon after `up`.
+    /// Checks that everything worked until `down`, and again soon after `up`.
     fn check(&self, down: Instant, up: Instant) {
         let (reads, writes) = (self.reads.lock().unwrap(), self.writes.lock().unwrap());
         let bypassed: Vec<_> =
@@ -144,7 +144,7 @@ impl Table {
         assert!(bypassed.iter().chain(&failed).all(|began| *began + was_under_way >= down), "failures before");
         let stale: Vec<_> = reads.iter().filter(|read| read.is_stale).map(|read| read.began).collect();
         println!("  {} stale reads, after a failover that lost writes", stale.len());
-        // An invalidation that the old master alone has heard of is made up for by the lifetime.
+        // If an invalidation reached only the old master, the entry lasts until its TTL.
         let explained = |began: Instant| began >= down && began <= up + SOON + TTL;
         assert!(stale.iter().all(|began| explained(*began)), "stale reads that no failover explains");
     }
@@ -169,7 +169,7 @@ async fn a_killed_master_is_left_for_the_one_that_is_promoted() {
         let (promoted, up) = group.promotion_besides(0).await;
         sleep(SOON).await;
 
-        // It says that it is a master, until the sentinels demote it.
+        // It remains a master until the sentinels demote it.
         group.servers[0].restart().await;
         sleep(Duration::from_millis(500)).await;
         assert_eq!(reads_at(&group.servers[0]).await, None, "nobody reads from the one that came back");
@@ -188,7 +188,7 @@ async fn a_killed_master_is_left_for_the_one_that_is_promoted() {
     }
 }
 
-/// It goes on as a master until the sentinels demote it, some ten seconds later.
+/// It continues as a master until the sentinels demote it, some ten seconds later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_master_that_lives_is_left_for_the_one_that_is_promoted() {
     for (flavor, args) in [
@@ -227,7 +227,7 @@ async fn reads_at(server: &Server) -> Option<u64> {
     server.calls().await.get("hmget").copied()
 }
 
-/// No connection is cut here: it has to be seen.
+/// No connection is cut here: the library has to notice by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_master_that_was_made_a_replica_by_hand_is_not_read_from() {
     for flavor in FLAVORS {

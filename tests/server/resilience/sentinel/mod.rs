@@ -12,7 +12,7 @@ use crate::support::fixture::{Primary, Product, loaf, lookup};
 
 const FLAVORS: [Flavor; 2] = [Flavor::Redis70, Flavor::Valkey91];
 
-/// How soon the service is back once there is a new master.
+/// How soon the service works again once there is a new master.
 const SOON: Duration = Duration::from_secs(2);
 
 const LIMIT: Duration = Duration::from_secs(20);
