@@ -45,7 +45,7 @@ mod schema {
     }
 
     #[test]
-    fn holds_what_the_attributes_say() {
+    fn the_schema_contains_the_attributes() {
         let schema = Complete::SCHEMA;
         assert_eq!(schema.namespace, Some("billing"));
         assert_eq!(schema.entity, "item");
@@ -62,7 +62,7 @@ mod schema {
     }
 
     #[test]
-    fn leaves_open_what_nobody_said() {
+    fn the_schema_leaves_settings_without_attributes_open() {
         let schema = OrderLine::SCHEMA;
         assert_eq!((schema.namespace, schema.version), (None, None));
         assert_eq!((schema.ttl, schema.not_found_ttl), (None, None));
@@ -102,7 +102,7 @@ mod schema {
     }
 
     #[test]
-    fn holds_what_becomes_of_records_around_their_end() {
+    fn the_schema_contains_stale_if_error_and_refresh_ahead() {
         let schema = Tolerant::SCHEMA;
         assert_eq!(schema.stale_if_error, Some(Duration::from_secs(300)));
         assert_eq!(schema.stale_retry, Some(Duration::from_millis(250)));
@@ -185,7 +185,7 @@ mod ids {
     }
 
     #[tokio::test]
-    async fn newtypes_are_stored_as_what_they_wrap() -> TestResult {
+    async fn newtypes_are_stored_as_the_value_that_they_wrap() -> TestResult {
         let sku = Sku("p/001".to_owned());
         let cache = embedded().await?;
         let line = OrderLine { order: 7, count: 1, sku: sku.clone() };

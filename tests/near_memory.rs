@@ -1,5 +1,5 @@
-//! Memory of a near cache: what it keeps takes about as much as `max_bytes` allows. In a test binary of its own, since it
-//! looks at the memory of the whole process.
+//! Memory of a near cache: its records take about as much memory as `max_bytes` allows. In a test binary of its own,
+//! since it measures the memory of the whole process.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! The contract's test suite: what `Store` promises, on the embedded backend, on three real servers, and on clusters;
-//! there as a user with the least access: all that the library sends is in the ACL of `docs/operations.md`.
+//! The test suite of the contract `Store`, on the embedded backend, on three real servers, and on clusters. On servers
+//! it runs as the user with the minimal ACL in `docs/operations.md`, so everything that the library sends is covered by
+//! that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,7 +19,7 @@ use crate::record::StoredField;
 const LEASE: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(20);
 
-/// A test that runs in each of these places, with a key that nobody else uses.
+/// A test that runs on each of these, with a key of its own.
 macro_rules! test_on {
     ($places:ident, $name:ident, $test:expr) => {
         #[tokio::test]
@@ -42,7 +43,7 @@ async fn every_backend(test: impl AsyncFn(Backend, Key)) {
     }
 }
 
-/// Runs a test on every server, so that the test can get in its way.
+/// Runs a test on every server, which the test can interfere with.
 async fn every_server(test: impl AsyncFn(Server, Backend, Key)) {
     for flavor in Flavor::ALL {
         let server = start(flavor).await;
@@ -51,14 +52,14 @@ async fn every_server(test: impl AsyncFn(Server, Backend, Key)) {
     }
 }
 
-/// Starts a server with a user that may do the least that the library needs.
+/// Starts a server with a user that has the minimal permissions.
 async fn start(flavor: Flavor) -> Server {
     let server = Server::start(flavor).await;
     Access::documented().grant(&server).await;
     server
 }
 
-/// Connects as that user, with a deadline that a busy machine keeps.
+/// Connects as that user, with a deadline that a busy machine can keep.
 async fn connect(url: &str) -> Backend {
     let url = Access::documented().url(url);
     Backend::builder(&url).operation_timeout(Duration::from_secs(5)).connect().await.unwrap()
@@ -72,7 +73,7 @@ fn fields(pairs: &[(&'static str, &str)]) -> Vec<StoredField> {
     pairs.iter().map(|(name, value)| (name.as_bytes().into(), value.as_bytes().to_vec())).collect()
 }
 
-/// The stored hash in the order of its names.
+/// The stored hash, ordered by name.
 async fn stored(backend: &Backend, key: &Key) -> Option<Vec<StoredField>> {
     backend.read(key, &ALL, false).await.unwrap().map(|found| hash(&found))
 }
@@ -81,7 +82,7 @@ fn hash(found: &Found) -> Vec<StoredField> {
     seen(&found.entry, &ALL)
 }
 
-/// What a read shows, in the order of its names.
+/// The fields that a read shows, ordered by name.
 fn seen(entry: &Entry, selection: &Selection) -> Vec<StoredField> {
     let Entry::Hash(hash) = entry else { panic!("not a hash") };
     let fields = named(hash, selection.names().unwrap_or_default());
@@ -91,7 +92,7 @@ fn seen(entry: &Entry, selection: &Selection) -> Vec<StoredField> {
     fields
 }
 
-/// Of that, what every backend shows.
+/// The fields among these that every backend shows.
 fn seen_of_selected(entry: &Entry, selection: &Selection) -> Vec<StoredField> {
     let names = selection.names().unwrap();
     let mut fields = seen(entry, selection);
@@ -154,7 +155,7 @@ test_on!(every_backend, grants_one_lease_at_a_time, async |backend, key| {
     granted(&backend, &key, LEASE).await;
 });
 
-test_on!(every_backend, shows_the_entry_to_whoever_acquires, async |backend, key| {
+test_on!(every_backend, returns_the_entry_with_every_acquire, async |backend, key| {
     fill(&backend, &key, &[("v", "1")]).await;
     let acquired = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
     assert!(acquired.granted);
@@ -187,7 +188,7 @@ test_on!(every_backend, fills_with_nothing_and_uses_up_the_lease, async |backend
     assert!(look.found.is_none() && look.lease_ttl.is_none());
 });
 
-test_on!(every_backend, tells_how_long_an_entry_will_be_there_in_every_look_at_it, async |backend, key| {
+test_on!(every_backend, returns_the_lifetime_with_every_read_of_an_entry, async |backend, key| {
     assert!(backend.read(&key, &ALL, true).await.unwrap().is_none());
     fill(&backend, &key, &[("v", "1")]).await;
     let mut shown = Vec::new();
@@ -207,7 +208,7 @@ test_on!(every_backend, tells_how_long_an_entry_will_be_there_in_every_look_at_i
     assert!(*shown.last().unwrap() > TTL / 2, "{shown:?}");
 });
 
-test_on!(every_backend, postpones_a_load_only_for_the_holder_and_for_no_longer_than_told, async |backend, key| {
+test_on!(every_backend, sets_the_failure_mark_only_for_the_holder_and_only_for_the_pause, async |backend, key| {
     const PAUSE: Duration = Duration::from_millis(300);
     fill(&backend, &key, &[("v", "1")]).await;
     let token = granted(&backend, &key, LEASE).await;
@@ -287,8 +288,8 @@ test_on!(every_backend, invalidates_the_entry_and_the_lease, async |backend, key
     assert!(!backend.invalidate(key.clone()).await.unwrap());
 });
 
-test_on!(every_backend, sweeps_one_type_and_no_other, async |backend, _key| {
-    // The first is called as the namespace of the second.
+test_on!(every_backend, deletes_one_type_and_no_other, async |backend, _key| {
+    // The first has the name of the second's namespace.
     let spaces = [KeySpace::new(None, &Schema::new("billing")), KeySpace::new(Some("billing"), &Schema::new("thing"))];
     let [billing, thing] = spaces.map(|space| ["1", "a:b", "2"].map(|id| space.key::<String>(&id).unwrap()));
     let mut held = Vec::new();
@@ -317,7 +318,7 @@ test_on!(every_backend, forgets_an_entry_when_its_time_is_over, async |backend, 
     assert!(!backend.invalidate(key.clone()).await.unwrap());
 });
 
-test_on!(every_backend, updates_what_was_decided_and_leaves_the_lifetime, async |backend, key| {
+test_on!(every_backend, applies_the_decision_and_keeps_the_lifetime, async |backend, key| {
     fill(&backend, &key, &[("a", "1"), ("b", "1"), ("c", "1")]).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     let before = left(backend.look(&key).await.unwrap().found.as_ref());
@@ -336,7 +337,7 @@ test_on!(every_backend, updates_what_was_decided_and_leaves_the_lifetime, async 
     assert!(left(backend.look(&key).await.unwrap().found.as_ref()) > TTL);
 });
 
-test_on!(every_backend, an_update_is_shown_at_least_what_is_selected_and_keeps_the_rest, async |backend, key| {
+test_on!(every_backend, an_update_sees_at_least_the_selected_fields_and_keeps_the_rest, async |backend, key| {
     let selection = Selection::of(&Schema::new("thing").fields(&["b", "none", "a"]));
     fill(&backend, &key, &[("a", "1"), ("more", "2"), ("b", ""), ("~meta", "stale=1")]).await;
     let mut decide = |shown: Option<&Found>| {
@@ -377,7 +378,7 @@ test_on!(every_backend, revokes_the_lease_with_every_update, async |backend, key
     assert!(is_fenced(&backend, &key, &token).await, "dropped");
 });
 
-test_on!(every_backend, reads_at_least_what_is_selected, async |backend, key| {
+test_on!(every_backend, reads_at_least_the_selected_fields, async |backend, key| {
     let selection = Selection::of(&Schema::new("thing").fields(&["b", "none", "a"]));
     let read = async || {
         let found = backend.read(&key, &selection, false).await.unwrap();
@@ -440,7 +441,7 @@ async fn loses_no_update_of_many() {
 
 test_on!(every_server, decides_again_when_the_entry_changes_under_an_update, async |server, backend, key| {
     fill(&backend, &key, &[("v", "1"), ("w", "1")]).await;
-    // Another client's write, between the look and the transaction.
+    // Another client writes between the look and the transaction.
     let mut interloper = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
     let mut shown = Vec::new();
     let mut decide = |found: Option<&Found>| {
@@ -455,7 +456,7 @@ test_on!(every_server, decides_again_when_the_entry_changes_under_an_update, asy
     assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "2"), ("w", "2")])));
 });
 
-test_on!(every_server, takes_over_what_is_no_proper_lease, async |server, backend, key| {
+test_on!(every_server, replaces_a_value_that_is_no_proper_lease, async |server, backend, key| {
     let mut client = server.client().await;
     redis::cmd("SET").arg(key.lock()).arg("for ever").exec_async(&mut client).await.unwrap();
     let token = granted(&backend, &key, LEASE).await;
@@ -533,7 +534,7 @@ async fn keeps_the_embedded_backend_within_its_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sweeps_out_the_leases_of_lost_loads() {
+async fn removes_the_leases_of_lost_loads() {
     let memory = super::memory::Memory::new(std::num::NonZeroUsize::MIN);
     for id in 0..5000 {
         let acquired = super::Store::acquire(&memory, &key(&id.to_string()), &mut Token::new(), LEASE).await.unwrap();
@@ -553,9 +554,9 @@ async fn holds_on_a_cluster_while_slots_move_and_after_a_failover() {
             Access::documented_in_clusters().grant(server).await;
         }
         let suite = ["backend::contract::", "--skip", "holds_on_a_cluster"];
-        // A sweep waits until no slot moves.
-        let but_the_sweep = [&suite[..], &["--skip", "sweeps_one_type"]].concat();
-        cluster.while_moving(any.as_str(), cluster.run_tests(&but_the_sweep)).await;
+        // Deletion by prefix waits until no slot moves.
+        let without_deletion = [&suite[..], &["--skip", "deletes_one_type"]].concat();
+        cluster.while_moving(any.as_str(), cluster.run_tests(&without_deletion)).await;
         cluster.fail_over(any.as_str()).await;
         cluster.run_tests(&suite).await;
     }

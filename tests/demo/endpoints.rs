@@ -265,7 +265,7 @@ async fn remove_elsewhere(server: &Server, demo: &Demo, id: &str) {
 }
 
 #[tokio::test]
-async fn a_near_cache_answers_while_it_is_on_and_is_told_of_changes() {
+async fn a_near_cache_answers_while_it_is_on_and_gets_messages_about_changes() {
     let server = Server::start(Flavor::Redis70).await;
     let demo = Demo::start(&["--cache", &server.url()]);
     assert_eq!(demo.get("/stats").ok()["near_cache"], false);
@@ -367,7 +367,7 @@ async fn metrics_are_prometheus_text() {
 }
 
 #[tokio::test]
-async fn events_tell_the_figures() {
+async fn events_contain_the_figures() {
     let demo = Demo::start(&[]);
     let mut stream = TcpStream::connect(&demo.address).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();

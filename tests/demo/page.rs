@@ -125,7 +125,7 @@ async fn misses_an_unknown_product_and_creates_it() {
 }
 
 #[tokio::test]
-async fn draws_a_stampede() {
+async fn shows_a_stampede() {
     on_every_page(async |_, page| {
         page.fill("concurrency", "200").await;
         page.press("stampede").await;
@@ -314,7 +314,7 @@ async fn hostile_texts_are_texts() {
 }
 
 #[tokio::test]
-async fn errors_are_told() {
+async fn errors_are_shown() {
     let demo = Demo::start(&[]);
     let page = Browser::start().await;
     page.open(&demo).await;

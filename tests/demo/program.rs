@@ -43,7 +43,7 @@ fn a_given_database_is_kept() {
 }
 
 #[test]
-fn mistakes_in_the_options_are_told() {
+fn mistakes_in_the_options_are_errors() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let cases: [(&[&str], &str); 6] = [

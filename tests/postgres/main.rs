@@ -189,7 +189,7 @@ async fn stopping_waits_for_orders_whose_client_is_gone() {
 }
 
 #[tokio::test]
-async fn stopping_tells_the_cache_what_it_could_not_be_told() {
+async fn stopping_applies_pending_invalidations() {
     let (postgres, redis) = (Postgres::start().await, Server::start(Flavor::Redis70).await);
     let mut service = Service::start(&postgres, &redis.url());
     service.get("/products/1").ok();
@@ -211,7 +211,7 @@ async fn stopping_tells_the_cache_what_it_could_not_be_told() {
 }
 
 #[tokio::test]
-async fn a_failing_database_is_not_told_to_clients() {
+async fn clients_do_not_see_database_errors() {
     let postgres = Postgres::start().await;
     let service = Service::start(&postgres, "memory://");
     postgres.execute("DROP TABLE products").await;

@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn gives_near_caches_time_for_what_was_not_written_over_their_own_backend() {
+    fn gives_near_caches_time_for_writes_over_other_backends() {
         let near_hit = |start| {
             let source = Some(Source::NearHit);
             Call { source, ..call(Kind::Lookup, start, start + 10, version(1)) }
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_what_is_not_the_last_version_when_nobody_writes_any_more() {
+    fn finds_results_that_are_old_after_the_last_write() {
         let last = [call(Kind::Fence, 900, 910, version(3)), call(Kind::FenceInspect, 920, 930, version(3))];
         assert_eq!(mistakes(&last), []);
         let near_hit = Call { source: Some(Source::NearHit), ..call(Kind::Fence, 900, 910, version(1)) };

@@ -79,7 +79,7 @@ fn finds_each_guard_of_near_caches_that_is_taken_out() {
 }
 
 #[test]
-fn finds_nothing_in_one_process_with_all_guards_in() {
+fn finds_nothing_in_one_process_with_all_guards() {
     let output = torture(&["--url", "memory://", "--processes", "1", "--seconds", "5"]);
     assert_eq!(output.status.code(), Some(ALL_IS_WELL), "{}", text(&output));
 }
@@ -104,7 +104,7 @@ fn says_which_server_is_missing() {
 }
 
 #[test]
-fn says_what_is_missing() {
+fn reports_missing_requirements() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     for (args, said) in [

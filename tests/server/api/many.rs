@@ -78,7 +78,7 @@ fn outcomes(answers: &Answers) -> Vec<Outcome> {
 }
 
 #[tokio::test]
-async fn get_many_loads_what_is_missing_in_one_call_and_keeps_the_order() {
+async fn get_many_loads_missing_records_in_one_call_and_keeps_the_order() {
     on_every_backend(async |backend| {
         let (cache, primary) = (products(&backend), Primary::of(["a", "b", "c", "d"]));
         primary.get(&cache, "b").await;

@@ -86,7 +86,7 @@ async fn invalidate_many_keeps_the_order() {
 }
 
 #[tokio::test]
-async fn inspect_shows_what_is_stored() {
+async fn inspect_shows_the_stored_entry() {
     on_every_backend(async |backend| {
         let (cache, primary) = (builder(&backend).jitter(0.0).build().unwrap(), Primary::of(loaf(42)));
         let nothing = cache.inspect("p-001").await.unwrap();

@@ -39,7 +39,7 @@ async fn python_reads_the_hash_and_sets_a_field() {
 }
 
 #[tokio::test]
-async fn an_entry_that_another_client_has_overwritten_is_loaded_anew() {
+async fn an_entry_that_another_client_has_overwritten_is_loaded_again() {
     on_every_server(async |server, backend| {
         let (cache, primary) = (products(&backend), Primary::of(loaf(42)));
         let mut client = server.client().await;

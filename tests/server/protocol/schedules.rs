@@ -269,7 +269,7 @@ impl Write {
 /// A get is held before or after each of its steps while another process writes, which revokes its lease. Then it
 /// continues, or is dropped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn at_each_point_of_a_get_a_write_is_kept() {
+async fn a_write_at_any_point_of_a_get_is_seen_afterwards() {
     on_every_backend(async |backend| {
         for step in [Step::Read, Step::Acquire, Step::Fill] {
             for moment in [Moment::Before, Moment::After] {
@@ -306,7 +306,7 @@ async fn at_each_point_of_a_get_a_write_is_kept() {
 
 /// A write is held at each of its steps while another process reads, and then continues.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn at_each_point_of_a_write_a_get_may_come() {
+async fn a_get_at_any_point_of_a_write_keeps_the_promise() {
     on_every_backend(async |backend| {
         for (write, step, moment) in [
             (Write::Invalidate, Step::Invalidate, Moment::Before),
@@ -342,7 +342,7 @@ async fn at_each_point_of_a_write_a_get_may_come() {
 
 /// The writer doesn't know the outcome of its call, and invalidates.
 #[tokio::test(start_paused = true)]
-async fn a_write_whose_reply_is_late_is_an_error_and_can_be_made_good() {
+async fn a_write_whose_reply_is_late_is_an_error_and_an_invalidation_repairs_it() {
     let backend = Backend::connect("memory://").await.unwrap();
     for (step, moment) in [
         (Step::Invalidate, Moment::Before),
@@ -368,7 +368,7 @@ async fn a_write_whose_reply_is_late_is_an_error_and_can_be_made_good() {
 
 /// A step whose reply comes after its deadline may or may not have been carried out: the outcome must not matter.
 #[tokio::test(start_paused = true)]
-async fn a_step_whose_reply_is_late_leaves_nothing_wrong() {
+async fn a_step_whose_reply_is_late_breaks_no_promise() {
     let backend = Backend::connect("memory://").await.unwrap();
     for step in [Step::Read, Step::Acquire, Step::Fill] {
         let stage = Stage::new(&backend, None);

@@ -309,7 +309,7 @@ async fn invalidate_many_reaches_keys_of_many_slots() {
 
 /// Beyond the bound on failed invalidations, all keys of a type are deleted on all servers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_type_is_swept_out_of_all_servers() {
+async fn all_entries_of_a_type_are_deleted_on_all_servers() {
     for flavor in Flavor::OF_CLUSTERS {
         let cluster = Cluster::start(flavor).await;
         let backend = Backend::builder(&cluster.url()).max_pending_invalidations(0);

@@ -156,7 +156,7 @@ fn a_write_after_a_name_has_moved_goes_where_reads_go() {
 }
 
 #[test]
-fn a_near_cache_that_begins_after_a_name_has_moved_is_told_by_the_server_that_is_read() {
+fn a_near_cache_that_starts_after_a_name_has_moved_gets_messages_from_the_server_that_is_read() {
     with_hosts(async |hosts: Hosts| {
         let pair = Pair::start().await;
         hosts.resolve_to(&[FIRST]);
@@ -225,7 +225,7 @@ async fn an_update_never_succeeds_at_another_server_than_the_one_that_is_read() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_near_cache_is_told_by_no_other_server_than_the_one_that_is_read() {
+async fn a_near_cache_gets_messages_only_from_the_server_that_is_read() {
     let moved = Moved::after_hits().await;
     let (cache, primary) = (near(&moved.backend), &moved.primary);
     until(LIMIT, "nothing is kept", async || outcome(&cache, primary).await == Outcome::NearHit).await;

@@ -38,7 +38,7 @@ async fn outcome(cache: &Cache<Product>, primary: &Primary) -> Outcome {
 }
 
 #[test]
-fn a_connection_of_a_runtime_that_nobody_drives_is_replaced_by_the_first_step_elsewhere() {
+fn a_connection_of_a_runtime_that_is_not_driven_is_replaced_by_the_first_step_of_another() {
     let (first, second) = (current_thread(), current_thread());
     let primary = Primary::of(loaf(1));
     let (_server, cache) = first.block_on(async {
@@ -66,7 +66,7 @@ fn a_connection_of_a_runtime_that_nobody_drives_is_replaced_by_the_first_step_el
 }
 
 #[test]
-fn a_near_cache_of_a_runtime_that_nobody_drives_goes_on_elsewhere() {
+fn a_near_cache_of_a_runtime_that_is_not_driven_goes_on_in_another() {
     let (first, second) = (current_thread(), current_thread());
     let primary = Primary::of(loaf(1));
     let (server, cache) = first.block_on(async {
@@ -138,7 +138,7 @@ async fn is_retried(cache: &Cache<Product>, primary: &Primary) {
 
 /// The lease would last longer than the test.
 #[test]
-fn a_load_that_ends_with_its_runtime_holds_up_nobody_in_another() {
+fn a_load_that_ends_with_its_runtime_delays_no_get_in_another() {
     for (name, runtime) in [("current-thread", current_thread as fn() -> Runtime), ("multi-thread", multi_thread)] {
         let (first, second, main) = (runtime(), runtime(), multi_thread());
         let primary = Primary::of(loaf(1));
@@ -221,7 +221,7 @@ fn many_runtimes_that_come_and_go_share_one_cache_without_a_failed_call() {
 }
 
 #[test]
-fn commands_queued_on_a_runtime_that_nobody_drives_do_not_block_another() {
+fn commands_queued_on_a_runtime_that_is_not_driven_do_not_block_another() {
     const LIMIT: Duration = Duration::from_secs(20);
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (first, second) = (runtime(), runtime());
@@ -247,7 +247,7 @@ fn commands_queued_on_a_runtime_that_nobody_drives_do_not_block_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_load_on_a_runtime_that_nobody_drives_does_not_block_later_gets() {
+async fn a_load_on_a_runtime_that_is_not_driven_does_not_block_later_gets() {
     let backend = Backend::connect("memory://").await.unwrap();
     let cache = builder(&backend)
         .load_timeout(Duration::from_millis(300))

@@ -77,7 +77,7 @@ async fn the_documented_acl_is_enough_and_nothing_in_it_can_be_left_out() {
 }
 
 #[tokio::test]
-async fn the_documented_acl_lets_nobody_at_other_keys() {
+async fn the_documented_acl_allows_no_other_keys() {
     let access = Access::documented();
     for flavor in Flavor::ALL {
         let server = Server::start(flavor).await;
@@ -118,7 +118,7 @@ async fn a_command_that_a_script_may_not_call_is_named_with_the_acl_as_the_cause
 
 /// An operator fixes the ACL while the service runs.
 #[tokio::test]
-async fn what_was_forbidden_works_once_it_is_allowed() {
+async fn a_permission_that_is_granted_later_takes_effect() {
     let access = Access::documented();
     for flavor in Flavor::ALL {
         let server = Server::start(flavor).await;

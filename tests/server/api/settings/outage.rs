@@ -154,7 +154,7 @@ fn shelf(size: u32) -> Primary {
 }
 
 #[tokio::test]
-async fn beyond_max_pending_invalidations_a_whole_type_is_pending_and_swept() {
+async fn beyond_max_pending_invalidations_a_whole_type_is_pending_and_deleted() {
     #[derive(Debug, cache_aside::Cacheable)]
     #[cacheable(namespace = "billing", entity = "product_2")]
     struct Other {

@@ -113,7 +113,7 @@ async fn a_field_renamed_in_two_releases_costs_no_load() {
 }
 
 #[tokio::test]
-async fn an_update_that_meets_an_alias_deletes_the_entry() {
+async fn an_update_that_finds_an_alias_deletes_the_entry() {
     with_processes::<Plain, Renamed>(async |old, new| {
         old.fill().await;
         new.commit(AFTER);
@@ -134,7 +134,7 @@ async fn an_update_that_meets_an_alias_deletes_the_entry() {
 }
 
 #[tokio::test]
-async fn an_update_that_meets_both_names_deletes_the_entry() {
+async fn an_update_that_finds_both_names_deletes_the_entry() {
     with_processes::<BothNames, Renamed>(async |old, new| {
         old.fill().await;
         assert_eq!(loads_in_turns(&old, &new).await, (0, 0));

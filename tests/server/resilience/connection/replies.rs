@@ -130,7 +130,7 @@ async fn after_many_connections_that_broke_in_the_middle_of_replies_reads_are_an
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reply_that_is_too_large_is_refused_and_harms_nobody_else() {
+async fn a_reply_that_is_too_large_fails_only_its_own_call() {
     const TOO_LARGE: usize = 65 * 1024 * 1024;
     let server = Server::start(Flavor::Redis70).await;
     let (cache, primary) = (products(&connect(&server.url()).await), Primary::of(loaf(1)));
