@@ -49,13 +49,11 @@ pub(crate) use self::store::{
 };
 pub(crate) use self::update::Update;
 use crate::background::Background;
-use crate::entry::Found;
 use crate::error::{Cause, Error};
-use crate::key::Key;
 use crate::meter::BackendMeter;
 use crate::near::Tracking;
 use crate::proof::Guard;
-use crate::record::StoredField;
+use crate::record::{Found, Key, StoredField};
 use crate::repeats::Repeats;
 
 /// A handle on where entries live. Cheap to clone: all clones share the same connections, or the same memory.

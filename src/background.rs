@@ -16,8 +16,7 @@ use futures_util::future::BoxFuture;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, Id};
-
-use crate::read::AbortOnDrop;
+use tokio_util::task::AbortOnDropHandle;
 
 /// A task that was woken and isn't polled within this time counts as not driven.
 const LONGEST_WAKE: Duration = Duration::from_millis(50);
@@ -29,7 +28,7 @@ pub(crate) struct Background {
 }
 
 struct Running {
-    task: AbortOnDrop<()>,
+    task: AbortOnDropHandle<()>,
     runtime: Id,
     life: Arc<Life>,
     /// When the task was woken to see whether it is driven, and how often it had been polled until then.
@@ -62,14 +61,14 @@ impl Background {
 impl Running {
     fn start(here: &Handle, task: impl Future<Output = ()> + Send + 'static) -> Self {
         let life = Arc::<Life>::default();
-        let task = AbortOnDrop(here.spawn(life.of(task)));
+        let task = AbortOnDropHandle::new(here.spawn(life.of(task)));
         Self { task, runtime: here.id(), life, woken: None }
     }
 
     /// Whether the task runs, as seen from the runtime `here`. A task on another runtime is woken by the first call; a later
     /// call finds out whether it was polled since.
     fn is_driven(&mut self, here: Id) -> bool {
-        if self.task.0.is_finished() {
+        if self.task.is_finished() {
             return false;
         }
         if self.runtime == here {

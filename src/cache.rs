@@ -29,13 +29,9 @@ pub use self::pending::Pending;
 pub(crate) use self::policy::Policy;
 pub use self::policy::{OnOutage, UpdateTtl};
 use crate::backend::Backend;
-use crate::cacheable::Cacheable;
 use crate::error::{BoxError, Error};
-use crate::id::CacheKey;
-use crate::key::Key;
-use crate::projection::Projection;
 use crate::read::{Answer, Asked, Batch, Loading, Options, erase};
-use crate::shape::{self, typed};
+use crate::record::{CacheKey, Cacheable, Key, Projection, shape, typed};
 use crate::sharded::ShardedArc;
 use crate::stats::Stats;
 

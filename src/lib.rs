@@ -18,21 +18,16 @@ mod spans;
 mod stats;
 mod write;
 
-use crate::record::{cacheable, codec, entry, heap, id, key, projection, shape, value};
-
 pub use cache_aside_derive::{CacheId, Cacheable};
 
 pub use crate::backend::{Backend, BackendBuilder};
 pub use crate::cache::{
     Cache, CacheBuilder, EntryState, Inspection, LoadingCache, Lookup, OnOutage, Outcome, Pending, UpdateTtl,
 };
-pub use crate::cacheable::{Cacheable, Change, Field, Schema};
 pub use crate::error::{BoxError, Cause, Error};
-pub use crate::id::{CacheId, CacheKey};
 pub use crate::near::{NearCache, Untracked};
-pub use crate::projection::Projection;
+pub use crate::record::{CacheId, CacheKey, Cacheable, Change, Field, FieldValue, Projection, Schema};
 pub use crate::stats::{Stats, TrackerState};
-pub use crate::value::FieldValue;
 
 /// What derived code calls. Not part of the public interface.
 #[doc(hidden)]
@@ -42,8 +37,6 @@ pub mod __private {
 
     pub use crate::BoxError;
     #[cfg(feature = "json")]
-    pub use crate::codec::json;
-    pub use crate::codec::{Codec, FieldError, id, native, or_default};
-    pub use crate::id::IdParts;
-    pub use crate::record::hash::{RecordReader, RecordWriter};
+    pub use crate::record::json;
+    pub use crate::record::{Codec, FieldError, IdParts, RecordReader, RecordWriter, id, native, or_default};
 }

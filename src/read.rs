@@ -17,7 +17,7 @@ mod single_flight;
 pub(crate) use self::batch::{Batch, ErasedId};
 pub(crate) use self::get::{Answer, Fields, Options, Request};
 pub(crate) use self::lease::Orphans;
-pub(crate) use self::loader::{AbortOnDrop, Loader, Loading, erase};
+pub(crate) use self::loader::{Loader, Loading, erase};
 pub(crate) use self::many::{Asked, Ids};
 pub(crate) use self::refresh_ahead::Refreshes;
 pub(crate) use self::single_flight::Flights;

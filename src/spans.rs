@@ -4,8 +4,7 @@
 use tracing::field::{Empty, display};
 use tracing::{Level, Span, info_span};
 
-use crate::key::Key;
-use crate::shape::Shape;
+use crate::record::{Key, Shape};
 
 /// The caller records the `outcome`.
 pub(crate) fn get(shape: &Shape, key: &Key) -> Span {

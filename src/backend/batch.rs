@@ -12,7 +12,7 @@ use super::call::{CallOptions, call, check_runtime};
 use super::dispatch::{AnyStore, dispatch};
 use super::{Backend, Each, Selection, Store};
 use crate::error::Error;
-use crate::key::Key;
+use crate::record::Key;
 
 /// The most keys of all batches that are read at a time: enough to keep the connections busy, and few enough that their replies
 /// fit the CPU's caches, and that a single get behind them is not held up.

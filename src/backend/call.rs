@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use super::breaker::{Admission, Breaker};
 use super::{Backend, StoreError};
 use crate::error::{Cause, Error};
-use crate::key::Key;
+use crate::record::Key;
 
 #[derive(Clone, Copy)]
 pub(super) struct CallOptions<'a> {

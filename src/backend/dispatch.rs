@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::breaker::Breaker;
 use super::memory::Memory;
 use super::redis::Redis;
-use crate::key::Key;
+use crate::record::Key;
 
 #[derive(Clone)]
 pub(super) enum AnyStore {

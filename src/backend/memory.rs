@@ -23,9 +23,7 @@ use super::{
     Acquired, Attempt, Cursor, Decision, Each, EntryAndLease, Filled, KeyKind, Selection, Store, StoreError,
     StoreUpdate, Token,
 };
-use crate::entry::{self, Entry, Found};
-use crate::key::Key;
-use crate::record::{FoundField, Hash, StoredField};
+use crate::record::{Entry, Found, FoundField, Hash, Key, StoredField, entry};
 
 /// In smaller shards, the bound on entries would depend too much on how the keys hash.
 const ENTRIES_PER_SHARD: usize = 1024;

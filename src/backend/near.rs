@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use super::{Backend, redis};
 use crate::background::Background;
-use crate::key::Key;
 use crate::near::Tracking;
+use crate::record::Key;
 
 /// Empty until a near cache is built over the backend.
 #[derive(Default)]

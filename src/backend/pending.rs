@@ -21,8 +21,8 @@ use super::call::CallOptions;
 use super::{Backend, Inner};
 use crate::backoff::Backoff;
 use crate::error::Error;
-use crate::key::Key;
 use crate::meter;
+use crate::record::Key;
 
 /// The shortest pause between two attempts to apply what is pending.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
@@ -269,8 +269,7 @@ async fn apply(backend: &Backend) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cacheable::Schema;
-    use crate::key::KeySpace;
+    use crate::record::{KeySpace, Schema};
 
     fn key(entity: &'static str, id: u64) -> Key {
         KeySpace::new(None, &Schema::new(entity)).key(&id).unwrap()

@@ -45,9 +45,7 @@ use super::{
     ALL, Acquired, Cursor, DELETE_PREFIX_TIMEOUTS, Each, EntryAndLease, Filled, KeyKind, Position, Selection, Store,
     StoreError, StoreUpdate, Token,
 };
-use crate::entry::Found;
-use crate::key::Key;
-use crate::record::StoredField;
+use crate::record::{Found, Key, StoredField};
 
 /// Pause before a step on two keys is retried while their hash slot is migrating, so that they may be at two servers.
 const MIGRATION_PAUSE: Duration = Duration::from_millis(5);

@@ -11,10 +11,8 @@ use futures_util::future::BoxFuture;
 use super::call::CallOptions;
 use super::deadline::within;
 use super::{ALL, Acquired, AnyStore, Attempt, Decision, Filled, KeyKind, Store, StoreError, StoreUpdate, Token};
-use crate::entry::Found;
-use crate::key::Key;
 use crate::proof::Guard;
-use crate::record::StoredField;
+use crate::record::{Found, Key, StoredField};
 
 /// The settings of a rigged backend.
 #[derive(Clone)]

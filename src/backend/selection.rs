@@ -3,9 +3,7 @@
 use std::borrow::Cow;
 use std::sync::OnceLock;
 
-use crate::cacheable::Schema;
-use crate::entry::{Entry, META};
-use crate::record::Hash;
+use crate::record::{Entry, Hash, META, Schema};
 
 /// The most fields that are read by their names: with more of them, the names cost more than they save.
 const MOST_SELECTED: usize = 12;

@@ -15,10 +15,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::selection::Selection;
-use crate::entry::Found;
 use crate::error::BoxError;
-use crate::key::Key;
-use crate::record::{Changes, StoredField};
+use crate::record::{Changes, Found, Key, StoredField};
 
 /// The name of one lease: 128 random bits, drawn anew for every attempt to acquire one.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,9 +14,8 @@ use super::deadline::within;
 use super::dispatch::AnyStore;
 use super::pending::Write;
 use super::{Attempt, Backend, Decision, Selection, Store, StoreUpdate};
-use crate::entry::Found;
 use crate::error::Error;
-use crate::key::Key;
+use crate::record::{Found, Key};
 
 pub(crate) struct Update<'a> {
     backend: &'a Backend,

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use super::{Cache, Core, OnOutage, Policy, UpdateTtl};
 use crate::backend::Backend;
-use crate::cacheable::Cacheable;
 use crate::error::Error;
 use crate::near::NearCache;
-use crate::shape::{self, Shape};
+use crate::record::{Cacheable, Shape, shape};
 
 /// The settings of a [`Cache`], begun with [`Cache::builder`].
 ///

@@ -4,12 +4,8 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use crate::backend::Selection;
-use crate::cacheable::Cacheable;
-use crate::codec::FieldError;
-use crate::id::{CacheKey, IdParts};
-use crate::projection::Projection;
 use crate::read::{ErasedId, Fields, Ids, Loader, Loading, Request};
-use crate::record::{Hash, RecordReader};
+use crate::record::{CacheKey, Cacheable, FieldError, Hash, IdParts, Projection, RecordReader};
 
 const TAKEN_ONCE: &str = "a call loads at most once";
 

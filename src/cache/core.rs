@@ -6,11 +6,10 @@ use tokio::sync::Semaphore;
 
 use super::policy::Policy;
 use crate::backend::{Backend, Selection};
-use crate::key::KeySpace;
 use crate::meter::{CacheMeter, NearMeter};
 use crate::near::Near;
 use crate::read::{Flights, Orphans, Refreshes};
-use crate::shape::Shape;
+use crate::record::{KeySpace, Shape};
 use crate::stats::Stats;
 
 pub(crate) struct Core {

@@ -4,9 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::backend::EntryAndLease;
-use crate::entry::{self, Entry, Found, Reading};
-use crate::key::Key;
-use crate::shape::Shape;
+use crate::record::{Entry, Found, Key, Reading, Shape, entry};
 
 /// What is stored for one record, as [`Cache::inspect`](crate::Cache::inspect) found it. Its `Display` is a short text
 /// with one field a line.

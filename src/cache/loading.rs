@@ -8,10 +8,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::{Cache, Lookup, value};
-use crate::cacheable::Cacheable;
 use crate::error::{BoxError, Error};
-use crate::id::CacheKey;
 use crate::read::{Loading, Options, erase};
+use crate::record::{CacheKey, Cacheable};
 
 /// A [`Cache`] whose calls need only the id: made by [`Cache::with_loader`].
 ///

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cacheable::Cacheable;
 use crate::read::Answer;
-use crate::shape::typed;
+use crate::record::{Cacheable, typed};
 
 /// A record, and how a [`lookup`](crate::Cache::lookup) came by it.
 #[derive(Debug)]

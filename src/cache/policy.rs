@@ -6,15 +6,11 @@ use std::time::Duration;
 use rand::RngExt;
 use tokio::sync::Semaphore;
 
-use crate::cacheable::Schema;
 use crate::defaults::{self, check_duration};
-use crate::entry::{self, Meta};
 use crate::error::Error;
-use crate::key::Key;
 use crate::near::NearCache;
-use crate::record::StoredField;
+use crate::record::{Key, Meta, Record, Schema, Shape, StoredField, entry};
 use crate::repeats::Repeats;
-use crate::shape::{Record, Shape};
 
 /// Whether an update moves the entry's deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -7,10 +7,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::Cache;
-use crate::cacheable::{Cacheable, Change, Field};
 use crate::error::Error;
-use crate::id::CacheKey;
-use crate::shape::typed;
+use crate::record::{CacheKey, Cacheable, Change, Field, typed};
 
 impl<T: Cacheable> Cache<T> {
     /// Sets one field of a cached record, after it was written to the primary. `true`: applied to a live record;

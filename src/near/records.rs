@@ -10,10 +10,8 @@ use quick_cache::{OptionsBuilder, Weighter};
 use super::clock::Moment;
 use super::tracking::{Listener, Ticket, Tracking};
 use super::{NearCache, Untracked};
-use crate::heap;
-use crate::key::Key;
 use crate::meter::NearMeter;
-use crate::shape::Record;
+use crate::record::{Key, Record, heap};
 use crate::stats::TrackerState;
 
 /// The near cache of one [`Cache`](crate::Cache) and its clones.

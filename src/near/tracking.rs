@@ -15,9 +15,9 @@ use tokio::sync::Notify;
 
 use super::clock::Moment;
 use super::stripes::Stripes;
-use crate::key::Key;
 use crate::meter::{self, Series};
 use crate::proof::Guard;
+use crate::record::Key;
 use crate::stats::TrackerState;
 
 /// One near cache, as it is told of changes.
@@ -297,8 +297,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
-    use crate::cacheable::Schema;
-    use crate::key::KeySpace;
+    use crate::record::{KeySpace, Schema};
 
     const LONG: Duration = Duration::from_secs(600);
 

@@ -4,13 +4,8 @@ use std::sync::Arc;
 
 pub use crate::backend::{Moment, Point, Rig, Step};
 use crate::cache::Cache;
-use crate::cacheable::Cacheable;
-use crate::entry::{self, Entry, Found, Reading};
 use crate::error::{BoxError, Error};
-use crate::id::CacheKey;
-use crate::key::KeySpace;
-use crate::record::{Hash, RecordWriter};
-use crate::shape::{self, Shape};
+use crate::record::{CacheKey, Cacheable, Entry, Found, Hash, KeySpace, Reading, RecordWriter, Shape, entry, shape};
 
 /// The names and values of a hash.
 pub type StoredHash = Vec<(Vec<u8>, Vec<u8>)>;

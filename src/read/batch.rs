@@ -12,13 +12,12 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-use super::loader::{AbortOnDrop, Loading, ended_early};
-use crate::cacheable::Cacheable;
+use super::loader::{Loading, ended_early};
 use crate::error::{self, BoxError, Cause};
-use crate::key::{Key, KeySpace};
-use crate::shape::Record;
+use crate::record::{Cacheable, Key, KeySpace, Record};
 
 /// An id without its type.
 pub(crate) type ErasedId = Box<dyn Any + Send>;
@@ -115,8 +114,8 @@ impl Batch {
         }
         let batch = self.clone();
         let call = async move {
-            let mut call = AbortOnDrop(tokio::spawn(batch.call().in_current_span()));
-            let ended = (&mut call.0).await.unwrap_or_else(|ended| Err(Failure::Panicked(ended_early(ended))));
+            let call = AbortOnDropHandle::new(tokio::spawn(batch.call().in_current_span()));
+            let ended = call.await.unwrap_or_else(|ended| Err(Failure::Panicked(ended_early(ended))));
             Arc::new(ended.map(Mutex::new))
         };
         let call = call.boxed().shared();

@@ -17,16 +17,11 @@ use super::refresh_ahead::Due;
 use super::single_flight::{Flight, FlightResult, Role, Timestamp};
 use crate::backend::{Selection, check_runtime};
 use crate::cache::{Core, Outcome};
-use crate::codec::FieldError;
-use crate::entry::{Found, Reading};
 use crate::error::Error;
-use crate::id::IdParts;
-use crate::key::{Key, KeySpace};
 use crate::meter::Began;
 use crate::near::{self, Near};
 use crate::proof::Guard;
-use crate::record::Hash;
-use crate::shape::Record;
+use crate::record::{FieldError, Found, Hash, IdParts, Key, KeySpace, Reading, Record};
 use crate::spans;
 
 /// The id and the loader of a get, without their types.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::backend::{Acquired, Token};
 use crate::cache::Core;
 use crate::error::Error;
-use crate::key::Key;
+use crate::record::Key;
 
 /// A lease that may be held. It becomes an orphan when it is dropped before it [has ended](Self::end): the future of its load
 /// went with its runtime.

@@ -1,4 +1,4 @@
-//! Running a user's loader: under a deadline, with its panics as errors.
+//! Runs a user's loader: under a deadline, with its panics as errors.
 //!
 //! Knows nothing of leases.
 
@@ -8,15 +8,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use tokio::task::{JoinError, JoinHandle};
-use tokio::time::error::Elapsed;
+use futures_util::{FutureExt, TryFutureExt};
+use tokio::task::JoinError;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-use crate::cacheable::Cacheable;
 use crate::error::{self, BoxError, Cause, Error};
-use crate::key::Key;
-use crate::shape::Record;
+use crate::record::{Cacheable, Key, Record};
 
 /// A user's loader with its id, without their types: boxed on a miss, called under the lease.
 pub(crate) type Loader = Box<dyn FnOnce() -> Loading + Send>;
@@ -34,10 +32,10 @@ pub(crate) fn erase<T: Cacheable, E: Into<BoxError> + 'static>(
     }))
 }
 
-/// Runs `work`, at most for `limit`; then, or when this future is dropped, `work` is dropped. In a task of its own, so that
-/// work that blocks its thread holds up nothing else that the caller does.
+/// Runs `work` for at most `limit`. `work` is dropped at the limit, and when this future is dropped. It runs in a task of its
+/// own, so that code that blocks its thread holds up nothing else that the caller does.
 ///
-/// It begins at once, so that the future takes no memory for `work`.
+/// The task starts at once, so that the future takes no memory for `work`.
 pub(crate) fn run<R: Send + 'static, W>(
     key: &Key,
     limit: Duration,
@@ -46,32 +44,27 @@ pub(crate) fn run<R: Send + 'static, W>(
 where
     W: Future<Output = Result<R, BoxError>> + Send + 'static,
 {
-    let mut task = AbortOnDrop(tokio::spawn(work.in_current_span()));
-    async move {
-        let ended = async { (&mut task.0).await.map_err(ended_early) };
-        judged(key, limit, tokio::time::timeout(limit, ended).await)
-    }
+    let task = AbortOnDropHandle::new(tokio::spawn(work.in_current_span()));
+    limited(key, limit, task.map_err(ended_early))
 }
 
-/// The same in the caller's task, for a caller that does nothing else.
-pub(crate) async fn run_here<R>(
+/// Like [`run`], but in the caller's task: for a caller that does nothing else.
+pub(crate) fn run_here<R>(
     key: &Key,
     limit: Duration,
     work: impl Future<Output = Result<R, BoxError>>,
-) -> Result<R, Error> {
-    let ended = AssertUnwindSafe(work).catch_unwind().map(|ended| ended.map_err(message));
-    judged(key, limit, tokio::time::timeout(limit, ended).await)
+) -> impl Future<Output = Result<R, Error>> {
+    limited(key, limit, AssertUnwindSafe(work).catch_unwind().map_err(message))
 }
 
-/// What work came to: a result, a panic's message, or nothing in time.
-fn judged<R>(
+/// Waits for user code for at most `limit`. The outer error of `ended` is the message of a panic.
+async fn limited<R>(
     key: &Key,
     limit: Duration,
-    ended: Result<Result<Result<R, BoxError>, String>, Elapsed>,
+    ended: impl Future<Output = Result<Result<R, BoxError>, String>>,
 ) -> Result<R, Error> {
-    match ended {
-        Ok(Ok(Ok(loaded))) => Ok(loaded),
-        Ok(Ok(Err(error))) => Err(Error::Load { key: key.to_string(), source: Cause::new(error) }),
+    match tokio::time::timeout(limit, ended).await {
+        Ok(Ok(loaded)) => loaded.map_err(|error| Error::Load { key: key.to_string(), source: Cause::new(error) }),
         Ok(Err(message)) => Err(Error::LoadPanicked { key: key.to_string(), message }),
         Err(_elapsed) => {
             let advice = "make the loader faster, or raise load_timeout";
@@ -80,15 +73,7 @@ fn judged<R>(
     }
 }
 
-pub(crate) struct AbortOnDrop<R>(pub(crate) JoinHandle<R>);
-
-impl<R> Drop for AbortOnDrop<R> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// What a task has to say that ended without a result.
+/// Why a task ended without a result.
 pub(crate) fn ended_early(ended: JoinError) -> String {
     ended.try_into_panic().map_or_else(|_| "its runtime shut down".to_owned(), message)
 }

@@ -14,10 +14,9 @@ use super::get::{Answer, Looked};
 use super::read_through::ReadThrough;
 use super::single_flight::Role;
 use crate::cache::Core;
-use crate::entry::Found;
 use crate::error::Error;
-use crate::key::Key;
 use crate::meter::Began;
+use crate::record::{Found, Key};
 use crate::spans;
 
 /// So many keys are looked at and loaded together: enough to keep a connection busy, few enough to keep each step's

@@ -6,10 +6,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::cache::{Core, Inspection};
-use crate::entry::Reading;
 use crate::error::Error;
-use crate::key::Key;
-use crate::shape::Record;
+use crate::record::{Key, Reading, Record};
 
 impl Core {
     pub(crate) fn peek(&self, key: Result<Key, Error>) -> BoxFuture<'_, Result<Option<Record>, Error>> {

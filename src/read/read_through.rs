@@ -22,12 +22,9 @@ use super::single_flight::{FlightResult, Timestamp};
 use crate::backend::{Acquired, Filled, Token};
 use crate::backoff::Backoff;
 use crate::cache::{Core, OnOutage, Outcome};
-use crate::entry::Reading;
 use crate::error::Error;
-use crate::key::Key;
 use crate::meter::Began;
-use crate::record::StoredField;
-use crate::shape::Record;
+use crate::record::{Key, Reading, Record, StoredField};
 use crate::spans;
 
 /// The shortest pause between looks at another process' load: servers tell lifetimes of leases in whole milliseconds.

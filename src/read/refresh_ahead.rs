@@ -13,8 +13,7 @@ use tracing::Instrument;
 
 use super::lease::Lease;
 use super::read_through::ReadThrough;
-use crate::entry::Found;
-use crate::key::Key;
+use crate::record::{Found, Key};
 
 /// A record that is to be refreshed, as a hit has seen it.
 #[derive(Clone, Copy)]
@@ -108,8 +107,7 @@ impl ReadThrough {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cacheable::Schema;
-    use crate::key::KeySpace;
+    use crate::record::{KeySpace, Schema};
 
     const LOAD: Duration = Duration::from_millis(100);
 

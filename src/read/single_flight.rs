@@ -19,8 +19,7 @@ use tracing::Instrument;
 
 use crate::cache::Outcome;
 use crate::error::Error;
-use crate::key::Key;
-use crate::shape::Record;
+use crate::record::{Key, Record};
 
 /// The logical clock, which all flights of the process advance.
 static CLOCK: AtomicU64 = AtomicU64::new(0);
@@ -169,8 +168,7 @@ impl Drop for Leader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cacheable::Schema;
-    use crate::key::KeySpace;
+    use crate::record::{KeySpace, Schema};
 
     impl Flights {
         fn is_empty(&self) -> bool {

@@ -6,9 +6,7 @@ use std::hash::Hash;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use crate::codec::{Codec, FieldError};
-use crate::id::IdParts;
-use crate::record::{RecordReader, RecordWriter};
+use super::{Codec, FieldError, IdParts, RecordReader, RecordWriter};
 
 /// A struct that can be cached as a Redis hash. `#[derive(Cacheable)]` implements it; it is never written by hand.
 ///

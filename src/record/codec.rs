@@ -7,10 +7,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::{CacheId, CacheKey, FieldValue, IdParts, heap};
 use crate::error::BoxError;
-use crate::heap;
-use crate::id::{CacheId, CacheKey, IdParts};
-use crate::value::FieldValue;
 
 /// The name of one field in the hash, and the functions that convert its values of type `V`.
 #[doc(hidden)]

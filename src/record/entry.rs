@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::codec::FieldError;
+use super::{Changes, FieldError, FoundField, Hash, Record, Shape, StoredField};
 use crate::error::BoxError;
-use crate::record::{Changes, FoundField, Hash, StoredField};
-use crate::shape::{Record, Shape};
 
 /// The name of the library's own field.
 pub(crate) const META: &[u8] = b"~meta";

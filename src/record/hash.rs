@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::codec::{Codec, FieldError};
+use super::{Codec, FieldError};
 
 /// One field of a stored hash: its name and its value.
 pub(crate) type StoredField = (Cow<'static, [u8]>, Vec<u8>);

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZero;
 use std::sync::Arc;
 
-use crate::value::FieldValue;
+use super::FieldValue;
 
 /// A type that can be an id, or one part of an id of several fields.
 ///

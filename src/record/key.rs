@@ -8,9 +8,8 @@ use std::cell::Cell;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
-use crate::cacheable::Schema;
+use super::{CacheKey, IdParts, Schema};
 use crate::error::Error;
-use crate::id::{CacheKey, IdParts};
 
 /// The most bytes that an escaped id may have.
 const MAX_ID_BYTES: usize = 1024;

@@ -1,8 +1,6 @@
 //! Some fields of a record, as [`get_fields`](crate::Cache::get_fields) reads them: [`Projection`].
 
-use crate::cacheable::{Cacheable, Field};
-use crate::codec::FieldError;
-use crate::record::RecordReader;
+use super::{Cacheable, Field, FieldError, RecordReader};
 
 /// Fields of `T` that are read together: a tuple of up to twelve [`Field`]s, or a single one.
 ///

@@ -5,11 +5,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::cacheable::{Cacheable, Schema};
-use crate::codec::FieldError;
-use crate::heap;
-use crate::id::IdParts;
-use crate::record::{Changes, Hash, RecordReader, RecordWriter};
+use super::{Cacheable, Changes, FieldError, Hash, IdParts, RecordReader, RecordWriter, Schema, heap};
 
 /// A record whose type is known to its cache alone.
 pub(crate) type Record = Arc<dyn Any + Send + Sync>;

@@ -11,8 +11,8 @@ use tracing::Instrument;
 
 use crate::cache::Core;
 use crate::error::Error;
-use crate::key::Key;
 use crate::meter::Write;
+use crate::record::Key;
 use crate::spans;
 
 /// How many are sent together: enough to keep the connection busy, few enough to keep each call's deadline.

@@ -12,15 +12,10 @@ use tracing::Instrument;
 use crate::backend::{Attempt, Decision, Update};
 use crate::backoff::Backoff;
 use crate::cache::{Core, UpdateTtl};
-use crate::cacheable::FieldChange;
-use crate::codec::FieldError;
-use crate::entry::{self, Entry, Found, Reading};
 use crate::error::Error;
-use crate::key::{Key, KeySpace};
 use crate::meter::Write;
 use crate::proof::Guard;
-use crate::record::{Changes, Hash};
-use crate::shape::Record;
+use crate::record::{Changes, Entry, FieldChange, FieldError, Found, Hash, Key, KeySpace, Reading, Record, entry};
 use crate::spans;
 
 /// A caller's change of a record, without its type.

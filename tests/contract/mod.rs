@@ -11,10 +11,8 @@ use testkit::cluster::{self, Cluster};
 use testkit::server::{Flavor, Server};
 
 use super::{ALL, Attempt, Backend, Decision, Filled, Selection, Token};
-use crate::cacheable::Schema;
-use crate::entry::{Entry, Found, META, named};
-use crate::key::{Key, KeySpace};
-use crate::record::StoredField;
+use crate::record::entry::named;
+use crate::record::{Entry, Found, Key, KeySpace, META, Schema, StoredField};
 
 const LEASE: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(20);

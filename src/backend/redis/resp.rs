@@ -12,9 +12,7 @@ use resp_rs::{ParseError, resp3};
 
 use super::errors::{is_wrong_type, unexpected_reply};
 use crate::backend::Selection;
-use crate::entry::{Entry, META};
-use crate::key::Key;
-use crate::record::Hash;
+use crate::record::{Entry, Hash, Key, META};
 
 /// The largest reply that is accepted.
 const MAX_REPLY_BYTES: usize = 64 * 1024 * 1024;

@@ -30,7 +30,7 @@ use crate::backend::breaker::Breaker;
 use crate::backend::builder::Settings;
 use crate::backend::deadline::within;
 use crate::background::Background;
-use crate::key::Key;
+use crate::record::Key;
 
 /// Limit of redirections, against loops.
 const REDIRECTIONS: u32 = 16;

@@ -23,8 +23,7 @@ use super::topology::Destination;
 use super::{Redis, found, millis};
 use crate::backend::deadline::within;
 use crate::backend::{Attempt, Decision, KeyKind, Selection, Store, StoreError, StoreUpdate};
-use crate::entry::Found;
-use crate::key::Key;
+use crate::record::{Found, Key};
 use crate::repeats::Repeats;
 
 /// Far more queues than connections, so that unrelated keys seldom wait for each other.

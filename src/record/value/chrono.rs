@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use chrono::{DateTime, FixedOffset, SecondsFormat, Utc};
 
+use super::{FieldValue, parse};
 use crate::error::BoxError;
-use crate::value::{FieldValue, parse};
 
 #[diagnostic::do_not_recommend]
 impl FieldValue for DateTime<Utc> {

@@ -17,6 +17,7 @@ use parking_lot::MutexGuard;
 use redis::{RedisError, RedisResult};
 use tokio::runtime;
 use tokio::time::{MissedTickBehavior, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::{Connection, End};
 use super::epoch::Epoch;
@@ -25,7 +26,6 @@ use super::{Phase, Shared, State};
 use crate::backend::redis::connect::{Link, Target};
 use crate::backend::redis::errors::{not_answered, runtime_ended, too_busy};
 use crate::defaults::WAIT_TIMEOUT;
-use crate::read::AbortOnDrop;
 
 /// A connection that has lived for less is no sign that the next one will last.
 const SHORT_LIFE: Duration = Duration::from_secs(2);
@@ -185,10 +185,10 @@ impl Driver {
     }
 
     /// Asks the sentinels now and then whether the master is still the same, in a task that ends with the epoch.
-    fn watch_master(&self, epoch: &Epoch) -> Option<AbortOnDrop<()>> {
+    fn watch_master(&self, epoch: &Epoch) -> Option<AbortOnDropHandle<()>> {
         let Target::Master(sentinels) = &self.shared.target else { return None };
         let (shared, epoch, sentinels) = (self.shared.clone(), epoch.clone(), sentinels.clone());
-        Some(AbortOnDrop(tokio::spawn(async move {
+        Some(AbortOnDropHandle::new(tokio::spawn(async move {
             sentinels.wait_for_new_master(&epoch.address.place, shared.settings.connect_timeout).await;
             shared.leave(&epoch);
         })))
