@@ -1,5 +1,5 @@
-//! The public face: [`Cache`] and the operations that users call. Each says what it promises, leaves the types behind, and
-//! hands over to the core, which is compiled once for all structs.
+//! The public face: [`Cache`] and the operations that users call. Each documents its promise, erases the types and
+//! delegates to [`Core`], which is compiled once for all structs.
 
 mod builder;
 mod call;
@@ -37,19 +37,19 @@ use crate::stats::Stats;
 
 /// A typed cache of `T` records over a [`Backend`].
 ///
-/// Cheap to clone; statistics and loads under way belong to a cache and its clones. Make one for each struct when the
-/// service starts, and share it.
+/// Cheap to clone: a cache and its clones share their statistics and the loads that are under way. Make one for each
+/// struct when the service starts, and share it.
 ///
-/// **There is no `put`.** A record that a caller read a while ago may be older than an invalidation that came since, and
-/// nothing could tell. So records get into the cache in one way only: loaded by [`get`](Self::get) under a lease that
-/// every invalidation revokes.
+/// **There is no `put`.** A record that a caller read a while ago may be older than an invalidation that has happened
+/// since, and nothing could detect that. So records enter the cache in one way only: [`get`](Self::get) loads them under a
+/// lease, which every invalidation revokes.
 ///
 /// # The promise
 ///
-/// With one Redis primary, a loader that reads the primary database at read-committed or better, and all writers calling
-/// [`invalidate`](Self::invalidate) after their commit: a `get` that starts after that call has returned never returns
-/// the older value, and a returned record is never partial. What breaks it is told in `docs/protocol.md`. A
-/// [near cache](crate::NearCache) promises less of what other processes write.
+/// Provided that there is one Redis primary, that the loader reads the primary database at read-committed or better, and
+/// that all writers call [`invalidate`](Self::invalidate) after their commit: a `get` that starts after `invalidate` has
+/// returned never returns the older value, and a returned record is never partial. `docs/protocol.md` lists what breaks
+/// this. A [near cache](crate::NearCache) promises less about the writes of other processes.
 ///
 /// # Examples
 ///
@@ -87,12 +87,13 @@ pub struct Cache<T: Cacheable> {
 }
 
 impl<T: Cacheable> Cache<T> {
-    /// Makes a cache with the names and lifetimes of the struct's attributes, and the defaults for the rest.
+    /// Makes a cache with the names and lifetimes that the struct's attributes set, and the [`defaults`](crate::defaults) for
+    /// everything else.
     pub fn new(backend: Backend) -> Self {
         Self::builder(backend).build_unchecked()
     }
 
-    /// Begins a cache with settings of its own.
+    /// Starts building a cache with other settings.
     pub fn builder(backend: Backend) -> CacheBuilder<T> {
         CacheBuilder::new(backend)
     }
@@ -122,33 +123,35 @@ impl<T: Cacheable> Cache<T> {
         LoadingCache::new(self.clone(), loader)
     }
 
-    /// Reads a record through the cache: from its entry, or from `loader`, which runs at most once per miss over every
-    /// task and every process. `Ok(None)` from the loader means that the primary has no such record, which is cached
-    /// too, for `not_found_ttl`.
+    /// Reads a record through the cache: from its entry, or from `loader`, which runs at most once per miss across all
+    /// tasks and processes. `Ok(None)` from the loader means that the primary has no such record; that is cached too, for
+    /// `not_found_ttl`.
     ///
-    /// The loader may outlive this call, so it owns what it uses: `let db = db.clone();` before, `move` on the closure.
-    /// Where its error type can't be inferred, write `Ok::<_, BoxError>(..)`.
-    ///
-    /// When the cache is out of reach, the loader is run all the same, once per key and process, unless `on_outage` says
-    /// otherwise. So it is while a failed invalidation of the record is [pending](Self::pending). A loader must not get its
+    /// The loader may outlive this call, so it has to own what it uses: write `let db = db.clone();` before the call, and
+    /// `move` on the closure. If its error type can't be inferred, write `Ok::<_, BoxError>(..)`. A loader must not get its
     /// own id from the same cache: it would wait for itself until `load_timeout`.
     ///
-    /// The future owns what it needs, but for a borrowed id: `tokio::spawn(products.get("p-001", loader))` works.
+    /// When the cache is out of reach, the loader still runs, once per key and process, unless `on_outage` says otherwise.
+    /// The same applies while a failed invalidation of the record is [pending](Self::pending).
     ///
-    /// Redis: `HMGET` or `HGETALL` on a hit, one round trip. On a miss `SET NX PX`, `EXISTS` in one more, and a script
-    /// for the fill. Where another process has [`stale_if_error`](CacheBuilder::stale_if_error) and this one hasn't,
-    /// a hit on its entries takes one round trip more.
+    /// The future owns everything but a borrowed id, so `tokio::spawn(products.get("p-001", loader))` works.
+    ///
+    /// Redis: a hit is `HMGET` or `HGETALL`, one round trip. A miss adds a round trip of `SET NX PX` and `EXISTS`, and a
+    /// script for the fill. If another process sets [`stale_if_error`](CacheBuilder::stale_if_error) and this one doesn't, a
+    /// hit on an entry of that process takes one more round trip.
     ///
     /// # Errors
     ///
-    /// [`Error::Load`], [`Error::LoadPanicked`] or [`Error::Timeout`] when the loader failed, for all who waited for it;
-    /// [`Error::Timeout`] when the cache is out of reach and too many loads wait for their turn; with
-    /// [`OnOutage::Fail`] the cache's own error; [`Error::InvalidId`].
+    /// - [`Error::Load`], [`Error::LoadPanicked`] or [`Error::Timeout`] if the loader failed. All callers that waited for it
+    ///   get the same error.
+    /// - [`Error::Timeout`] if the cache is out of reach and too many loads wait for their turn.
+    /// - The cache's own error if it is out of reach and `on_outage` is [`OnOutage::Fail`].
+    /// - [`Error::InvalidId`] if the id can't be part of a key.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the load under way: it fills the cache for the next caller. In a cache that is not
-    /// `enabled` it drops the loader.
+    /// Dropping the future doesn't stop the load, which fills the cache for the next caller. If the cache is not `enabled`,
+    /// it drops the loader.
     pub fn get<K, F, Fut, E>(
         &self,
         id: K,
@@ -163,8 +166,8 @@ impl<T: Cacheable> Cache<T> {
         self.answer(id, |id| erase(loader(id)), Options::default()).map(value)
     }
 
-    /// Is [`get`](Self::get), but goes past the [near cache](crate::NearCache): for reads that must see what any process has
-    /// written. What it finds is kept there.
+    /// Like [`get`](Self::get), but skips the [near cache](crate::NearCache): for reads that must see the writes of every
+    /// process. The near cache keeps the result.
     ///
     /// # Errors
     ///
@@ -188,7 +191,7 @@ impl<T: Cacheable> Cache<T> {
         self.answer(id, |id| erase(loader(id)), fresh).map(value)
     }
 
-    /// Is [`get`](Self::get), and tells how the record was come by.
+    /// Like [`get`](Self::get), but also reports where the record came from.
     ///
     /// # Errors
     ///
@@ -212,13 +215,13 @@ impl<T: Cacheable> Cache<T> {
         self.answer(id, |id| erase(loader(id)), timed).map(|answer| answer.map(Lookup::from))
     }
 
-    /// Reads some fields of a record through the cache: as [`get`](Self::get), but a hit reads only these. A loaded record
-    /// brings them too, and is stored whole. `None` when the primary has no such record.
+    /// Reads some fields of a record through the cache. A hit reads only these fields. A miss loads and stores the whole
+    /// record, like [`get`](Self::get). `None` if the primary has no such record.
     ///
-    /// `fields` is a tuple of handles, or a single one; so is what comes of it. The record's other fields aren't looked
-    /// at: that one of them is missing or malformed, a whole read alone finds out.
+    /// `fields` is a tuple of handles or a single one, and the values have the same form. The other fields of the record
+    /// aren't checked: only a read of the whole record detects that one of them is missing or malformed.
     ///
-    /// Redis: `HMGET` of these fields, one of the id, and `~meta`; on a miss as [`get`](Self::get).
+    /// Redis: `HMGET` of these fields, one field of the id, and `~meta`. A miss is like a miss of [`get`](Self::get).
     ///
     /// # Errors
     ///
@@ -267,22 +270,23 @@ impl<T: Cacheable> Cache<T> {
         }
     }
 
-    /// Gets many records at once; the results have the order and the number of the ids, which may repeat.
+    /// Gets many records at once. The results have the order and the number of the ids, which may repeat.
     ///
-    /// All are read in one round trip, in a cluster one to each server. `loader` is called once with the ids that are
-    /// missing and that this call is the one to load, and returns their records in any order: an id without a record is one
-    /// that the primary doesn't have. What others are loading, in this process or another, is waited for; should they fail
-    /// to, or have begun before this call, `loader` is called again for these. Each record is leased, stored, fenced and
-    /// counted for itself, and has [the promise](Self#the-promise) for itself.
+    /// All records are read in one round trip, or in a cluster in one to each server. `loader` is called once, with the
+    /// missing ids that no other call is loading yet. It returns their records in any order, and none for an id that the
+    /// primary doesn't have. If another call, in this process or another, is loading an id, this call waits for that load.
+    /// If that load fails, or began before this call, `loader` is called again for those ids. Each record has a lease of
+    /// its own, is stored, fenced and counted by itself, and has [the promise](Self#the-promise) by itself.
     ///
-    /// More than 1,024 different ids are read and loaded in parts of so many, one after the other.
+    /// More than 1,024 different ids are read and loaded in chunks of 1,024, one after the other.
     ///
-    /// Redis: as so many [`get`](Self::get)s, sent together.
+    /// Redis: the commands of as many [`get`](Self::get)s, sent together.
     ///
     /// # Errors
     ///
-    /// Each id's as of [`get`](Self::get). When `loader` fails, all that it was to load have its error, the others none. So
-    /// it is when it returns a record that it wasn't asked for, for those it has returned none for.
+    /// For each id as for [`get`](Self::get). If `loader` fails, all ids that it was called with have its error; the other
+    /// ids are not affected. If `loader` returns a record that it wasn't asked for, each of its ids that has no record is an
+    /// error.
     ///
     /// # Cancel safety
     ///
@@ -328,7 +332,7 @@ impl<T: Cacheable> Cache<T> {
         self.answers(ids, Batch::new(loader), value)
     }
 
-    /// Is [`get_many`](Self::get_many), and tells how each record was come by.
+    /// Like [`get_many`](Self::get_many), but also reports where each record came from.
     ///
     /// # Errors
     ///
@@ -349,7 +353,7 @@ impl<T: Cacheable> Cache<T> {
         self.answers(ids, Batch::new(loader), |answer| answer.map(Lookup::from))
     }
 
-    /// Invalidates a record and then gets it, which loads it anew.
+    /// Invalidates a record and then gets it, which loads it again.
     ///
     /// # Errors
     ///
@@ -368,19 +372,21 @@ impl<T: Cacheable> Cache<T> {
         self.refreshed(id, |id| erase(loader(id)))
     }
 
-    /// Reads the cache alone. `Ok(None)` when there is no entry, or a not-found entry, or an unreadable or stale one, or one
-    /// whose invalidation is [pending](Self::pending). It counts neither as a hit nor as a miss, and refreshes nothing.
+    /// Reads the cache only, and never loads. `Ok(None)` if there is no entry, or if the entry is a not-found entry,
+    /// unreadable, stale, or one whose invalidation is [pending](Self::pending). It counts neither as a hit nor as a miss,
+    /// and doesn't start a refresh.
     ///
-    /// Redis: as a hit of [`get`](Self::get).
+    /// Redis: like a hit of [`get`](Self::get).
     ///
     /// # Errors
     ///
-    /// [`Error::Backend`] or [`Error::Timeout`] when the cache is out of reach; [`Error::InvalidId`].
+    /// [`Error::Backend`] or [`Error::Timeout`] if the cache is out of reach, [`Error::InvalidId`] if the id can't be part of
+    /// a key.
     pub fn peek(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'_, Result<Option<Arc<T>>, Error>> {
         self.core.peek(self.key(id)).map(|peeked| Ok(peeked?.map(typed))).boxed()
     }
 
-    /// How long the entry will live, a not-found one included; `None` when there is none, or it is stale.
+    /// Returns the entry's remaining TTL, also of a not-found entry. `None` if there is no entry, or a stale one.
     ///
     /// Redis: as [`inspect`](Self::inspect).
     ///
@@ -391,7 +397,7 @@ impl<T: Cacheable> Cache<T> {
         self.core.ttl(self.key(id))
     }
 
-    /// Shows what is stored for a record: for debugging, and for the curious.
+    /// Shows what is stored for a record, for debugging.
     ///
     /// Redis: two `PTTL` and `HGETALL`, one round trip.
     ///
@@ -402,9 +408,9 @@ impl<T: Cacheable> Cache<T> {
         self.core.inspect(self.key(id))
     }
 
-    /// Shows which of this struct's records are read around the cache, because an invalidation or update of them failed
-    /// and has not been applied yet: as an invalidation, tried again in the background. What waits is known to this
-    /// process alone, and lost with it: [`Backend::close`] waits for it.
+    /// Lists the records of this struct that are read around the cache because an invalidation or update of them failed.
+    /// Each is retried in the background, as an invalidation, until it is applied. Only this process knows of them, and
+    /// they are lost when it ends: [`Backend::close`] waits for them.
     pub fn pending(&self) -> Pending {
         let mut pending = Pending::default();
         for prefix in self.core.keys.prefixes() {
@@ -415,12 +421,12 @@ impl<T: Cacheable> Cache<T> {
         pending
     }
 
-    /// What this cache and its clones have done in this process.
+    /// Returns the statistics of this cache and its clones in this process.
     pub fn stats(&self) -> Stats {
         self.core.stats()
     }
 
-    /// Sets all statistics to zero.
+    /// Resets all statistics to zero.
     pub fn reset_stats(&self) {
         self.core.reset_stats();
     }
@@ -434,7 +440,7 @@ impl<T: Cacheable> Cache<T> {
         Self { core: ShardedArc::new(core), of: PhantomData }
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "calls that need only the key end with their id here")]
+    #[expect(clippy::needless_pass_by_value, reason = "calls that need only the key consume their id here")]
     fn key(&self, id: impl CacheKey<T::Id>) -> Result<Key, Error> {
         self.core.keys.key(&id)
     }
@@ -479,7 +485,7 @@ impl<T: Cacheable> Cache<T> {
     }
 }
 
-/// The record of an answer, with its type.
+/// The record of an answer, with its type restored.
 fn value<T: Cacheable>(answer: Result<Answer, Error>) -> Result<Option<Arc<T>>, Error> {
     Ok(answer?.record.map(typed))
 }

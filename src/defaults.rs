@@ -1,4 +1,6 @@
-//! The default of every setting, and the range that durations must lie in.
+//! The default of every setting.
+//!
+//! Durations must lie between 1 ms and 36,500 days.
 
 use std::time::Duration;
 
@@ -6,92 +8,93 @@ use crate::cache::{OnOutage, UpdateTtl};
 use crate::error::Error;
 use crate::near::Untracked;
 
-/// Lifetime of a record in the cache.
+/// The lifetime of a record in the cache: 5 minutes.
 pub const TTL: Duration = Duration::from_secs(5 * 60);
 
-/// How long it is remembered that a record doesn't exist; half of the `ttl`, where that is not longer.
+/// How long a cache remembers that a record doesn't exist: 5 seconds, or half of a `ttl` that is not longer.
 pub const NOT_FOUND_TTL: Duration = Duration::from_secs(5);
 
-/// The part by which a fill's lifetime is shortened at random, at most.
+/// The largest fraction by which the lifetime of an entry is shortened at random: 10 %.
 pub const JITTER: f64 = 0.1;
 
-/// How long a load that failed is not tried again, where a stale record is served instead, or the load was a refresh
-/// ahead.
+/// How long a failed load is not retried while a stale record is served in its place, or after a failed refresh ahead:
+/// 1 second.
 pub const STALE_RETRY: Duration = Duration::from_secs(1);
 
-/// Beta of the attribute `refresh_ahead` without a value.
+/// The beta of the attribute `refresh_ahead` without a value: 1.0.
 pub const REFRESH_AHEAD: f64 = 1.0;
 
-/// Length of a lease. It is renewed at a third of it for as long as the loader runs.
+/// The length of a lease: 5 seconds. It is renewed each third of that while the loader runs.
 pub const LOCK_TTL: Duration = Duration::from_secs(5);
 
-/// How long a loader may run.
+/// How long a loader may run: 30 seconds.
 pub const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Longest pause between two looks at another process' load.
+/// The longest pause between two polls for the result of another process' load: 20 milliseconds.
 pub const WAIT_POLL: Duration = Duration::from_millis(20);
 
-/// How long another process' load is waited for.
+/// How long a get waits for another process' load: 10 seconds.
 pub const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a get does when the cache is out of reach.
+/// How a get responds to a cache that is out of reach: it loads around the cache.
 pub const ON_OUTAGE: OnOutage = OnOutage::Load;
 
-/// Loads around a cache that is out of reach, at the same time.
+/// How many loads may go around a cache that is out of reach at the same time: 256.
 pub const MAX_BYPASS_LOADS: usize = 256;
 
-/// How long an update tries to get past the updates of others.
+/// How long an update retries when others change the entry at the same time: 1 second.
 pub const UPDATE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Whether updates move the entry's deadline.
+/// Whether updates extend the lifetime of the entry: they keep it.
 pub const UPDATE_TTL: UpdateTtl = UpdateTtl::Keep;
 
-/// Whether a cache is used at all.
+/// Whether a cache is used at all: `true`.
 pub const ENABLED: bool = true;
 
-/// Largest record that is stored: the bytes of its field names and values.
+/// The size of the largest record that is stored, in bytes of its field names and values: 1 MiB.
 pub const MAX_ENTRY_BYTES: usize = 1 << 20;
 
-/// Bytes that a near cache keeps, at most.
+/// The memory that the records of a near cache may take: 64 MiB.
 pub const NEAR_MAX_BYTES: usize = 64 << 20;
 
-/// How long a near cache keeps an entry, at most.
+/// How long a near cache keeps an entry, at most: 30 seconds.
 pub const NEAR_MAX_AGE: Duration = Duration::from_secs(30);
 
-/// What a near cache does on a server that can't tell of changes.
+/// The behaviour of a near cache on a server that can't send invalidation messages: it is off.
 pub const NEAR_UNTRACKED: Untracked = Untracked::Off;
 
-/// How often a server is asked whether it still tells near caches of changes.
+/// How often a heartbeat is sent over the connection that brings near caches their invalidation messages: each second.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long it may take to answer that.
+/// How long the answer to a heartbeat may take: 500 milliseconds.
 pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long a server may take to answer a step, from when its command goes out.
+/// How long a server may take to answer a step, from when its command goes out: 250 milliseconds.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// Steps in a row without an answer, after which a server is left alone.
+/// The number of steps in a row without an answer that opens the circuit breaker of a server: 5.
 pub const BREAKER_THRESHOLD: u32 = 5;
 
-/// How long it is left alone until it is asked again, at most.
+/// How long an open circuit breaker waits before it asks the server again, at most: 500 milliseconds.
 pub const BREAKER_PAUSE: Duration = Duration::from_millis(500);
 
-/// Failed invalidations and updates that a backend remembers by their key.
+/// How many failed invalidations and updates a backend remembers by their key: 10,000.
 pub const MAX_PENDING_INVALIDATIONS: usize = 10_000;
 
-/// How long [`Backend::close`](crate::Backend::close) waits for them.
+/// How long [`Backend::close`](crate::Backend::close) waits for pending invalidations: 5 seconds.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Limit of connecting to a backend.
+/// The time limit for connecting to a backend: 2 seconds.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Connections that a Redis backend keeps to each server for updates, at most, beside the one that all other steps share.
+/// The most connections for updates that a Redis backend keeps to each server, in addition to the one that all other steps
+/// share: 8.
 pub const UPDATE_CONNECTIONS: usize = 8;
 
-/// Entries that a `memory://` backend keeps, at most.
+/// The most entries that a `memory://` backend keeps: 100,000.
 pub const MAX_ENTRIES: usize = 100_000;
 
-/// Redis counts lifetimes in whole milliseconds, and overflows when they are added to the time of day.
+/// Redis counts lifetimes in whole milliseconds, and overflows when it adds one that is too long to the time of day.
 pub(crate) const SHORTEST: Duration = Duration::from_millis(1);
 pub(crate) const LONGEST: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 

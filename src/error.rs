@@ -1,4 +1,4 @@
-//! What can go wrong, in one type: [`Error`].
+//! The error of every call: [`Error`], and the [`Cause`] behind it.
 
 use std::any::Any;
 use std::error::Error as StdError;
@@ -8,62 +8,62 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Any error, boxed: what a loader may return.
+/// Any error, boxed. Loaders may return it.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// What a call on a cache can fail with.
+/// An error of a call on a cache.
 ///
-/// Each variant says what failed, for which key, and what to do about it. `Display` prints this level alone; the chain
-/// of causes follows from [`source`](StdError::source), and [`downcast_ref`](Error::downcast_ref) finds one's own
-/// error in it. It is `Clone`, because all callers who waited for one load get the same error.
+/// Each variant says what failed, for which key, and what to do about it. `Display` prints this level only. The chain of
+/// causes follows from [`source`](StdError::source), and [`downcast_ref`](Error::downcast_ref) finds your own error in it.
+/// It is `Clone`, because all callers that waited for one load get the same error.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The loader returned an error. The next `get` tries again at once.
+    /// The loader returned an error. The next `get` loads again at once.
     #[error("loading {key} failed")]
     #[non_exhaustive]
     Load {
         /// The entry's key.
         key: String,
-        /// What the loader returned.
+        /// The loader's error.
         source: Cause,
     },
 
-    /// The loader panicked, or was lost because its runtime shut down. The next `get` tries again at once.
+    /// The loader panicked, or was lost because its runtime shut down. The next `get` loads again at once.
     #[error("loading {key} panicked: {message}")]
     #[non_exhaustive]
     LoadPanicked {
         /// The entry's key.
         key: String,
-        /// The text of the panic.
+        /// The message of the panic.
         message: String,
     },
 
-    /// The backend refused, or could not be reached. After an `invalidate` or an update: it is unknown whether it was
-    /// carried out, and it is [tried again](crate::Cache::pending) as an invalidation.
+    /// The backend refused, or could not be reached. If the call was an `invalidate` or an update, it is unknown whether it
+    /// was applied, and it is [retried](crate::Cache::pending) as an invalidation.
     #[error("can't {action} at {address}: {advice}")]
     #[non_exhaustive]
     Backend {
-        /// What was tried, with the entry's key: "invalidate cache:billing:product:p-001".
+        /// The action that failed, with the entry's key: "invalidate cache:billing:product:p-001".
         action: String,
-        /// Where, without user or password.
+        /// The server's address, without user or password.
         address: String,
-        /// What to do.
+        /// What to do about it.
         advice: &'static str,
-        /// What the backend said.
+        /// The backend's error.
         source: Cause,
     },
 
-    /// A deadline passed. After an `invalidate` or an update: it is unknown whether it was carried out, and it is
-    /// [tried again](crate::Cache::pending) as an invalidation.
+    /// A deadline passed. If the call was an `invalidate` or an update, it is unknown whether it was applied, and it is
+    /// [retried](crate::Cache::pending) as an invalidation.
     #[error("{action} did not end within {limit:?}: {advice}")]
     #[non_exhaustive]
     Timeout {
-        /// What took too long, with the entry's key.
+        /// The action that took too long, with the entry's key.
         action: String,
         /// The deadline.
         limit: Duration,
-        /// What to do.
+        /// What to do about it.
         advice: &'static str,
     },
 
@@ -71,13 +71,13 @@ pub enum Error {
     #[error("the id in \"{key}\" is invalid: {mistake}")]
     #[non_exhaustive]
     InvalidId {
-        /// The key as far as it was made, shortened.
+        /// The key as far as it was written, shortened.
         key: String,
         /// What is wrong with the id.
         mistake: &'static str,
     },
 
-    /// A setting or a URL makes no sense.
+    /// A setting or a URL is invalid.
     #[error("{mistake}")]
     #[non_exhaustive]
     Config {
@@ -89,7 +89,7 @@ pub enum Error {
 impl Error {
     /// Finds an error of type `X` among the causes: the loader's own error, what that wraps, and so on.
     ///
-    /// Sees through `Box`, `Arc`, `std::io::Error` and `anyhow::Error`, with and without context.
+    /// It looks inside `Box`, `Arc`, `std::io::Error` and `anyhow::Error`, with and without context.
     ///
     /// # Examples
     ///
@@ -117,7 +117,7 @@ impl Error {
             if let Some(shared) = error.downcast_ref::<Arc<X>>() {
                 return Some(shared);
             }
-            // An `io::Error` passes over the error that it wraps: its source is that one's source.
+            // `io::Error::source` skips the wrapped error itself, and returns the source of that.
             let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
             cause = wrapped.map_or_else(|| error.source(), |wrapped| Some(wrapped));
         }
@@ -138,7 +138,7 @@ impl Error {
     }
 }
 
-/// The error behind an [`Error`], shared by all who got it.
+/// The error behind an [`Error`], shared by all callers that got it.
 #[derive(Clone)]
 pub struct Cause(Arc<dyn StdError + Send + Sync>);
 
@@ -150,18 +150,18 @@ impl Cause {
         }
     }
 
-    /// As an error that becomes this cause again.
+    /// Boxes the cause, so that [`new`](Self::new) restores it.
     pub(crate) fn into_boxed(self) -> BoxError {
         Box::new(Passed(self))
     }
 }
 
-/// A cause on its way from one loader to the loads of several records.
+/// A cause on its way from the loader of a batch to the load of each record.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Passed(Cause);
 
-/// Boxes a loader's error. An `anyhow::Error` is unpacked: its plain conversion would hide the type inside.
+/// Boxes a loader's error. An `anyhow::Error` is unpacked, because its plain conversion would hide the type inside.
 pub(crate) fn boxed<E: Into<BoxError> + 'static>(error: E) -> BoxError {
     let mut error = Some(error);
     let any: &mut dyn Any = &mut error;

@@ -1,4 +1,4 @@
-//! The settings of a cache, as a service sets them: [`CacheBuilder`].
+//! The settings of a cache: [`CacheBuilder`].
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::near::NearCache;
 use crate::record::{Cacheable, Shape, shape};
 
-/// The settings of a [`Cache`], begun with [`Cache::builder`].
+/// Builds a [`Cache`] with settings of its own: see [`Cache::builder`].
 ///
 /// # Examples
 ///
@@ -36,7 +36,7 @@ pub struct CacheBuilder<T: Cacheable> {
     backend: Backend,
     policy: Policy,
     namespace: Option<String>,
-    /// As it was set here; `None` when it wasn't.
+    /// The setter's argument. `None` if it was not called.
     not_found_ttl: Option<Option<Duration>>,
     of: PhantomData<fn() -> T>,
 }
@@ -47,147 +47,151 @@ impl<T: Cacheable> CacheBuilder<T> {
         Self { backend, policy: Policy::new(&T::SCHEMA), namespace, not_found_ttl: None, of: PhantomData }
     }
 
-    /// The namespace of the keys, instead of the struct's: for structs that several services share.
+    /// Sets the namespace of the keys, in place of the struct's: for structs that several services share. Default: the
+    /// struct's `namespace`, or none.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = Some(namespace.into());
         self
     }
 
-    /// How long a record lives in the cache. Default: the struct's `ttl`, else [`defaults::TTL`].
+    /// Sets how long a record lives in the cache. Default: the struct's `ttl`, or [`defaults::TTL`], 5 minutes.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.policy.ttl = ttl;
         self
     }
 
-    /// Chooses the lifetime of each record when it is stored; less than a millisecond keeps it out of the cache.
+    /// Chooses the lifetime of each record when it is stored. Less than a millisecond keeps the record out of the cache.
     /// Default: every record lives for `ttl`.
     pub fn ttl_by(mut self, ttl_by: impl Fn(&T) -> Duration + Send + Sync + 'static) -> Self {
         self.policy.ttl_by = Some(Arc::new(move |record| ttl_by(shape::borrow(record))));
         self
     }
 
-    /// How long it is remembered that a record doesn't exist; `None` for not at all. It must be less than `ttl`.
-    /// Default: the struct's `not_found_ttl`, else [`defaults::NOT_FOUND_TTL`]; half of `ttl` where that is not less.
+    /// Sets how long the cache remembers that a record doesn't exist. `None`: not at all. It must be less than `ttl`.
+    /// Default: the struct's `not_found_ttl`, or [`defaults::NOT_FOUND_TTL`], 5 seconds; half of `ttl` if that is not less.
     pub fn not_found_ttl(mut self, not_found_ttl: impl Into<Option<Duration>>) -> Self {
         self.not_found_ttl = Some(not_found_ttl.into());
         self
     }
 
-    /// The part, from 0.0 to less than 1.0, by which a lifetime is shortened at random at most, so that entries that
-    /// were filled together don't end together. Default: [`defaults::JITTER`].
+    /// Sets the largest fraction, from 0.0 to less than 1.0, by which each lifetime is shortened at random, so that entries
+    /// that were filled together don't expire together. Default: [`defaults::JITTER`], 0.1.
     pub fn jitter(mut self, jitter: f64) -> Self {
         self.policy.jitter = jitter;
         self
     }
 
-    /// How long a record is kept past its TTL, to be served when its load fails, panics or exceeds `load_timeout`: as
-    /// [`Outcome::Stale`](crate::Outcome::Stale), and never after an invalidation. `None` for not at all. Every cache of
-    /// these keys takes such a record for a miss; only those with this setting serve it. Default: the struct's
-    /// `stale_if_error`, else not at all.
+    /// Sets how long a record is kept past its TTL, to be served if its load fails, panics or exceeds `load_timeout`: as
+    /// [`Outcome::Stale`](crate::Outcome::Stale), and never after an invalidation. `None`: not at all. In every cache of
+    /// these keys such a record counts as a miss; only caches with this setting serve it. Default: the struct's
+    /// `stale_if_error`, or `None`.
     ///
-    /// Redis: reads have a `PTTL` more, in the same round trip; a load that failed costs one more read.
+    /// Redis: each read has one more `PTTL`, in the same round trip. A load that failed costs one more read.
     pub fn stale_if_error(mut self, stale_if_error: impl Into<Option<Duration>>) -> Self {
         self.policy.stale_if_error = stale_if_error.into();
         self
     }
 
-    /// How long a load that failed is not tried again, by any process, while its stale record is served: an invalidation
-    /// ends the pause. And how long this process lets a record alone that it could not refresh ahead. Default: the struct's
-    /// `stale_retry`, else [`defaults::STALE_RETRY`].
+    /// Sets how long no process retries a failed load while its stale record is served; an invalidation ends the pause. It is
+    /// also how long this process doesn't retry a refresh ahead that failed. Default: the struct's `stale_retry`, or
+    /// [`defaults::STALE_RETRY`], 1 second.
     pub fn stale_retry(mut self, stale_retry: Duration) -> Self {
         self.policy.stale_retry = stale_retry;
         self
     }
 
-    /// Lets a hit load its record anew in the background before it ends, with its own loader: so records that are read often
-    /// don't end, and no read waits for them. The number is beta of the rule of Vattani and others ("Optimal Probabilistic
-    /// Cache Stampede Prevention", VLDB 2015): at each hit the chance is `exp(-ttl / (beta * load))`, where `ttl` is what the
-    /// record has left and `load` how long its last load took. 1.0, [`defaults::REFRESH_AHEAD`], is right for most; more
-    /// refreshes earlier. Of all processes one refreshes; invalidations overtake a refresh as every load. `None` for not at
-    /// all. It must be finite and more than 0. Default: the struct's `refresh_ahead`, else not at all.
+    /// Lets a hit reload its record in the background before it expires, with the hit's own loader, so that records that are
+    /// read often don't expire, and no read waits for them. `None`: not at all.
     ///
-    /// Redis: reads have a `PTTL` more, in the same round trip; a refresh is what a miss is.
+    /// The number is the beta of `XFetch` (Vattani and others, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015): a
+    /// hit refreshes its record with probability `exp(-ttl / (beta * load))`, where `ttl` is the record's remaining TTL and
+    /// `load` is how long its last load took. 1.0, [`defaults::REFRESH_AHEAD`], suits most records, and a larger number
+    /// refreshes earlier. It must be finite and more than 0. Only one process refreshes a record at a time, and an
+    /// invalidation fences a refresh like any load. Default: the struct's `refresh_ahead`, or `None`.
+    ///
+    /// Redis: each read has one more `PTTL`, in the same round trip. A refresh costs as much as a miss.
     pub fn refresh_ahead(mut self, beta: impl Into<Option<f64>>) -> Self {
         self.policy.refresh_ahead = beta.into();
         self
     }
 
-    /// Whether updates move the entry's deadline. Default: [`defaults::UPDATE_TTL`], keep.
+    /// Sets whether updates extend the lifetime of the entry. Default: [`defaults::UPDATE_TTL`], keep.
     pub fn update_ttl(mut self, update_ttl: UpdateTtl) -> Self {
         self.policy.update_ttl = update_ttl;
         self
     }
 
-    /// Length of a lease: how long others wait at most for a process that died while loading. It is renewed while the
-    /// loader runs, so it may be shorter than a load. Default: [`defaults::LOCK_TTL`].
+    /// Sets the length of a lease: how long others wait, at most, for a process that died while loading. A lease is renewed
+    /// while the loader runs, so this may be shorter than a load. Default: [`defaults::LOCK_TTL`], 5 seconds.
     pub fn lock_ttl(mut self, lock_ttl: Duration) -> Self {
         self.policy.lock_ttl = lock_ttl;
         self
     }
 
-    /// How long a loader may run; then it is dropped, and all who wait for it get [`Error::Timeout`]. Default:
-    /// [`defaults::LOAD_TIMEOUT`].
+    /// Sets how long a loader may run. After that it is dropped, and all callers that wait for it get [`Error::Timeout`].
+    /// Default: [`defaults::LOAD_TIMEOUT`], 30 seconds.
     pub fn load_timeout(mut self, load_timeout: Duration) -> Self {
         self.policy.load_timeout = load_timeout;
         self
     }
 
-    /// The longest pause between two looks at another process' load. The pauses are jittered, and shorter at first.
-    /// Default: [`defaults::WAIT_POLL`].
+    /// Sets the longest pause between two polls for the result of another process' load. Pauses are jittered, and shorter at
+    /// first. Default: [`defaults::WAIT_POLL`], 20 milliseconds.
     pub fn wait_poll(mut self, wait_poll: Duration) -> Self {
         self.policy.wait_poll = wait_poll;
         self
     }
 
-    /// How long another process' load is waited for; then the record is loaded around the cache. Default:
-    /// [`defaults::WAIT_TIMEOUT`].
+    /// Sets how long a get waits for another process' load. After that it loads the record around the cache. Default:
+    /// [`defaults::WAIT_TIMEOUT`], 10 seconds.
     pub fn wait_timeout(mut self, wait_timeout: Duration) -> Self {
         self.policy.wait_timeout = wait_timeout;
         self
     }
 
-    /// How long an update tries to get past the updates of others. Default: [`defaults::UPDATE_TIMEOUT`].
+    /// Sets how long an update retries when others change the entry at the same time. Default:
+    /// [`defaults::UPDATE_TIMEOUT`], 1 second.
     pub fn update_timeout(mut self, update_timeout: Duration) -> Self {
         self.policy.update_timeout = update_timeout;
         self
     }
 
-    /// What a get does when the cache is out of reach. Default: [`defaults::ON_OUTAGE`], load.
+    /// Sets how a get responds to a cache that is out of reach. Default: [`defaults::ON_OUTAGE`], load.
     pub fn on_outage(mut self, on_outage: OnOutage) -> Self {
         self.policy.on_outage = on_outage;
         self
     }
 
-    /// How many loads may go around a cache that is out of reach at the same time, in this cache and its clones: so a dead
-    /// cache doesn't become a dead primary. More wait in turn, for at most `wait_timeout`; then they end with
-    /// [`Error::Timeout`]. Default: [`defaults::MAX_BYPASS_LOADS`].
+    /// Sets how many loads may go around a cache that is out of reach at the same time, in this cache and its clones, so that
+    /// a cache that is down doesn't bring down the primary. Further loads queue for at most `wait_timeout`, and then end with
+    /// [`Error::Timeout`]. Default: [`defaults::MAX_BYPASS_LOADS`], 256.
     pub fn max_bypass_loads(mut self, max_bypass_loads: usize) -> Self {
         self.policy.max_bypass_loads = max_bypass_loads;
         self
     }
 
-    /// The largest record that is stored, as bytes of field names and values; a larger one is returned, not stored, and
-    /// a warning logged. Default: [`defaults::MAX_ENTRY_BYTES`].
+    /// Sets the size of the largest record that is stored, in bytes of field names and values. A larger record is returned
+    /// but not stored, and a warning is logged. Default: [`defaults::MAX_ENTRY_BYTES`], 1 MiB.
     pub fn max_entry_bytes(mut self, max_entry_bytes: usize) -> Self {
         self.policy.max_entry_bytes = max_entry_bytes;
         self
     }
 
-    /// Keeps decoded records in this process' memory, in front of Redis, where `get`, `lookup`, `get_many`, `lookup_many` and
-    /// `get_fields` look first: what that promises is told at [`NearCache`]. Whole records are kept, as all of these but
-    /// `get_fields` read them. [`get_fresh`](Cache::get_fresh) goes past it. `None` for none.
-    /// On `memory://` there is none, whatever is set here. Default: none.
+    /// Keeps decoded records in this process' memory, in front of Redis. `get`, `lookup`, `get_many`, `lookup_many` and
+    /// `get_fields` look there first; all of them but `get_fields` fill it, since it keeps whole records.
+    /// [`get_fresh`](Cache::get_fresh) skips it. [`NearCache`] says what it promises. On `memory://` there is no near cache,
+    /// whatever is set here. Default: `None`.
     ///
-    /// A [refresh ahead](Self::refresh_ahead) is drawn by those hits alone that Redis answers.
+    /// Only hits that Redis answers start a [refresh ahead](Self::refresh_ahead).
     ///
-    /// Redis: one connection more to each server, and a `PTTL` more with each read, in the same round trip.
+    /// Redis: one more connection to each server, and one more `PTTL` with each read, in the same round trip.
     pub fn near_cache(mut self, near_cache: impl Into<Option<NearCache>>) -> Self {
         self.policy.near_cache = near_cache.into();
         self
     }
 
-    /// Whether the cache is used at all; if not, every get goes to the loader. Invalidations and updates are carried
-    /// out all the same, so that other processes stay right. Default: [`defaults::ENABLED`], `true`.
+    /// Sets whether the cache is used at all. If not, every get goes to the loader. Invalidations and updates are still carried
+    /// out, for the sake of other processes. Default: [`defaults::ENABLED`], `true`.
     pub fn enabled(mut self, enabled: bool) -> Self {
         self.policy.enabled = enabled;
         self
@@ -197,14 +201,14 @@ impl<T: Cacheable> CacheBuilder<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for a setting that is out of its range or contradicts another.
+    /// [`Error::Config`] if a setting is out of its range or contradicts another.
     pub fn build(mut self) -> Result<Cache<T>, Error> {
         self.policy.check(&T::SCHEMA, self.not_found_ttl)?;
         self.namespace.as_deref().map_or(Ok(()), check_namespace)?;
         Ok(self.build_unchecked())
     }
 
-    /// For [`Cache::new`]: the derive has checked the attributes, and the defaults are right.
+    /// For [`Cache::new`]: the derive has checked the attributes, and the defaults are valid.
     pub(super) fn build_unchecked(self) -> Cache<T> {
         let namespace = self.namespace.as_deref();
         Cache::of(Core::new(Shape::of::<T>(), self.backend, namespace, self.policy))

@@ -1,4 +1,4 @@
-//! An entry as it is stored, for people to look at.
+//! An entry as it is stored, for debugging: [`Inspection`].
 
 use std::fmt;
 use std::time::Duration;
@@ -6,28 +6,28 @@ use std::time::Duration;
 use crate::backend::EntryAndLease;
 use crate::record::{Entry, Found, Key, Reading, Shape, entry};
 
-/// What is stored for one record, as [`Cache::inspect`](crate::Cache::inspect) found it. Its `Display` is a short text
-/// with one field a line.
+/// The stored entry of one record, as [`Cache::inspect`](crate::Cache::inspect) found it. Its `Display` is a short text
+/// with one field per line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Inspection {
     /// The entry's key.
     pub key: String,
-    /// What the entry is to this struct.
+    /// How this struct's caches read the entry.
     pub state: EntryState,
-    /// The names and values of the stored fields, as they are; empty when there is no hash.
+    /// The names and values of the stored fields, undecoded. Empty if there is no hash.
     pub fields: Vec<(String, Vec<u8>)>,
-    /// How long the entry will live; `None` when there is none, or it has no end, or it is stale.
+    /// The entry's remaining TTL. `None` if there is no entry, if it never expires, or if it is stale.
     pub ttl: Option<Duration>,
-    /// How long the record will be kept past its TTL, for when its load fails: what is left of that when it is stale
-    /// already. `None` when it won't be kept.
+    /// How long the record will be kept past its TTL, to be served if its load fails. Of a stale record, what is left of that
+    /// time. `None` if it won't be kept.
     pub stale_ttl: Option<Duration>,
-    /// How long the lease of a load that is under way will last, if it isn't renewed, or after a load that failed, how
-    /// long it won't be tried again; `None` when there is neither.
+    /// While a load is under way, how long its lease lasts unless it is renewed. After a failed load, how long the load won't
+    /// be retried. `None` otherwise.
     pub lock_ttl: Option<Duration>,
 }
 
-/// What a stored entry is to its struct.
+/// How the caches of a struct read a stored entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EntryState {
@@ -35,11 +35,11 @@ pub enum EntryState {
     Missing,
     /// A record.
     Record,
-    /// A record past its TTL, kept for when its load fails: a miss, which the next load replaces.
+    /// A record past its TTL, kept to be served if its load fails. It counts as a miss, and the next load replaces it.
     Stale,
-    /// A note that the primary has no such record.
+    /// A not-found entry: the primary has no such record.
     NotFound,
-    /// Something that is not an entry of this struct: a miss, which the next load replaces.
+    /// Not an entry of this struct. It counts as a miss, and the next load replaces it.
     Unreadable,
 }
 

@@ -1,4 +1,4 @@
-//! A cache with its loader bound once: [`LoadingCache`].
+//! A cache with its loader bound: [`LoadingCache`].
 
 use std::fmt;
 use std::ops::Deref;
@@ -12,9 +12,9 @@ use crate::error::{BoxError, Error};
 use crate::read::{Loading, Options, erase};
 use crate::record::{CacheKey, Cacheable};
 
-/// A [`Cache`] whose calls need only the id: made by [`Cache::with_loader`].
+/// A [`Cache`] with a bound loader, so that calls need only the id. [`Cache::with_loader`] makes it.
 ///
-/// All operations that don't load are those of the cache, which it dereferences to.
+/// It dereferences to the cache, for the operations that don't load.
 pub struct LoadingCache<T: Cacheable> {
     cache: Cache<T>,
     loader: Arc<dyn Fn(T::Id) -> Loading + Send + Sync>,
@@ -30,7 +30,7 @@ impl<T: Cacheable> LoadingCache<T> {
         Self { cache, loader: Arc::new(move |id| erase(loader(id))) }
     }
 
-    /// Is [`Cache::get`] with the bound loader.
+    /// Calls [`Cache::get`] with the bound loader.
     ///
     /// # Errors
     ///
@@ -42,7 +42,7 @@ impl<T: Cacheable> LoadingCache<T> {
         self.cache.answer(id, self.loader(), Options::default()).map(value)
     }
 
-    /// Is [`Cache::get_fresh`] with the bound loader.
+    /// Calls [`Cache::get_fresh`] with the bound loader.
     ///
     /// # Errors
     ///
@@ -55,7 +55,7 @@ impl<T: Cacheable> LoadingCache<T> {
         self.cache.answer(id, self.loader(), fresh).map(value)
     }
 
-    /// Is [`Cache::lookup`] with the bound loader.
+    /// Calls [`Cache::lookup`] with the bound loader.
     ///
     /// # Errors
     ///
@@ -68,7 +68,7 @@ impl<T: Cacheable> LoadingCache<T> {
         self.cache.answer(id, self.loader(), timed).map(|answer| answer.map(Lookup::from))
     }
 
-    /// Is [`Cache::refresh`] with the bound loader.
+    /// Calls [`Cache::refresh`] with the bound loader.
     ///
     /// # Errors
     ///

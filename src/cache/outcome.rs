@@ -6,15 +6,15 @@ use std::time::Duration;
 use crate::read::Answer;
 use crate::record::{Cacheable, typed};
 
-/// A record, and how a [`lookup`](crate::Cache::lookup) came by it.
+/// The result of a [`lookup`](crate::Cache::lookup): a record, and where it came from.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Lookup<T> {
-    /// The record; `None` when the primary has none.
+    /// The record. `None` if the primary has none.
     pub value: Option<Arc<T>>,
-    /// How it was come by.
+    /// Where it came from.
     pub outcome: Outcome,
-    /// How long this call's own read of Redis took; zero when it joined a load that was under way, and for a near hit.
+    /// How long this call's own read of Redis took. Zero for a near hit, and for a call that joined a load under way.
     pub cache_latency: Duration,
 }
 
@@ -30,35 +30,35 @@ impl<T> Clone for Lookup<T> {
     }
 }
 
-/// How a [`Lookup`] came by its record.
+/// Where the record of a [`Lookup`] came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// From a cached record.
+    /// A cached record.
     Hit,
-    /// From an entry that notes that there is no such record.
+    /// A cached not-found entry.
     NotFoundHit,
-    /// From the [near cache](crate::NearCache): a record, or that there is none.
+    /// The [near cache](crate::NearCache): a record or a not-found entry.
     NearHit,
-    /// From this call's own loader.
+    /// This call's own loader.
     Loaded,
-    /// From the loader of another call in this process.
+    /// The loader of another call in this process.
     Coalesced,
-    /// From the load of another process.
+    /// The load of another process.
     Waited,
-    /// From a loader, around the cache: it was out of reach, disabled, or could not be told of a write to this record yet;
-    /// or another process' load took too long.
+    /// A loader, around the cache: because the cache was out of reach or disabled, because an invalidation of this record is
+    /// [pending](crate::Cache::pending), or because another process' load took too long.
     Bypassed,
-    /// From a cached record past its TTL, because its load failed: see
+    /// A cached record past its TTL, because its load failed: see
     /// [`stale_if_error`](crate::CacheBuilder::stale_if_error).
     Stale {
-        /// How long it was past its TTL.
+        /// How long the record was past its TTL.
         age: Duration,
     },
 }
 
 impl Outcome {
-    /// As metrics and spans call it.
+    /// Its name in metrics and spans.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Hit => "hit",

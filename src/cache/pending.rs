@@ -1,20 +1,22 @@
-//! What the cache could not be told yet, for people to look at.
+//! Failed invalidations that wait to be applied, as users see them: [`Pending`].
 
-/// The records of one struct that are read around the cache, as [`Cache::pending`](crate::Cache::pending) found them:
-/// an `invalidate` or an update of them failed, and its invalidation is tried again in the background. It is known to
-/// this process alone, to all caches over the same [`Backend`](crate::Backend), and lost when the process ends.
+/// The records of one struct whose `invalidate` or update failed, as [`Cache::pending`](crate::Cache::pending) lists them.
+///
+/// Their invalidation is retried in the background. Until it is applied, this process reads these records around the cache,
+/// in all caches over the same [`Backend`](crate::Backend). Other processes don't know of them, and they are lost when this
+/// process ends.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Pending {
-    /// The entries' keys, in no order.
+    /// The entries' keys, in no particular order.
     pub keys: Vec<String>,
-    /// Whether all records of the struct are meant, because there were more failures than
+    /// Whether all records of the struct are read around the cache, because there were more failures than
     /// [`max_pending_invalidations`](crate::BackendBuilder::max_pending_invalidations).
     pub whole_type: bool,
 }
 
 impl Pending {
-    /// Whether the cache has been told of everything.
+    /// Whether nothing is pending.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty() && !self.whole_type
     }

@@ -1,4 +1,4 @@
-//! How a cache behaves: its checked settings, and the lifetimes that follow from them.
+//! The checked settings of a cache, and the lifetimes that follow from them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,26 +12,27 @@ use crate::near::NearCache;
 use crate::record::{Key, Meta, Record, Schema, Shape, StoredField, entry};
 use crate::repeats::Repeats;
 
-/// Whether an update moves the entry's deadline.
+/// Whether an update extends the lifetime of the entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum UpdateTtl {
-    /// The entry ends when it would have ended: whatever an update doesn't touch is never kept for longer.
+    /// The entry still expires when it would have: fields that the update doesn't set are never kept for longer.
     #[default]
     Keep,
     /// The entry gets a new lifetime, as if it had just been loaded.
     Refresh,
 }
 
-/// What a get does when the cache is out of reach, or may be older than the primary because an invalidation failed.
+/// How a get responds to a cache that is out of reach, or in which an invalidation of the record is
+/// [pending](crate::Cache::pending).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnOutage {
-    /// It loads around the cache: once per key and process, and [`max_bypass_loads`](CacheBuilder::max_bypass_loads) at a
-    /// time. Nothing is stored.
+    /// It loads around the cache: once per key and process, and at most [`max_bypass_loads`](CacheBuilder::max_bypass_loads)
+    /// at a time. Nothing is stored.
     #[default]
     Load,
-    /// It fails with the cache's error: for a primary that can't bear more than the misses.
+    /// It fails with the cache's error: for a primary that can't handle more load than the misses.
     Fail,
 }
 
@@ -46,7 +47,7 @@ pub(crate) struct Policy {
     pub(super) jitter: f64,
     pub(crate) stale_if_error: Option<Duration>,
     pub(crate) stale_retry: Duration,
-    /// Beta of the rule.
+    /// The beta of `XFetch`.
     pub(crate) refresh_ahead: Option<f64>,
     pub(crate) update_ttl: UpdateTtl,
     pub(crate) lock_ttl: Duration,
@@ -86,13 +87,13 @@ impl Policy {
         }
     }
 
-    /// Whether this cache needs to know how long an entry will live whenever it reads one.
+    /// Whether this cache needs the lifetime of each entry that it reads.
     pub(crate) fn reads_lifetimes(&self) -> bool {
         self.stale_if_error.is_some() || self.refresh_ahead.is_some()
     }
 
-    /// The entry to store for what a loader returned after `took`, and how long it is to be there; `None` when nothing is
-    /// to be stored.
+    /// The entry to store for the result of a loader that ran for `took`, and the entry's lifetime. `None` if nothing is to be
+    /// stored.
     pub(crate) fn entry(
         &self,
         shape: &Shape,
@@ -134,7 +135,7 @@ impl Policy {
         fits
     }
 
-    /// The lifetime of a record that is stored now; `None` when `ttl_by` wants it not to be stored.
+    /// The lifetime of a record that is stored now. `None` if `ttl_by` keeps it out of the cache.
     pub(crate) fn lifetime(&self, record: &Record) -> Option<Duration> {
         let ttl = self.ttl_by.as_ref().map_or(self.ttl, |ttl_by| ttl_by(record).min(defaults::LONGEST));
         (ttl >= defaults::SHORTEST).then(|| self.jittered(ttl))
@@ -145,7 +146,7 @@ impl Policy {
         ttl.mul_f64(1.0 - part).max(defaults::SHORTEST)
     }
 
-    /// Checks all settings, and those that depend on each other.
+    /// Checks each setting, and those that depend on each other.
     pub(super) fn check(&mut self, schema: &Schema, not_found_ttl: Option<Option<Duration>>) -> Result<(), Error> {
         self.settle_not_found_ttl(schema, not_found_ttl)?;
         self.check_durations()?;
@@ -173,7 +174,7 @@ impl Policy {
         self.near_cache.as_ref().map_or(Ok(()), NearCache::check)
     }
 
-    /// `given`: the builder's own setting, if it was called.
+    /// `given`: the argument of the builder's setter, if it was called.
     fn settle_not_found_ttl(&mut self, schema: &Schema, given: Option<Option<Duration>>) -> Result<(), Error> {
         let ttl = self.ttl;
         self.not_found_ttl = match given {

@@ -11,30 +11,30 @@ use crate::error::Error;
 use crate::record::{CacheKey, Cacheable, Change, Field, typed};
 
 impl<T: Cacheable> Cache<T> {
-    /// Sets one field of a cached record, after it was written to the primary. `true`: applied to a live record;
-    /// `false`: there was nothing to update, and the next `get` loads.
+    /// Sets one field of a cached record, after the field was written to the primary. Returns `true` if the update was
+    /// applied to a live record. `false` means that there was nothing to update, and that the next `get` loads.
     ///
-    /// The last call wins, so the [promise](Self#the-promise) holds only while the writers of one record are serialised
-    /// from their commit to the end of this call; otherwise use [`invalidate`](Self::invalidate). A record that the
-    /// update would make too large, a value that can't be encoded, and a server out of memory: the entry is removed, and
-    /// the answer is `false`. So they are for a record that is stored under an `alias`, and for a stale one.
+    /// The last call wins, so [the promise](Self#the-promise) holds only if the writers of a record are serialised from their
+    /// commit to the end of this call. Otherwise use [`invalidate`](Self::invalidate).
     ///
-    /// The versions that the struct's `also_invalidates` lists are invalidated at the same time, whatever becomes of the
-    /// update; the answer is about this version's entry alone.
+    /// The entry is removed, and the result is `false`, if the update would make the record too large, if the value can't be
+    /// encoded, if the server is out of memory, if a field of the record is stored under an `alias`, or if the record is stale.
+    ///
+    /// The versions that the struct's `also_invalidates` lists are invalidated at the same time, whether or not the update
+    /// succeeds. The result is about this version's entry only.
     ///
     /// Redis: `WATCH`, `PTTL`, `HMGET` or `HGETALL`, then `MULTI`, `HSET` or `HDEL`, `DEL` of the lease, `EXEC`, on a
     /// connection of its own: two round trips.
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`] after `update_timeout`; [`Error::Backend`]; [`Error::InvalidId`]. Unless the id was invalid,
-    /// it is unknown whether the field was set, and the entry will be invalidated: see [`pending`](Self::pending). So it
-    /// is when another version's key failed, which the error then names.
+    /// [`Error::Timeout`] after `update_timeout`, [`Error::Backend`], or [`Error::InvalidId`]. Unless the id was invalid, it
+    /// is unknown whether the field was set, and the entry will be invalidated: see [`pending`](Self::pending). The same
+    /// applies if the key of another version failed; the error then names that key.
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, the field is set or not, never half; and the entry will be invalidated, as after an
-    /// error.
+    /// If the future is dropped, the field is either set or not, and the entry will be invalidated, as after an error.
     pub fn update_field<V>(
         &self,
         id: impl CacheKey<T::Id>,
@@ -44,7 +44,7 @@ impl<T: Cacheable> Cache<T> {
         self.update_fields(id, [field.set(value)])
     }
 
-    /// Sets several fields of a cached record in one step. Of two changes of one field, the later holds.
+    /// Sets several fields of a cached record in one step. If a field is changed twice, the later change applies.
     ///
     /// # Errors
     ///
@@ -76,14 +76,14 @@ impl<T: Cacheable> Cache<T> {
         self.core.update_fields(self.key(id), changes.into_iter().map(|change| change.change).collect())
     }
 
-    /// Changes a cached record by a function, and returns it as it is stored then; `None`: there was nothing to change.
-    /// Only the fields that changed are written. `change` may run several times, when others change the entry at the
+    /// Changes a cached record with a function, and returns the record as it is then stored. `None` if there was nothing to
+    /// change. Only the fields that changed are written. `change` runs again whenever another writer changes the entry at the
     /// same time. The last call wins, as for [`update_field`](Self::update_field).
     ///
     /// # Errors
     ///
-    /// As [`update_field`](Self::update_field), but don't try again, which may make the change twice: `invalidate`. And
-    /// [`Error::InvalidId`] when `change` has changed the id: then nothing was written.
+    /// As [`update_field`](Self::update_field). Don't retry, which may apply the change twice: call `invalidate` instead.
+    /// [`Error::InvalidId`] also if `change` changed the id; nothing is written then.
     ///
     /// # Cancel safety
     ///
@@ -113,35 +113,40 @@ impl<T: Cacheable> Cache<T> {
         self.core.modify(self.key(id), change).map(|modified| Ok(modified?.map(typed))).boxed()
     }
 
-    /// Removes an entry and revokes the load that is under way, if any: call it after every commit that changed, created
-    /// or deleted the record in the primary. Returns whether there was an entry, a not-found one included.
+    /// Removes an entry, and revokes the lease of the load that is under way, if any. Call it after every commit that changed,
+    /// created or deleted the record in the primary. Returns whether there was an entry, which may be a not-found entry.
     ///
-    /// The versions that the struct's `also_invalidates` lists are invalidated in the same call, each by commands of its
-    /// own, all at the same time; then the answer is whether there was an entry in any of them.
+    /// The versions that the struct's `also_invalidates` lists are invalidated in the same call, each by its own commands, all
+    /// at the same time. The result is then whether there was an entry in any version.
     ///
     /// Redis: `DEL` of the lease, then `DEL` of the entry, in one pipeline; one round trip.
     ///
     /// # Errors
     ///
-    /// [`Error::Backend`] or [`Error::Timeout`] when the cache is out of reach: it is tried again in the background, and
-    /// until it has been applied this process reads around the cache for the record, see [`pending`](Self::pending).
-    /// Other processes may get the old entry until then. [`Error::InvalidId`]. With several versions, an error names the
-    /// first key that failed; no other was left out because of it.
+    /// - [`Error::Backend`] or [`Error::Timeout`] if the cache is out of reach. The invalidation is retried in the background.
+    ///   Until it is applied, this process reads the record around the cache, see [`pending`](Self::pending); other processes
+    ///   may get the old entry. With several versions, the error names the first key that failed; the others were tried
+    ///   nevertheless.
+    /// - [`Error::InvalidId`] if the id can't be part of a key.
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, the entry is removed or not; if not, it is tried again as after an error. With several
-    /// versions, each on its own. One that was never polled has done nothing.
+    /// If the future is dropped before the entry is removed, the invalidation is retried, as after an error. With several
+    /// versions, this applies to each of them. A future that was never polled does nothing.
     pub fn invalidate(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'_, Result<bool, Error>> {
         self.core.invalidate_when_polled(self.key(id))
     }
 
-    /// Invalidates many records; the results have the order and the number of the ids.
+    /// Invalidates many records. The results have the order and the number of the ids.
+    ///
+    /// # Errors
+    ///
+    /// For each id as for [`invalidate`](Self::invalidate).
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, some entries are removed; the others are tried again as after an error. One that was
-    /// never polled has done nothing.
+    /// If the future is dropped, some entries may be removed already; the invalidation of the others is retried, as after an
+    /// error. A future that was never polled does nothing.
     pub fn invalidate_many<K: CacheKey<T::Id>>(
         &self,
         ids: impl IntoIterator<Item = K>,

@@ -1,5 +1,5 @@
-//! What a struct must be to be cached: [`Cacheable`], which only the derive implements, its [`Schema`], and the typed
-//! handles of its fields, [`Field`] and [`Change`].
+//! The trait of cached structs, [`Cacheable`], with its [`Schema`] and the typed handles of its fields, [`Field`] and
+//! [`Change`].
 
 use std::fmt;
 use std::hash::Hash;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Codec, FieldError, IdParts, RecordReader, RecordWriter};
 
-/// A struct that can be cached as a Redis hash. `#[derive(Cacheable)]` implements it; it is never written by hand.
+/// A struct that can be cached as a Redis hash. `#[derive(Cacheable)]` implements it; never implement it by hand.
 ///
 /// # Attributes of the struct
 ///
@@ -17,35 +17,35 @@ use super::{Codec, FieldError, IdParts, RecordReader, RecordWriter};
 /// | `namespace = "billing"` | none | second part of every key |
 /// | `entity = "product"` | the struct's name in `snake_case` | third part of every key |
 /// | `ttl = "30s"` | [`defaults::TTL`](crate::defaults::TTL) | how long a record lives in the cache |
-/// | `not_found_ttl = "2s"` | [`defaults::NOT_FOUND_TTL`](crate::defaults::NOT_FOUND_TTL); half of a shorter `ttl` | how long it is remembered that a record doesn't exist |
-/// | `stale_if_error = "5m"` | none | how long a record is kept past its TTL, to be served when its load fails: see [`CacheBuilder::stale_if_error`](crate::CacheBuilder::stale_if_error) |
-/// | `stale_retry = "1s"` | [`defaults::STALE_RETRY`](crate::defaults::STALE_RETRY) | how long such a load is not tried again |
-/// | `refresh_ahead`, `refresh_ahead = 2.0` | none; [`defaults::REFRESH_AHEAD`](crate::defaults::REFRESH_AHEAD) without a value | hits load a record anew before it ends, the earlier the larger the number: see [`CacheBuilder::refresh_ahead`](crate::CacheBuilder::refresh_ahead) |
-/// | `version = 3` | none | becomes part of the key: structs of different versions never meet |
-/// | `also_invalidates = [2, none]` | none | other versions, older or newer, whose keys are invalidated in the same call; `none` is the keys without a version |
-/// | `crate = path` | `::cache_aside` | where this crate is, for those who re-export it |
+/// | `not_found_ttl = "2s"` | [`defaults::NOT_FOUND_TTL`](crate::defaults::NOT_FOUND_TTL); half of a shorter `ttl` | how long the cache remembers that a record doesn't exist |
+/// | `stale_if_error = "5m"` | none | how long a record is kept past its TTL, to be served if its load fails: see [`CacheBuilder::stale_if_error`](crate::CacheBuilder::stale_if_error) |
+/// | `stale_retry = "1s"` | [`defaults::STALE_RETRY`](crate::defaults::STALE_RETRY) | how long such a load is not retried |
+/// | `refresh_ahead`, `refresh_ahead = 2.0` | none; [`defaults::REFRESH_AHEAD`](crate::defaults::REFRESH_AHEAD) without a value | hits reload a record before it expires, the earlier the larger the number: see [`CacheBuilder::refresh_ahead`](crate::CacheBuilder::refresh_ahead) |
+/// | `version = 3` | none | becomes part of the key, so that different versions of a struct never share an entry |
+/// | `also_invalidates = [2, none]` | none | other versions, older or newer, whose keys are invalidated in the same call; `none` stands for the keys without a version |
+/// | `crate = path` | `::cache_aside` | the path of this crate, for crates that re-export it |
 ///
-/// Durations are an integer and one of `ms`, `s`, `m`, `h`, `d`. Namespace and entity are made of `[a-z0-9_-]`.
+/// A duration is an integer followed by `ms`, `s`, `m`, `h` or `d`. Namespace and entity consist of `[a-z0-9_-]`.
 ///
 /// # Attributes of a field
 ///
 /// | attribute | meaning |
 /// |---|---|
-/// | `id` | the field is the id, or one part of it: then the id is the tuple of these fields in declaration order |
+/// | `id` | the field is the id, or one part of it; the id is then the tuple of these fields in declaration order |
 /// | `rename = "price"` | the field's name in the hash |
-/// | `alias = "cost"` | another name that the field is read from when it isn't there by its own; it is written by its own alone. There may be several, the first is tried first |
-/// | `default` | a field that is missing in the hash is `Default::default()`; a malformed one never is |
-/// | `skip` | the field isn't stored, and read back as `Default::default()` |
+/// | `alias = "cost"` | another name to read the field from if it is missing under its own name; it is only written under its own. Several aliases are tried in order |
+/// | `default` | a field that is missing in the hash is `Default::default()`; a malformed one is still an error |
+/// | `skip` | the field isn't stored, and is read back as `Default::default()` |
 /// | `json` | any serde type, stored as JSON text (feature `json`); `None` is left out of the hash |
 /// | `with = "module"` | `module::encode(&V) -> impl Into<Vec<u8>>` and `module::decode(&[u8]) -> Result<V, impl Into<BoxError>>` convert it |
 ///
 /// # Changing a struct
 ///
-/// While a new release is rolled out, old and new processes share one Redis. `docs/schema.md` tells for each change of a
-/// struct what they see of each other's entries, and the steps.
+/// While a new release is rolled out, old and new processes share one Redis. `docs/schema.md` says, for each change of a
+/// struct, how they read each other's entries, and which steps to take.
 ///
-/// - An update that meets a field under an `alias` deletes the entry: a process that knows only the old name would
-///   otherwise go on reading the old value. It does so too when the field is there under both names.
+/// - An update that finds a field under an `alias`, even beside the field's own name, deletes the entry. Otherwise a process
+///   that knows only the old name would go on reading the old value.
 /// - With `also_invalidates`, [`invalidate`](crate::Cache::invalidate), `invalidate_many`, `refresh` and all updates also
 ///   delete the entries and leases of the versions that it lists.
 ///
@@ -90,7 +90,7 @@ use super::{Codec, FieldError, IdParts, RecordReader, RecordWriter};
     note = "write `#[derive(Cacheable)]` on the struct, and `#[cacheable(id)]` on its id field"
 )]
 pub trait Cacheable: Sized + Send + Sync + 'static {
-    /// The type of the id field; the tuple of their types where there are several.
+    /// The type of the id field. If there are several, the tuple of their types.
     type Id: Clone + Eq + Hash + Send + Sync + 'static;
 
     /// The struct of the field handles.
@@ -99,14 +99,14 @@ pub trait Cacheable: Sized + Send + Sync + 'static {
     /// One [`Field`] for each stored field that is not part of the id.
     const FIELDS: Self::Fields;
 
-    /// Names and lifetimes, as the attributes give them.
+    /// The names and lifetimes that the attributes set.
     const SCHEMA: Schema;
 
     /// The record's id.
     fn id(&self) -> Self::Id;
 
-    /// Writes each part of the record's id. Not by [`CacheKey`](crate::CacheKey): asking that of `Id` here would report an
-    /// id of a wrong type twice.
+    /// Writes each part of the record's id. Not through [`CacheKey`](crate::CacheKey): a bound on `Id` would make the compiler
+    /// report an id of a wrong type twice.
     #[doc(hidden)]
     fn write_id(&self, out: &mut dyn IdParts) -> fmt::Result;
 
@@ -117,7 +117,7 @@ pub trait Cacheable: Sized + Send + Sync + 'static {
     fn decode(record: &mut RecordReader<'_>) -> Result<Self, FieldError>;
 }
 
-/// Names and lifetimes of a [`Cacheable`], as its attributes give them.
+/// The names and lifetimes that the attributes of a [`Cacheable`] set.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Schema {
@@ -129,21 +129,21 @@ pub struct Schema {
     pub version: Option<u32>,
     /// How long a record lives in the cache.
     pub ttl: Option<Duration>,
-    /// How long it is remembered that a record doesn't exist.
+    /// How long the cache remembers that a record doesn't exist.
     pub not_found_ttl: Option<Duration>,
-    /// How long a record is kept past its TTL, to be served when its load fails.
+    /// How long a record is kept past its TTL, to be served if its load fails.
     pub stale_if_error: Option<Duration>,
-    /// How long a load that failed is not tried again.
+    /// How long a failed load is not retried while a stale record is served.
     pub stale_retry: Option<Duration>,
-    /// Beta of the rule that says when a hit loads its record anew before it ends.
+    /// The beta of `XFetch`, which decides when a hit reloads its record before it expires.
     pub refresh_ahead: Option<f64>,
     /// The names of the stored fields, in declaration order.
     pub fields: &'static [&'static str],
-    /// Those of them that are the id, or its parts.
+    /// The names of the fields that are the id, or its parts.
     pub ids: &'static [&'static str],
-    /// The names that fields are also read from.
+    /// The aliases of all fields.
     pub aliases: &'static [&'static str],
-    /// The other versions whose keys are invalidated together with this one's; `None` is the keys without a version.
+    /// The other versions whose keys are invalidated together with this one's. `None` stands for the keys without a version.
     pub also_invalidates: &'static [Option<u32>],
 }
 
@@ -248,9 +248,9 @@ impl<T, V> Field<T, V> {
         self.codec.name()
     }
 
-    /// Sets the field in an [`update_fields`](crate::Cache::update_fields).
+    /// Makes a change that sets the field, for [`update_fields`](crate::Cache::update_fields).
     #[must_use = "it changes nothing until it is passed to `update_fields`"]
-    #[allow(clippy::needless_pass_by_value, reason = "so that the literal `41` becomes the field's type")]
+    #[allow(clippy::needless_pass_by_value, reason = "by value, the literal `41` takes the field's type")]
     pub fn set(&self, value: V) -> Change<T> {
         Change { change: FieldChange { field: self.name(), value: self.codec.encode(&value) }, of: PhantomData }
     }
@@ -279,7 +279,7 @@ pub struct Change<T> {
 /// A [`Change`] without the type of its record.
 pub(crate) struct FieldChange {
     pub(crate) field: &'static str,
-    /// The encoded value, `None` to remove the field from the hash.
+    /// The encoded value. `None` removes the field from the hash.
     pub(crate) value: Result<Option<Vec<u8>>, FieldError>,
 }
 

@@ -1,8 +1,8 @@
-//! How one field of a record is named in the hash and converted: [`Codec`].
+//! The name of one field in the hash, and the functions that convert its values: [`Codec`].
 //!
-//! The attributes of a field choose its codec: none is [`native`], `id` is [`id`], `json` is [`json`], and for `with` the
-//! derive brings functions of its own. A codec is a value and not a type with bounds, so that the one place where the
-//! compiler looks at the field's type is where the codec is made: a type that doesn't fit is one error, at that type.
+//! The attributes of a field choose its codec: [`native`] without any, [`id`] for `id`, [`json`] for `json`, and for `with`
+//! the derive generates the functions. A codec is a value, not a type with bounds. So the compiler checks the field's type in
+//! one place, where the codec is made, and reports a type that doesn't fit once, at that type.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,12 +15,12 @@ use crate::error::BoxError;
 #[derive(Debug)]
 pub struct Codec<V> {
     name: &'static str,
-    /// Where it is read from when it isn't there by its name.
+    /// The other names to read it from, in this order.
     aliases: &'static [&'static str],
     encode: fn(&V) -> Result<Option<Vec<u8>>, BoxError>,
     decode: fn(Cow<'_, [u8]>) -> Result<V, BoxError>,
     missing: fn() -> Option<V>,
-    /// What the field's attribute says for one that is missing all the same.
+    /// The value of a missing field with `#[cacheable(default)]`.
     default: Option<fn() -> V>,
     /// Writes a part of an id.
     write_id: fn(&V, &mut dyn IdParts) -> fmt::Result,
@@ -29,7 +29,7 @@ pub struct Codec<V> {
 }
 
 impl<V> Codec<V> {
-    /// A codec of functions, for a field that must be in the hash.
+    /// Makes a codec of these functions, for a field that must be in the hash.
     pub const fn with(
         name: &'static str,
         encode: fn(&V) -> Result<Option<Vec<u8>>, BoxError>,
@@ -47,7 +47,7 @@ impl<V> Codec<V> {
         }
     }
 
-    /// The same, which also reads the field from these names, the first of them first.
+    /// Also reads the field from these names, in this order.
     pub const fn aliases(mut self, aliases: &'static [&'static str]) -> Self {
         self.aliases = aliases;
         self
@@ -77,7 +77,7 @@ impl<V> Codec<V> {
     ///
     /// # Errors
     ///
-    /// What `out` returns, or the id itself.
+    /// An error of `out`, or of the id itself.
     pub fn write_id(&self, value: &V, out: &mut dyn IdParts) -> fmt::Result {
         (self.write_id)(value, out)
     }
@@ -86,7 +86,7 @@ impl<V> Codec<V> {
         (self.heap)(bytes)
     }
 
-    /// What a field that is not in the hash stands for.
+    /// The value of a field that is not in the hash.
     pub(crate) fn missing(&self) -> Result<V, FieldError> {
         match self.default {
             Some(default) => Ok(default()),
@@ -128,7 +128,7 @@ pub const fn native<V: FieldValue>(name: &'static str) -> Codec<V> {
     }
 }
 
-/// The same codec for a field with `#[cacheable(default)]`.
+/// Adds `#[cacheable(default)]` to a codec.
 #[doc(hidden)]
 pub const fn or_default<V: Default>(mut codec: Codec<V>) -> Codec<V> {
     codec.default = Some(V::default);
@@ -143,12 +143,12 @@ pub const fn id<V: CacheId>(name: &'static str) -> Codec<V> {
     codec
 }
 
-/// Of a field that is no part of the id.
+/// For a field that is not part of the id.
 fn no_id<V>(_: &V, _: &mut dyn IdParts) -> fmt::Result {
     Err(fmt::Error)
 }
 
-/// The codec of `#[cacheable(json)]`: JSON text, where `null` (a `None`) is an absent field.
+/// The codec of `#[cacheable(json)]`: JSON text. `null` (a `None`) is an absent field.
 #[cfg(feature = "json")]
 #[doc(hidden)]
 pub const fn json<V: serde::Serialize + serde::de::DeserializeOwned>(name: &'static str) -> Codec<V> {

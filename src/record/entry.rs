@@ -1,7 +1,7 @@
-//! A stored entry and what it means: a record, live or stale, the note that there is none, or something unreadable.
+//! The meaning of a stored entry: a live or stale record, a not-found entry, or something unreadable.
 //!
-//! Owns the one reserved field, `~meta`. Whatever it holds that this release doesn't understand makes the entry
-//! unreadable, and so a miss: later releases may add to it.
+//! Owns the one reserved field, `~meta`. Later releases may add to it, so an entry whose `~meta` this release doesn't
+//! understand is unreadable, which makes it a miss.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -15,33 +15,33 @@ use crate::error::BoxError;
 pub(crate) const META: &[u8] = b"~meta";
 const ABSENT: &[u8] = b"absent";
 
-/// What a backend found at a data key.
+/// The value that a backend found at an entry's key.
 #[derive(Debug)]
 pub(crate) enum Entry {
     Hash(Hash),
-    /// A value of another Redis type, put there by somebody else.
+    /// A value of another Redis type, which another client has put there.
     WrongType,
 }
 
-/// An entry, and how long it will be there.
+/// An entry, and how long it will exist.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) entry: Entry,
-    /// `None`: it has no end, or its end was not asked for.
+    /// The key's own PTTL, which includes the stale tail. `None`: it never expires, or its PTTL was not asked for.
     pub(crate) left: Option<Duration>,
 }
 
-/// What an entry means to a reader of `V`: of records, or of some of their fields.
+/// The meaning of an entry to a reader of `V`: of whole records, or of some of their fields.
 pub(crate) enum Reading<V> {
     Record(V),
-    /// A record past its TTL, and by how much.
+    /// A record, and how long it is past its TTL.
     Stale(V, Duration),
     NotFound,
     Unreadable(BoxError),
 }
 
 impl Entry {
-    /// What is noted beside the fields; nothing where that isn't understood.
+    /// The notes beside the fields. Empty if they aren't understood.
     pub(crate) fn meta(&self) -> Meta {
         match self {
             Self::Hash(hash) => meta_text(hash).and_then(Meta::parse).unwrap_or_default(),
@@ -76,14 +76,14 @@ impl Found {
         }
     }
 
-    /// How long it is until the entry's TTL is over: zero when it is stale.
+    /// The entry's remaining TTL, without the stale tail. Zero if it is stale.
     pub(crate) fn ttl(&self) -> Option<Duration> {
         let tail = self.entry.meta().stale.unwrap_or_default();
         self.left.map(|left| left.saturating_sub(tail))
     }
 }
 
-/// What `~meta` notes of a record.
+/// The notes in `~meta` of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Meta {
     /// The stale tail: how long the entry is kept past its TTL.
@@ -93,7 +93,7 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
-    /// Reads `name=milliseconds`, separated by spaces. A name that isn't known may change what the entry means.
+    /// Parses `name=milliseconds`, separated by spaces. `None` for an unknown name too, which may change the entry's meaning.
     fn parse(text: &[u8]) -> Option<Self> {
         let mut meta = Self::default();
         for note in std::str::from_utf8(text).ok()?.split(' ') {
@@ -112,7 +112,7 @@ impl Meta {
         Some(meta)
     }
 
-    /// The field of a hash, if there is something to note.
+    /// The hash field, if there is something to note.
     pub(crate) fn field(self) -> Option<StoredField> {
         let notes = [("stale", self.stale), ("load", self.load)].into_iter();
         let notes = notes.filter_map(|(name, duration)| Some(format!("{name}={}", duration?.as_millis())));
@@ -120,7 +120,7 @@ impl Meta {
         (!text.is_empty()).then(|| (Cow::Borrowed(META), text.into_bytes()))
     }
 
-    /// By how much an entry that will be there for so long is past its TTL.
+    /// How long an entry with this PTTL is past its TTL. `None` if it is live.
     fn age(self, left: Option<Duration>) -> Option<Duration> {
         self.stale?.checked_sub(left?)
     }
@@ -133,7 +133,7 @@ fn meta_text(hash: &Hash) -> Option<&[u8]> {
     }
 }
 
-/// Whether there is nothing beside `~meta`.
+/// Whether there is no field but `~meta`.
 fn has_no_field(hash: &Hash) -> bool {
     match hash {
         Hash::Selected { values, .. } => values.iter().all(Option::is_none),
@@ -141,7 +141,7 @@ fn has_no_field(hash: &Hash) -> bool {
     }
 }
 
-/// The entry that notes that the primary has no such record.
+/// The not-found entry: the primary has no such record.
 pub(crate) fn not_found() -> Vec<StoredField> {
     vec![(Cow::Borrowed(META), ABSENT.to_vec())]
 }
@@ -151,7 +151,7 @@ pub(crate) fn stored(fields: Changes) -> Vec<StoredField> {
     fields.into_iter().filter_map(|(name, value)| Some((Cow::Borrowed(name.as_bytes()), value?))).collect()
 }
 
-/// The fields of a hash, with their names. `selected` are those that it was asked for, if it wasn't asked for all.
+/// The fields of a hash, with their names. `selected` are the names of a hash that was read by name.
 pub(crate) fn named(hash: &Hash, selected: &[&'static str]) -> Vec<FoundField> {
     match hash {
         Hash::Whole(fields) => fields.to_vec(),
@@ -163,7 +163,7 @@ pub(crate) fn named(hash: &Hash, selected: &[&'static str]) -> Vec<FoundField> {
     }
 }
 
-/// A hash with its changes carried out.
+/// A hash with changes applied.
 pub(crate) fn changed(mut fields: Vec<FoundField>, changes: Changes) -> Vec<FoundField> {
     for (name, value) in changes {
         fields.retain(|(present, _)| **present != *name.as_bytes());
@@ -172,7 +172,7 @@ pub(crate) fn changed(mut fields: Vec<FoundField>, changes: Changes) -> Vec<Foun
     fields
 }
 
-/// How much a hash counts towards `max_entry_bytes`: its names and its values.
+/// The size of a hash for `max_entry_bytes`: its names and its values.
 pub(crate) fn size(fields: &[(impl AsRef<[u8]>, impl AsRef<[u8]>)]) -> usize {
     fields.iter().map(|(name, value)| name.as_ref().len() + value.as_ref().len()).sum()
 }

@@ -1,6 +1,6 @@
-//! A record on its way in and out of a hash: the fields that a derived impl writes and reads.
+//! The fields of a stored hash, and how a derived impl reads and writes them.
 //!
-//! Knows nothing of keys, backends and the library's own `~meta` field.
+//! Knows nothing of keys and backends.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,25 +12,25 @@ use super::{Codec, FieldError};
 /// One field of a stored hash: its name and its value.
 pub(crate) type StoredField = (Cow<'static, [u8]>, Vec<u8>);
 
-/// One field of a hash that was found: its name and its value.
+/// One field of a hash that was read: its name and its value.
 pub(crate) type FoundField = (Bytes, Bytes);
 
-/// What was found of a stored hash. Its bytes are slices of what was received, or shared with the embedded backend.
+/// A stored hash, as it was read. Its bytes are slices of the reply, or shared with the embedded backend.
 #[derive(Debug)]
 pub(crate) enum Hash {
     /// All fields, with their names.
     Whole(Arc<Vec<FoundField>>),
-    /// Without names: the values of the fields that were asked for, in that order, and the library's own field.
+    /// Without names: the values of the selected fields, in the order of the selection, and `~meta`.
     Selected { values: Vec<Option<Bytes>>, meta: Option<Bytes> },
 }
 
 impl Hash {
-    /// A hash of these fields; `None` if there are none.
+    /// `None` if there are no fields.
     pub(crate) fn whole(fields: Vec<FoundField>) -> Option<Self> {
         (!fields.is_empty()).then(|| Self::Whole(Arc::new(fields)))
     }
 
-    /// The last value is that of the library's own field. `None` if no field exists.
+    /// The last value is `~meta`. `None` if no field exists.
     pub(crate) fn selected(mut values: Vec<Option<Bytes>>) -> Option<Self> {
         let meta = values.pop()?;
         let is_there = meta.is_some() || values.iter().any(Option::is_some);
@@ -38,10 +38,10 @@ impl Hash {
     }
 }
 
-/// New values of fields by name; `None` for one that is not to be in the hash.
+/// The new values of fields, by name. `None` removes a field from the hash.
 pub(crate) type Changes = Vec<(&'static str, Option<Vec<u8>>)>;
 
-/// Takes the fields of a record, in declaration order.
+/// Collects the encoded fields of a record, in declaration order.
 #[doc(hidden)]
 #[derive(Debug, Default)]
 pub struct RecordWriter {
@@ -69,12 +69,12 @@ impl RecordWriter {
 
 /// Reads the fields of a stored hash.
 ///
-/// It looks for a field from where the last one was found, since most hashes keep the order of declaration.
+/// The search for a field starts where the last one was found, since most hashes keep the declaration order.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct RecordReader<'a> {
     hash: &'a Hash,
-    /// The names that the hash was asked for, if it wasn't asked for all.
+    /// The names of the values of [`Hash::Selected`].
     selected: &'a [&'static str],
     next: usize,
     /// An estimate of the heap memory that the values read so far own, in bytes.
@@ -86,11 +86,11 @@ impl<'a> RecordReader<'a> {
         Self { hash, selected, next: 0, heap: 0 }
     }
 
-    /// Reads a field that must be there, unless its type has a value for an absent one, or its attribute.
+    /// Reads a field. A missing field has the value that its type or its attribute gives it.
     ///
     /// # Errors
     ///
-    /// When it isn't there, or does not decode.
+    /// If the field is missing and has no such value, or if it can't be decoded.
     pub fn read<V>(&mut self, codec: &Codec<V>) -> Result<V, FieldError> {
         match self.take_any(codec) {
             Some(bytes) => {
@@ -101,7 +101,7 @@ impl<'a> RecordReader<'a> {
         }
     }
 
-    /// Takes a field by its own name, or by the first alias that is there.
+    /// Finds a field by its own name, or by the first alias that exists.
     fn take_any<V>(&mut self, codec: &Codec<V>) -> Option<&'a [u8]> {
         self.take(codec.name()).or_else(|| codec.other_names().iter().find_map(|alias| self.take(alias)))
     }
@@ -119,7 +119,7 @@ impl<'a> RecordReader<'a> {
     }
 }
 
-/// The place of the one that `is_it`, looked for from `next` on, and then from the beginning.
+/// The place of the item that `is_it`. Searches from `next` on, and then from the beginning.
 fn find<I>(items: &[I], next: &mut usize, mut is_it: impl FnMut(&I) -> bool) -> Option<usize> {
     let at = (*next..items.len()).chain(0..*next).find(|at| is_it(&items[*at]))?;
     *next = at + 1;

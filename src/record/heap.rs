@@ -1,7 +1,7 @@
-//! Estimates of the heap memory that decoded values take, for near caches, which are bounded by it. They are of the high
-//! side: a near cache may keep less than it could, never much more than it should.
+//! Estimates of the heap memory of decoded values, which bounds near caches. They are on the high side: a near cache may keep
+//! less than it could, but never much more than it should.
 
-/// One allocation of so many bytes, as the common allocators round it: a header of 8 bytes, in steps of 16, 32 at least.
+/// The size of one allocation, as common allocators round it: with a header of 8 bytes, in steps of 16, at least 32.
 pub(crate) const fn allocation(bytes: usize) -> usize {
     const HEADER: usize = 8;
     const STEP: usize = 16;
@@ -10,12 +10,12 @@ pub(crate) const fn allocation(bytes: usize) -> usize {
     if rounded < LEAST { LEAST } else { rounded }
 }
 
-/// A value that owns a copy of its text.
+/// The heap memory of a value that owns a copy of its text.
 pub(crate) fn of_bytes(text: &[u8]) -> usize {
     if text.is_empty() { 0 } else { allocation(text.len()) }
 }
 
-/// A value of JSON text: its strings are allocations of their own, and its lists and maps have room for more than they hold.
+/// The heap memory of a value decoded from JSON text. Each string is an allocation, and lists and maps have spare room.
 #[cfg(feature = "json")]
 pub(crate) fn of_json(text: &[u8]) -> usize {
     const HALF_A_STRING: usize = 32;

@@ -1,7 +1,7 @@
-//! Ids: what an id is made of ([`CacheId`]) and what may stand for one in a call ([`CacheKey`]).
+//! Ids: [`CacheId`], a type that can be an id or a part of one, and [`CacheKey`], a value that a call accepts as an id.
 //!
-//! Knows nothing of the key's grammar: an id writes its plain text, `key` escapes it. The impls are marked
-//! `do_not_recommend`, because the notes of the trait name the types that the compiler would list.
+//! Knows nothing of the key's grammar: an id writes its plain text, and `key` escapes it. The impls are marked
+//! `do_not_recommend`, because the notes of the traits already name the types that the compiler would list.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,8 +15,8 @@ use super::FieldValue;
 /// A type that can be an id, or one part of an id of several fields.
 ///
 /// Implemented for integers, `NonZero` integers, `bool`, `char`, `String`, `Box<str>`, `Arc<str>`, IP addresses and,
-/// with the feature `uuid`, `uuid::Uuid`. For a newtype around one of these, `#[derive(CacheId)]` does it, and makes the
-/// newtype a [`FieldValue`] too, as every id is: its fields are stored like the others.
+/// with the feature `uuid`, `uuid::Uuid`. `#[derive(CacheId)]` implements it for a newtype around one of these, together with
+/// [`FieldValue`]: every id is one, since it is stored like any other field.
 ///
 /// # Examples
 ///
@@ -40,18 +40,19 @@ use super::FieldValue;
     note = "for a newtype around one of these write `#[derive(Clone, PartialEq, Eq, Hash, CacheId)]`"
 )]
 pub trait CacheId: FieldValue + Clone + Eq + Hash + Send + Sync + 'static {
-    /// Writes the id as plain text, different for different ids and never empty. It is escaped for the key afterwards.
+    /// Writes the id as plain text, which is never empty, and different for different ids. The text is then escaped for the
+    /// key.
     ///
     /// # Errors
     ///
-    /// Passes on what `out` returns; an error of its own makes the id invalid.
+    /// Passes on the errors of `out`. Any other error makes the id invalid.
     fn write_id(&self, out: &mut dyn fmt::Write) -> fmt::Result;
 }
 
-/// Something that stands for an id of type `Id` in a call: the id itself, a reference to it, or what it can be made
-/// from without a loss, such as `"p-001"` for a `String`, or `("acme", 42)` for `(String, u64)`.
+/// A value that a call accepts as an id of type `Id`: the id itself, a reference to it, or a value that converts to it
+/// without loss, such as `"p-001"` for a `String`, or `("acme", 42)` for `(String, u64)`.
 ///
-/// Never implemented by hand: it follows from [`CacheId`]. Code that is generic over the record says that it passes ids:
+/// Never implement it by hand: it follows from [`CacheId`]. Code that is generic over the record needs a bound to pass ids:
 ///
 /// ```
 /// use cache_aside::{Cache, CacheKey, Cacheable, Error};
@@ -70,7 +71,7 @@ pub trait CacheId: FieldValue + Clone + Eq + Hash + Send + Sync + 'static {
     note = "in code that is generic over the record, write `where T::Id: CacheKey<T::Id>`"
 )]
 pub trait CacheKey<Id>: Send {
-    /// Writes each part as plain text, after a call of [`IdParts::next_part`].
+    /// Writes each part as plain text, and calls [`IdParts::next_part`] before each.
     #[doc(hidden)]
     fn write_parts(&self, out: &mut dyn IdParts) -> fmt::Result;
 
@@ -79,7 +80,7 @@ pub trait CacheKey<Id>: Send {
     fn into_id(self) -> Id;
 }
 
-/// Where [`CacheKey::write_parts`] writes to.
+/// The writer that [`CacheKey::write_parts`] writes to.
 #[doc(hidden)]
 #[allow(unnameable_types)]
 pub trait IdParts: fmt::Write {

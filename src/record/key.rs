@@ -1,8 +1,8 @@
-//! The key grammar: which Redis keys the entry and the lease of an id have.
+//! The key grammar: the Redis keys of an id's entry and lease.
 //!
-//! Keeps two promises. Different ids never share a key: the bytes that structure a key are escaped in ids, and `%`
-//! itself too. No id leaves its prefix or chooses its cluster slot: an escaped id has no `:`, `/` or brace, so the hash
-//! tag of the lock key is always the whole data key.
+//! Keeps two promises. Different ids never share a key: the bytes that structure a key, and `%` itself, are escaped in ids.
+//! No id leaves its prefix or chooses its cluster slot: an escaped id has no `:`, `/` or brace, so the hash tag of the lease's
+//! key is always the whole key of the entry.
 
 use std::cell::Cell;
 use std::fmt::{self, Write};
@@ -15,15 +15,15 @@ use crate::error::Error;
 const MAX_ID_BYTES: usize = 1024;
 
 thread_local! {
-    /// Keys are written here first, so that each is one allocation of its own length.
+    /// The buffer that keys are written to first, so that each key is one allocation of its exact length.
     static DRAFT: Cell<String> = const { Cell::new(String::new()) };
 }
 
-/// The data key of one entry, within the lock key of its lease. A miss has many owners of it, so clones share the text.
+/// The key of an entry, within the key of its lease. A miss clones it many times, so clones share the text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key(Arc<str>);
 
-/// Before and after the data key in the lock key.
+/// The text before and after the entry's key in the lease's key.
 const TAG: (&str, &str) = ("{", "}:lock");
 
 impl Key {
@@ -31,14 +31,14 @@ impl Key {
         &self.0[TAG.0.len()..self.0.len() - TAG.1.len()]
     }
 
-    /// What the keys of its type begin with.
+    /// The prefix of all keys of its type.
     pub(crate) fn prefix(&self) -> &str {
         // An escaped id has no `:`.
         let key = self.as_str();
         key.rfind(':').map_or("", |end| &key[..=end])
     }
 
-    /// The id, as it stands in the key.
+    /// The id, as written in the key.
     pub(crate) fn id(&self) -> &str {
         &self.as_str()[self.prefix().len()..]
     }
@@ -55,16 +55,16 @@ impl fmt::Display for Key {
     }
 }
 
-/// All keys of one cache: what comes before the id.
+/// The keys of one cache: their prefix, which comes before the id.
 #[derive(Debug)]
 pub(crate) struct KeySpace {
     prefix: String,
-    /// The same for the other versions that are invalidated too.
+    /// The prefixes of the other versions, which are invalidated too.
     other_versions: Vec<String>,
 }
 
 impl KeySpace {
-    /// What its keys begin with, those of other versions included.
+    /// The prefixes of this version and of the other versions.
     pub(crate) fn prefixes(&self) -> impl Iterator<Item = &str> {
         std::iter::once(&self.prefix).chain(&self.other_versions).map(String::as_str)
     }
@@ -79,13 +79,13 @@ impl KeySpace {
         Self { prefix: prefix(schema.version), other_versions }
     }
 
-    /// The keys that the id of this key has in the other versions.
+    /// The keys of the same id in the other versions.
     pub(crate) fn in_other_versions(&self, key: &Key) -> impl Iterator<Item = Key> {
         let id = key.as_str().strip_prefix(&self.prefix).expect("the key was made here");
         self.other_versions.iter().map(move |prefix| Key([TAG.0, prefix, id, TAG.1].concat().into()))
     }
 
-    /// What the keys of this version begin with.
+    /// The prefix of this version's keys.
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -106,7 +106,7 @@ impl KeySpace {
         })
     }
 
-    /// Shows an id as it stands in a key, if it is valid.
+    /// Shows an id as written in a key. `None` if it is invalid.
     pub(crate) fn with_id<R>(write_id: WriteId<'_>, show: impl FnOnce(&str) -> R) -> Option<R> {
         draft([], write_id, |draft| draft.ok().map(|id| show(id)))
     }
@@ -115,14 +115,14 @@ impl KeySpace {
 /// Writes an id's parts.
 pub(crate) type WriteId<'a> = &'a mut dyn FnMut(&mut dyn IdParts) -> fmt::Result;
 
-/// Writes a key with an id at its end, and hands it to `finish`, or the draft and what is wrong with the id.
+/// Writes a key with an id at its end, and passes it to `finish`: or the draft so far, and what is wrong with the id.
 fn draft<const N: usize, R>(
     begin: [&str; N],
     write_id: WriteId<'_>,
     finish: impl FnOnce(Result<&mut String, (&str, &'static str)>) -> R,
 ) -> R {
     const KEPT_BYTES: usize = 4 * MAX_ID_BYTES;
-    // Without a draft where an id that is being written asks for a key too, or the thread ends.
+    // The buffer is empty if an id makes a key while it is written, and gone if the thread is ending.
     let mut key = DRAFT.try_with(Cell::take).unwrap_or_default();
     for text in begin {
         key.push_str(text);

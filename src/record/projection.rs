@@ -4,7 +4,7 @@ use super::{Cacheable, Field, FieldError, RecordReader};
 
 /// Fields of `T` that are read together: a tuple of up to twelve [`Field`]s, or a single one.
 ///
-/// Never written by hand. The fields' values are cloned where a record was loaded, so their types are `Clone`.
+/// Never implement it by hand. Values of a loaded record are cloned, so the fields' types have to be `Clone`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no choice of fields of `{T}`",
     label = "not one of its fields, nor a tuple of up to twelve",
@@ -14,7 +14,7 @@ pub trait Projection<T: Cacheable>: Copy + Send + Sync + 'static {
     /// The values of the fields: a tuple of them, or a single one.
     type Values: Send + 'static;
 
-    /// Adds the names that the fields are read from.
+    /// Adds the names to read the fields from.
     #[doc(hidden)]
     fn add_names(self, names: &mut Vec<&'static str>);
 

@@ -1,5 +1,5 @@
-//! A struct without its type. All that lies below the typed face is compiled once, in this crate, and handles records of
-//! every struct as a [`Record`] by the struct's [`Shape`].
+//! A struct with its type erased. Everything below the typed face is compiled once, in this crate: it handles the records of
+//! all structs as a [`Record`], by the struct's [`Shape`].
 
 use std::any::Any;
 use std::fmt;
@@ -7,16 +7,16 @@ use std::sync::Arc;
 
 use super::{Cacheable, Changes, FieldError, Hash, IdParts, RecordReader, RecordWriter, Schema, heap};
 
-/// A record whose type is known to its cache alone.
+/// A record with its type erased. Only its cache knows the type.
 pub(crate) type Record = Arc<dyn Any + Send + Sync>;
 
-/// Those of an `Arc`, in bytes.
+/// The reference counts of an `Arc`, in bytes.
 const REFERENCE_COUNTS: usize = 2 * size_of::<usize>();
 
 /// How records of one struct are read, written and named.
 pub(crate) struct Shape {
     pub(crate) schema: Schema,
-    /// The size of the struct itself, in bytes, without what its fields own.
+    /// The size of the struct itself, in bytes, without the heap memory of its fields.
     size: usize,
     decode: fn(&mut RecordReader<'_>) -> Result<Record, FieldError>,
     encode: fn(&Record, &mut RecordWriter),
@@ -41,14 +41,14 @@ impl Shape {
         Ok(self.decode_weighed(hash)?.0)
     }
 
-    /// The same, with an estimate of the memory that the record takes, in bytes.
+    /// Like `decode`, with an estimate of the record's memory in bytes.
     pub(crate) fn decode_weighed(&self, hash: &Hash) -> Result<(Record, usize), FieldError> {
         let mut reader = RecordReader::new(hash, self.schema.fields);
         let record = (self.decode)(&mut reader)?;
         Ok((record, heap::allocation(self.size + REFERENCE_COUNTS) + reader.heap))
     }
 
-    /// The fields of a record by name, `None` for those that its hash leaves out.
+    /// The fields of a record by name. `None` for a field that its hash leaves out.
     pub(crate) fn fields_of(&self, record: &Record) -> Result<Changes, FieldError> {
         let mut writer = RecordWriter::default();
         (self.encode)(record, &mut writer);
@@ -60,12 +60,12 @@ impl Shape {
     }
 }
 
-/// A record with its type again.
+/// Restores the type of a record.
 pub(crate) fn typed<T: Cacheable>(record: Record) -> Arc<T> {
     record.downcast().expect(ONE_TYPE)
 }
 
-/// Lends a record with its type.
+/// Borrows a record with its type restored.
 pub(crate) fn borrow<T: Cacheable>(record: &Record) -> &T {
     record.downcast_ref().expect(ONE_TYPE)
 }

@@ -1,10 +1,9 @@
-//! What one hash field can hold: [`FieldValue`] and its implementations for the standard types.
+//! The value of one hash field: [`FieldValue`], and its impls for the standard types.
 //!
-//! The text forms are a wire contract with every other client of the same Redis and with older releases: they may be
-//! added to, never changed. Types of other crates are each behind a feature.
+//! The text forms are a wire contract with older releases and all other clients of the same Redis: they may be added to, but
+//! never changed. Types of other crates are each behind a feature.
 //!
-//! The impls are marked `do_not_recommend`: where a type has none, the notes of the trait help, and a list of others
-//! doesn't.
+//! The impls are marked `do_not_recommend`: for a type without one, the notes of the trait help more than a list of others.
 
 #[cfg(feature = "chrono")]
 mod chrono;
@@ -18,7 +17,7 @@ use std::time::Duration;
 
 use crate::error::BoxError;
 
-/// Turns one value into the bytes of one hash field, and back.
+/// Converts a value to the bytes of one hash field, and back.
 ///
 /// | type | text in Redis |
 /// |---|---|
@@ -27,7 +26,7 @@ use crate::error::BoxError;
 /// | `f32`, `f64` | the shortest decimal that reads back the same, with an exponent where the plain form would be long; `NaN`, `inf`, `-inf` |
 /// | `Vec<u8>`, `[u8; N]`, `bytes::Bytes` (feature `bytes`) | the bytes |
 /// | [`Duration`] | decimal seconds: `90`, `0.25` |
-/// | `Option<V>` | `None` = the field is not in the hash |
+/// | `Option<V>` | `None`: the field is not in the hash |
 /// | `uuid::Uuid` (feature `uuid`) | hyphenated lower case |
 /// | `chrono::DateTime<Utc>`, `DateTime<FixedOffset>`, `NaiveDate` (feature `chrono`) | RFC 3339 |
 /// | `rust_decimal::Decimal` (feature `rust_decimal`) | as `Display` writes it |
@@ -67,27 +66,28 @@ use crate::error::BoxError;
     note = "or `#[cacheable(skip)]` to leave it out, or implement `FieldValue` for `{Self}`"
 )]
 pub trait FieldValue: Sized {
-    /// Whether an absent field is one of the values, as it is for `Option`.
+    /// Whether an absent field is a value, as it is for `Option`.
     #[doc(hidden)]
     const OPTIONAL: bool = false;
 
     /// Encodes the value; `None` leaves the field out of the hash.
     fn encode(&self) -> Option<Vec<u8>>;
 
-    /// Decodes a value. Bytes that come straight from Redis are owned, so that a `String` can take them over.
+    /// Decodes a value. Owned bytes can be taken over, without a copy.
     ///
     /// # Errors
     ///
-    /// When the bytes aren't a value of this type. The entry then counts as unreadable: a miss, which a load replaces.
+    /// If the bytes aren't a value of this type. The entry is then unreadable: it counts as a miss, and the next load replaces
+    /// it.
     fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError>;
 
-    /// What a field that is not in the hash stands for; `None`, the default, means that it must be there.
+    /// The value of a field that is not in the hash. `None`, the default, means that the field must exist.
     fn missing() -> Option<Self> {
         None
     }
 }
 
-/// Parses text that `Display` wrote; `expected` completes "expected ..".
+/// Parses text that `Display` wrote. `expected` completes the error "expected ..".
 fn parse<V: FromStr>(bytes: &[u8], expected: &str) -> Result<V, BoxError> {
     let text = std::str::from_utf8(bytes).ok();
     text.and_then(|text| text.parse().ok()).ok_or_else(|| unexpected(expected, bytes))
@@ -147,7 +147,7 @@ macro_rules! floats {
         #[diagnostic::do_not_recommend]
         impl FieldValue for $ty {
             fn encode(&self) -> Option<Vec<u8>> {
-                // The longest plain form of 17 digits near 1; beyond, only zeros would be added.
+                // The longest plain form of 17 digits near 1. A longer one only adds zeros.
                 const LONGEST_PLAIN: usize = 24;
                 let plain = self.to_string();
                 let text = if plain.len() > LONGEST_PLAIN { format!("{self:e}") } else { plain };

@@ -21,8 +21,8 @@ impl FieldValue for DateTime<Utc> {
 #[diagnostic::do_not_recommend]
 impl FieldValue for DateTime<FixedOffset> {
     fn encode(&self) -> Option<Vec<u8>> {
-        // RFC 3339 has offsets of whole minutes, and `chrono` panics on a local time beyond its first or last year.
-        // Then the point in time is kept and the offset isn't.
+        // RFC 3339 has offsets of whole minutes, and `chrono` panics on a local time beyond its first or last year. In both
+        // cases the point in time is kept, and the offset isn't.
         let is_whole = self.offset().local_minus_utc() % 60 == 0;
         if !is_whole || self.naive_utc().checked_add_offset(*self.offset()).is_none() {
             return self.to_utc().encode();
