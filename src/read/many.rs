@@ -1,4 +1,5 @@
-//! Many gets at once: read together, and what is missing loaded together. Each key keeps a flight and a lease of its own.
+//! Many gets at once: entries are read together, and missing records are loaded together. Each key has a flight and a lease
+//! of its own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,8 +11,7 @@ use futures_util::future::join_all;
 use tracing::Instrument;
 
 use super::batch::{Awaited, Batch, ErasedId};
-use super::get::{Answer, Looked};
-use super::read_through::ReadThrough;
+use super::get::{Answer, Get, Looked};
 use super::single_flight::Role;
 use crate::cache::Core;
 use crate::error::Error;
@@ -19,20 +19,20 @@ use crate::meter::Began;
 use crate::record::{Found, Key};
 use crate::spans;
 
-/// So many keys are looked at and loaded together: enough to keep a connection busy, few enough to keep each step's
-/// deadline.
+/// The number of keys that are read and loaded together: enough to keep a connection busy, few enough for each step to meet
+/// its deadline.
 const AT_A_TIME: usize = 1_024;
 
-/// The ids that were asked for, as keys, each once.
+/// The keys of the ids that were asked for, each once.
 #[derive(Default)]
 pub(crate) struct Asked {
     different: Vec<Key>,
     known: HashMap<Key, usize, RandomState>,
-    /// For each id its place among the different ones, or what is wrong with it. Boxed, as errors are large.
+    /// For each id, its place among the different keys, or what is wrong with it. Boxed, as errors are large.
     places: Vec<Result<usize, Box<Error>>>,
 }
 
-/// The ids by their place among the different ones, without their types.
+/// The different ids, by their place, with their types erased.
 pub(crate) trait Ids: Send {
     /// Takes an id. Called at most once for each place.
     fn take(&mut self, place: usize) -> ErasedId;
@@ -67,8 +67,7 @@ impl Core {
         let gets = async {
             let mut answers = Vec::with_capacity(different.len());
             for part in different.chunks(AT_A_TIME) {
-                let first = answers.len();
-                self.get_together(part, &mut |place| ids.take(first + place), &batch, &mut answers).await;
+                self.get_together(part, ids, &batch, &mut answers).await;
             }
             answers
         };
@@ -80,93 +79,91 @@ impl Core {
         places.into_iter().map(|place| answers[place.map_err(|mistake| *mistake)?].clone()).collect()
     }
 
-    /// Looks into the near cache, and then into Redis: at all that are to be read in one go.
-    async fn look_at_all(&self, part: &[Key], began: Began) -> Vec<Looked> {
-        let mut looks: Vec<_> = part.iter().map(|_| None).collect();
-        let mut reads = Vec::new();
-        for (key, look) in part.iter().zip(&mut looks) {
-            if let Some(kept) = self.near.as_ref().and_then(|near| near.get(key.id())) {
-                *look = Some(Looked::Hit(self.near_answer(kept, began), None));
-                continue;
-            }
-            match self.may_read(key) {
-                Ok(ticket) => reads.push((key, ticket, look)),
-                Err(miss) => *look = Some(Looked::Missed(miss, Duration::ZERO)),
-            }
-        }
-        let keys: Vec<_> = reads.iter().map(|(key, ..)| *key).collect();
-        let with_ttl = self.reads_lifetimes();
-        let began_to_look = Instant::now();
-        let mut each = |place: usize, found: Option<Found>| {
-            let (key, ticket, look) = &mut reads[place];
-            // A stale record is read once more, with its lifetime.
-            if with_ttl || found.as_ref().is_none_or(|found| found.entry.meta().stale.is_none()) {
-                **look = Some(self.looked(key, None, *ticket, Ok(found), began_to_look.elapsed(), began));
-            }
-        };
-        let failures = self.backend.read_many(&keys, &self.selection, with_ttl, &mut each).await;
-        for (place, error) in failures {
-            let (key, ticket, look) = &mut reads[place];
-            if look.is_none() {
-                **look = Some(self.looked(key, None, *ticket, Err(error), began_to_look.elapsed(), began));
-            }
-        }
-        let alone = reads.into_iter().filter(|(_, _, look)| look.is_none()).map(async |(key, ticket, look)| {
-            let found = self.read_entry(key, &self.selection).await;
-            *look = Some(self.looked(key, None, ticket, found, began_to_look.elapsed(), began));
-        });
-        join_all(alone).await;
-        looks.into_iter().flatten().collect()
-    }
-
+    /// Adds the answers for a part of the keys, which comes after those that are answered already.
     async fn get_together(
         self: &Arc<Self>,
         part: &[Key],
-        take_id: &mut (dyn FnMut(usize) -> ErasedId + Send),
+        ids: &mut dyn Ids,
         batch: &Arc<Batch>,
         answers: &mut Vec<Result<Answer, Error>>,
     ) {
+        let first = answers.len();
         let (called, began) = (self.timestamp_of_call(), Began::now());
-        let read_through = |key: Key, id: ErasedId, awaited: Option<Awaited>| {
-            let loader = Box::new({
-                let (batch, key) = (batch.clone(), key.clone());
-                move || batch.load(key, id)
-            });
-            ReadThrough { core: self.clone(), key, loader, awaited }
+        let gets: Vec<_> = part.iter().map(|key| Get { core: self, key, called, began }).collect();
+        let mut read_through = |place: usize, awaited: Option<Awaited>| {
+            let (get, id, batch) = (gets[place], ids.take(first + place), batch.clone());
+            let key = get.key.clone();
+            get.read_through(Box::new(move || batch.load(key, id)), awaited)
         };
         if !self.policy.enabled {
-            // All are awaited before any begins, here and below: so they load together.
-            let gets = part.iter().enumerate();
-            let gets: Vec<_> =
-                gets.map(|(place, key)| read_through(key.clone(), take_id(place), Some(batch.await_one()))).collect();
-            answers.extend(join_all(gets.into_iter().map(|get| self.get_around(get, began))).await);
+            // All are awaited before any begins, here and below, so that they load together.
+            let loads: Vec<_> = (0..gets.len()).map(|place| read_through(place, Some(batch.await_one()))).collect();
+            let loads = gets.iter().zip(loads).map(|(get, read_through)| get.load_around(read_through));
+            answers.extend(join_all(loads).await);
             return;
         }
-        let looks = self.look_at_all(part, began).await;
-        let mut flights = Vec::new();
-        let mut together: Vec<Option<Result<Answer, Error>>> = Vec::with_capacity(part.len());
-        for (place, (key, look)) in part.iter().zip(looks).enumerate() {
-            match look {
+        let mut together: Vec<Option<Result<Answer, Error>>> = Vec::with_capacity(gets.len());
+        let mut loads = Vec::new();
+        for (place, looked) in self.look_at_all(&gets).await.into_iter().enumerate() {
+            match looked {
                 Looked::Hit(answer, due) => {
                     if let Some(due) = due {
-                        read_through(key.clone(), take_id(place), None).refresh_ahead(due);
+                        read_through(place, None).refresh_ahead(due);
                     }
                     together.push(Some(Ok(answer)));
                 }
                 Looked::Missed(miss, cache_latency) => {
-                    let (role, unusable) = miss.role(self, key);
+                    let (role, unusable) = gets[place].join(miss);
                     let awaited = matches!(role, Role::Leader(_)).then(|| batch.await_one());
-                    let id = take_id(place);
-                    let read_through = || read_through(key.clone(), id, awaited);
-                    let flight = self.load(called, key.clone(), role, unusable, cache_latency, began, read_through);
-                    flights.push(flight.map(move |answer| (place, answer)).boxed());
+                    let read_through = read_through(place, awaited);
+                    let load = gets[place].load(role, unusable, cache_latency, || read_through);
+                    loads.push(load.map(move |answer| (place, answer)).boxed());
                     together.push(None);
                 }
             }
         }
-        for (place, answer) in join_all(flights).await {
+        for (place, answer) in join_all(loads).await {
             together[place] = Some(answer);
         }
         answers.extend(together.into_iter().flatten());
+    }
+
+    /// Looks into the near cache, and reads all other entries in one go.
+    async fn look_at_all(&self, gets: &[Get<'_>]) -> Vec<Looked> {
+        let mut looks: Vec<_> = gets.iter().map(|_| None).collect();
+        let mut reads = Vec::new();
+        for (get, look) in gets.iter().zip(&mut looks) {
+            if let Some(kept) = self.near.as_ref().and_then(|near| near.get(get.key.id())) {
+                *look = Some(Looked::Hit(self.near_answer(kept, get.began), None));
+                continue;
+            }
+            match get.may_read() {
+                Ok(ticket) => reads.push((get, ticket, look)),
+                Err(miss) => *look = Some(Looked::Missed(miss, Duration::ZERO)),
+            }
+        }
+        let keys: Vec<_> = reads.iter().map(|(get, ..)| get.key).collect();
+        let with_ttl = self.reads_lifetimes();
+        let sent = Instant::now();
+        let mut each = |place: usize, found: Option<Found>| {
+            let (get, ticket, look) = &mut reads[place];
+            // A stale record is read once more, with its lifetime.
+            if with_ttl || found.as_ref().is_none_or(|found| found.entry.meta().stale.is_none()) {
+                **look = Some(get.looked(None, *ticket, Ok(found), sent.elapsed()));
+            }
+        };
+        let failures = self.backend.read_many(&keys, &self.selection, with_ttl, &mut each).await;
+        for (place, error) in failures {
+            let (get, ticket, look) = &mut reads[place];
+            if look.is_none() {
+                **look = Some(get.looked(None, *ticket, Err(error), sent.elapsed()));
+            }
+        }
+        let alone = reads.into_iter().filter(|(_, _, look)| look.is_none()).map(async |(get, ticket, look)| {
+            let found = self.read_entry(get.key, &self.selection).await;
+            *look = Some(get.looked(None, ticket, found, sent.elapsed()));
+        });
+        join_all(alone).await;
+        looks.into_iter().flatten().collect()
     }
 }

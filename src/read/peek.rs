@@ -1,4 +1,4 @@
-//! Looks at what is stored; loads nothing.
+//! Reads of the cache that never load: `peek`, `ttl`, `inspect`.
 
 use std::time::Duration;
 
@@ -17,9 +17,11 @@ impl Core {
                 return Ok(None);
             }
             let found = self.read_entry(&key, &self.selection).await?;
-            Ok(match found.map(|found| self.read(&key, &found)) {
-                Some(Reading::Record(record)) => Some(record),
-                Some(Reading::Stale(..) | Reading::NotFound | Reading::Unreadable(_)) | None => None,
+            let Some(reading) = found.map(|found| found.read(self.shape)) else { return Ok(None) };
+            self.report_unreadable(&key, &reading);
+            Ok(match reading {
+                Reading::Record(record) => Some(record),
+                Reading::Stale(..) | Reading::NotFound | Reading::Unreadable(_) => None,
             })
         }
         .boxed()

@@ -104,12 +104,11 @@ impl ReadThrough {
     /// one waited.
     fn answer_in(&self, acquired: &mut Acquired, is_new: bool) -> Option<(Option<Record>, Outcome)> {
         let found = acquired.found.take()?;
-        // The first look has logged what is unreadable, unless its selection could not see it.
-        let reading = if self.core.selection.overlooks(&found.entry) {
-            self.core.read(&self.key, &found)
-        } else {
-            found.read(self.core.shape)
-        };
+        let reading = found.read(self.core.shape);
+        // Otherwise the get's own read has reported it already.
+        if self.core.selection.overlooks(&found.entry) {
+            self.core.report_unreadable(&self.key, &reading);
+        }
         let serves_stale = acquired.cooling_down && self.core.policy.stale_if_error.is_some();
         served(reading, is_new).filter(|(_, outcome)| serves_stale || !matches!(outcome, Outcome::Stale { .. }))
     }
