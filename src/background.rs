@@ -1,9 +1,9 @@
 //! Background tasks: at most one of a kind at a time, and on a runtime that runs it.
 //!
-//! A task ends with its runtime. And a runtime of one thread runs its tasks only within `block_on`: on a runtime that is merely
-//! kept alive, a task never runs again, though it hasn't finished.
+//! A task ends with its runtime. A runtime of one thread runs its tasks only within `block_on`: if it is merely kept alive, its
+//! tasks never run again, though they haven't finished.
 //!
-//! A task that ends because it has nothing left to do must not miss what comes at that moment. It decides so in
+//! A task that ends because it has nothing left to do must not miss work that comes at that moment. So it decides to end in
 //! [`Background::finish`], under the lock that starts tasks.
 
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::runtime::{Handle, Id};
 use tokio_util::task::AbortOnDropHandle;
 
-/// A task that was woken and isn't polled within this time counts as not driven.
+/// A task that isn't polled within this time after it was woken counts as not driven.
 const LONGEST_WAKE: Duration = Duration::from_millis(50);
 
 /// The only task of its kind. It is aborted when this is dropped.
@@ -31,13 +31,13 @@ struct Running {
     task: AbortOnDropHandle<()>,
     runtime: Id,
     life: Arc<Life>,
-    /// When the task was woken to see whether it is driven, and how often it had been polled until then.
+    /// When the task was woken to find out whether it is driven, and how often it had been polled by then.
     woken: Option<(Instant, u64)>,
 }
 
 impl Background {
-    /// Starts the task on the current runtime, unless one is there and its runtime runs it. Outside of a runtime, the next call
-    /// does that.
+    /// Starts the task on the current runtime, unless a task exists and its runtime drives it. Outside of a runtime it is left
+    /// to the next call.
     pub(crate) fn ensure<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce() -> F) {
         let Ok(here) = Handle::try_current() else { return };
         let mut running = self.running.lock();
@@ -65,8 +65,8 @@ impl Running {
         Self { task, runtime: here.id(), life, woken: None }
     }
 
-    /// Whether the task runs, as seen from the runtime `here`. A task on another runtime is woken by the first call; a later
-    /// call finds out whether it was polled since.
+    /// Whether the task is driven, as seen from the runtime `here`. For a task on another runtime, the first call wakes it, and
+    /// a later call checks whether it was polled since.
     fn is_driven(&mut self, here: Id) -> bool {
         if self.task.is_finished() {
             return false;
@@ -91,7 +91,7 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    /// The same future, whose polls are counted.
+    /// Counts the polls of a future.
     pub(crate) fn of(self: &Arc<Self>, future: impl Future<Output = ()> + Send + 'static) -> Alive {
         Alive { life: self.clone(), future: Box::pin(future) }
     }

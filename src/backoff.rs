@@ -1,10 +1,10 @@
-//! Pauses between attempts.
+//! Jittered pauses between attempts.
 
 use std::time::Duration;
 
 use rand::RngExt;
 
-/// Between 50 and 100 % of a pause, at random: callers that began to wait together don't go on together.
+/// A random 50 to 100 % of a pause, so that callers that began to wait together don't continue together.
 pub(crate) fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(rand::rng().random_range(0.5..1.0))
 }
@@ -27,7 +27,7 @@ impl Backoff {
         jittered(pause)
     }
 
-    /// Begins with the first pause again.
+    /// Starts over with the first pause.
     pub(crate) fn reset(&mut self) {
         self.next = self.first;
     }

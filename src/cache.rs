@@ -20,7 +20,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 pub use self::builder::CacheBuilder;
-use self::call::{Call, Different, Selected};
+use self::call::{Call, Selected, TAKEN_ONCE};
 pub(crate) use self::core::Core;
 pub use self::inspect::{EntryState, Inspection};
 pub use self::loading::LoadingCache;
@@ -30,7 +30,7 @@ pub(crate) use self::policy::Policy;
 pub use self::policy::{OnOutage, UpdateTtl};
 use crate::backend::Backend;
 use crate::error::{BoxError, Error};
-use crate::read::{Answer, Asked, Batch, Loading, Options, erase};
+use crate::read::{Answer, Asked, Batch, ErasedId, Loading, Options, erase};
 use crate::record::{CacheKey, Cacheable, Key, Projection, shape, typed};
 use crate::sharded::ShardedArc;
 use crate::stats::Stats;
@@ -480,8 +480,12 @@ impl<T: Cacheable> Cache<T> {
                 different.push(Some(id));
             }
         }
-        let (core, mut ids) = (self.core.shard(), Different::<T, K>::new(different));
-        async move { core.get_many(asked, &mut ids, batch).await.into_iter().map(typed).collect() }.boxed()
+        let core = self.core.shard();
+        let mut take_id = move |place: usize| -> ErasedId {
+            let id: Option<K> = different[place].take();
+            Box::new(id.expect(TAKEN_ONCE).into_id())
+        };
+        async move { core.get_many(asked, &mut take_id, batch).await.into_iter().map(typed).collect() }.boxed()
     }
 }
 

@@ -29,7 +29,7 @@ pub use crate::near::{NearCache, Untracked};
 pub use crate::record::{CacheId, CacheKey, Cacheable, Change, Field, FieldValue, Projection, Schema};
 pub use crate::stats::{Stats, TrackerState};
 
-/// What derived code calls. Not part of the public interface.
+/// The functions and types that derived code uses. Not part of the public interface.
 #[doc(hidden)]
 pub mod __private {
     pub use std::borrow::Cow;

@@ -1,6 +1,7 @@
-//! Writes: `invalidate` deletes what is stored of a record, `update` changes it in place.
+//! Writes: `invalidate` deletes the entry of a record, `update` changes it in place.
 //!
-//! Both revoke the lease of a load that is under way, and take this process' own flight out of the way of later gets.
+//! Both revoke the lease of a load that is under way, and remove this process' own flight from the map, so that later gets
+//! don't join it.
 
 mod invalidate;
 mod update;

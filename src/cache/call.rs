@@ -1,13 +1,13 @@
-//! The typed side of one call: ids, loaders and fields as the core takes them, without their types.
+//! The typed side of one get: erases the types of its id, loader and fields for the core.
 
 use std::fmt;
 use std::marker::PhantomData;
 
 use crate::backend::Selection;
-use crate::read::{ErasedId, Fields, Ids, Loader, Loading, Request};
+use crate::read::{Fields, Loader, Loading, Request};
 use crate::record::{CacheKey, Cacheable, FieldError, Hash, IdParts, Projection, RecordReader};
 
-const TAKEN_ONCE: &str = "a call loads at most once";
+pub(super) const TAKEN_ONCE: &str = "each id of a call is loaded at most once";
 
 /// The id and the loader of a get.
 pub(super) struct Call<T, K, L> {
@@ -38,7 +38,7 @@ where
     }
 }
 
-/// The fields of a projection, and their values once they are decoded.
+/// The fields of a projection, and their values once decoded.
 pub(super) struct Selected<T: Cacheable, P: Projection<T>> {
     fields: P,
     selection: Selection,
@@ -62,23 +62,5 @@ impl<T: Cacheable, P: Projection<T>> Fields for Selected<T, P> {
         let mut reader = RecordReader::new(hash, self.selection.names().unwrap_or_default());
         self.values = Some(self.fields.decode(&mut reader)?);
         Ok(())
-    }
-}
-
-/// The ids of a batch that differ.
-pub(super) struct Different<T, K> {
-    ids: Vec<Option<K>>,
-    of: PhantomData<fn() -> T>,
-}
-
-impl<T, K> Different<T, K> {
-    pub(super) fn new(ids: Vec<Option<K>>) -> Self {
-        Self { ids, of: PhantomData }
-    }
-}
-
-impl<T: Cacheable, K: CacheKey<T::Id>> Ids for Different<T, K> {
-    fn take(&mut self, place: usize) -> ErasedId {
-        Box::new(self.ids[place].take().expect(TAKEN_ONCE).into_id())
     }
 }

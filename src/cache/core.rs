@@ -1,15 +1,17 @@
-//! The part of a cache that its clones and flights share: [`Core`], which knows nothing of the record's type.
+//! The part of a cache that its clones and flights share: [`Core`], which doesn't know the type of its records.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 use super::policy::Policy;
 use crate::backend::{Backend, Selection};
+use crate::defaults;
 use crate::meter::{CacheMeter, NearMeter};
 use crate::near::Near;
 use crate::read::{Flights, Orphans, Refreshes};
-use crate::record::{KeySpace, Shape};
+use crate::record::{Key, KeySpace, Meta, Record, Shape, StoredField, entry};
 use crate::stats::Stats;
 
 pub(crate) struct Core {
@@ -19,10 +21,11 @@ pub(crate) struct Core {
     pub(crate) meter: CacheMeter,
     pub(crate) near: Option<Arc<Near>>,
     pub(crate) keys: KeySpace,
-    /// The fields that a whole record is made of.
+    /// The fields of a whole record.
     pub(crate) selection: Selection,
-    /// Flights through the cache, and around it.
+    /// The flights that load through the cache.
     pub(crate) flights: Arc<Flights>,
+    /// The flights that load around the cache.
     pub(crate) bypasses: Arc<Flights>,
     pub(crate) refreshes: Refreshes,
     pub(crate) orphans: Orphans,
@@ -55,6 +58,46 @@ impl Core {
             backend,
             policy,
         }
+    }
+
+    /// The entry to store for the result of a loader that ran for `took`, and the entry's lifetime. `None` if nothing is to be
+    /// stored.
+    pub(crate) fn entry(
+        &self,
+        key: &Key,
+        record: Option<&Record>,
+        took: Duration,
+    ) -> Option<(Vec<StoredField>, Duration)> {
+        let Some(record) = record else {
+            return Some((entry::not_found(), self.policy.not_found_lifetime()?));
+        };
+        let ttl = self.policy.lifetime(record)?;
+        let mut fields = match self.shape.fields_of(record) {
+            Ok(fields) => entry::stored(fields),
+            Err(mistake) => {
+                let (keys, cause) = (key.prefix(), std::error::Error::source(&mistake).map(ToString::to_string));
+                self.backend.repeats().warn(format!("encode {keys} {mistake}"), |times| {
+                    tracing::warn!(keys, %mistake, cause, times, "a record could not be encoded and is not cached");
+                });
+                return None;
+            }
+        };
+        let load = self.policy.refresh_ahead.map(|_| took.max(defaults::SHORTEST));
+        let meta = Meta { stale: self.policy.stale_if_error, load };
+        fields.extend(meta.field());
+        self.fits(key, entry::size(&fields)).then_some((fields, ttl + meta.stale.unwrap_or_default()))
+    }
+
+    /// Whether an entry of this size may be stored.
+    pub(crate) fn fits(&self, key: &Key, bytes: usize) -> bool {
+        let fits = bytes <= self.policy.max_entry_bytes;
+        if !fits {
+            let (keys, max_entry_bytes) = (key.prefix(), self.policy.max_entry_bytes);
+            self.backend.repeats().warn(format!("too large {keys}"), |times| {
+                tracing::warn!(keys, bytes, max_entry_bytes, times, "a record is too large and is not cached");
+            });
+        }
+        fits
     }
 
     pub(super) fn stats(&self) -> Stats {

@@ -9,8 +9,7 @@ use tokio::sync::Semaphore;
 use crate::defaults::{self, check_duration};
 use crate::error::Error;
 use crate::near::NearCache;
-use crate::record::{Key, Meta, Record, Schema, Shape, StoredField, entry};
-use crate::repeats::Repeats;
+use crate::record::{Record, Schema};
 
 /// Whether an update extends the lifetime of the entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -92,47 +91,9 @@ impl Policy {
         self.stale_if_error.is_some() || self.refresh_ahead.is_some()
     }
 
-    /// The entry to store for the result of a loader that ran for `took`, and the entry's lifetime. `None` if nothing is to be
-    /// stored.
-    pub(crate) fn entry(
-        &self,
-        shape: &Shape,
-        key: &Key,
-        record: Option<&Record>,
-        took: Duration,
-        repeats: &Repeats,
-    ) -> Option<(Vec<StoredField>, Duration)> {
-        let Some(record) = record else {
-            return self.not_found_ttl.map(|ttl| (entry::not_found(), self.jittered(ttl)));
-        };
-        let ttl = self.lifetime(record)?;
-        let mut fields = match shape.fields_of(record) {
-            Ok(fields) => entry::stored(fields),
-            Err(mistake) => {
-                let cause = std::error::Error::source(&mistake).map(ToString::to_string);
-                let keys = key.prefix();
-                repeats.warn(format!("encode {keys} {mistake}"), |times| {
-                    tracing::warn!(keys, %mistake, cause, times, "a record could not be encoded and is not cached");
-                });
-                return None;
-            }
-        };
-        let load = self.refresh_ahead.map(|_| took.max(defaults::SHORTEST));
-        let meta = Meta { stale: self.stale_if_error, load };
-        fields.extend(meta.field());
-        self.fits(key, entry::size(&fields), repeats).then_some((fields, ttl + meta.stale.unwrap_or_default()))
-    }
-
-    /// Whether an entry of this size may be stored.
-    pub(crate) fn fits(&self, key: &Key, bytes: usize, repeats: &Repeats) -> bool {
-        let fits = bytes <= self.max_entry_bytes;
-        if !fits {
-            let (keys, max_entry_bytes) = (key.prefix(), self.max_entry_bytes);
-            repeats.warn(format!("too large {keys}"), |times| {
-                tracing::warn!(keys, bytes, max_entry_bytes, times, "a record is too large and is not cached");
-            });
-        }
-        fits
+    /// The lifetime of a not-found entry that is stored now. `None` if it isn't stored.
+    pub(super) fn not_found_lifetime(&self) -> Option<Duration> {
+        self.not_found_ttl.map(|ttl| self.jittered(ttl))
     }
 
     /// The lifetime of a record that is stored now. `None` if `ttl_by` keeps it out of the cache.

@@ -1,8 +1,8 @@
-//! The loads of several keys, brought together in one call of the user's loader: what `get_many` loads by.
+//! Batched loads: the loads of several keys in one call of the user's loader, for `get_many`.
 //!
-//! Each key has a flight and a lease of its own, and this hands its load a part of the common call. That begins when every
-//! load that it awaits has asked for its record, or has turned out not to be needed, or to be somebody else's for now.
-//! Knows nothing of leases.
+//! Each key has a flight and a lease of its own, whose load takes its record from the common call. The call starts once each
+//! load that it awaits has asked for its record, isn't needed after all, or has to wait for another caller first. Knows
+//! nothing of leases.
 
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
@@ -19,11 +19,11 @@ use super::loader::{Loading, ended_early};
 use crate::error::{self, BoxError, Cause};
 use crate::record::{Cacheable, Key, KeySpace, Record};
 
-/// An id without its type.
+/// An id with its type erased.
 pub(crate) type ErasedId = Box<dyn Any + Send>;
 
-/// A user's loader of many records, without its types. It returns each record with its id as that stands in a key, or
-/// nothing in place of an id that can't be one.
+/// A user's loader of many records, with its types erased. It returns each record with its id as written in a key, or `None`
+/// for an id that can't be part of one.
 type Loader = Box<dyn Fn(Vec<ErasedId>) -> BoxFuture<'static, Result<Loaded, BoxError>> + Send + Sync>;
 
 type Loaded = Vec<(Option<Box<str>>, Record)>;
@@ -31,23 +31,23 @@ type Loaded = Vec<(Option<Box<str>>, Record)>;
 /// The loads that share calls of one loader.
 pub(crate) struct Batch {
     loader: Loader,
-    /// How many loads the next call awaits.
+    /// The number of loads that the next call awaits.
     awaited: Arc<watch::Sender<usize>>,
     next: Mutex<Option<Next>>,
 }
 
-/// The next call, as long as one of its loads is there.
+/// The next call. It exists as long as one of its loads does.
 struct Next {
     asked: Vec<(Key, ErasedId)>,
     call: WeakShared<BoxFuture<'static, Ended>>,
 }
 
-/// What a call came to: records to be taken out.
+/// The result of a call. Each load takes its record out.
 type Ended = Arc<Result<Mutex<Records>, Failure>>;
 
 struct Records {
     by_id: HashMap<Box<str>, Record>,
-    /// Whether there are some that nobody has asked for.
+    /// Whether the loader returned records that it was not asked for.
     has_others: bool,
 }
 
@@ -56,7 +56,7 @@ enum Failure {
     Panicked(String),
 }
 
-/// Makes the next call wait, until it is dropped.
+/// Makes the next call wait until this is dropped.
 pub(crate) struct Awaited {
     awaited: Arc<watch::Sender<usize>>,
 }
@@ -85,13 +85,13 @@ impl Batch {
         Arc::new(Self { loader, awaited: Arc::default(), next: Mutex::default() })
     }
 
-    /// Makes the next call wait for one load more.
+    /// Makes the next call wait for one more load.
     pub(crate) fn await_one(&self) -> Awaited {
         self.awaited.send_modify(|awaited| *awaited += 1);
         Awaited { awaited: self.awaited.clone() }
     }
 
-    /// Asks for a record at once, and waits for the call. The call ends early when nobody waits for it any more.
+    /// Asks for a record at once, and waits for the call. The call is aborted once no load waits for it.
     pub(crate) fn load(self: &Arc<Self>, key: Key, id: ErasedId) -> Loading {
         let call = self.join(key.clone(), id);
         async move {
@@ -124,7 +124,7 @@ impl Batch {
     }
 
     async fn call(self: Arc<Self>) -> Result<Records, Failure> {
-        // The sender is right here.
+        // It can't fail: the sender is right here.
         let _ = self.awaited.subscribe().wait_for(|awaited| *awaited == 0).await;
         let asked = self.next.lock().take().map(|next| next.asked).unwrap_or_default();
         let (keys, ids): (Vec<_>, _) = asked.into_iter().unzip();

@@ -1,4 +1,4 @@
-//! A lease from its holder's side: acquired, renewed while its load runs, and given back whatever becomes of that.
+//! A lease from its holder's side: acquired, renewed while the load runs, and given back however the load ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use crate::cache::Core;
 use crate::error::Error;
 use crate::record::Key;
 
-/// A lease that may be held. It becomes an orphan when it is dropped before it [has ended](Self::end): the future of its load
-/// went with its runtime.
+/// A lease that may be held. If it is dropped before it [ends](Self::end), because the runtime of its load shut down, it becomes
+/// an orphan.
 pub(super) struct Lease {
     core: Arc<Core>,
     key: Key,
@@ -40,7 +40,7 @@ impl Lease {
         self.end();
     }
 
-    /// Leaves a mark in the lease's place, so that no process tries the failed load again for `stale_retry`.
+    /// Replaces the lease by a failure mark, so that no process retries the load for `stale_retry`.
     pub(super) async fn mark_failed(self) {
         let Self { core, key, token, .. } = &self;
         if let Err(error) = core.backend.mark_failed(key, token, core.policy.stale_retry).await {
@@ -50,7 +50,7 @@ impl Lease {
         self.end();
     }
 
-    /// The lease is used up, given back, or another task gives it back.
+    /// Called once the lease is used up, given back, or left to another task to give back.
     pub(super) fn end(mut self) {
         self.has_ended = true;
     }
@@ -64,7 +64,7 @@ impl Drop for Lease {
     }
 }
 
-/// Renews a lease until it is lost. Then it only waits: the load may still end, and its fill will be fenced.
+/// Renews a lease until it is lost, and then waits for ever: the load goes on, and its fill will be fenced.
 pub(super) async fn keep_renewing(core: &Core, key: &Key, token: &Token) -> std::convert::Infallible {
     let lease = core.policy.lock_ttl;
     loop {
@@ -82,13 +82,13 @@ pub(super) async fn abandon(core: &Core, key: &Key, token: &Token) {
     }
 }
 
-/// After a step whose outcome is unknown: the lease may be the token's. Not awaited, since the backend may not answer.
+/// For a step whose outcome is unknown: the token may hold the lease. Not awaited, since the backend may not answer.
 pub(super) fn abandon_in_background(core: &Arc<Core>, key: &Key, token: &Token) {
     let (core, key, token) = (core.clone(), key.clone(), token.clone());
     tokio::spawn(async move { abandon(&core, &key, &token).await });
 }
 
-/// The leases of loads that have ended with their runtime. The next flight of the key gives them back.
+/// The leases of loads whose runtime shut down. The next flight of the key gives them back.
 #[derive(Default)]
 pub(crate) struct Orphans {
     leases: DashMap<Key, (Token, Instant)>,
@@ -103,7 +103,7 @@ impl Orphans {
     }
 
     fn add(&self, key: Key, token: Token, lease: Duration) {
-        // Those that have run out need nobody any more.
+        // Leases that have expired need not be given back.
         self.leases.retain(|_, (_, since)| since.elapsed() < lease);
         self.leases.insert(key, (token, Instant::now()));
     }

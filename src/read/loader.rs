@@ -16,7 +16,7 @@ use tracing::Instrument;
 use crate::error::{self, BoxError, Cause, Error};
 use crate::record::{Cacheable, Key, Record};
 
-/// A user's loader with its id, without their types: boxed on a miss, called under the lease.
+/// A user's loader with its id, with their types erased: boxed on a miss, and called under the lease.
 pub(crate) type Loader = Box<dyn FnOnce() -> Loading + Send>;
 
 /// The future of a [`Loader`].

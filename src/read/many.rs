@@ -32,11 +32,8 @@ pub(crate) struct Asked {
     places: Vec<Result<usize, Box<Error>>>,
 }
 
-/// The different ids, by their place, with their types erased.
-pub(crate) trait Ids: Send {
-    /// Takes an id. Called at most once for each place.
-    fn take(&mut self, place: usize) -> ErasedId;
-}
+/// Takes the id at a place among the different ones. Called at most once for each place.
+type TakeId<'a> = &'a mut (dyn FnMut(usize) -> ErasedId + Send);
 
 impl Asked {
     /// Adds an id; returns whether it is the first with this key.
@@ -58,7 +55,7 @@ impl Core {
     pub(crate) async fn get_many(
         self: &Arc<Self>,
         asked: Asked,
-        ids: &mut dyn Ids,
+        take_id: TakeId<'_>,
         batch: Arc<Batch>,
     ) -> Vec<Result<Answer, Error>> {
         let Asked { different, places, known } = asked;
@@ -67,7 +64,7 @@ impl Core {
         let gets = async {
             let mut answers = Vec::with_capacity(different.len());
             for part in different.chunks(AT_A_TIME) {
-                self.get_together(part, ids, &batch, &mut answers).await;
+                self.get_together(part, take_id, &batch, &mut answers).await;
             }
             answers
         };
@@ -83,7 +80,7 @@ impl Core {
     async fn get_together(
         self: &Arc<Self>,
         part: &[Key],
-        ids: &mut dyn Ids,
+        take_id: TakeId<'_>,
         batch: &Arc<Batch>,
         answers: &mut Vec<Result<Answer, Error>>,
     ) {
@@ -91,7 +88,7 @@ impl Core {
         let (called, began) = (self.timestamp_of_call(), Began::now());
         let gets: Vec<_> = part.iter().map(|key| Get { core: self, key, called, began }).collect();
         let mut read_through = |place: usize, awaited: Option<Awaited>| {
-            let (get, id, batch) = (gets[place], ids.take(first + place), batch.clone());
+            let (get, id, batch) = (gets[place], take_id(first + place), batch.clone());
             let key = get.key.clone();
             get.read_through(Box::new(move || batch.load(key, id)), awaited)
         };

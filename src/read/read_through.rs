@@ -1,8 +1,8 @@
-//! Read-through: what a flight does, from the miss to the fill, over the backend's steps.
+//! Read-through: the work of a flight, from the miss to the fill, by the backend's steps.
 //!
-//! Keeps these promises: a load starts only after its lease was granted; a record is stored only by the fill of the lease
-//! that it was loaded under; a lease ends with its load, however that ends; every wait has a deadline, after which
-//! the load goes around the cache; a stale entry is served only if it is still there after its load has failed.
+//! Keeps these promises. A load starts only after its lease was granted. A record is stored only by the fill of the lease that
+//! it was loaded under. A lease ends with its load, however the load ends. Every wait has a deadline, after which the load
+//! goes around the cache. A stale entry is served only if it still exists after its load has failed.
 //!
 //! *Size of futures.* Rare branches are boxed so that they don't enlarge the future of a common miss; a long part that
 //! follows another is boxed too, so that no single allocation is large.
@@ -27,15 +27,15 @@ use crate::meter::Began;
 use crate::record::{Key, Reading, Record, StoredField};
 use crate::spans;
 
-/// The shortest pause between looks at another process' load: servers tell lifetimes of leases in whole milliseconds.
+/// The shortest pause between two polls for another process' load: servers count a lease's PTTL in whole milliseconds.
 const SHORTEST_POLL: Duration = Duration::from_millis(1);
 
-/// One read-through: of this key, with this loader.
+/// One read-through of a key, with its loader.
 pub(super) struct ReadThrough {
     pub(super) core: Arc<Core>,
     pub(super) key: Key,
     pub(super) loader: Loader,
-    /// While it is there, the loads of other keys that share the loader's call wait for this one.
+    /// While this exists, the loads of other keys in the same batch wait for this load.
     pub(super) awaited: Option<Awaited>,
 }
 
@@ -46,7 +46,7 @@ struct Wait {
     pauses: Backoff,
 }
 
-/// A loaded record, with the entry to store for it, which has no fields if nothing is to be stored, and its lifetime.
+/// A loaded record, with the fields and the lifetime of its entry. No fields: nothing is to be stored.
 struct Loaded {
     record: Option<Record>,
     fields: Vec<StoredField>,
@@ -54,13 +54,13 @@ struct Loaded {
 }
 
 impl ReadThrough {
-    /// Finds an entry, or loads and fills one; waits while another process does.
+    /// Finds an entry, or loads and fills one. Waits while another process loads.
     pub(super) async fn through_cache(mut self) -> FlightResult {
         let mut waiting: Option<Wait> = None;
         loop {
             let mut lease = Lease::new(&self.core, &self.key);
             let looked = Timestamp::of_step();
-            // Before the look, so that a change which comes right after it ends the pause below.
+            // Before the lease is asked for: a change that comes right after the reply must end the pause below.
             let changes_seen = self.core.backend.told(&self.key);
             let mut acquired = match lease.acquire().await {
                 Ok(acquired) => acquired,
@@ -86,12 +86,12 @@ impl ReadThrough {
                 return self.around_slow_load().boxed().await;
             }
             if let Some(orphan) = self.core.orphans.take(&self.key) {
-                // A load of this process has ended with its runtime, and can't give its lease back itself.
+                // The lease of a load of this process whose runtime shut down, which can't give it back itself.
                 abandon(&self.core, &self.key, &orphan).boxed().await;
                 continue;
             }
             if acquired.cooling_down {
-                // There is no stale entry to serve, so the mark of a failed load has no use.
+                // There is no stale entry to serve, so don't honour the failure mark.
                 abandon(&self.core, &self.key, &Token::failure_mark()).boxed().await;
             }
             self.awaited = None;
@@ -100,8 +100,8 @@ impl ReadThrough {
         }
     }
 
-    /// The answer in the entry that was found, if it is one. `is_new`: another process' load has put it there while this
-    /// one waited.
+    /// The answer in the entry that was found, if it can be served. `is_new`: another process has filled it while this one
+    /// waited.
     fn answer_in(&self, acquired: &mut Acquired, is_new: bool) -> Option<(Option<Record>, Outcome)> {
         let found = acquired.found.take()?;
         let reading = found.read(self.core.shape);
@@ -113,7 +113,7 @@ impl ReadThrough {
         served(reading, is_new).filter(|(_, outcome)| serves_stale || !matches!(outcome, Outcome::Stale { .. }))
     }
 
-    /// After waiting for another process in vain.
+    /// Loads around the cache, because another process' load takes too long.
     async fn around_slow_load(self) -> FlightResult {
         let (core, key, keys) = (self.core.clone(), self.key.clone(), self.key.prefix());
         core.backend.repeats().warn(format!("other load {keys}"), |times| {
@@ -126,7 +126,7 @@ impl ReadThrough {
         after_failure(&core, &key, loaded).boxed().await
     }
 
-    /// Loads around a cache that can't be used, when it is this load's turn.
+    /// Loads around a cache that can't be used, once fewer than `max_bypass_loads` do so.
     pub(super) async fn without_cache(mut self, error: Error) -> FlightResult {
         tracing::debug!(key = %self.key, %error, "the cache can't be used");
         let failed =
@@ -159,7 +159,7 @@ impl ReadThrough {
         FlightResult { record, outcome: Outcome::Bypassed, justified }
     }
 
-    /// Loads and fills; if the load fails, serves the stale entry, and marks the failure so that nobody loads for a while.
+    /// Loads and fills. If the load fails, serves the stale entry, and leaves a failure mark so that no process loads for a while.
     async fn under_lease(self, lease: Lease) -> FlightResult {
         let (core, key) = (self.core.clone(), self.key.clone());
         let loaded = self.load_and_fill(&lease.token).boxed().await;
@@ -180,7 +180,7 @@ impl ReadThrough {
         result
     }
 
-    /// Loads under a lease, which the fill then uses up. If the load failed, the lease is still there.
+    /// Loads under a lease, which the fill then uses up. If the load fails, the lease is still held.
     pub(super) async fn load_and_fill(self, token: &Token) -> FlightResult {
         let (core, key) = (self.core.clone(), self.key.clone());
         let load_began = Timestamp::of_step();
@@ -208,7 +208,7 @@ impl ReadThrough {
         result(Ok(record), load_began)
     }
 
-    /// Runs the loader, and prepares what is to be stored in the loader's own task: that runs the user's code too.
+    /// Runs the loader, and encodes its record in the same task, since that runs the user's code too.
     async fn load(self) -> Result<Loaded, Error> {
         let Self { core, key, loader, awaited } = self;
         let work = {
@@ -216,9 +216,7 @@ impl ReadThrough {
             async move {
                 let began = Instant::now();
                 let record = begin(loader, awaited).await?;
-                let entry =
-                    core.policy.entry(core.shape, &key, record.as_ref(), began.elapsed(), core.backend.repeats());
-                let (fields, ttl) = entry.unwrap_or_default();
+                let (fields, ttl) = core.entry(&key, record.as_ref(), began.elapsed()).unwrap_or_default();
                 Ok(Loaded { record, fields, ttl })
             }
         };
@@ -237,26 +235,25 @@ impl Wait {
         }
     }
 
-    /// Pauses until the key is worth another look: its entry has changed since `changes_seen`, its lease has run out, or it
-    /// is time for the next poll.
+    /// Pauses until the entry has changed since `changes_seen`, the lease has expired, or the next poll is due.
     async fn pause(&mut self, core: &Core, key: &Key, busy_for: Option<Duration>, changes_seen: Option<u64>) {
         let began = Instant::now();
         let pause = self.pauses.next().min(busy_for.unwrap_or(Duration::MAX)).max(SHORTEST_POLL);
-        // Changes may come all the time, of this key or of another that shares its epoch.
+        // At least this long: changes of this key, or of another that shares its epoch, may come all the time.
         tokio::time::sleep_until(began + SHORTEST_POLL).await;
         let changed = core.backend.told_since(key, changes_seen);
         let _ = tokio::time::timeout_at(self.deadline.min(began + pause), changed).await;
     }
 }
 
-/// Begins a load. It has asked for its record then: others that share its call don't wait for it any more.
+/// Begins a load. Once it has asked for its record, the batch no longer waits for it.
 fn begin(loader: Loader, awaited: Option<Awaited>) -> Loading {
     let loading = loader();
     drop(awaited);
     loading
 }
 
-/// What an entry is to those who get it, if it can be served.
+/// The answer that an entry is, if it can be served.
 fn served(reading: Reading<Record>, is_new: bool) -> Option<(Option<Record>, Outcome)> {
     let outcome = |hit| if is_new { Outcome::Waited } else { hit };
     match reading {
@@ -267,7 +264,7 @@ fn served(reading: Reading<Record>, is_new: bool) -> Option<(Option<Record>, Out
     }
 }
 
-/// The entry that is still there after a failed load, or else the failure.
+/// The entry that still exists after a failed load, or else the failure.
 async fn after_failure(core: &Core, key: &Key, failed: FlightResult) -> FlightResult {
     if core.policy.stale_if_error.is_none() || core.backend.is_pending(key) {
         return failed;

@@ -1,8 +1,8 @@
-//! Refresh ahead: a hit on a record that is about to expire loads it anew in the background, so that nobody has to wait
-//! once it has expired.
+//! Refresh ahead: a hit on a record that is about to expire reloads it in the background, so that no get has to wait for a
+//! load once it has expired.
 //!
-//! Owns the rule that says when, and the set of keys that this process refreshes: one task for each. Across processes the
-//! lease sees to it that only one loads. Readers see the result through the cache alone, so nobody waits for it, and an
+//! Owns the rule that decides when, and the set of keys that this process refreshes, with one task for each. The lease
+//! ensures that only one process loads. Nobody waits for a refresh, since readers see its result in the cache only, and an
 //! invalidation fences it like any load.
 
 use std::sync::Arc;
@@ -15,20 +15,20 @@ use super::lease::Lease;
 use super::read_through::ReadThrough;
 use crate::record::{Found, Key};
 
-/// A record that is to be refreshed, as a hit has seen it.
+/// A record that is due to be refreshed, as a hit has seen it.
 #[derive(Clone, Copy)]
 pub(super) struct Due {
     ttl: Duration,
 }
 
 impl Due {
-    /// Draws whether this hit is the one that refreshes the entry.
+    /// Decides at random whether this hit refreshes the entry.
     pub(super) fn draw(found: &Found, beta: f64) -> Option<Self> {
         let (ttl, load) = (found.ttl()?, found.entry.meta().load?);
         should_refresh(ttl, load, beta, 1.0 - rand::random::<f64>()).then_some(Self { ttl })
     }
 
-    /// Whether this is the entry that the hit has seen: one that lives longer was filled since.
+    /// Whether this is the entry that the hit has seen. An entry with a longer TTL was filled since.
     fn is_of(self, found: &Found) -> bool {
         found.ttl().is_some_and(|ttl| ttl <= self.ttl)
     }
@@ -40,10 +40,10 @@ fn should_refresh(ttl: Duration, load: Duration, beta: f64, drawn: f64) -> bool 
     load.as_secs_f64() * beta * -drawn.ln() >= ttl.as_secs_f64()
 }
 
-/// The keys that a cache refreshes in this process, or has failed to refresh a moment ago.
+/// The keys that a cache refreshes in this process, or has just failed to refresh.
 pub(crate) type Refreshes = Arc<DashSet<Key>>;
 
-/// A key's place in the set, given back however its task ends.
+/// A key's place in the set, which is removed however its task ends.
 struct Turn {
     keys: Refreshes,
     key: Key,
@@ -62,7 +62,7 @@ impl Drop for Turn {
 }
 
 impl ReadThrough {
-    /// Loads and fills in the background, unless the key has its turn already.
+    /// Loads and fills in the background, unless the key is in the set already.
     pub(super) fn refresh_ahead(self, due: Due) {
         let Some(turn) = Turn::begin(&self.core.refreshes, &self.key) else {
             return;
@@ -77,7 +77,7 @@ impl ReadThrough {
         tokio::spawn(refresh.in_current_span());
     }
 
-    /// Returns whether there is nothing left to do: `false` when the load failed, or another process loads.
+    /// Returns `false` if the load failed, or if another process loads.
     async fn refresh(self, due: Due) -> bool {
         let (core, key) = (self.core.clone(), self.key.clone());
         let mut lease = Lease::new(&core, &key);

@@ -1,7 +1,7 @@
 //! Single flight: all callers of one key in this process share one load, and the timestamp rule that keeps it honest.
 //!
-//! Owns the map of flights and the process' logical clock. A flight runs in a task of its own, so it outlives the callers
-//! that it was started for. Knows nothing of backends: what a flight does is a future that it is given.
+//! Owns the map of flights and the process' logical clock. A flight runs in a task of its own, so it outlives its callers.
+//! Knows nothing of backends: the work of a flight is a future that it is given.
 //!
 //! *The timestamp rule.* A caller may share a flight's result only if that can't be older than the call. So each call takes
 //! a timestamp when it starts, and a flight takes one just before each step that may justify its result: a call accepts the
@@ -29,15 +29,15 @@ static CLOCK: AtomicU64 = AtomicU64::new(0);
 pub(crate) struct Timestamp(u64);
 
 impl Timestamp {
-    /// Of a call that started before everything.
+    /// For a call that started before all steps.
     pub(crate) const EARLIEST: Self = Self(0);
 
-    /// Of a call that starts now.
+    /// For a call that starts now.
     pub(crate) fn of_call() -> Self {
         Self(CLOCK.load(Ordering::SeqCst))
     }
 
-    /// Of a step that a flight is about to take.
+    /// For a step that a flight is about to take.
     pub(crate) fn of_step() -> Self {
         Self(CLOCK.fetch_add(1, Ordering::SeqCst) + 1)
     }
@@ -49,12 +49,12 @@ pub(crate) struct FlightResult {
     pub(crate) record: Result<Option<Record>, Error>,
     /// The leader's outcome.
     pub(crate) outcome: Outcome,
-    /// When the step began that justifies a record. An error needs no justification.
+    /// When the step that justifies the record began. An error needs no justification.
     pub(crate) justified: Timestamp,
 }
 
 impl FlightResult {
-    /// For the leader of a flight whose task ended without a result.
+    /// The leader's result if the task of its flight ended without one.
     pub(crate) fn lost(key: &Key) -> Self {
         let message = "the load ended without a result, as when its runtime shuts down".to_owned();
         let record = Err(Error::LoadPanicked { key: key.to_string(), message });
@@ -85,7 +85,7 @@ pub(crate) enum Role {
 #[derive(Default)]
 pub(crate) struct Flights {
     running: DashMap<Key, Flight>,
-    /// How many there are: a hit reads this instead of locking the map.
+    /// The number of flights in the map: a hit reads this instead of locking the map.
     count: AtomicUsize,
 }
 
@@ -117,7 +117,7 @@ impl Flights {
         self.forget_if(key, |_| true);
     }
 
-    /// The same only if it is this flight.
+    /// Like `forget`, but only if it is this flight.
     pub(crate) fn forget_this(&self, key: &Key, flight: &Flight) {
         self.forget_if(key, |running| Arc::ptr_eq(&running.0, &flight.0));
     }

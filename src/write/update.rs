@@ -1,5 +1,4 @@
-//! Updates in place: decisions over the entry that the backend shows. An update is applied to a whole record and to nothing
-//! else; whatever else is there is deleted.
+//! Updates in place. An update is applied to a live, whole record only; any other entry is deleted.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use crate::proof::Guard;
 use crate::record::{Changes, Entry, FieldChange, FieldError, Found, Hash, Key, KeySpace, Reading, Record, entry};
 use crate::spans;
 
-/// A caller's change of a record, without its type.
+/// A caller's change of a record, with its type erased.
 type Modify<'a> = Box<dyn FnMut(&mut dyn Any) + Send + 'a>;
 
 impl Core {
@@ -43,7 +42,7 @@ impl Core {
         .boxed()
     }
 
-    /// Returns the record as `change` has left it, if that was applied.
+    /// Returns the changed record, if the change was applied.
     pub(crate) fn modify<'a>(
         &'a self,
         key: Result<Key, Error>,
@@ -56,7 +55,7 @@ impl Core {
                     return Ok(None);
                 };
                 let (id, before) = (self.id_of(&record), self.shape.fields_of(&record));
-                // It was decoded right here, so nobody shares it.
+                // It was decoded right here, so it is not shared.
                 change(Arc::get_mut(&mut record).expect("a record that was just decoded has one owner"));
                 if self.id_of(&record) != id {
                     return Err(Error::invalid_id(key.as_str(), "`modify` has changed it; nothing was written"));
@@ -71,19 +70,19 @@ impl Core {
         .boxed()
     }
 
-    /// A record's id as it stands in a key; `None` if it can't be one.
+    /// A record's id as written in a key. `None` if it is invalid.
     fn id_of(&self, record: &Record) -> Option<Box<str>> {
         KeySpace::with_id(&mut |out| self.shape.write_id(record, out), |id| id.into())
     }
 
-    /// Applies the changes that `decide` makes of an entry; where it makes none, the entry is dropped.
+    /// Applies the changes that `decide` returns for the entry. If it returns none, the entry is deleted.
     async fn update(
         &self,
         key: &Key,
         mut decide: impl FnMut(&Found) -> Result<Option<Changes>, Error> + Send,
     ) -> Result<bool, Error> {
         if self.backend.is_pending(key) {
-            // What is stored may be older than the primary in any field.
+            // Any field of the entry may be older than the primary.
             return self.invalidate(key.clone()).await.map(|_was_there| false);
         }
         let update = async {
@@ -122,7 +121,7 @@ impl Core {
         });
     }
 
-    /// Checks what the entry would become, and gives it a new lifetime if the policy says so.
+    /// Checks the entry that an update would leave, and gives it a new lifetime if the policy says so.
     fn decision(&self, key: &Key, shown: &Entry, changes: Changes) -> Option<Decision> {
         let Entry::Hash(hash) = shown else {
             return None;
@@ -131,8 +130,8 @@ impl Core {
         let is_alias = |name: &[u8]| self.shape.schema.aliases.iter().any(|alias| *name == *alias.as_bytes());
         let has_alias = fields.iter().any(|(name, _)| is_alias(name));
         let becomes = entry::changed(fields, changes.clone());
-        // Set by its own name beside it, the field would stay old for those who know only the other one.
-        if has_alias || !self.policy.fits(key, entry::size(&becomes), self.backend.repeats()) {
+        // An update sets the field's own name only: a process that knows only the alias would go on reading the old value.
+        if has_alias || !self.fits(key, entry::size(&becomes)) {
             return None;
         }
         let ttl = match self.policy.update_ttl {
@@ -151,7 +150,7 @@ impl Core {
     }
 }
 
-/// The changes by field; of several changes of one field the last.
+/// The changes by field. If a field is changed several times, the last change.
 fn last_of_each_field(changes: Vec<FieldChange>) -> Result<Changes, FieldError> {
     let mut last = Changes::new();
     for FieldChange { field, value } in changes {
