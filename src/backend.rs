@@ -41,7 +41,7 @@ use self::dispatch::{AnyStore, dispatch};
 use self::near::NearCaches;
 use self::pending::{Pending, Write};
 #[cfg(feature = "__proof")]
-pub use self::rig::{Moment, Point, Rig, Step};
+pub use self::rig::{Failpoint, Phase, Rig, Step};
 pub(crate) use self::selection::{ALL, Selection};
 pub(crate) use self::store::{
     Acquired, Attempt, Cursor, Decision, Each, EntryAndLease, Filled, KeyKind, Position, Store, StoreError,
@@ -50,7 +50,7 @@ pub(crate) use self::store::{
 pub(crate) use self::update::Update;
 use crate::background::Background;
 use crate::error::{Cause, Error};
-use crate::meter::BackendMeter;
+use crate::metrics::BackendMetrics;
 use crate::near::Tracking;
 use crate::proof::Guard;
 use crate::record::{Found, Key, StoredField};
@@ -96,7 +96,7 @@ struct Inner {
     /// The task that applies what is pending.
     retry: Background,
     near: NearCaches,
-    meter: BackendMeter,
+    metrics: BackendMetrics,
     repeats: Repeats,
     /// A permit for each key of a batch that is being read.
     batches: Semaphore,
@@ -111,7 +111,7 @@ const DELETE_PREFIX_TIMEOUTS: u32 = 8;
 
 impl Inner {
     fn new(store: AnyStore, address: String, settings: Settings) -> Self {
-        let meter = BackendMeter::new(&address);
+        let metrics = BackendMetrics::new(&address);
         let breaker = Breaker::new(address.clone(), &address, settings.breaker_threshold, settings.breaker_pause);
         Self {
             store,
@@ -121,7 +121,7 @@ impl Inner {
             pending: Arc::new(Pending::new(settings.max_pending_invalidations)),
             retry: Background::default(),
             near: NearCaches::default(),
-            meter,
+            metrics,
             repeats: Repeats::default(),
             batches: Semaphore::new(batch::MOST_KEYS as usize),
             #[cfg(feature = "testing")]
@@ -209,7 +209,7 @@ impl Backend {
 /// For the rest of the crate. The steps are those of [`Store`], with errors for users.
 impl Backend {
     /// Whether a guard of the protocol is in place, as always but in proofs.
-    pub(crate) fn holds(&self, guard: Guard) -> bool {
+    pub(crate) fn enforces(&self, guard: Guard) -> bool {
         self.inner.without() != Some(guard)
     }
 
@@ -217,7 +217,7 @@ impl Backend {
     pub(crate) fn new_token(&self) -> Token {
         #[cfg(feature = "__proof")]
         if let Some(rig) = &self.inner.rig
-            && !self.holds(Guard::FreshTokens)
+            && !self.enforces(Guard::FreshTokens)
         {
             return rig.token.clone();
         }
@@ -359,15 +359,15 @@ impl Backend {
         self.inner.near.run_task(self);
     }
 
-    /// Counts the messages about a key, or about others of its stripe. `None` if none would come.
-    pub(crate) fn told(&self, key: &Key) -> Option<u64> {
-        Some(self.inner.near.tracking()?.generation(key))
+    /// The key's epoch, which advances with each change that this process learns of. `None` without near caches.
+    pub(crate) fn key_epoch(&self, key: &Key) -> Option<u64> {
+        Some(self.inner.near.tracking()?.registry.epochs.current(key))
     }
 
-    /// Waits until there are more messages about a key than `before`; for ever if none would come.
-    pub(crate) async fn told_since(&self, key: &Key, before: Option<u64>) {
-        match (self.inner.near.tracking(), before) {
-            (Some(tracking), Some(before)) => tracking.told_since(key, before).await,
+    /// Waits until the key has changed since `epoch`; for ever without near caches.
+    pub(crate) async fn changed_since(&self, key: &Key, epoch: Option<u64>) {
+        match (self.inner.near.tracking(), epoch) {
+            (Some(tracking), Some(epoch)) => tracking.registry.epochs.changed_since(key, epoch).await,
             _ => std::future::pending().await,
         }
     }

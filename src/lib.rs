@@ -6,7 +6,7 @@ mod backoff;
 mod cache;
 pub mod defaults;
 mod error;
-mod meter;
+mod metrics;
 mod near;
 #[doc(hidden)]
 pub mod proof;

@@ -1,36 +1,35 @@
-//! The near cache: decoded records in process memory, kept right by the server's own invalidation messages.
+//! The near cache: decoded records in process memory, which the server's invalidation messages keep up to date.
 //!
-//! This file has its settings. `records` keeps what was read, `tracking` knows whether the messages come, `stripes` what they
-//! have told, and `clock` how old something is. The connections that the messages come over are the backend's.
-//!
-//! *The ticket rule.* What was read from Redis may be older than a message that has been handled since. So a reader takes a
-//! ticket before its read is sent, each message about the key makes earlier tickets void, and only what has a valid ticket
-//! is kept.
+//! This file has the settings. `records` keeps what was read, `session` knows whether messages are being received, `registry`
+//! passes them on to the near caches, `epochs` decides whether what was read may be older than a message, and `clock` is read
+//! with each hit. The connections that messages come over are the backend's.
 
 mod clock;
+mod epochs;
 mod records;
-mod stripes;
-mod tracking;
+mod registry;
+mod session;
 
 use std::time::Duration;
 
 pub(crate) use self::clock::Moment;
+pub(crate) use self::epochs::ReadEpoch;
 pub(crate) use self::records::Near;
-pub(crate) use self::tracking::{Ticket, Tracking, Wanted};
+pub(crate) use self::session::{Tracking, Wanted};
 use crate::defaults::{self, check_duration};
 use crate::error::Error;
 
 /// Keeps decoded records in this process' memory, in front of Redis: the setting
 /// [`near_cache`](crate::CacheBuilder::near_cache) of a cache.
 ///
-/// A hit there costs no round trip, and hands out the same [`Arc`](std::sync::Arc) again. The server tells this process of
-/// each change of an entry, whoever made it (`CLIENT TRACKING` with `BCAST`), over a connection that all near caches of a
-/// [`Backend`](crate::Backend) share. So a write of another process is seen as soon as such a message has come, mostly within
-/// a millisecond; when that connection is lost without a trace, at most the backend's
+/// A hit there costs no round trip, and returns the same [`Arc`](std::sync::Arc) again. The server sends this process a message
+/// about each change of an entry, whoever made it (`CLIENT TRACKING` with `BCAST`), over a connection that all near caches of a
+/// [`Backend`](crate::Backend) share. So another process' write is usually seen within a millisecond. If that connection is lost
+/// without notice, it is seen at the latest after the backend's
 /// [`heartbeat_interval`](crate::BackendBuilder::heartbeat_interval) and
-/// [`heartbeat_timeout`](crate::BackendBuilder::heartbeat_timeout) together after it; and nothing is kept for longer than
-/// `max_age`. This process' own writes over the same backend are seen at once. While the connection is not there, reads go to
-/// Redis. `docs/protocol.md` has the promise in full.
+/// [`heartbeat_timeout`](crate::BackendBuilder::heartbeat_timeout) together. Nothing is kept for longer than `max_age`. This
+/// process' own writes over the same backend are seen at once. While there is no such connection, reads go to Redis.
+/// `docs/protocol.md` has the promise in full.
 ///
 /// # Examples
 ///
@@ -57,21 +56,21 @@ pub struct NearCache {
     untracked: Untracked,
 }
 
-/// What a near cache does on a server that can't tell of changes: one behind a proxy, or without RESP3, or whose user may
-/// not `CLIENT TRACKING`. A warning says so in any case.
+/// What a near cache does if the server can't send invalidation messages: behind a proxy, without RESP3, or because the user has
+/// no permission for `CLIENT TRACKING`. A warning is logged in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Untracked {
     /// It keeps nothing: each get goes to Redis.
     #[default]
     Off,
-    /// It keeps what was read for `max_age`, whatever other processes write meanwhile. This process' own writes are seen at
-    /// once all the same.
+    /// It keeps records for `max_age`, even if other processes change them meanwhile. This process' own writes are still seen at
+    /// once.
     MaxAge,
 }
 
 impl NearCache {
-    /// Keeps at most so many entries; beyond, those that are read least go first.
+    /// Keeps at most this many entries. Those that are read least are evicted first.
     pub fn entries(entries: usize) -> Self {
         Self {
             entries,
@@ -81,22 +80,22 @@ impl NearCache {
         }
     }
 
-    /// The most memory that the kept records may take, in bytes: estimated from the size of the struct, the heap memory that
-    /// its values own, the id, and the record's place in the cache. Each record counts as `max_bytes / entries` at least;
-    /// one that would take nearly all of it alone is not kept. Default: [`defaults::NEAR_MAX_BYTES`], 64 MiB.
+    /// The most memory that the records may take, in bytes: estimated from the size of the struct, the heap memory that its
+    /// values own, the id, and the cache's own tables. Each record counts as `max_bytes / entries` at least; one that would take
+    /// nearly all of it alone is not kept. Default: [`defaults::NEAR_MAX_BYTES`], 64 MiB.
     pub fn max_bytes(mut self, max_bytes: usize) -> Self {
         self.max_bytes = max_bytes;
         self
     }
 
-    /// How long an entry is kept at most, and never longer than its TTL in Redis: a bound on its age that holds whatever
-    /// happens. Default: [`defaults::NEAR_MAX_AGE`].
+    /// The longest time that an entry is kept, and never longer than its TTL in Redis. This bounds its age whatever happens.
+    /// Default: [`defaults::NEAR_MAX_AGE`].
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.max_age = max_age;
         self
     }
 
-    /// What to do on a server that can't tell of changes. Default: [`defaults::NEAR_UNTRACKED`], off.
+    /// What to do if the server can't send invalidation messages. Default: [`defaults::NEAR_UNTRACKED`], off.
     pub fn untracked(mut self, untracked: Untracked) -> Self {
         self.untracked = untracked;
         self
@@ -117,7 +116,7 @@ impl NearCache {
     }
 }
 
-/// The clock moves in steps, so nothing would be kept for less than one.
+/// The clock moves in steps, so with a shorter bound nothing would be kept.
 pub(crate) fn check_bound(setting: &str, bound: Duration) -> Result<(), Error> {
     check_duration(setting, bound)?;
     if bound > clock::STEP {

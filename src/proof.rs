@@ -1,22 +1,22 @@
-//! For the project's own proofs, not part of the public interface: the protocol's guards by name, and with the feature
-//! `__proof` hooks at every step, guards that can be taken out, and a look at what is private.
+//! For the project's own proofs, and not part of the public interface: the guards of the protocol by name. With the feature
+//! `__proof` also what proofs need to take guards out, to hook into each step, and to look at internals.
 
 #[cfg(feature = "__proof")]
-mod insides;
+mod internals;
 
 #[cfg(feature = "__proof")]
-pub use self::insides::{Moment, Point, Rig, Step, StoredHash, decode, encode, flights, keys};
+pub use self::internals::{Failpoint, Phase, Rig, Step, StoredHash, decode, encode, flights, keys};
 
-/// A guard of the protocol. Proofs take one out at a time, to see that they notice.
+/// A rule of the protocol. Proofs take out one at a time, to show that they would notice a violation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Guard {
-    /// A fill checks that the lease is still its own.
+    /// A fill checks that its load still holds the lease.
     TokenCheck,
     /// An invalidation revokes the lease.
     Revocation,
     /// An invalidation deletes the lease before the entry.
     LeaseFirst,
-    /// An update revokes the lease in the step that looks at the entry.
+    /// An update that finds no entry revokes the lease in the same step.
     AtomicRevocation,
     /// A call takes a flight's result only if what justifies it came after the call's start.
     TimestampRule,
@@ -24,20 +24,20 @@ pub enum Guard {
     FreshTokens,
     /// Whoever acquires a lease looks at the entry after the grant.
     Recheck,
-    /// An update deletes a not-found entry, and never adds to it.
+    /// An update deletes a not-found entry and never sets fields in it.
     WholeNotFound,
-    /// A near cache keeps only what has a ticket from before it was read, that no message has made void.
+    /// A near cache keeps what was read only if the key's epoch is still the one from before the read.
     NearTicket,
     /// A near cache is emptied when messages may have been missed.
     NearFlush,
-    /// A near cache is used only for so long after the server has said that it is there.
+    /// A near cache is used only for a limited time after the server has answered a heartbeat.
     NearHeartbeat,
-    /// This process' own writes empty its near caches of what they have written.
+    /// A write of this process drops the record from its near caches.
     NearOwnWrite,
 }
 
 impl Guard {
-    /// Those of what is stored in Redis.
+    /// The guards of what is stored in Redis.
     pub const STORED: [Self; 8] = [
         Self::TokenCheck,
         Self::Revocation,
@@ -49,7 +49,7 @@ impl Guard {
         Self::WholeNotFound,
     ];
 
-    /// Those of near caches.
+    /// The guards of near caches.
     pub const NEAR: [Self; 4] = [Self::NearTicket, Self::NearFlush, Self::NearHeartbeat, Self::NearOwnWrite];
 
     /// The guard's name on a command line.

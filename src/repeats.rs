@@ -1,6 +1,7 @@
-//! Warnings that would repeat: one line for each cause, and then a count at intervals.
+//! Limits repeated warnings: one line for each cause, and then a count at intervals.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -8,10 +9,10 @@ use tokio::time::Instant;
 
 /// The shortest time between two lines about one cause.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Causes with a count of their own. All further ones share one.
+/// Causes beyond this number share one count, so that the map stays small.
 const MOST_CAUSES: usize = 64;
 
-/// The causes that were logged lately.
+/// The causes that were logged recently.
 #[derive(Debug, Default)]
 pub(crate) struct Repeats {
     causes: Mutex<HashMap<String, Counted>>,
@@ -20,33 +21,39 @@ pub(crate) struct Repeats {
 #[derive(Debug)]
 struct Counted {
     logged: Instant,
+    /// Occurrences since the last line.
     since: u64,
 }
 
 impl Repeats {
-    /// Counts one occurrence, and calls `log` if it is time for a line: with the number of occurrences since the last line, if
-    /// there was one.
+    /// Counts one occurrence, and calls `log` if a line is due, with the number of occurrences since the last line, if there was
+    /// one.
     pub(crate) fn warn(&self, cause: String, log: impl FnOnce(Option<u64>)) {
         let now = Instant::now();
         let times = {
             let mut causes = self.causes.lock();
-            if causes.len() >= MOST_CAUSES && !causes.contains_key(&cause) {
+            let has_room = |causes: &HashMap<_, _>| causes.len() < MOST_CAUSES || causes.contains_key(&cause);
+            if !has_room(&causes) {
                 causes.retain(|_, counted| now - counted.logged < INTERVAL);
             }
-            let cause = if causes.len() >= MOST_CAUSES && !causes.contains_key(&cause) { String::new() } else { cause };
-            let Some(counted) = causes.get_mut(&cause) else {
-                causes.insert(cause, Counted { logged: now, since: 0 });
-                drop(causes);
-                return log(None);
-            };
-            counted.since += 1;
-            if now - counted.logged < INTERVAL {
-                return;
+            let cause = if has_room(&causes) { cause } else { String::new() };
+            match causes.entry(cause) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(Counted { logged: now, since: 0 });
+                    None
+                }
+                Entry::Occupied(mut occupied) => {
+                    let counted = occupied.get_mut();
+                    counted.since += 1;
+                    if now - counted.logged < INTERVAL {
+                        return;
+                    }
+                    counted.logged = now;
+                    Some(std::mem::take(&mut counted.since))
+                }
             }
-            counted.logged = now;
-            std::mem::take(&mut counted.since)
         };
-        log(Some(times));
+        log(times);
     }
 }
 

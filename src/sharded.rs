@@ -1,5 +1,5 @@
-//! Counters and reference counts that all threads touch all the time, sharded by thread: a cache line that they share would
-//! cost each of them more than a near hit does.
+//! Counters and reference counts that every near hit changes, sharded by thread: contention for a shared cache line would cost
+//! more than the hit itself.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ thread_local! {
 }
 
 fn shard_of_thread() -> usize {
-    // A thread that is ending has lost its thread-locals.
+    // A thread that is ending has no thread-locals any more.
     SHARD.try_with(|shard| *shard).unwrap_or(0)
 }
 
-/// A counter that is only ever added to.
+/// A monotonic counter.
 #[derive(Default)]
 pub(crate) struct ShardedCounter([CachePadded<AtomicU64>; SHARDS]);
 
@@ -44,7 +44,7 @@ impl ShardedCounter {
 /// An `Arc` with a reference count for each shard.
 pub(crate) struct ShardedArc<T>(Arc<[Shard<T>]>);
 
-/// A reference counted by one shard, to the value's own `Arc`.
+/// A reference to the value's `Arc`, counted by one shard.
 pub(crate) type Shard<T> = Arc<CachePadded<Arc<T>>>;
 
 impl<T> ShardedArc<T> {

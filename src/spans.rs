@@ -1,17 +1,15 @@
-//! The spans that `tracing` shows: what is under way, for which entity. A key holds an id, so it stands in a span only where
-//! somebody looks at debug level.
+//! The `tracing` spans of calls and loads. Keys contain ids, so spans show them only if the debug level is enabled.
 
 use tracing::field::{Empty, display};
 use tracing::{Level, Span, info_span};
 
 use crate::record::{Key, Shape};
 
-/// The caller records the `outcome`.
+/// The caller records `outcome`.
 pub(crate) fn get(shape: &Shape, key: &Key) -> Span {
     with_key(info_span!("cache.get", entity = shape.schema.entity, key = Empty, outcome = Empty), key)
 }
 
-/// Of many keys at once.
 pub(crate) fn get_many(shape: &Shape, ids: usize) -> Span {
     info_span!("cache.get_many", entity = shape.schema.entity, ids)
 }

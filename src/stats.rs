@@ -1,10 +1,10 @@
-//! What a cache counts: [`Stats`].
+//! The statistics of a cache: [`Stats`].
 
-/// What a cache and its clones have done in this process since it was built or
+/// Counts of what a cache and its clones have done in this process, since it was built or
 /// [`reset_stats`](crate::Cache::reset_stats) was called.
 ///
-/// Each `get`, `lookup` and `refresh` counts exactly one of `hits`, `not_found_hits`, `misses`, `bypasses`, also when its
-/// load fails; none when it was refused before, as for an invalid id.
+/// Each `get`, `lookup` and `refresh` adds to exactly one of `hits`, `not_found_hits`, `misses` and `bypasses`, even if its
+/// load fails. A call that is refused, for example for an invalid id, isn't counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
@@ -18,51 +18,51 @@ pub struct Stats {
     pub loads: u64,
     /// Loads that failed, panicked or timed out.
     pub load_errors: u64,
-    /// Gets that would have loaded, had they not shared another caller's load: in this process or in another.
+    /// Gets that didn't load because they shared another caller's load, in this process or in another.
     pub stampedes_suppressed: u64,
     /// Loads whose result was not stored, because their lease had been revoked or had run out.
     pub fenced_fills: u64,
     /// Gets that went around the cache, because it was out of reach, disabled, or waited for too long.
     pub bypasses: u64,
-    /// Gets answered by a record past its TTL, because its load failed; they are misses too.
+    /// Gets answered by a record past its TTL, because its load failed. They are misses too.
     pub stale_served: u64,
-    /// Hits that began to load their record anew before it ended.
+    /// Hits that started to reload their record before it expired.
     pub refreshes_ahead: u64,
-    /// Entries that were found unreadable: a miss, which the next load replaces.
+    /// Unreadable entries. Each is a miss, and the next load replaces it.
     pub decode_errors: u64,
     /// Calls of `update_field`, `update_fields` and `modify` that changed a cached record.
     pub updates: u64,
-    /// Records that `invalidate`, `invalidate_many` and `refresh` have invalidated, in however many versions.
+    /// Records that `invalidate`, `invalidate_many` and `refresh` have invalidated; all versions of a record count as one.
     pub invalidations: u64,
-    /// Those of the hits and not-found hits that the [near cache](crate::NearCache) has answered.
+    /// The hits and not-found hits that the [near cache](crate::NearCache) has answered.
     pub near_hits: u64,
-    /// Messages of the server that an entry has changed, whether it was in the near cache or not.
+    /// Invalidation messages from the server, whether the entry was in the near cache or not.
     pub near_invalidations: u64,
-    /// How often the near cache was emptied, because such messages may have been missed, or the server's data were flushed.
+    /// How often the near cache was emptied, because messages may have been missed or the server was flushed.
     pub near_flushes: u64,
     /// Entries that the near cache did not keep, because they may have changed while they were read.
     pub near_refused_inserts: u64,
-    /// Whether the server tells the near cache of changes; it is not a count, and `reset_stats` leaves it.
+    /// Whether the near cache receives invalidation messages. This isn't a count, and `reset_stats` doesn't change it.
     pub tracker: TrackerState,
 }
 
-/// Whether a server tells a [near cache](crate::NearCache) of changes.
+/// Whether a [near cache](crate::NearCache) receives invalidation messages from the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum TrackerState {
-    /// There is no near cache, or it needs none: on `memory://`, or in a cache that is not `enabled`.
+    /// There is no near cache, or it isn't used: on `memory://`, or in a cache that is not `enabled`.
     #[default]
     Unused,
-    /// The server is being asked to, or was lost: gets go to Redis.
+    /// The connection for messages is being made, or was lost: gets go to Redis.
     Connecting,
-    /// It does.
+    /// Messages are being received.
     Live,
-    /// It can't, and is asked again now and then: see [`Untracked`](crate::Untracked).
+    /// The server can't send messages, and is asked again now and then: see [`Untracked`](crate::Untracked).
     Unsupported,
 }
 
 impl Stats {
-    /// The share of gets that an entry answered, in percent: 0.0 when there was none.
+    /// The percentage of gets that an entry has answered, or 0.0 if there were no gets.
     #[allow(clippy::cast_precision_loss, reason = "a percentage")]
     pub fn hit_rate_pct(&self) -> f64 {
         let hits = self.hits + self.not_found_hits;

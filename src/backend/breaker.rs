@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::backoff::jittered;
 use crate::error::{Cause, Error};
-use crate::meter::{self, Series};
+use crate::metrics::{self, Series};
 
 /// In place of the time of the next probe.
 const CLOSED: u64 = 0;
@@ -40,7 +40,7 @@ pub(super) struct Breaker {
     cancel_probe_due: AtomicU64,
     start: Instant,
     last_cause: Mutex<Option<Cause>>,
-    meter: Series,
+    gauge: Series,
 }
 
 /// Whether a step may be made.
@@ -58,7 +58,7 @@ impl Breaker {
     /// `backend` is the label of the gauge. All servers of a backend share it: in a cluster they come and go, and a label for
     /// each would stay for good.
     pub(super) fn new(address: String, backend: &str, threshold: u32, pause: Duration) -> Self {
-        let meter = meter::gauge(meter::BREAKER_OPEN, backend);
+        let gauge = metrics::gauge(metrics::BREAKER_OPEN, backend);
         Self {
             address,
             threshold,
@@ -68,7 +68,7 @@ impl Breaker {
             cancel_probe_due: AtomicU64::new(0),
             start: Instant::now(),
             last_cause: Mutex::new(None),
-            meter,
+            gauge,
         }
     }
 
@@ -104,7 +104,7 @@ impl Breaker {
         self.unanswered.store(0, Ordering::Relaxed);
         let closed = self.probe_due.swap(CLOSED, Ordering::AcqRel) != CLOSED;
         if closed {
-            self.meter.add(-1.0);
+            self.gauge.add(-1.0);
         }
         closed
     }
@@ -115,7 +115,7 @@ impl Breaker {
         let unanswered = self.unanswered.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let opened = unanswered >= self.threshold && self.probe_due.swap(self.next_probe(), Ordering::AcqRel) == CLOSED;
         if opened {
-            self.meter.add(1.0);
+            self.gauge.add(1.0);
         }
         opened
     }
@@ -139,7 +139,7 @@ impl Breaker {
 impl Drop for Breaker {
     fn drop(&mut self) {
         if *self.probe_due.get_mut() != CLOSED {
-            self.meter.add(-1.0);
+            self.gauge.add(-1.0);
         }
     }
 }

@@ -106,7 +106,7 @@ pub(super) fn report(backend: &Backend, breaker: &Breaker, error: &Error, answer
         });
     }
     tracing::debug!(%error, "the step that failed");
-    backend.inner.meter.step_failed(answered);
+    backend.inner.metrics.step_failed(answered);
 }
 
 fn admits(backend: &Backend, options: &CallOptions<'_>, breaker: &Breaker) -> bool {

@@ -1,6 +1,6 @@
-//! A backend's part in near caches: the invalidation messages that they share, and the task that subscribes to these.
+//! What the near caches over a backend share: invalidation messages, and the task that subscribes to them.
 //!
-//! The task begins with the backend's first near cache. It ends with the backend, or when it finds no near cache left.
+//! The task starts with the first near cache, and ends with the backend or when it finds no near cache left.
 
 use std::sync::{Arc, OnceLock};
 
@@ -21,7 +21,7 @@ impl NearCaches {
         self.tracking.get()
     }
 
-    /// Like [`tracking`](Self::tracking), for the first near cache too. `None` for a store without servers.
+    /// Like [`tracking`](Self::tracking), but creates it. `None` for a store without servers.
     pub(super) fn start_tracking(&self, backend: &Backend) -> Option<&Arc<Tracking>> {
         let inner = &backend.inner;
         let redis = inner.store.redis()?;
@@ -29,7 +29,7 @@ impl NearCaches {
         Some(self.tracking.get_or_init(new))
     }
 
-    /// Starts the task, unless it runs, and wakes it.
+    /// Starts the task unless it is running, and wakes it.
     pub(super) fn run_task(&self, backend: &Backend) {
         let (Some(tracking), Some(redis)) = (self.tracking.get(), backend.inner.store.redis()) else {
             return;
@@ -39,17 +39,17 @@ impl NearCaches {
         tracking.wake();
     }
 
-    /// Drops what near caches keep of a key, after this process may have written it.
+    /// Drops a key from near caches, after this process may have written its entry.
     pub(super) fn written(&self, key: &Key) {
         if let Some(tracking) = self.tracking.get() {
             tracking.written(key);
         }
     }
 
-    /// Drops what near caches keep of all keys with this prefix.
+    /// Drops all keys with this prefix from near caches.
     pub(super) fn all_written(&self, prefix: &str) {
         if let Some(tracking) = self.tracking.get() {
-            tracking.flush_prefix(prefix);
+            tracking.registry.flush_prefix(prefix);
         }
     }
 }

@@ -21,7 +21,7 @@ use super::call::CallOptions;
 use super::{Backend, Inner};
 use crate::backoff::Backoff;
 use crate::error::Error;
-use crate::meter;
+use crate::metrics;
 use crate::record::Key;
 
 /// The shortest pause between two attempts to apply what is pending.
@@ -114,7 +114,7 @@ impl Pending {
     /// Updates the count and the gauge after a change of one type: `gone` were removed, and `come` were added.
     fn count(&self, state: &State, prefix: &str, gone: usize, come: usize) {
         self.waiting.store(state.keys.len() + state.types.len(), Ordering::Release);
-        meter::pending(prefix, gone, come);
+        metrics::pending(prefix, gone, come);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -126,7 +126,7 @@ impl Drop for Pending {
     fn drop(&mut self) {
         let state = self.state.get_mut();
         let prefixes = state.keys.keys().map(Key::prefix).chain(state.types.keys().map(String::as_str));
-        prefixes.for_each(|prefix| meter::pending(prefix, 1, 0));
+        prefixes.for_each(|prefix| metrics::pending(prefix, 1, 0));
     }
 }
 

@@ -1,4 +1,4 @@
-//! A backend for proofs: it calls a hook before and after each step on an entry, and can lack one guard of the protocol.
+//! A backend for proofs: it calls a hook before and after each step on an entry, and can go without one guard of the protocol.
 
 use std::fmt;
 use std::ops::Deref;
@@ -20,53 +20,53 @@ pub struct Rig {
     pub(super) without: Option<Guard>,
     splits_invalidations: bool,
     hook: Option<Arc<Hook>>,
-    /// The token of all attempts, without [`Guard::FreshTokens`].
+    /// Without [`Guard::FreshTokens`], the token of all attempts.
     pub(super) token: Token,
 }
 
-type Hook = dyn Fn(Point) -> BoxFuture<'static, ()> + Send + Sync;
+type Hook = dyn Fn(Failpoint) -> BoxFuture<'static, ()> + Send + Sync;
 
-/// Where a hook is called.
+/// A point at which the hook is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Point {
+pub struct Failpoint {
     /// The step.
     pub step: Step,
-    /// When.
-    pub moment: Moment,
+    /// How far the step has got.
+    pub phase: Phase,
     /// The entry's key.
     pub key: String,
 }
 
-/// A step of the backend's contract.
+/// A step of the contract between backends and stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Reads the entry, with its lifetime or without.
+    /// Reads the entry, with or without its TTL.
     Read,
-    /// Tries to get the lease, and looks at the entry.
+    /// Tries to acquire the lease, and reads the entry.
     Acquire,
-    /// Prolongs the lease.
+    /// Extends the lease.
     Renew,
     /// Stores a loaded entry.
     Fill,
     /// Gives the lease back.
     Abandon,
-    /// Puts the mark of a failed load in the place of the lease.
+    /// Replaces the lease with the mark of a failed load.
     Postpone,
-    /// Removes the entry and the lease.
+    /// Deletes the entry and the lease.
     Invalidate,
     /// Changes the entry in place.
     Update,
-    /// Shows the entry, its lifetime and its lease.
+    /// Reads the entry, its TTL and its lease.
     Look,
 }
 
-/// When a hook is called.
+/// How far a step has got when the hook is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Moment {
+pub enum Phase {
     /// Before the step is sent.
     Before,
-    /// Within an update: it has seen the entry, and has written nothing yet. Within an invalidation that is split, or that
-    /// lacks [`Guard::LeaseFirst`]: between its two commands.
+    /// Within an update: after it has read the entry, and before it writes. Within an invalidation that is split, or goes without
+    /// [`Guard::LeaseFirst`]: between its two commands.
     Within,
     /// After the step's reply.
     After,
@@ -74,7 +74,7 @@ pub enum Moment {
 
 impl Rig {
     /// A rig that changes nothing.
-    #[expect(clippy::new_without_default, reason = "a rig is for one process, and holds what others must not share")]
+    #[expect(clippy::new_without_default, reason = "each rig has a token of its own, for one process")]
     pub fn new() -> Self {
         Self { without: None, splits_invalidations: false, hook: None, token: Token::new() }
     }
@@ -85,14 +85,14 @@ impl Rig {
         self
     }
 
-    /// Sends the two commands of an invalidation one by one, with a hook between them, in place of the store's own step.
+    /// Sends the two commands of an invalidation one after the other, and calls the hook between them.
     pub fn split_invalidations(mut self) -> Self {
         self.splits_invalidations = true;
         self
     }
 
-    /// Calls `hook` at each point, and waits for its future.
-    pub fn hook(mut self, hook: impl Fn(Point) -> BoxFuture<'static, ()> + Send + Sync + 'static) -> Self {
+    /// Calls `hook` at each failpoint, and awaits its future.
+    pub fn hook(mut self, hook: impl Fn(Failpoint) -> BoxFuture<'static, ()> + Send + Sync + 'static) -> Self {
         self.hook = Some(Arc::new(hook));
         self
     }
@@ -105,13 +105,13 @@ impl fmt::Debug for Rig {
 }
 
 impl Rig {
-    fn holds(&self, guard: Guard) -> bool {
+    fn enforces(&self, guard: Guard) -> bool {
         self.without != Some(guard)
     }
 
-    async fn reach(&self, step: Step, moment: Moment, key: &Key) {
+    async fn reach(&self, step: Step, phase: Phase, key: &Key) {
         if let Some(hook) = &self.hook {
-            hook(Point { step, moment, key: key.to_string() }).await;
+            hook(Failpoint { step, phase, key: key.to_string() }).await;
         }
     }
 
@@ -124,8 +124,8 @@ impl Rig {
         Box::new(RiggedUpdate { rig: self, store, key, update, has_begun: false, is_absent: false })
     }
 
-    /// Runs a step between its two hooks. These may hold it up, which the store's own timeout doesn't count, so its limit is kept
-    /// here.
+    /// Runs a step between two calls of the hook. The hook may delay it, which the store's own timeout doesn't see, so the limit is
+    /// enforced here.
     pub(super) async fn around<R>(
         &self,
         step: Step,
@@ -134,16 +134,16 @@ impl Rig {
         run: impl Future<Output = Result<R, StoreError>>,
     ) -> Result<R, StoreError> {
         let run = async {
-            self.reach(step, Moment::Before, key).await;
+            self.reach(step, Phase::Before, key).await;
             let reply = run.await;
-            self.reach(step, Moment::After, key).await;
+            self.reach(step, Phase::After, key).await;
             reply
         };
         within(options.limit, run).await.unwrap_or(Err(StoreError::TimedOut))
     }
 }
 
-/// A store in a rigged backend. The steps here may lack a guard; all others are the store's own.
+/// A store in a rigged backend. These steps have a guard that can be taken out; all others are the store's own.
 pub(super) struct Rigged<'a, S> {
     pub(super) rig: &'a Rig,
     pub(super) store: &'a Arc<S>,
@@ -160,7 +160,7 @@ impl<S> Deref for Rigged<'_, S> {
 impl<S: Store> Rigged<'_, S> {
     pub(super) async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, StoreError> {
         let acquired = self.store.acquire(key, token, lease).await?;
-        let is_shown = !acquired.granted || self.rig.holds(Guard::Recheck);
+        let is_shown = !acquired.granted || self.rig.enforces(Guard::Recheck);
         Ok(Acquired { found: acquired.found.filter(|_| is_shown), ..acquired })
     }
 
@@ -171,10 +171,10 @@ impl<S: Store> Rigged<'_, S> {
         fields: Vec<StoredField>,
         ttl: Duration,
     ) -> Result<Filled, StoreError> {
-        if self.rig.holds(Guard::TokenCheck) {
+        if self.rig.enforces(Guard::TokenCheck) {
             return self.store.fill(key, token, fields, ttl).await;
         }
-        // Takes the lease from whoever holds it.
+        // Takes the lease away from its holder.
         let mut own = Token::new();
         while !self.store.acquire(key, &mut own, ttl).await?.granted {
             self.store.delete(key, KeyKind::Lease).await?;
@@ -183,11 +183,11 @@ impl<S: Store> Rigged<'_, S> {
     }
 
     pub(super) async fn invalidate(&self, key: &Key) -> Result<bool, StoreError> {
-        if !self.rig.holds(Guard::Revocation) {
+        if !self.rig.enforces(Guard::Revocation) {
             return self.store.delete(key, KeyKind::Entry).await;
         }
-        let within = self.rig.reach(Step::Invalidate, Moment::Within, key);
-        if !self.rig.holds(Guard::LeaseFirst) {
+        let within = self.rig.reach(Step::Invalidate, Phase::Within, key);
+        if !self.rig.enforces(Guard::LeaseFirst) {
             let was_there = self.store.delete(key, KeyKind::Entry).await?;
             within.await;
             self.store.delete(key, KeyKind::Lease).await?;
@@ -202,14 +202,14 @@ impl<S: Store> Rigged<'_, S> {
     }
 }
 
-/// An update in a rigged backend: with its hooks, and with the guard of its commit.
+/// An update in a rigged backend: calls the hook, and can go without [`Guard::AtomicRevocation`].
 struct RiggedUpdate<'a> {
     rig: &'a Rig,
     store: &'a AnyStore,
     key: &'a Key,
     update: Box<dyn StoreUpdate + 'a>,
     has_begun: bool,
-    /// Whether the entry was absent, if the guard is out.
+    /// Without the guard: whether the entry was absent.
     is_absent: bool,
 }
 
@@ -238,11 +238,11 @@ impl StoreUpdate for RiggedUpdate<'_> {
     fn watch(&mut self) -> BoxFuture<'_, Result<Attempt<Option<Found>>, StoreError>> {
         async {
             if !std::mem::replace(&mut self.has_begun, true) {
-                self.rig.reach(Step::Update, Moment::Before, self.key).await;
+                self.rig.reach(Step::Update, Phase::Before, self.key).await;
             }
-            // Without the guard, the absent entry is seen in one step, and the lease revoked in another. A watch won't do for the
-            // first: while a slot is migrating, it deletes the lease.
-            self.is_absent = !self.rig.holds(Guard::AtomicRevocation) && self.is_absent().await?;
+            // Without the guard, one step finds that the entry is absent, and another one revokes the lease. The first can't be a
+            // watch, which deletes the lease while its slot is migrating.
+            self.is_absent = !self.rig.enforces(Guard::AtomicRevocation) && self.is_absent().await?;
             if self.is_absent { Ok(Attempt::Done(None)) } else { self.update.watch().await }
         }
         .boxed()
@@ -250,10 +250,10 @@ impl StoreUpdate for RiggedUpdate<'_> {
 
     fn commit(&mut self, decision: Decision) -> BoxFuture<'_, Result<Attempt<bool>, StoreError>> {
         async {
-            self.rig.reach(Step::Update, Moment::Within, self.key).await;
+            self.rig.reach(Step::Update, Phase::Within, self.key).await;
             let committed = self.commit_without_hooks(decision).await;
             if !matches!(committed, Ok(Attempt::Again)) {
-                self.rig.reach(Step::Update, Moment::After, self.key).await;
+                self.rig.reach(Step::Update, Phase::After, self.key).await;
             }
             committed
         }

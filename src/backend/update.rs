@@ -95,6 +95,6 @@ impl<'a> Update<'a> {
 
 fn measure_connections(backend: &Backend) {
     if let Some(redis) = backend.inner.store.redis() {
-        backend.inner.meter.update_connections(|| redis.update_connections());
+        backend.inner.metrics.update_connections(|| redis.update_connections());
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use super::policy::Policy;
 use crate::backend::{Backend, Selection};
 use crate::defaults;
-use crate::meter::{CacheMeter, NearMeter};
+use crate::metrics::{CacheMetrics, NearMetrics};
 use crate::near::Near;
 use crate::read::{Flights, Orphans, Refreshes};
 use crate::record::{Key, KeySpace, Meta, Record, Shape, StoredField, entry};
@@ -18,7 +18,7 @@ pub(crate) struct Core {
     pub(crate) shape: &'static Shape,
     pub(crate) backend: Backend,
     pub(crate) policy: Policy,
-    pub(crate) meter: CacheMeter,
+    pub(crate) metrics: CacheMetrics,
     pub(crate) near: Option<Arc<Near>>,
     pub(crate) keys: KeySpace,
     /// The fields of a whole record.
@@ -39,8 +39,8 @@ impl Core {
         let (namespace, entity) = (namespace.unwrap_or_default(), shape.schema.entity);
         let near = policy.near_cache.filter(|_| policy.enabled).and_then(|settings| {
             let tracking = backend.tracking()?;
-            let (largest, meter) = (policy.max_entry_bytes, NearMeter::new(namespace, entity));
-            let near = Near::new(settings, keys.prefix(), largest, tracking, meter);
+            let (largest, metrics) = (policy.max_entry_bytes, NearMetrics::new(namespace, entity));
+            let near = Near::new(settings, keys.prefix(), largest, tracking, metrics);
             backend.track();
             Some(near)
         });
@@ -48,7 +48,7 @@ impl Core {
             shape,
             near,
             keys,
-            meter: CacheMeter::new(namespace, entity),
+            metrics: CacheMetrics::new(namespace, entity),
             selection: Selection::of(&shape.schema),
             flights: Arc::default(),
             bypasses: Arc::default(),
@@ -101,18 +101,18 @@ impl Core {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        let mut stats = self.meter.counts.snapshot();
+        let mut stats = self.metrics.counts.snapshot();
         if let Some(near) = &self.near {
-            near.meter.add_to(&mut stats);
+            near.metrics.add_to(&mut stats);
             stats.tracker = near.tracker();
         }
         stats
     }
 
     pub(super) fn reset_stats(&self) {
-        self.meter.counts.reset();
+        self.metrics.counts.reset();
         if let Some(near) = &self.near {
-            near.meter.reset();
+            near.metrics.reset();
         }
     }
 }

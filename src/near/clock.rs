@@ -1,13 +1,13 @@
-//! The clock of the near cache: read with each hit, so it is one that costs little and moves in steps.
+//! The clock of near caches. Each hit reads it, so it is one that is cheap to read, and moves in steps.
 
 use std::time::Duration;
 
 use coarsetime::Instant;
 
-/// By how much the clock may be behind: where a Linux kernel counts a hundred steps a second, and on Windows.
+/// How late the clock may be: on a Linux kernel with 100 ticks a second, and on Windows.
 pub(super) const STEP: Duration = Duration::from_millis(if cfg!(windows) { 16 } else { 10 });
 
-/// A point in time, never later than the true one, nor earlier by more than the clock's step.
+/// A point in time. When it is taken, it is never later than the true time, nor earlier by more than a step of the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(Instant);
 
@@ -16,10 +16,10 @@ impl Moment {
         Self(Instant::now_without_cache_update())
     }
 
-    /// Before everything.
+    /// Earlier than any other.
     pub(super) const NEVER: Self = Self(Instant::from_ticks(0));
 
-    /// The latest moment by this clock at which, by the true time, no more than `duration` has passed.
+    /// The latest moment by this clock at which no more than `duration` has passed in true time.
     pub(super) fn within(self, duration: Duration) -> Self {
         Self(self.0 + duration.saturating_sub(STEP).into())
     }

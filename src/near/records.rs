@@ -1,6 +1,6 @@
-//! The records that a near cache keeps, each with the moment at which it ends.
+//! The records of a near cache: which are kept, for how long, and within how much memory.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -8,22 +8,25 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 
 use super::clock::Moment;
-use super::tracking::{Listener, Ticket, Tracking};
+use super::epochs::ReadEpoch;
+use super::registry::Listener;
+use super::session::Tracking;
 use super::{NearCache, Untracked};
-use crate::meter::NearMeter;
+use crate::metrics::NearMetrics;
+use crate::proof::Guard;
 use crate::record::{Key, Record, heap};
 use crate::stats::TrackerState;
 
 /// The near cache of one [`Cache`](crate::Cache) and its clones.
 pub(crate) struct Near {
     settings: NearCache,
-    /// By the id as it stands in the key.
+    /// By id, as it is written in the key.
     kept: Cache<Box<str>, Kept, Weight, RandomState>,
     tracking: Arc<Tracking>,
-    pub(crate) meter: NearMeter,
+    pub(crate) metrics: NearMetrics,
 }
 
-/// What is kept of a record; `None` where the primary has none.
+/// A record, or that the primary has none.
 #[derive(Clone)]
 struct Kept {
     record: Option<Record>,
@@ -31,10 +34,10 @@ struct Kept {
     bytes: u64,
 }
 
-/// What an entry takes in the cache's own tables, in bytes, with its share of the keys that are remembered after an eviction.
-const PLACE: usize = 2 * size_of::<(Box<str>, Kept)>();
+/// The bytes that an entry takes in the tables of `quick_cache`, which also remembers keys that it has evicted.
+const TABLE_BYTES: usize = 2 * size_of::<(Box<str>, Kept)>();
 
-/// Bytes, but at least so many: so there is one bound for both.
+/// Weighs entries in bytes, each as `least` or more: then the bound of the weight also bounds the number of entries.
 #[derive(Clone)]
 struct Weight {
     least: u64,
@@ -47,17 +50,17 @@ impl Weighter<Box<str>, Kept> for Weight {
 }
 
 impl Near {
-    /// `prefix`: that of all keys. `largest`: the most bytes that a record is stored with.
+    /// `prefix`: of all keys. `largest`: the size limit of entries in Redis, in bytes.
     pub(crate) fn new(
         settings: NearCache,
         prefix: &str,
         largest: usize,
         tracking: &Arc<Tracking>,
-        meter: NearMeter,
+        metrics: NearMetrics,
     ) -> Arc<Self> {
-        /// In each shard there is room for so many of the largest.
+        /// The bound is divided among the shards. Each has room for this many of the largest.
         const LARGEST_IN_SHARD: usize = 2;
-        /// More would not meet less.
+        /// With more shards than this, threads would hardly compete less for one.
         const MOST_SHARDS: usize = 64;
         let entries = settings.entries as u64;
         let least = settings.max_bytes as u64 / entries;
@@ -66,7 +69,7 @@ impl Near {
         options.estimated_items_capacity(settings.entries).weight_capacity(least * entries);
         options.shards(1 << shards.clamp(1, MOST_SHARDS).ilog2());
         if settings.entries == 1 {
-            // Else a part is set apart for what is new, which leaves too little for one.
+            // By default a part is reserved for new entries, which would leave too little for one.
             options.hot_allocation(1.0);
         }
         let kept = Cache::with_options(
@@ -75,13 +78,12 @@ impl Near {
             RandomState::default(),
             DefaultLifecycle::default(),
         );
-        let near = Arc::new(Self { settings, kept, tracking: tracking.clone(), meter });
-        let listener: Weak<dyn Listener> = Arc::<Self>::downgrade(&near);
-        tracking.add(prefix, listener);
+        let near = Arc::new(Self { settings, kept, tracking: tracking.clone(), metrics });
+        tracking.add(prefix, Arc::downgrade(&near));
         near
     }
 
-    /// What is kept of this id: a record, or that there is none.
+    /// The record with this id, or `Some(None)` if the primary has none; `None` if neither is known.
     pub(crate) fn get(&self, id: &str) -> Option<Option<Record>> {
         let now = Moment::now();
         if !self.is_usable(now) {
@@ -89,8 +91,8 @@ impl Near {
         }
         let kept = self.kept.get(id).filter(|kept| now < kept.ends)?;
         match kept.record {
-            Some(_) => self.meter.hits.add(),
-            None => self.meter.not_found_hits.add(),
+            Some(_) => self.metrics.hits.add(),
+            None => self.metrics.not_found_hits.add(),
         }
         Some(kept.record)
     }
@@ -99,26 +101,30 @@ impl Near {
         self.tracking.is_live(now) || self.settings.untracked == Untracked::MaxAge && self.tracking.is_unsupported()
     }
 
-    /// The right to keep what a read brings that is sent after this; none while it would not be told of changes.
-    pub(crate) fn ticket(&self, key: &Key) -> Option<Ticket> {
-        let ticket = self.tracking.ticket(key, Moment::now());
-        // Only now: when the messages end after this, that makes the ticket void.
-        self.is_usable(ticket.taken).then_some(ticket)
+    /// The epoch of a key, for a read that is sent after this. `None` while its result couldn't be kept, since no messages
+    /// are being received.
+    pub(crate) fn read_epoch(&self, key: &Key) -> Option<ReadEpoch> {
+        let noted_at = Moment::now();
+        let epoch = self.tracking.registry.epochs.current(key);
+        // Checked after the epoch is noted: if messages stop after this, all epochs advance.
+        self.is_usable(noted_at).then_some(ReadEpoch { epoch, noted_at })
     }
 
-    /// Keeps what was read. `bytes`: what the record takes in memory; `ttl`: how long it is to live.
-    pub(crate) fn keep(&self, key: &Key, ticket: Ticket, record: Option<Record>, bytes: usize, ttl: Option<Duration>) {
+    /// Keeps the result of a read, unless the key has changed since `read`. `bytes`: the record's size in memory; `ttl`: what is
+    /// left of its lifetime in Redis.
+    pub(crate) fn keep(&self, key: &Key, read: ReadEpoch, record: Option<Record>, bytes: usize, ttl: Option<Duration>) {
         let id = key.id();
-        let bytes = (bytes + heap::allocation(id.len()) + PLACE) as u64;
+        let bytes = (bytes + heap::allocation(id.len()) + TABLE_BYTES) as u64;
         let lifetime = ttl.map_or(self.settings.max_age, |ttl| ttl.min(self.settings.max_age));
-        let kept = Kept { record, ends: ticket.taken.within(lifetime), bytes };
-        // Evicted entries are moved here, so that they are dropped after the locks are given back.
+        let kept = Kept { record, ends: read.noted_at.within(lifetime), bytes };
+        // Outlives the lock below, so that evicted records are dropped without it.
         let mut evicted = Default::default();
-        let is_kept =
-            self.tracking.keep(key, ticket, || self.kept.insert_with_lifecycle(id.into(), kept, &mut evicted));
-        if !is_kept {
-            self.meter.refused_inserts.add();
+        let epoch = self.tracking.registry.epochs.lock(key);
+        if *epoch != read.epoch && self.tracking.enforces(Guard::NearTicket) {
+            drop(epoch);
+            return self.metrics.refused_inserts.add();
         }
+        self.kept.insert_with_lifecycle(id.into(), kept, &mut evicted);
     }
 
     pub(crate) fn tracker(&self) -> TrackerState {
@@ -127,15 +133,15 @@ impl Near {
 }
 
 impl Listener for Near {
-    fn forget(&self, id: &str, by_message: bool) {
+    fn invalidate(&self, id: &str, by_message: bool) {
         self.kept.remove(id);
         if by_message {
-            self.meter.invalidations.add();
+            self.metrics.invalidations.add();
         }
     }
 
     fn flush(&self) {
         self.kept.clear();
-        self.meter.flushes.add();
+        self.metrics.flushes.add();
     }
 }

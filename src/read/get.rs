@@ -19,8 +19,8 @@ use super::single_flight::{Flight, FlightResult, Role, Timestamp};
 use crate::backend::{Selection, check_runtime};
 use crate::cache::{Core, Outcome};
 use crate::error::Error;
-use crate::meter::Began;
-use crate::near::{self, Near};
+use crate::metrics::Stopwatch;
+use crate::near::{Near, ReadEpoch};
 use crate::proof::Guard;
 use crate::record::{FieldError, Found, Hash, IdParts, Key, KeySpace, Reading, Record};
 use crate::spans;
@@ -71,8 +71,8 @@ pub(super) enum Miss {
     Unusable(Box<Error>),
 }
 
-/// The right to keep in the near cache the result of a read that starts now.
-type NearTicket<'a> = (&'a Near, near::Ticket);
+/// A near cache that may keep the result of a read that starts now.
+type NearRead<'a> = (&'a Near, ReadEpoch);
 
 /// One get that the near cache has not answered.
 #[derive(Clone, Copy)]
@@ -80,7 +80,7 @@ pub(super) struct Get<'a> {
     pub(super) core: &'a Arc<Core>,
     pub(super) key: &'a Key,
     pub(super) called: Timestamp,
-    pub(super) began: Began,
+    pub(super) began: Stopwatch,
 }
 
 impl Core {
@@ -97,7 +97,7 @@ impl Core {
             {
                 return Ok(answer);
             }
-            let began = Began::now();
+            let began = Stopwatch::start();
             let key = self.keys.key_by(&mut |out| request.write_id(out))?;
             let get = Get { core: self, key: &key, called: self.timestamp_of_call(), began };
             let span = spans::get(self.shape, &key);
@@ -138,13 +138,13 @@ impl Core {
     /// Looks into the near cache. Such a hit has no span, which would take longer than the hit.
     fn near_hit(&self, request: &mut dyn Request) -> Option<Answer> {
         let near = self.near.as_deref()?;
-        let began = Began::now();
+        let began = Stopwatch::start();
         let kept = KeySpace::with_id(&mut |out| request.write_id(out), |id| near.get(id)).flatten()?;
         Some(self.near_answer(kept, began))
     }
 
-    pub(super) fn near_answer(&self, record: Option<Record>, began: Began) -> Answer {
-        self.meter.got(Outcome::NearHit, true, began);
+    pub(super) fn near_answer(&self, record: Option<Record>, began: Stopwatch) -> Answer {
+        self.metrics.got(Outcome::NearHit, true, began);
         Answer { record, outcome: Outcome::NearHit, cache_latency: Duration::ZERO }
     }
 
@@ -167,7 +167,7 @@ impl Core {
     /// Counts and logs an entry that turned out to be unreadable.
     pub(super) fn report_unreadable<V>(&self, key: &Key, reading: &Reading<V>) {
         if let Reading::Unreadable(cause) = reading {
-            self.meter.counts.decode_errors.add();
+            self.metrics.counts.decode_errors.add();
             let keys = key.prefix();
             self.backend.repeats().warn(format!("unreadable {keys} {cause}"), |times| {
                 tracing::warn!(keys, cause, times, "an entry is unreadable: it counts as a miss");
@@ -184,7 +184,7 @@ impl Core {
     }
 
     pub(super) fn timestamp_of_call(&self) -> Timestamp {
-        if self.backend.holds(Guard::TimestampRule) { Timestamp::of_call() } else { Timestamp::EARLIEST }
+        if self.backend.enforces(Guard::TimestampRule) { Timestamp::of_call() } else { Timestamp::EARLIEST }
     }
 }
 
@@ -193,43 +193,43 @@ impl<'a> Get<'a> {
     #[expect(clippy::manual_async_fn, reason = "an async fn's arguments take their memory twice")]
     fn look(&self, fields: Option<&mut (dyn Fields + '_)>, is_timed: bool) -> impl Future<Output = Looked> + Send {
         async move {
-            let ticket = match self.may_read() {
-                Ok(ticket) => ticket,
+            let near_read = match self.may_read() {
+                Ok(near_read) => near_read,
                 Err(miss) => return Looked::Missed(miss, Duration::ZERO),
             };
             let sent = is_timed.then(Instant::now);
             let selection = fields.as_ref().map_or(&self.core.selection, |fields| fields.selection());
             let found = self.core.read_entry(self.key, selection).await;
             let cache_latency = sent.map(|sent| sent.elapsed()).unwrap_or_default();
-            self.looked(fields, ticket, found, cache_latency)
+            self.looked(fields, near_read, found, cache_latency)
         }
     }
 
-    /// Whether a read of the cache may answer this get, and the right to keep its result in the near cache.
-    pub(super) fn may_read(&self) -> Result<Option<NearTicket<'a>>, Miss> {
-        // Before `is_pending`: a write that fails is first recorded as pending, and only then makes tickets void.
-        let ticket = self.near_ticket();
+    /// Whether a read of the cache may answer this get, and the near cache that may keep its result.
+    pub(super) fn may_read(&self) -> Result<Option<NearRead<'a>>, Miss> {
+        // Before `is_pending`: a write that fails is first recorded as pending, and only then advances the epoch.
+        let near_read = self.near_read();
         let backend = &self.core.backend;
         if backend.is_pending(self.key) {
             return Err(Miss::Unusable(Box::new(backend.pending_error(self.key))));
         }
-        self.core.flights.join(self.key).map_or(Ok(ticket), |flight| Err(Miss::UnderWay(flight)))
+        self.core.flights.join(self.key).map_or(Ok(near_read), |flight| Err(Miss::UnderWay(flight)))
     }
 
-    fn near_ticket(&self) -> Option<NearTicket<'a>> {
+    fn near_read(&self) -> Option<NearRead<'a>> {
         let near = self.core.near.as_deref()?;
-        let ticket = near.ticket(self.key);
-        if ticket.is_none() {
+        let epoch = near.read_epoch(self.key);
+        if epoch.is_none() {
             self.core.backend.track();
         }
-        Some((near, ticket?))
+        Some((near, epoch?))
     }
 
     /// Decides whether the entry that was read answers this get.
     pub(super) fn looked(
         &self,
         fields: Option<&mut (dyn Fields + '_)>,
-        ticket: Option<NearTicket<'_>>,
+        near_read: Option<NearRead<'_>>,
         found: Result<Option<Found>, Error>,
         cache_latency: Duration,
     ) -> Looked {
@@ -250,13 +250,13 @@ impl<'a> Get<'a> {
             Reading::Stale(..) | Reading::Unreadable(_) => return Looked::Missed(Miss::NotCached, cache_latency),
         };
         // Some fields alone are not kept.
-        if let Some((near, ticket)) = ticket
+        if let Some((near, epoch)) = near_read
             && (record.is_some() || outcome == Outcome::NotFoundHit)
         {
-            near.keep(self.key, ticket, record.clone(), bytes, found.ttl());
+            near.keep(self.key, epoch, record.clone(), bytes, found.ttl());
         }
         let due = core.policy.refresh_ahead.and_then(|beta| Due::draw(&found, beta));
-        core.meter.got(outcome, true, self.began);
+        core.metrics.got(outcome, true, self.began);
         Looked::Hit(Answer { record, outcome, cache_latency }, due)
     }
 
@@ -318,7 +318,7 @@ impl<'a> Get<'a> {
 
     fn loaded(&self, result: FlightResult, cache_latency: Duration) -> Result<Answer, Error> {
         let FlightResult { record, outcome, .. } = result;
-        self.core.meter.got(outcome, record.is_ok(), self.began);
+        self.core.metrics.got(outcome, record.is_ok(), self.began);
         Ok(Answer { record: record?, outcome, cache_latency })
     }
 }

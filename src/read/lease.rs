@@ -70,7 +70,7 @@ pub(super) async fn keep_renewing(core: &Core, key: &Key, token: &Token) -> std:
     loop {
         tokio::time::sleep(lease / 3).await;
         if let Ok(false) = core.backend.renew(key, token, lease).boxed().await {
-            core.meter.leases_lost.count(1);
+            core.metrics.leases_lost.count(1);
             return std::future::pending().await;
         }
     }

@@ -15,7 +15,7 @@ use super::get::{Answer, Get, Looked};
 use super::single_flight::Role;
 use crate::cache::Core;
 use crate::error::Error;
-use crate::meter::Began;
+use crate::metrics::Stopwatch;
 use crate::record::{Found, Key};
 use crate::spans;
 
@@ -85,7 +85,7 @@ impl Core {
         answers: &mut Vec<Result<Answer, Error>>,
     ) {
         let first = answers.len();
-        let (called, began) = (self.timestamp_of_call(), Began::now());
+        let (called, began) = (self.timestamp_of_call(), Stopwatch::start());
         let gets: Vec<_> = part.iter().map(|key| Get { core: self, key, called, began }).collect();
         let mut read_through = |place: usize, awaited: Option<Awaited>| {
             let (get, id, batch) = (gets[place], take_id(first + place), batch.clone());
@@ -135,7 +135,7 @@ impl Core {
                 continue;
             }
             match get.may_read() {
-                Ok(ticket) => reads.push((get, ticket, look)),
+                Ok(near_read) => reads.push((get, near_read, look)),
                 Err(miss) => *look = Some(Looked::Missed(miss, Duration::ZERO)),
             }
         }
@@ -143,22 +143,22 @@ impl Core {
         let with_ttl = self.reads_lifetimes();
         let sent = Instant::now();
         let mut each = |place: usize, found: Option<Found>| {
-            let (get, ticket, look) = &mut reads[place];
+            let (get, near_read, look) = &mut reads[place];
             // A stale record is read once more, with its lifetime.
             if with_ttl || found.as_ref().is_none_or(|found| found.entry.meta().stale.is_none()) {
-                **look = Some(get.looked(None, *ticket, Ok(found), sent.elapsed()));
+                **look = Some(get.looked(None, *near_read, Ok(found), sent.elapsed()));
             }
         };
         let failures = self.backend.read_many(&keys, &self.selection, with_ttl, &mut each).await;
         for (place, error) in failures {
-            let (get, ticket, look) = &mut reads[place];
+            let (get, near_read, look) = &mut reads[place];
             if look.is_none() {
-                **look = Some(get.looked(None, *ticket, Err(error), sent.elapsed()));
+                **look = Some(get.looked(None, *near_read, Err(error), sent.elapsed()));
             }
         }
-        let alone = reads.into_iter().filter(|(_, _, look)| look.is_none()).map(async |(get, ticket, look)| {
+        let alone = reads.into_iter().filter(|(_, _, look)| look.is_none()).map(async |(get, near_read, look)| {
             let found = self.read_entry(get.key, &self.selection).await;
-            *look = Some(get.looked(None, ticket, found, sent.elapsed()));
+            *look = Some(get.looked(None, near_read, found, sent.elapsed()));
         });
         join_all(alone).await;
         looks.into_iter().flatten().collect()

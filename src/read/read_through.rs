@@ -23,7 +23,7 @@ use crate::backend::{Acquired, Filled, Token};
 use crate::backoff::Backoff;
 use crate::cache::{Core, OnOutage, Outcome};
 use crate::error::Error;
-use crate::meter::Began;
+use crate::metrics::Stopwatch;
 use crate::record::{Key, Reading, Record, StoredField};
 use crate::spans;
 
@@ -41,7 +41,7 @@ pub(super) struct ReadThrough {
 
 /// A wait for another process' load.
 struct Wait {
-    began: Began,
+    began: Stopwatch,
     deadline: Instant,
     pauses: Backoff,
 }
@@ -61,7 +61,7 @@ impl ReadThrough {
             let mut lease = Lease::new(&self.core, &self.key);
             let looked = Timestamp::of_step();
             // Before the lease is asked for: a change that comes right after the reply must end the pause below.
-            let changes_seen = self.core.backend.told(&self.key);
+            let epoch = self.core.backend.key_epoch(&self.key);
             let mut acquired = match lease.acquire().await {
                 Ok(acquired) => acquired,
                 Err(error) => return self.without_cache(error).boxed().await,
@@ -71,7 +71,7 @@ impl ReadThrough {
             if let Some(wait) = &waiting
                 && (found.is_some() || acquired.granted || has_timed_out)
             {
-                self.core.meter.lock_wait.ended(wait.began);
+                self.core.metrics.lock_wait.record(wait.began);
             }
             if let Some((record, outcome)) = found {
                 if acquired.granted {
@@ -96,7 +96,7 @@ impl ReadThrough {
             }
             self.awaited = None;
             let wait = waiting.get_or_insert_with(|| Wait::new(&self.core));
-            wait.pause(&self.core, &self.key, acquired.busy_for, changes_seen).boxed().await;
+            wait.pause(&self.core, &self.key, acquired.busy_for, epoch).boxed().await;
         }
     }
 
@@ -199,7 +199,7 @@ impl ReadThrough {
         let fill_sent = Timestamp::of_step();
         match core.backend.fill(&key, token, fields, ttl).boxed().await {
             Ok(Filled::Accepted) => return result(Ok(record), fill_sent),
-            Ok(Filled::Fenced) => core.meter.counts.fenced_fills.add(),
+            Ok(Filled::Fenced) => core.metrics.counts.fenced_fills.add(),
             Err(error) => {
                 tracing::debug!(%key, %error, "a loaded record may not have been stored");
                 abandon_in_background(&core, &key, token);
@@ -229,19 +229,19 @@ impl Wait {
     fn new(core: &Core) -> Self {
         let policy = &core.policy;
         Self {
-            began: Began::now(),
+            began: Stopwatch::start(),
             deadline: Instant::now() + policy.wait_timeout,
             pauses: Backoff::new(policy.wait_poll / 8, policy.wait_poll),
         }
     }
 
-    /// Pauses until the entry has changed since `changes_seen`, the lease has expired, or the next poll is due.
-    async fn pause(&mut self, core: &Core, key: &Key, busy_for: Option<Duration>, changes_seen: Option<u64>) {
+    /// Pauses until the entry has changed since `epoch`, the lease has expired, or the next poll is due.
+    async fn pause(&mut self, core: &Core, key: &Key, busy_for: Option<Duration>, epoch: Option<u64>) {
         let began = Instant::now();
         let pause = self.pauses.next().min(busy_for.unwrap_or(Duration::MAX)).max(SHORTEST_POLL);
         // At least this long: changes of this key, or of another that shares its epoch, may come all the time.
         tokio::time::sleep_until(began + SHORTEST_POLL).await;
-        let changed = core.backend.told_since(key, changes_seen);
+        let changed = core.backend.changed_since(key, epoch);
         let _ = tokio::time::timeout_at(self.deadline.min(began + pause), changed).await;
     }
 }
@@ -283,9 +283,9 @@ async fn after_failure(core: &Core, key: &Key, failed: FlightResult) -> FlightRe
 }
 
 async fn counted<R>(core: &Core, load: Pin<&mut impl Future<Output = Result<R, Error>>>) -> Result<R, Error> {
-    core.meter.counts.loads.add();
-    let began = Began::now();
+    core.metrics.counts.loads.add();
+    let began = Stopwatch::start();
     let loaded = load.await;
-    core.meter.load_ended(loaded.is_ok(), began);
+    core.metrics.load_ended(loaded.is_ok(), began);
     loaded
 }

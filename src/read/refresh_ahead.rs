@@ -89,7 +89,7 @@ impl ReadThrough {
             lease.give_back().await;
             return true;
         }
-        core.meter.counts.refreshes_ahead.add();
+        core.metrics.counts.refreshes_ahead.add();
         let Err(error) = self.load_and_fill(&lease.token).await.record else {
             lease.end();
             return true;

@@ -10,7 +10,7 @@ use tracing::Instrument;
 
 use crate::cache::Core;
 use crate::error::Error;
-use crate::meter::Write;
+use crate::metrics::Operation;
 use crate::record::Key;
 use crate::spans;
 
@@ -28,7 +28,7 @@ impl Core {
             // lease was revoked: it could not take its result.
             self.flights.forget(&key);
             let invalidated = own.and_then(|was_there| Ok(was_there | others?));
-            self.meter.wrote(Write::Invalidate, invalidated.as_ref().ok().copied());
+            self.metrics.wrote(Operation::Invalidate, invalidated.as_ref().ok().copied());
             invalidated
         }
     }

@@ -12,7 +12,7 @@ use crate::backend::{Attempt, Decision, Update};
 use crate::backoff::Backoff;
 use crate::cache::{Core, UpdateTtl};
 use crate::error::Error;
-use crate::meter::Write;
+use crate::metrics::Operation;
 use crate::proof::Guard;
 use crate::record::{Changes, Entry, FieldChange, FieldError, Found, Hash, Key, KeySpace, Reading, Record, entry};
 use crate::spans;
@@ -32,7 +32,7 @@ impl Core {
             self.update(&key, |shown| {
                 let may_change = match shown.read(self.shape) {
                     Reading::Record(_) => true,
-                    Reading::NotFound => !self.backend.holds(Guard::WholeNotFound),
+                    Reading::NotFound => !self.backend.enforces(Guard::WholeNotFound),
                     Reading::Stale(..) | Reading::Unreadable(_) => false,
                 };
                 Ok(changes.clone().ok().filter(|_| may_change))
@@ -110,7 +110,7 @@ impl Core {
         let (own, others) = update.instrument(spans::update(self.shape, key)).await;
         self.flights.forget(key);
         let updated = own.and_then(|applied| others.map(|_was_there| applied));
-        self.meter.wrote(Write::Update, updated.as_ref().ok().copied());
+        self.metrics.wrote(Operation::Update, updated.as_ref().ok().copied());
         updated
     }
 

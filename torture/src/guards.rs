@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cache_aside::Backend;
-use cache_aside::proof::{Guard, Moment, Rig, Step};
+use cache_aside::proof::{Guard, Phase, Rig, Step};
 use futures_util::FutureExt;
 use rand::RngExt;
 
@@ -20,9 +20,9 @@ pub(crate) fn named(name: &str) -> Option<Guard> {
 pub(crate) fn rigged(backend: &Backend, without: Option<Guard>) -> Backend {
     const LONGEST: Duration = Duration::from_millis(4);
     let rig = without.map_or_else(Rig::new, |guard| Rig::new().without(guard));
-    backend.rigged(rig.hook(move |point| {
+    backend.rigged(rig.hook(move |failpoint| {
         // Waiting within an update that keeps its guard would block a thread of the runtime.
-        let is_within_an_update = (point.step, point.moment) == (Step::Update, Moment::Within);
+        let is_within_an_update = (failpoint.step, failpoint.phase) == (Step::Update, Phase::Within);
         let may_wait = !is_within_an_update || without == Some(Guard::AtomicRevocation);
         async move {
             if may_wait && rand::rng().random_bool(0.5) {

@@ -125,8 +125,8 @@ async fn keep(
         let answers = within(limit, try_join_all(trackers.iter_mut().map(|tracker| tracker.beat(&all)))).await;
         let is_silent = answers.is_none();
         match answers {
-            Some(Ok(_)) => session.is_alive_for(asked, interval + limit),
-            _ if tracking.lacks(Guard::NearHeartbeat) => session.is_alive_for(asked, 1_000 * interval),
+            Some(Ok(_)) => session.extend(asked, interval + limit),
+            _ if !tracking.enforces(Guard::NearHeartbeat) => session.extend(asked, 1_000 * interval),
             // The first heartbeat without a reply only stops near caches for now: as long as the connection stands, no message is
             // lost, and a late reply starts them again.
             None if !was_silent => {}
@@ -213,8 +213,8 @@ impl<'a> Tracker<'a> {
 
     /// Receives the next reply, and handles the messages that come before it.
     async fn reply(&mut self) -> RedisResult<RedisResult<Reply>> {
-        let tracking = self.tracking;
-        let changed = |key: Option<&[u8]>| key.map_or_else(|| tracking.flush(), |key| tracking.told(key));
+        let registry = &self.tracking.registry;
+        let changed = |key: Option<&[u8]>| key.map_or_else(|| registry.flush(), |key| registry.invalidated(key));
         let reply = self.link.receive(|received| received.next_in_resp3(changed)).await?;
         self.owed = self.owed.checked_sub(1).ok_or_else(unexpected_reply)?;
         Ok(reply)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cache_aside::proof::{Moment, Step};
+use cache_aside::proof::{Phase, Step};
 use cache_aside::{Backend, Cache, CacheBuilder, EntryState, Outcome};
 
 use crate::support::fixture::{
@@ -133,7 +133,7 @@ async fn a_record_that_another_process_has_refreshed_in_the_meantime_is_left_alo
         let primary = Primary::of(loaf(1));
         get(&here.cache, primary.loader()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
-        let (before, after) = (here.hold(Step::Acquire, Moment::Before), here.hold(Step::Abandon, Moment::After));
+        let (before, after) = (here.hold(Step::Acquire, Phase::Before), here.hold(Step::Abandon, Phase::After));
         get(&here.cache, primary.loader()).await.unwrap();
         before.arrival().await;
         let longer = eagerly(builder(&backend)).ttl(Duration::from_secs(60)).build().unwrap();
@@ -146,7 +146,7 @@ async fn a_record_that_another_process_has_refreshed_in_the_meantime_is_left_alo
 
         // Nor is it brought back after an invalidation.
         settle().await;
-        let (before, after) = (here.hold(Step::Acquire, Moment::Before), here.hold(Step::Abandon, Moment::After));
+        let (before, after) = (here.hold(Step::Acquire, Phase::Before), here.hold(Step::Abandon, Phase::After));
         get(&here.cache, primary.loader()).await.unwrap();
         before.arrival().await;
         there.invalidate("p-001").await.unwrap();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cache_aside::proof::{Guard, Moment, Rig, Step};
+use cache_aside::proof::{Guard, Phase, Rig, Step};
 use cache_aside::{Backend, CacheBuilder, EntryState, Error, Outcome};
 
 use crate::support::fixture::{Primary, Product, load_at_gate, loaf, lookup, on_every_backend};
@@ -28,8 +28,8 @@ impl Stage {
     }
 
     /// Writes can be held at this phase. Unless they are held within, they are the store's own.
-    fn with_writes_held(backend: &Backend, moment: Moment) -> Self {
-        let stage = if moment == Moment::Within { Self::with_split_invalidations } else { Self::new };
+    fn with_writes_held(backend: &Backend, moment: Phase) -> Self {
+        let stage = if moment == Phase::Within { Self::with_split_invalidations } else { Self::new };
         stage(backend, None)
     }
 
@@ -72,7 +72,7 @@ async fn needs_on(stage: fn(&Backend, Option<Guard>) -> Stage, guard: Guard, sch
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_holder_whose_lease_ran_out_overwrites_what_the_next_one_filled() {
     needs(Guard::TokenCheck, async |stage| {
-        let renewal = stage.here.hold(Step::Renew, Moment::Before);
+        let renewal = stage.here.hold(Step::Renew, Phase::Before);
         let (loaded, late) = load_at_gate(&stage.here.cache, &stage.primary).await;
         renewal.arrival().await;
         while stage.there.cache.inspect("p-001").await.unwrap().lock_ttl.is_some() {
@@ -92,7 +92,7 @@ async fn a_holder_whose_lease_ran_out_overwrites_what_the_next_one_filled() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_load_from_before_an_invalidation_fills_after_it() {
     needs(Guard::Revocation, async |stage| {
-        let fill = stage.here.hold(Step::Fill, Moment::Before);
+        let fill = stage.here.hold(Step::Fill, Phase::Before);
         let early = stage.here.get(stage.primary.loader());
         fill.arrival().await;
         stage.primary.put(loaf(2));
@@ -107,11 +107,11 @@ async fn a_load_from_before_an_invalidation_fills_after_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fill_arrives_between_an_invalidations_two_commands() {
     needs_on(Stage::with_split_invalidations, Guard::LeaseFirst, async |stage| {
-        let fill = stage.here.hold(Step::Fill, Moment::Before);
+        let fill = stage.here.hold(Step::Fill, Phase::Before);
         let early = stage.here.get(stage.primary.loader());
         fill.arrival().await;
         stage.primary.put(loaf(2));
-        let halfway = stage.there.hold(Step::Invalidate, Moment::Within);
+        let halfway = stage.there.hold(Step::Invalidate, Phase::Within);
         let writer = stage.there.cache.clone();
         let invalidation = tokio::spawn(async move { writer.invalidate("p-001").await });
         halfway.arrival().await;
@@ -127,11 +127,11 @@ async fn a_fill_arrives_between_an_invalidations_two_commands() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fill_arrives_between_an_updates_look_and_its_revocation() {
     needs(Guard::AtomicRevocation, async |stage| {
-        let fill = stage.here.hold(Step::Fill, Moment::Before);
+        let fill = stage.here.hold(Step::Fill, Phase::Before);
         let early = stage.here.get(stage.primary.loader());
         fill.arrival().await;
         stage.primary.put(loaf(2));
-        let looked = stage.there.hold(Step::Update, Moment::Within);
+        let looked = stage.there.hold(Step::Update, Phase::Within);
         let writer = stage.there.cache.clone();
         let update = tokio::spawn(async move { writer.update_field("p-001", Product::FIELDS.stock, 2).await });
         looked.arrival().await;
@@ -161,7 +161,7 @@ async fn a_late_call_joins_a_load_from_before_an_invalidation() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_call_joins_a_flight_whose_fill_was_accepted_before_an_invalidation() {
     needs(Guard::TimestampRule, async |stage| {
-        let filled = stage.here.hold(Step::Fill, Moment::After);
+        let filled = stage.here.hold(Step::Fill, Phase::After);
         let early = stage.here.get(stage.primary.loader());
         filled.arrival().await;
         stage.primary.put(loaf(2));
@@ -178,7 +178,7 @@ async fn a_late_call_joins_a_flight_whose_fill_was_accepted_before_an_invalidati
 async fn a_late_call_joins_a_flight_that_found_an_entry_before_an_invalidation() {
     needs(Guard::TimestampRule, async |stage| {
         let (missed, found) =
-            (stage.here.hold(Step::Acquire, Moment::Before), stage.here.hold(Step::Acquire, Moment::After));
+            (stage.here.hold(Step::Acquire, Phase::Before), stage.here.hold(Step::Acquire, Phase::After));
         let early = stage.here.get(stage.primary.loader());
         missed.arrival().await;
         assert_eq!(stage.seen(&stage.there).await, Some(1));
@@ -197,7 +197,7 @@ async fn a_late_call_joins_a_flight_that_found_an_entry_before_an_invalidation()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoked_load_fills_under_the_next_lease_of_the_same_token() {
     needs(Guard::FreshTokens, async |stage| {
-        let first_fill = stage.here.hold(Step::Fill, Moment::Before);
+        let first_fill = stage.here.hold(Step::Fill, Phase::Before);
         let first = stage.here.get(stage.primary.loader());
         first_fill.arrival().await;
         stage.primary.put(loaf(2));
@@ -215,7 +215,7 @@ async fn a_revoked_load_fills_under_the_next_lease_of_the_same_token() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_is_granted_after_another_has_filled() {
     needs(Guard::Recheck, async |stage| {
-        let missed = stage.here.hold(Step::Read, Moment::After);
+        let missed = stage.here.hold(Step::Read, Phase::After);
         let late = stage.here.get(stage.primary.loader());
         missed.arrival().await;
         stage.seen(&stage.there).await;
@@ -272,7 +272,7 @@ impl Write {
 async fn a_write_at_any_point_of_a_get_is_seen_afterwards() {
     on_every_backend(async |backend| {
         for step in [Step::Read, Step::Acquire, Step::Fill] {
-            for moment in [Moment::Before, Moment::After] {
+            for moment in [Phase::Before, Phase::After] {
                 for write in [Write::Invalidate, Write::Update, Write::Delete] {
                     for dropped in [false, true] {
                         let stage = Stage::new(&backend, None);
@@ -309,12 +309,12 @@ async fn a_write_at_any_point_of_a_get_is_seen_afterwards() {
 async fn a_get_at_any_point_of_a_write_keeps_the_promise() {
     on_every_backend(async |backend| {
         for (write, step, moment) in [
-            (Write::Invalidate, Step::Invalidate, Moment::Before),
-            (Write::Invalidate, Step::Invalidate, Moment::Within),
-            (Write::Invalidate, Step::Invalidate, Moment::After),
-            (Write::Update, Step::Update, Moment::Before),
-            (Write::Update, Step::Update, Moment::Within),
-            (Write::Update, Step::Update, Moment::After),
+            (Write::Invalidate, Step::Invalidate, Phase::Before),
+            (Write::Invalidate, Step::Invalidate, Phase::Within),
+            (Write::Invalidate, Step::Invalidate, Phase::After),
+            (Write::Update, Step::Update, Phase::Before),
+            (Write::Update, Step::Update, Phase::Within),
+            (Write::Update, Step::Update, Phase::After),
         ] {
             for cached in [false, true] {
                 let stage = Arc::new(Stage::with_writes_held(&backend, moment));
@@ -345,11 +345,11 @@ async fn a_get_at_any_point_of_a_write_keeps_the_promise() {
 async fn a_write_whose_reply_is_late_is_an_error_and_an_invalidation_repairs_it() {
     let backend = Backend::connect("memory://").await.unwrap();
     for (step, moment) in [
-        (Step::Invalidate, Moment::Before),
-        (Step::Invalidate, Moment::Within),
-        (Step::Invalidate, Moment::After),
-        (Step::Update, Moment::Before),
-        (Step::Update, Moment::After),
+        (Step::Invalidate, Phase::Before),
+        (Step::Invalidate, Phase::Within),
+        (Step::Invalidate, Phase::After),
+        (Step::Update, Phase::Before),
+        (Step::Update, Phase::After),
     ] {
         let stage = Stage::with_writes_held(&backend, moment);
         stage.seen(&stage.here).await;
@@ -372,7 +372,7 @@ async fn a_step_whose_reply_is_late_breaks_no_promise() {
     let backend = Backend::connect("memory://").await.unwrap();
     for step in [Step::Read, Step::Acquire, Step::Fill] {
         let stage = Stage::new(&backend, None);
-        let gate = stage.here.hold(step, Moment::After);
+        let gate = stage.here.hold(step, Phase::After);
         let lookup = tokio::spawn(lookup(&stage.here.cache, stage.primary.loader()));
         gate.arrival().await;
         // The gate stays closed: the step ends at its deadline.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 
-use cache_aside::proof::{Guard, Moment, Point, Rig, Step};
+use cache_aside::proof::{Failpoint, Guard, Phase, Rig, Step};
 use cache_aside::{Backend, Cache, CacheBuilder};
 use tokio::task::JoinHandle;
 
@@ -13,7 +13,7 @@ use crate::support::fixture::{Found, Gate, Product, builder, get};
 /// A cache whose steps can be held.
 pub(crate) struct Process {
     pub(crate) cache: Cache<Product>,
-    gates: Arc<Mutex<HashMap<(Step, Moment), Gate>>>,
+    gates: Arc<Mutex<HashMap<(Step, Phase), Gate>>>,
 }
 
 impl Process {
@@ -33,8 +33,8 @@ impl Process {
         let gates = Arc::<Mutex<HashMap<_, Gate>>>::default();
         let rig = rig.hook({
             let gates = gates.clone();
-            move |Point { step, moment, .. }| {
-                let gate = gates.lock().unwrap().remove(&(step, moment));
+            move |Failpoint { step, phase, .. }| {
+                let gate = gates.lock().unwrap().remove(&(step, phase));
                 Box::pin(async move {
                     if let Some(gate) = gate {
                         gate.pass().await;
@@ -46,9 +46,9 @@ impl Process {
     }
 
     /// Holds the next call that gets to this point.
-    pub(crate) fn hold(&self, step: Step, moment: Moment) -> Gate {
+    pub(crate) fn hold(&self, step: Step, phase: Phase) -> Gate {
         let gate = Gate::closed();
-        self.gates.lock().unwrap().insert((step, moment), gate.clone());
+        self.gates.lock().unwrap().insert((step, phase), gate.clone());
         gate
     }
 

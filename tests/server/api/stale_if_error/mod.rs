@@ -5,7 +5,7 @@ mod retry;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use cache_aside::proof::{Guard, Moment, Step};
+use cache_aside::proof::{Guard, Phase, Step};
 use cache_aside::{Backend, BoxError, Cache, CacheBuilder, EntryState, Error, Lookup, Outcome, UpdateTtl};
 
 use crate::support::fixture::{
@@ -142,7 +142,7 @@ async fn an_invalidation_between_a_failed_load_and_the_stale_read_is_kept() {
         grown_stale(&here.cache, &primary).await;
         primary.down(true);
         let (failure, early) = load_at_gate(&here.cache, &primary).await;
-        let look = here.hold(Step::Read, Moment::Before);
+        let look = here.hold(Step::Read, Phase::Before);
         failure.open();
         look.arrival().await;
         assert!(there.invalidate("p-001").await.unwrap());
@@ -164,7 +164,7 @@ async fn a_late_call_joins_a_flight_that_serves_a_stale_entry_from_before_an_inv
             grown_stale(&here.cache, &primary).await;
             primary.down(true);
             let (failure, early) = load_at_gate(&here.cache, &primary).await;
-            let looked = here.hold(Step::Read, Moment::After);
+            let looked = here.hold(Step::Read, Phase::After);
             failure.open();
             looked.arrival().await;
             assert!(there.invalidate("p-001").await.unwrap());
@@ -186,9 +186,9 @@ async fn after_a_failed_invalidation_nothing_stale_is_served() {
     grown_stale(&here.cache, &primary).await;
     primary.down(true);
     let (failure, early) = load_at_gate(&here.cache, &primary).await;
-    let _unanswered = here.hold(Step::Invalidate, Moment::Before);
+    let _unanswered = here.hold(Step::Invalidate, Phase::Before);
     assert!(matches!(here.cache.invalidate("p-001").await, Err(Error::Timeout { .. })));
-    let _tried_again = here.hold(Step::Invalidate, Moment::Before);
+    let _tried_again = here.hold(Step::Invalidate, Phase::Before);
     failure.open();
     assert!(matches!(early.await.unwrap(), Err(Error::Load { .. })));
     assert_eq!(here.cache.inspect("p-001").await.unwrap().state, EntryState::Stale, "it is there all the same");

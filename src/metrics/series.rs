@@ -1,6 +1,6 @@
-//! One series of a metric: its name and its labels. Without the feature `metrics` it is empty, and measures nothing.
+//! One series of a metric: its name and its labels. Without the feature `metrics` it is empty and does nothing.
 //!
-//! Every event asks for the recorder that is installed at that moment, by a key that is made once.
+//! The recorder is looked up for each event, since an application may install it after its caches are built.
 
 #![cfg_attr(not(feature = "metrics"), expect(unused_variables))]
 
@@ -8,26 +8,26 @@
 use std::time::Instant;
 
 #[cfg(feature = "metrics")]
-use metrics::{Key, Label, Level, Metadata, Unit, with_recorder};
+use ::metrics::{Key, Label, Level, Metadata, Unit, with_recorder};
 
 #[cfg(feature = "metrics")]
 const METADATA: Metadata<'static> = Metadata::new("cache_aside", Level::INFO, Some("cache_aside"));
 
-/// A metric's name, and what it means.
+/// A metric's name and help text.
 pub(crate) type Name = (&'static str, &'static str);
 
-/// When something that is timed began.
+/// Measures a duration, if metrics are recorded.
 #[derive(Clone, Copy)]
-pub(crate) struct Began {
+pub(crate) struct Stopwatch {
     #[cfg(feature = "metrics")]
-    at: Instant,
+    started: Instant,
 }
 
-impl Began {
-    pub(crate) fn now() -> Self {
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
         Self {
             #[cfg(feature = "metrics")]
-            at: Instant::now(),
+            started: Instant::now(),
         }
     }
 }
@@ -37,7 +37,7 @@ pub(crate) struct Series {
     key: Key,
 }
 
-/// Each constructor also says what the name means, to the recorder that is installed now.
+/// The constructors also describe the metric to the recorder that is installed at that time.
 impl Series {
     pub(super) fn counter(name: Name, labels: &[(&'static str, &str)]) -> Self {
         #[cfg(feature = "metrics")]
@@ -80,10 +80,10 @@ impl Series {
     }
 
     /// Adds a duration to a histogram.
-    pub(crate) fn ended(&self, began: Began) {
+    pub(crate) fn record(&self, stopwatch: Stopwatch) {
         #[cfg(feature = "metrics")]
         with_recorder(|recorder| {
-            recorder.register_histogram(&self.key, &METADATA).record(began.at.elapsed().as_secs_f64());
+            recorder.register_histogram(&self.key, &METADATA).record(stopwatch.started.elapsed().as_secs_f64());
         });
     }
 }

@@ -1,8 +1,8 @@
-//! What is private elsewhere, for proofs to look at.
+//! Access to internals, for proofs.
 
 use std::sync::Arc;
 
-pub use crate::backend::{Moment, Point, Rig, Step};
+pub use crate::backend::{Failpoint, Phase, Rig, Step};
 use crate::cache::Cache;
 use crate::error::{BoxError, Error};
 use crate::record::{CacheKey, Cacheable, Entry, Found, Hash, KeySpace, Reading, RecordWriter, Shape, entry, shape};
@@ -10,11 +10,11 @@ use crate::record::{CacheKey, Cacheable, Entry, Found, Hash, KeySpace, Reading, 
 /// The names and values of a hash.
 pub type StoredHash = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// What a reader makes of a stored hash: a record, `None` for a not-found entry, or why it is unreadable.
+/// Decodes a stored hash: a record, `None` for a not-found entry, or why it is unreadable.
 ///
 /// # Errors
 ///
-/// Whatever makes an entry a miss.
+/// Anything that makes an entry count as a miss.
 pub fn decode<T: Cacheable>(fields: StoredHash) -> Result<Option<T>, BoxError> {
     let fields = fields.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
     match (Found { entry: Entry::Hash(Hash::Whole(Arc::new(fields))), left: None }).read(Shape::of::<T>()) {
@@ -24,7 +24,7 @@ pub fn decode<T: Cacheable>(fields: StoredHash) -> Result<Option<T>, BoxError> {
     }
 }
 
-/// The hash that a record is stored as.
+/// Encodes a record as it is stored.
 ///
 /// # Errors
 ///
@@ -45,7 +45,7 @@ pub fn keys<T: Cacheable>(id: &impl CacheKey<T::Id>) -> Result<(String, String),
     Ok((key.to_string(), key.lock().to_owned()))
 }
 
-/// How many flights are under way, through the cache and around it.
+/// The number of flights that are running, through the cache or around it.
 pub fn flights<T: Cacheable>(cache: &Cache<T>) -> usize {
     cache.flights()
 }

@@ -1,7 +1,7 @@
-//! What caches and backends count, each event once: for [`Stats`], and for operators through the `metrics` facade; with the
-//! names of the metrics, their labels, and their meaning.
+//! The metrics of caches, near caches and backends, with their names, labels and help texts.
 //!
-//! Labels name entities, never ids.
+//! An event is counted in one place, both for [`Stats`] and for the recorder of the `metrics` crate. No label has an id: there
+//! would be a series for each record.
 
 mod series;
 
@@ -10,52 +10,51 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use self::series::Name;
-pub(crate) use self::series::{Began, Series};
+pub(crate) use self::series::{Series, Stopwatch};
 use crate::cache::Outcome;
 use crate::sharded::ShardedCounter;
 use crate::stats::Stats;
 
 const OPERATIONS: Name = ("cache_aside_operations_total", "gets, updates and invalidations by outcome");
-const GET_SECONDS: Name = ("cache_aside_get_seconds", "duration of gets by outcome");
-const LOAD_SECONDS: Name = ("cache_aside_load_seconds", "duration of loads by result");
-const LOCK_WAIT_SECONDS: Name = ("cache_aside_lock_wait_seconds", "how long another process' load was waited for");
-const BYPASSES: Name = ("cache_aside_bypasses_total", "gets that went around the cache");
+const GET_SECONDS: Name = ("cache_aside_get_seconds", "duration of gets, including loads");
+const LOAD_SECONDS: Name = ("cache_aside_load_seconds", "duration of loads");
+const LOCK_WAIT_SECONDS: Name = ("cache_aside_lock_wait_seconds", "time spent waiting for another process' load");
+const BYPASSES: Name = ("cache_aside_bypasses_total", "gets that bypassed the cache");
 const STALE_SERVED: Name =
-    ("cache_aside_stale_served_total", "gets that a record past its TTL answered, because its load failed");
+    ("cache_aside_stale_served_total", "gets answered with a record past its TTL, because its load failed");
 const REFRESHES_AHEAD: Name =
-    ("cache_aside_refreshes_ahead_total", "hits that began to load their record anew before it ended");
+    ("cache_aside_refreshes_ahead_total", "hits that started to reload their record before it expired");
 const FENCED_FILLS: Name = (
     "cache_aside_fenced_fills_total",
-    "loads that were not stored, because an invalidation overtook them or their lease ran out",
+    "loads that were not stored, because their lease had expired or an invalidation had revoked it",
 );
-const LEASES_LOST: Name =
-    ("cache_aside_leases_lost_total", "leases that were found lost while their load was under way");
-const DECODE_ERRORS: Name = ("cache_aside_decode_errors_total", "entries that were found unreadable");
+const LEASES_LOST: Name = ("cache_aside_leases_lost_total", "leases that expired or were revoked during their load");
+const DECODE_ERRORS: Name = ("cache_aside_decode_errors_total", "unreadable entries, which count as misses");
 pub(crate) const BREAKER_OPEN: Name =
-    ("cache_aside_breaker_open", "servers of the backend that do not answer and are left alone");
-const STEP_FAILURES: Name =
-    ("cache_aside_step_failures_total", "calls to the backend that failed, unanswered or refused");
-const PENDING: Name = ("cache_aside_pending_invalidations", "failed invalidations and updates that wait to be applied");
-const UPDATE_CONNECTIONS: Name = ("cache_aside_update_connections", "connections of updates, in use and idle");
+    ("cache_aside_breaker_open", "servers of the backend whose circuit breaker is open, because they do not answer");
+const STEP_FAILURES: Name = ("cache_aside_step_failures_total", "failed calls to the backend, unanswered or refused");
+const PENDING: Name =
+    ("cache_aside_pending_invalidations", "failed invalidations and updates that are still to be applied");
+const UPDATE_CONNECTIONS: Name = ("cache_aside_update_connections", "connections for updates, in use or idle");
 const NEAR_INVALIDATIONS: Name =
-    ("cache_aside_near_invalidations_total", "messages of the server to a near cache that an entry has changed");
+    ("cache_aside_near_invalidations_total", "invalidation messages from the server to a near cache");
 const NEAR_FLUSHES: Name = (
     "cache_aside_near_flushes_total",
-    "times that a near cache was emptied, because such messages may have been missed",
+    "times a near cache was emptied, because invalidation messages may have been missed",
 );
 const NEAR_REFUSED_INSERTS: Name = (
     "cache_aside_near_refused_inserts_total",
     "entries that a near cache did not keep, because they may have changed while they were read",
 );
 pub(crate) const TRACKER_LIVE: Name =
-    ("cache_aside_tracker_live", "1 while the backend's servers tell near caches of changes");
+    ("cache_aside_tracker_live", "above 0 while the backend's servers send invalidation messages to near caches");
 
 /// The outcomes of a get: all [names](Outcome::name), and `error`.
 const OUTCOMES: [&str; 9] =
     ["hit", "not_found_hit", "near_hit", "loaded", "coalesced", "waited", "bypassed", "stale", FAILED];
 const FAILED: &str = "error";
 
-/// A counter that is only ever added to: for [`Stats`], and in its series if it has one.
+/// A monotonic counter: for [`Stats`], and for its series if it has one.
 #[derive(Default)]
 pub(crate) struct Counter {
     count: AtomicU64,
@@ -108,19 +107,19 @@ counters! {
     refreshes_ahead decode_errors updates invalidations
 }
 
-/// A write, as the label `operation` names it.
+/// A value of the label `operation`, for writes.
 #[derive(Clone, Copy)]
-pub(crate) enum Write {
+pub(crate) enum Operation {
     Update,
     Invalidate,
 }
 
-/// The meter of one cache and its clones.
-pub(crate) struct CacheMeter {
+/// The metrics of one cache and its clones.
+pub(crate) struct CacheMetrics {
     pub(crate) counts: Counters,
-    /// By their outcome.
+    /// By outcome: the number of gets, and their duration.
     gets: [(&'static str, Series, Series); OUTCOMES.len()],
-    /// Of updates and invalidations: applied, nothing to do, failed.
+    /// By [`Operation`], and then by outcome: applied, nothing to do, failed.
     writes: [[Series; 3]; 2],
     loaded: Series,
     load_failed: Series,
@@ -129,7 +128,7 @@ pub(crate) struct CacheMeter {
     pub(crate) leases_lost: Series,
 }
 
-impl CacheMeter {
+impl CacheMetrics {
     pub(crate) fn new(namespace: &str, entity: &str) -> Self {
         let own = of_entity(namespace, entity);
         let with = |more: &[(&'static str, &'static str)]| [&own, more].concat();
@@ -160,20 +159,20 @@ impl CacheMeter {
         }
     }
 
-    /// `ok`: whether the get has not failed.
+    /// Counts a get; `ok`: whether it succeeded.
     #[inline]
-    pub(crate) fn got(&self, outcome: Outcome, ok: bool, began: Began) {
+    pub(crate) fn got(&self, outcome: Outcome, ok: bool, stopwatch: Stopwatch) {
         let (counts, name) = (&self.counts, if ok { outcome.name() } else { FAILED });
         if cfg!(feature = "metrics")
             && let Some((_, count, seconds)) = self.gets.iter().find(|get| get.0 == name)
         {
             count.count(1);
-            seconds.ended(began);
+            seconds.record(stopwatch);
         }
         match outcome {
             Outcome::Hit => counts.hits.add(),
             Outcome::NotFoundHit => counts.not_found_hits.add(),
-            // The near cache has counted it.
+            // `NearMetrics` counts these.
             Outcome::NearHit => {}
             Outcome::Loaded => counts.misses.add(),
             Outcome::Coalesced | Outcome::Waited => {
@@ -194,32 +193,32 @@ impl CacheMeter {
     }
 
     /// `done`: whether there was something to write to; `None` when the write failed.
-    pub(crate) fn wrote(&self, write: Write, done: Option<bool>) {
-        let [applied, nothing, failed] = &self.writes[write as usize];
+    pub(crate) fn wrote(&self, operation: Operation, done: Option<bool>) {
+        let [applied, nothing, failed] = &self.writes[operation as usize];
         match done {
             Some(true) => applied.count(1),
             Some(false) => nothing.count(1),
             None => failed.count(1),
         }
-        match write {
-            Write::Update if done == Some(true) => self.counts.updates.add(),
-            Write::Invalidate if done.is_some() => self.counts.invalidations.add(),
+        match operation {
+            Operation::Update if done == Some(true) => self.counts.updates.add(),
+            Operation::Invalidate if done.is_some() => self.counts.invalidations.add(),
             _ => {}
         }
     }
 
-    pub(crate) fn load_ended(&self, ok: bool, began: Began) {
+    pub(crate) fn load_ended(&self, ok: bool, stopwatch: Stopwatch) {
         if ok {
-            self.loaded.ended(began);
+            self.loaded.record(stopwatch);
         } else {
-            self.load_failed.ended(began);
+            self.load_failed.record(stopwatch);
             self.counts.load_errors.add();
         }
     }
 }
 
-/// The meter of one near cache.
-pub(crate) struct NearMeter {
+/// The metrics of one near cache.
+pub(crate) struct NearMetrics {
     pub(crate) hits: ShardedCounter,
     pub(crate) not_found_hits: ShardedCounter,
     pub(crate) invalidations: Counter,
@@ -227,11 +226,11 @@ pub(crate) struct NearMeter {
     pub(crate) refused_inserts: Counter,
 }
 
-impl NearMeter {
+impl NearMetrics {
     pub(crate) fn new(namespace: &str, entity: &str) -> Self {
         let counter = |name| {
             let series = Series::counter(name, &of_entity(namespace, entity));
-            // So that the series is there before anything happens, which may be never.
+            // Creates the series: these events are rare, and a missing series looks like a mistake in a dashboard.
             series.count(0);
             Counter::with(series)
         };
@@ -263,18 +262,18 @@ impl NearMeter {
     }
 }
 
-/// The meter of one backend and its clones. Its gauges add up with those of others that have the same labels, and take
-/// back what they have added when it is dropped.
-pub(crate) struct BackendMeter {
+/// The metrics of one backend and its clones. Several backends may share a gauge, so each adds its own part, and takes it away
+/// when it is dropped.
+pub(crate) struct BackendMetrics {
     unanswered: Series,
     refused: Series,
     connections_in_use: Series,
     connections_idle: Series,
-    /// What the gauges of connections have of this backend.
+    /// This backend's part of both gauges of connections.
     connections: Mutex<(usize, usize)>,
 }
 
-impl BackendMeter {
+impl BackendMetrics {
     /// `address` is without user and password.
     pub(crate) fn new(address: &str) -> Self {
         let failures = |kind| Series::counter(STEP_FAILURES, &[("backend", address), ("kind", kind)]);
@@ -297,32 +296,31 @@ impl BackendMeter {
             return;
         }
         let (in_use, idle) = in_use_and_idle();
-        let mut shown = self.connections.lock();
-        let before = std::mem::replace(&mut *shown, (in_use, idle));
+        let before = std::mem::replace(&mut *self.connections.lock(), (in_use, idle));
         self.connections_in_use.add(difference(in_use, before.0));
         self.connections_idle.add(difference(idle, before.1));
     }
 }
 
-impl Drop for BackendMeter {
+impl Drop for BackendMetrics {
     fn drop(&mut self) {
         self.update_connections(|| (0, 0));
     }
 }
 
-/// A gauge of a backend, shown from now on. `address` is without user and password.
+/// A gauge of a backend, which is 0 until something is added. `address` is without user and password.
 pub(crate) fn gauge(name: Name, address: &str) -> Series {
     let gauge = Series::gauge(name, &[("backend", address)]);
     gauge.add(0.0);
     gauge
 }
 
-/// Notes that of the keys with this prefix so many wait to be invalidated no longer, and so many more do.
-pub(crate) fn pending(prefix: &str, gone: usize, come: usize) {
+/// Counts pending invalidations of keys with this prefix.
+pub(crate) fn pending(prefix: &str, removed: usize, added: usize) {
     let names = prefix.strip_prefix("cache:").unwrap_or(prefix).trim_end_matches(':');
     let (namespace, entity) = names.split_once(':').unwrap_or(("", names));
     let entity = entity.split_once('@').map_or(entity, |(entity, _version)| entity);
-    Series::gauge(PENDING, &of_entity(namespace, entity)).add(difference(come, gone));
+    Series::gauge(PENDING, &of_entity(namespace, entity)).add(difference(added, removed));
 }
 
 fn of_entity<'a>(namespace: &'a str, entity: &'a str) -> [(&'static str, &'a str); 2] {
