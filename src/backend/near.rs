@@ -49,7 +49,7 @@ impl NearCaches {
     /// Drops all keys with this prefix from near caches.
     pub(super) fn all_written(&self, prefix: &str) {
         if let Some(tracking) = self.tracking.get() {
-            tracking.registry.flush_prefix(prefix);
+            tracking.registry.flush(prefix);
         }
     }
 }

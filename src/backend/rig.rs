@@ -96,15 +96,7 @@ impl Rig {
         self.hook = Some(Arc::new(hook));
         self
     }
-}
 
-impl fmt::Debug for Rig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rig").field("without", &self.without).finish_non_exhaustive()
-    }
-}
-
-impl Rig {
     fn enforces(&self, guard: Guard) -> bool {
         self.without != Some(guard)
     }
@@ -140,6 +132,12 @@ impl Rig {
             reply
         };
         within(options.limit, run).await.unwrap_or(Err(StoreError::TimedOut))
+    }
+}
+
+impl fmt::Debug for Rig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rig").field("without", &self.without).finish_non_exhaustive()
     }
 }
 

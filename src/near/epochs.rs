@@ -34,11 +34,13 @@ pub(crate) struct ReadEpoch {
     pub(super) noted_at: Moment,
 }
 
-impl Epochs {
-    pub(super) fn new() -> Self {
+impl Default for Epochs {
+    fn default() -> Self {
         Self { stripes: (0..STRIPES).map(|_| Stripe::default()).collect(), hasher: RandomState::default() }
     }
+}
 
+impl Epochs {
     pub(crate) fn current(&self, key: &Key) -> u64 {
         *self.lock(key)
     }
@@ -85,7 +87,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_wakes_those_who_wait_for_it() {
-        let epochs = Epochs::new();
+        let epochs = Epochs::default();
         let key = KeySpace::new(Some("billing"), &Schema::new("product")).key(&7).unwrap();
         let before = epochs.current(&key);
         epochs.advance(key.as_str());

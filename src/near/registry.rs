@@ -15,6 +15,7 @@ pub(super) trait Listener: Send + Sync {
     fn flush(&self);
 }
 
+#[derive(Default)]
 pub(crate) struct Registry {
     pub(crate) epochs: Epochs,
     /// By the prefix of their keys.
@@ -22,10 +23,6 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    pub(super) fn new() -> Self {
-        Self { epochs: Epochs::new(), listeners: RwLock::default() }
-    }
-
     /// Returns whether it is the first listener with this prefix.
     pub(super) fn add(&self, prefix: &str, listener: Weak<impl Listener + 'static>) -> bool {
         let mut listeners = self.listeners.write();
@@ -72,19 +69,10 @@ impl Registry {
         }
     }
 
-    /// Drops all records, since messages may have been missed.
-    pub(crate) fn flush(&self) {
-        self.flush_where(|_| true);
-    }
-
-    /// Drops all records whose keys have this prefix.
-    pub(crate) fn flush_prefix(&self, prefix: &str) {
-        self.flush_where(|other| other == prefix);
-    }
-
-    fn flush_where(&self, is_affected: impl Fn(&str) -> bool) {
+    /// Drops all records whose keys begin with `prefix`: with an empty one, all records.
+    pub(crate) fn flush(&self, prefix: &str) {
         self.epochs.advance_all();
-        for (_, of_prefix) in self.listeners.read().iter().filter(|(prefix, _)| is_affected(prefix)) {
+        for (_, of_prefix) in self.listeners.read().iter().filter(|(other, _)| other.starts_with(prefix)) {
             upgraded(of_prefix).for_each(|listener| listener.flush());
         }
     }
@@ -125,7 +113,7 @@ pub(super) mod tests {
 
     #[test]
     fn no_prefix_begins_with_another() {
-        let registry = Registry::new();
+        let registry = Registry::default();
         let prefixes =
             ["cache:billing:product:", "cache:billing:", "cache:billing@2:", "cache:orders:a:", "cache:orders:b:"];
         let mut listeners: Vec<_> = prefixes.iter().map(|prefix| listen(&registry, prefix)).collect();
@@ -140,7 +128,7 @@ pub(super) mod tests {
 
     #[test]
     fn an_invalidation_reaches_the_listeners_of_its_prefix() {
-        let registry = Registry::new();
+        let registry = Registry::default();
         let (product, order) = (listen(&registry, "cache:billing:product:"), listen(&registry, "cache:billing:order:"));
         registry.invalidated(b"cache:billing:product:7");
         registry.invalidated(b"cache:billing:product");
@@ -148,7 +136,8 @@ pub(super) mod tests {
         registry.invalidate("cache:billing:product:8", false);
         assert_eq!(*product.ids.lock(), ["7", "8"]);
         assert!(order.ids.lock().is_empty());
-        registry.flush_prefix("cache:billing:order:");
-        assert_eq!((*product.flushes.lock(), *order.flushes.lock()), (0, 1));
+        registry.flush("cache:billing:order:");
+        registry.flush("");
+        assert_eq!((*product.flushes.lock(), *order.flushes.lock()), (1, 2));
     }
 }

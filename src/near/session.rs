@@ -47,7 +47,7 @@ impl Tracking {
     /// `without`: a guard that a proof has taken out.
     pub(crate) fn new(address: &str, changes: Arc<AtomicU64>, without: Option<Guard>) -> Self {
         Self {
-            registry: Registry::new(),
+            registry: Registry::default(),
             live_until: AtomicU64::new(Moment::NEVER.ticks()),
             changes,
             changes_of_session: AtomicU64::new(0),
@@ -104,7 +104,7 @@ impl Tracking {
     #[cfg(feature = "testing")]
     pub(crate) fn cut(&self, cut: bool) {
         self.is_cut.store(cut, Ordering::SeqCst);
-        self.registry.flush();
+        self.registry.flush("");
     }
 
     pub(super) fn state(&self, now: Moment) -> TrackerState {
@@ -145,7 +145,7 @@ impl Tracking {
     pub(crate) fn begin<'a>(&'a self, wanted: &'a Wanted) -> Session<'a> {
         if self.is_unsupported.swap(false, Ordering::AcqRel) {
             // Records that were kept without messages may be old.
-            self.registry.flush();
+            self.registry.flush("");
         }
         self.changes_of_session.store(wanted.changes, Ordering::Release);
         self.live.add(1.0);
@@ -181,7 +181,7 @@ impl Drop for Session<'_> {
         let Self { tracking, .. } = self;
         tracking.stop();
         if tracking.enforces(Guard::NearFlush) {
-            tracking.registry.flush();
+            tracking.registry.flush("");
         }
         tracking.live.add(-1.0);
     }

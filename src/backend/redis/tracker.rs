@@ -214,7 +214,7 @@ impl<'a> Tracker<'a> {
     /// Receives the next reply, and handles the messages that come before it.
     async fn reply(&mut self) -> RedisResult<RedisResult<Reply>> {
         let registry = &self.tracking.registry;
-        let changed = |key: Option<&[u8]>| key.map_or_else(|| registry.flush(), |key| registry.invalidated(key));
+        let changed = |key: Option<&[u8]>| key.map_or_else(|| registry.flush(""), |key| registry.invalidated(key));
         let reply = self.link.receive(|received| received.next_in_resp3(changed)).await?;
         self.owed = self.owed.checked_sub(1).ok_or_else(unexpected_reply)?;
         Ok(reply)
