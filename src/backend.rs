@@ -1,8 +1,8 @@
 //! The stores that entries live in, behind one type: [`Backend`].
 //!
-//! A backend knows keys, tokens, hashes and lifetimes, but nothing of `Cacheable`. This file has all of its methods, most of
-//! them a line or two. What they do is elsewhere: `store` has the contract that every store keeps, `call` the circuit breaker
-//! and the errors of each step, `pending` the writes that failed, `memory` and `redis` the two stores.
+//! A backend knows keys, tokens, hashes and lifetimes, but nothing of `Cacheable`. This file has its public methods and the
+//! steps. `store` has the contract that every store keeps, `call` the circuit breaker and the errors of each step, `batch` and
+//! `update` the calls of several steps, `pending` the writes that failed, `memory` and `redis` the two stores.
 
 mod batch;
 mod breaker;
@@ -44,8 +44,8 @@ use self::pending::{Pending, Write};
 pub use self::rig::{Failpoint, Phase, Rig, Step};
 pub(crate) use self::selection::{ALL, Selection};
 pub(crate) use self::store::{
-    Acquired, Attempt, Cursor, Decision, Each, EntryAndLease, Filled, KeyKind, Position, Store, StoreError,
-    StoreUpdate, Token,
+    Acquired, Attempt, Decision, Each, EntryAndLease, Filled, KeyKind, Store, StoreError, StoreResult, StoreUpdate,
+    Token,
 };
 pub(crate) use self::update::Update;
 use crate::background::Background;
@@ -106,7 +106,7 @@ struct Inner {
     rig: Option<Rig>,
 }
 
-/// How long one call that deletes by a prefix may take, as a multiple of `operation_timeout`: it scans, and deletes what it finds.
+/// How long each command of a deletion by prefix may take, as a multiple of `operation_timeout`: it scans, and deletes what it finds.
 const DELETE_PREFIX_TIMEOUTS: u32 = 8;
 
 impl Inner {
@@ -213,7 +213,6 @@ impl Backend {
         self.inner.without() != Some(guard)
     }
 
-    /// The token of one attempt to acquire a lease.
     pub(crate) fn new_token(&self) -> Token {
         #[cfg(feature = "__proof")]
         if let Some(rig) = &self.inner.rig
@@ -224,7 +223,6 @@ impl Backend {
         Token::new()
     }
 
-    /// The warnings that repeat.
     pub(crate) fn repeats(&self) -> &Repeats {
         &self.inner.repeats
     }
@@ -233,7 +231,6 @@ impl Backend {
         self.inner.settings.operation_timeout
     }
 
-    /// Fails unless the store answers: the server that has the key, if one is given.
     async fn ping(&self, key: Option<&Key>, limit: Duration) -> Result<(), Error> {
         let advice = "check that the server is up and the URL right, rediss:// for TLS and redis:// without, or allow it more time";
         let options = CallOptions { limit, advice, when_open: WhenOpen::Passes, ..CallOptions::read(self, key) };
@@ -242,17 +239,6 @@ impl Backend {
 
     pub(crate) async fn read(&self, key: &Key, selection: &Selection, with_ttl: bool) -> Result<Option<Found>, Error> {
         dispatch!(self, CallOptions::read(self, key), Read "read", key, store => store.read(key, selection, with_ttl))
-    }
-
-    /// Reads many entries with one request to each server: see [`batch::read_many`].
-    pub(crate) async fn read_many(
-        &self,
-        keys: &[&Key],
-        selection: &Selection,
-        with_ttl: bool,
-        each: &mut Each<'_>,
-    ) -> Vec<(usize, Error)> {
-        batch::read_many(self, keys, selection, with_ttl, each).await
     }
 
     /// After an error too, `token` is the one that may have been granted.
@@ -311,42 +297,19 @@ impl Backend {
         let options = CallOptions { limit, ..CallOptions::write(self, None) };
         // Leases come first: in the other order, a load from before could fill again what was deleted.
         for kind in [KeyKind::Lease, KeyKind::Entry] {
-            let mut cursor = None;
-            loop {
-                let next =
-                    dispatch!(self, options, "sweep", prefix, store => store.delete_prefix(prefix, kind, cursor));
-                cursor = next?;
-                if cursor.is_none() {
-                    break;
-                }
-            }
+            dispatch!(self, options, "sweep", prefix, store => store.delete_prefix(prefix, kind))?;
         }
         Ok(())
-    }
-
-    /// Begins an update. Unless a commit of it is done, or it is cancelled, the key is [pending](Self::is_pending) afterwards.
-    pub(crate) fn update<'a>(&'a self, key: &'a Key, selection: &'a Selection) -> Update<'a> {
-        Update::new(self, key, selection)
     }
 
     pub(crate) async fn look(&self, key: &Key) -> Result<EntryAndLease, Error> {
         dispatch!(self, CallOptions::read(self, key), Look "look at", key, store => store.look(key))
     }
 
-    /// Whether a write of this key has failed and its invalidation has not been applied yet.
-    pub(crate) fn is_pending(&self, key: &Key) -> bool {
-        pending::is_pending(self, key)
-    }
-
     /// Why a pending key is not read.
     pub(crate) fn pending_error(&self, key: &Key) -> Error {
         let advice = "an invalidation that failed is tried again until it is applied";
         failed(self, format!("read {key}"), advice, Cause::new("it may be older than the primary"))
-    }
-
-    /// The pending keys with this prefix, and whether all keys with it are pending.
-    pub(crate) fn pending(&self, prefix: &str) -> (Vec<String>, bool) {
-        pending::with_prefix(self, prefix)
     }
 
     /// Shared by all near caches over this backend. `None` for a store that they are of no use for.

@@ -18,39 +18,41 @@ use crate::record::Key;
 /// fit the CPU's caches, and that a single get behind them is not held up.
 pub(super) const MOST_KEYS: u32 = 1_024;
 
-/// Calls `each` with what was found for each key, by its index. Returns the indices of keys whose server failed, with the error.
-/// A key that is in neither has to be read by itself.
-pub(super) async fn read_many(
-    backend: &Backend,
-    keys: &[&Key],
-    selection: &Selection,
-    with_ttl: bool,
-    each: &mut Each<'_>,
-) -> Vec<(usize, Error)> {
-    #[cfg(feature = "__proof")]
-    if backend.inner.rig.is_some() {
-        // Each key is read by itself, so that it passes its hooks.
-        return Vec::new();
-    }
-    if keys.is_empty() {
-        return Vec::new();
-    }
-    let _permits = permits(backend, keys.len()).await;
-    let each = Mutex::new(each);
-    let reads = by_server(backend, keys).into_iter().map(async |indices| {
-        let of_server: Vec<_> = indices.iter().map(|index| keys[*index]).collect();
-        let mut each = |at: usize, found| {
-            let mut each = each.lock();
-            each(indices[at], found);
-        };
-        let options = CallOptions::read(backend, of_server[0]);
-        let read = dispatch!(backend, options, "read", of_server[0], store => {
-            store.read_many(&of_server, selection, with_ttl, &mut each)
+impl Backend {
+    /// Calls `each` with what was found for each key, by its index. Returns the indices of keys whose server failed, with the
+    /// error. A key that is in neither has to be read by itself.
+    pub(crate) async fn read_many(
+        &self,
+        keys: &[&Key],
+        selection: &Selection,
+        with_ttl: bool,
+        each: &mut Each<'_>,
+    ) -> Vec<(usize, Error)> {
+        #[cfg(feature = "__proof")]
+        if self.inner.rig.is_some() {
+            // Each key is read by itself, so that it passes its hooks.
+            return Vec::new();
+        }
+        if keys.is_empty() {
+            return Vec::new();
+        }
+        let _permits = permits(self, keys.len()).await;
+        let each = Mutex::new(each);
+        let reads = by_server(self, keys).into_iter().map(async |indices| {
+            let of_server: Vec<_> = indices.iter().map(|index| keys[*index]).collect();
+            let mut each = |at: usize, found| {
+                let mut each = each.lock();
+                each(indices[at], found);
+            };
+            let options = CallOptions::read(self, of_server[0]);
+            let read = dispatch!(self, options, "read", of_server[0], store => {
+                store.read_many(&of_server, selection, with_ttl, &mut each)
+            });
+            read.err().map(|error| (indices, error))
         });
-        read.err().map(|error| (indices, error))
-    });
-    let failures = join_all(reads).await.into_iter().flatten();
-    failures.flat_map(|(indices, error)| indices.into_iter().map(move |index| (index, error.clone()))).collect()
+        let failures = join_all(reads).await.into_iter().flatten();
+        failures.flat_map(|(indices, error)| indices.into_iter().map(move |index| (index, error.clone()))).collect()
+    }
 }
 
 /// Waits for the permits of a batch, but not for long, and then reads without them: a batch that nobody polls keeps its

@@ -37,115 +37,79 @@ pub struct BackendBuilder {
     tls: Tls,
 }
 
-/// The checked settings of a backend. Some matter to one of the stores alone.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Settings {
-    pub(super) operation_timeout: Duration,
-    pub(super) connect_timeout: Duration,
-    pub(super) update_connections: usize,
-    pub(super) max_entries: usize,
-    pub(super) breaker_threshold: u32,
-    pub(super) breaker_pause: Duration,
-    pub(super) max_pending_invalidations: usize,
-    pub(super) close_timeout: Duration,
-    pub(super) heartbeat_interval: Duration,
-    pub(super) heartbeat_timeout: Duration,
+/// Declares the settings: each with the builder's method that sets it, and its default, which the method's documentation links.
+macro_rules! settings {
+    ($($(#[$doc:meta])* $setting:ident: $type:ty = $default:ident;)*) => {
+        /// The checked settings of a backend. Some matter to one of the stores alone.
+        #[derive(Debug, Clone, Copy)]
+        pub(super) struct Settings {
+            $(pub(super) $setting: $type,)*
+        }
+
+        impl Default for Settings {
+            fn default() -> Self {
+                Self { $($setting: defaults::$default,)* }
+            }
+        }
+
+        impl BackendBuilder {
+            $(
+                $(#[$doc])*
+                #[doc = concat!(
+                    "Default: [`defaults::", stringify!($default), "`](crate::defaults::", stringify!($default), ")."
+                )]
+                pub fn $setting(mut self, $setting: $type) -> Self {
+                    self.settings.$setting = $setting;
+                    self
+                }
+            )*
+        }
+    };
+}
+
+settings! {
+    /// How long a server may take to answer a step. The time runs from when the step's command goes out, or while there is no
+    /// connection; how busy this process is doesn't count.
+    operation_timeout: Duration = OPERATION_TIMEOUT;
+
+    /// The limit of [`connect`](Self::connect), and of each later attempt to connect: names, TLS and the greeting included.
+    connect_timeout: Duration = CONNECT_TIMEOUT;
+
+    /// The most connections for updates to each server, beside the one that all other steps share: each update that is under
+    /// way needs one of its own. Redis only.
+    update_connections: usize = UPDATE_CONNECTIONS;
+
+    /// The most entries that are kept. Beyond that, the least recently read ones are dropped. `memory://` only: a Redis server
+    /// has its own `maxmemory`.
+    max_entries: usize = MAX_ENTRIES;
+
+    /// The number of steps in a row without an answer that opens the circuit breaker: reads then go around the server at once,
+    /// without waiting for `operation_timeout`. In a cluster each server has a breaker. A refusal is an answer.
+    breaker_threshold: u32 = BREAKER_THRESHOLD;
+
+    /// How long an open breaker waits before it asks the server again, at most: a random time between 50 and 100 % of it.
+    breaker_pause: Duration = BREAKER_PAUSE;
+
+    /// How many failed invalidations and updates are remembered by their key, until they have been applied. If there are more,
+    /// all entries of the type are read around the cache, and deleted from it once it answers again.
+    max_pending_invalidations: usize = MAX_PENDING_INVALIDATIONS;
+
+    /// How often a heartbeat is sent over the connection that brings [near caches](crate::NearCache) the servers' invalidation
+    /// messages. When that connection breaks without a trace, a near cache may miss the writes of others for at most this time
+    /// and `heartbeat_timeout` together. It must be more than 10 ms, on Windows 16.
+    heartbeat_interval: Duration = HEARTBEAT_INTERVAL;
+
+    /// How long the answer to a heartbeat may take. Then the connection is given up, and near caches are emptied. It must be
+    /// more than 10 ms, on Windows 16.
+    heartbeat_timeout: Duration = HEARTBEAT_TIMEOUT;
+
+    /// The limit of [`Backend::close`].
+    close_timeout: Duration = CLOSE_TIMEOUT;
 }
 
 impl BackendBuilder {
     pub(super) fn new(url: &str) -> Self {
-        Self {
-            url: url.to_owned(),
-            settings: Settings {
-                operation_timeout: defaults::OPERATION_TIMEOUT,
-                connect_timeout: defaults::CONNECT_TIMEOUT,
-                update_connections: defaults::UPDATE_CONNECTIONS,
-                max_entries: defaults::MAX_ENTRIES,
-                breaker_threshold: defaults::BREAKER_THRESHOLD,
-                breaker_pause: defaults::BREAKER_PAUSE,
-                max_pending_invalidations: defaults::MAX_PENDING_INVALIDATIONS,
-                close_timeout: defaults::CLOSE_TIMEOUT,
-                heartbeat_interval: defaults::HEARTBEAT_INTERVAL,
-                heartbeat_timeout: defaults::HEARTBEAT_TIMEOUT,
-            },
-            tls: Tls::default(),
-        }
-    }
-
-    /// How long a server may take to answer a step. The time runs from when the step's command goes out, or while there is no
-    /// connection; how busy this process is doesn't count. Default:
-    /// [`defaults::OPERATION_TIMEOUT`](crate::defaults::OPERATION_TIMEOUT).
-    pub fn operation_timeout(mut self, operation_timeout: Duration) -> Self {
-        self.settings.operation_timeout = operation_timeout;
-        self
-    }
-
-    /// The limit of [`connect`](Self::connect), and of each later attempt to connect: names, TLS and the greeting included.
-    /// Default:
-    /// [`defaults::CONNECT_TIMEOUT`](crate::defaults::CONNECT_TIMEOUT).
-    pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
-        self.settings.connect_timeout = connect_timeout;
-        self
-    }
-
-    /// The most connections for updates to each server, beside the one that all other steps share: each update that is under
-    /// way needs one of its own. Redis only. Default: [`defaults::UPDATE_CONNECTIONS`](crate::defaults::UPDATE_CONNECTIONS).
-    pub fn update_connections(mut self, update_connections: usize) -> Self {
-        self.settings.update_connections = update_connections;
-        self
-    }
-
-    /// The most entries that are kept. Beyond that, the least recently read ones are dropped. `memory://` only: a Redis server
-    /// has its own `maxmemory`. Default: [`defaults::MAX_ENTRIES`](crate::defaults::MAX_ENTRIES).
-    pub fn max_entries(mut self, max_entries: usize) -> Self {
-        self.settings.max_entries = max_entries;
-        self
-    }
-
-    /// The number of steps in a row without an answer that opens the circuit breaker: reads then go around the server at once,
-    /// without waiting for `operation_timeout`. In a cluster each server has a breaker. A refusal is an answer. Default:
-    /// [`defaults::BREAKER_THRESHOLD`](crate::defaults::BREAKER_THRESHOLD).
-    pub fn breaker_threshold(mut self, breaker_threshold: u32) -> Self {
-        self.settings.breaker_threshold = breaker_threshold;
-        self
-    }
-
-    /// How long an open breaker waits before it asks the server again, at most: a random time between 50 and 100 % of it.
-    /// Default: [`defaults::BREAKER_PAUSE`](crate::defaults::BREAKER_PAUSE).
-    pub fn breaker_pause(mut self, breaker_pause: Duration) -> Self {
-        self.settings.breaker_pause = breaker_pause;
-        self
-    }
-
-    /// How many failed invalidations and updates are remembered by their key, until they have been applied. If there are more,
-    /// all entries of the type are read around the cache, and deleted from it once it answers again. Default:
-    /// [`defaults::MAX_PENDING_INVALIDATIONS`](crate::defaults::MAX_PENDING_INVALIDATIONS).
-    pub fn max_pending_invalidations(mut self, max_pending_invalidations: usize) -> Self {
-        self.settings.max_pending_invalidations = max_pending_invalidations;
-        self
-    }
-
-    /// How often a heartbeat is sent over the connection that brings [near caches](crate::NearCache) the servers' invalidation
-    /// messages. When that connection breaks without a trace, a near cache may miss the writes of others for at most this time
-    /// and `heartbeat_timeout` together. It must be more than 10 ms, on Windows 16. Default:
-    /// [`defaults::HEARTBEAT_INTERVAL`](crate::defaults::HEARTBEAT_INTERVAL).
-    pub fn heartbeat_interval(mut self, heartbeat_interval: Duration) -> Self {
-        self.settings.heartbeat_interval = heartbeat_interval;
-        self
-    }
-
-    /// How long the answer to a heartbeat may take. Then the connection is given up, and near caches are emptied. It must be
-    /// more than 10 ms, on Windows 16. Default:
-    /// [`defaults::HEARTBEAT_TIMEOUT`](crate::defaults::HEARTBEAT_TIMEOUT).
-    pub fn heartbeat_timeout(mut self, heartbeat_timeout: Duration) -> Self {
-        self.settings.heartbeat_timeout = heartbeat_timeout;
-        self
-    }
-
-    /// The limit of [`Backend::close`]. Default: [`defaults::CLOSE_TIMEOUT`](crate::defaults::CLOSE_TIMEOUT).
-    pub fn close_timeout(mut self, close_timeout: Duration) -> Self {
-        self.settings.close_timeout = close_timeout;
-        self
+        Self { url: url.to_owned(), settings: Settings::default(), tls: Tls::default() }
     }
 
     /// The certificates of the authorities that may have issued a `rediss://` server's certificate, as PEM text. Default: the

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::breaker::{Admission, Breaker};
-use super::{Backend, StoreError};
+use super::{Backend, StoreError, StoreResult};
 use crate::error::{Cause, Error};
 use crate::record::Key;
 
@@ -57,7 +57,7 @@ pub(super) async fn call<R>(
     backend: &Backend,
     options: &CallOptions<'_>,
     action: impl Fn() -> String,
-    step: Pin<&mut impl Future<Output = Result<R, StoreError>>>,
+    step: Pin<&mut impl Future<Output = StoreResult<R>>>,
 ) -> Result<R, Error> {
     let inner = &backend.inner;
     #[cfg(feature = "testing")]

@@ -16,7 +16,7 @@ pub(super) enum AnyStore {
 impl AnyStore {
     /// The breaker of the server that has the key, if that server has one of its own and is known.
     pub(super) fn breaker(&self, key: &Key) -> Option<Arc<Breaker>> {
-        self.redis()?.breaker_of_server(key)
+        self.redis()?.topology.breaker(key)
     }
 
     pub(super) fn redis(&self) -> Option<&Arc<Redis>> {

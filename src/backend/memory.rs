@@ -20,8 +20,8 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{
-    Acquired, Attempt, Cursor, Decision, Each, EntryAndLease, Filled, KeyKind, Selection, Store, StoreError,
-    StoreUpdate, Token,
+    Acquired, Attempt, Decision, Each, EntryAndLease, Filled, KeyKind, Selection, Store, StoreResult, StoreUpdate,
+    Token,
 };
 use crate::record::{Entry, Found, FoundField, Hash, Key, StoredField, entry};
 
@@ -169,23 +169,23 @@ struct Update<'a> {
 }
 
 impl StoreUpdate for Update<'_> {
-    fn watch(&mut self) -> BoxFuture<'_, Result<Attempt<Option<Found>>, StoreError>> {
+    fn watch(&mut self) -> BoxFuture<'_, StoreResult<Attempt<Option<Found>>>> {
         let mut shard = self.memory.shard(self.key);
         self.seen = shard.hash(self.key);
         ready(Ok(Attempt::Done(shard.found(self.key)))).boxed()
     }
 
-    fn commit(&mut self, decision: Decision) -> BoxFuture<'_, Result<Attempt<bool>, StoreError>> {
+    fn commit(&mut self, decision: Decision) -> BoxFuture<'_, StoreResult<Attempt<bool>>> {
         ready(Ok(self.memory.shard(self.key).commit(self.key, self.seen.as_ref(), decision))).boxed()
     }
 }
 
 impl Store for Memory {
-    async fn ping(&self, _key: Option<&Key>, _limit: Duration) -> Result<(), StoreError> {
+    async fn ping(&self, _key: Option<&Key>, _limit: Duration) -> StoreResult<()> {
         Ok(())
     }
 
-    async fn read(&self, key: &Key, _selection: &Selection, _with_ttl: bool) -> Result<Option<Found>, StoreError> {
+    async fn read(&self, key: &Key, _selection: &Selection, _with_ttl: bool) -> StoreResult<Option<Found>> {
         Ok(self.shard(key).found(key))
     }
 
@@ -195,7 +195,7 @@ impl Store for Memory {
         _selection: &Selection,
         _with_ttl: bool,
         each: &mut Each<'_>,
-    ) -> Result<(), StoreError> {
+    ) -> StoreResult<()> {
         for (place, key) in keys.iter().enumerate() {
             // `each` decodes, so the lock is not held meanwhile.
             let found = self.shard(key).found(key);
@@ -204,7 +204,7 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, StoreError> {
+    async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> StoreResult<Acquired> {
         let mut shard = self.shard(key);
         let held = shard.lease(key).map(|held| (held.expires - Instant::now(), held.token == Token::failure_mark()));
         if held.is_none() {
@@ -215,19 +215,13 @@ impl Store for Memory {
         Ok(Acquired { granted: held.is_none(), found: shard.found(key), busy_for, cooling_down })
     }
 
-    async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, StoreError> {
+    async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> StoreResult<bool> {
         let mut shard = self.shard(key);
         let held = shard.lease_of(key, token);
         Ok(held.map(|held| held.expires = Instant::now() + lease).is_some())
     }
 
-    async fn fill(
-        &self,
-        key: &Key,
-        token: &Token,
-        fields: Vec<StoredField>,
-        ttl: Duration,
-    ) -> Result<Filled, StoreError> {
+    async fn fill(&self, key: &Key, token: &Token, fields: Vec<StoredField>, ttl: Duration) -> StoreResult<Filled> {
         let mut shard = self.shard(key);
         if shard.lease_of(key, token).is_none() {
             return Ok(Filled::Fenced);
@@ -241,7 +235,7 @@ impl Store for Memory {
         Ok(Filled::Accepted)
     }
 
-    async fn abandon(&self, key: &Key, token: &Token) -> Result<(), StoreError> {
+    async fn abandon(&self, key: &Key, token: &Token) -> StoreResult<()> {
         let mut shard = self.shard(key);
         if shard.lease_of(key, token).is_some() {
             shard.leases.remove(key);
@@ -249,7 +243,7 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn mark_failed(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), StoreError> {
+    async fn mark_failed(&self, key: &Key, token: &Token, pause: Duration) -> StoreResult<()> {
         let mut shard = self.shard(key);
         if let Some(held) = shard.lease_of(key, token) {
             *held = Lease { token: Token::failure_mark(), expires: Instant::now() + pause };
@@ -257,13 +251,13 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn invalidate(&self, key: &Key) -> Result<bool, StoreError> {
+    async fn invalidate(&self, key: &Key) -> StoreResult<bool> {
         let mut shard = self.shard(key);
         shard.leases.remove(key);
         Ok(shard.remove(key))
     }
 
-    async fn delete(&self, key: &Key, kind: KeyKind) -> Result<bool, StoreError> {
+    async fn delete(&self, key: &Key, kind: KeyKind) -> StoreResult<bool> {
         let mut shard = self.shard(key);
         Ok(match kind {
             KeyKind::Lease => shard.leases.remove(key).is_some(),
@@ -275,13 +269,13 @@ impl Store for Memory {
         Box::new(Update { memory: self, key, seen: None })
     }
 
-    async fn look(&self, key: &Key) -> Result<EntryAndLease, StoreError> {
+    async fn look(&self, key: &Key) -> StoreResult<EntryAndLease> {
         let mut shard = self.shard(key);
         let lease_ttl = shard.lease(key).map(|lease| lease.expires - Instant::now());
         Ok(EntryAndLease { found: shard.found(key), lease_ttl })
     }
 
-    async fn delete_prefix(&self, prefix: &str, kind: KeyKind, _cursor: Cursor) -> Result<Cursor, StoreError> {
+    async fn delete_prefix(&self, prefix: &str, kind: KeyKind) -> StoreResult<()> {
         for shard in &self.shards {
             let mut shard = shard.lock();
             match kind {
@@ -293,6 +287,6 @@ impl Store for Memory {
                 }
             }
         }
-        Ok(None)
+        Ok(())
     }
 }

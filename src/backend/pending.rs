@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
@@ -62,12 +62,12 @@ impl Pending {
     }
 
     fn contains(&self, key: &Key) -> bool {
-        let state = self.state();
+        let state = self.state.lock();
         state.keys.contains_key(key) || state.types.contains_key(key.prefix())
     }
 
     fn remember(&self, key: &Key) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let number = self.failures.fetch_add(1, Ordering::SeqCst) + 1;
         if let Some(last) = state.types.get_mut(key.prefix()) {
             *last = number;
@@ -95,7 +95,7 @@ impl Pending {
         if self.waiting() == 0 {
             return;
         }
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.keys.get(key).is_some_and(|number| *number <= sent_after) {
             state.keys.remove(key);
             self.count(&state, key.prefix(), 1, 0);
@@ -104,7 +104,7 @@ impl Pending {
 
     /// Forgets a type, unless one of its keys has failed again since.
     fn applied_to_all(&self, prefix: &str, sent_after: u64) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.types.get(prefix).is_some_and(|number| *number <= sent_after) {
             state.types.remove(prefix);
             self.count(&state, prefix, 1, 0);
@@ -115,10 +115,6 @@ impl Pending {
     fn count(&self, state: &State, prefix: &str, gone: usize, come: usize) {
         self.waiting.store(state.keys.len() + state.types.len(), Ordering::Release);
         metrics::pending(prefix, gone, come);
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
     }
 }
 
@@ -167,22 +163,24 @@ impl Drop for Write<'_> {
     }
 }
 
-/// Whether a write of this key has not been applied yet.
-pub(super) fn is_pending(backend: &Backend, key: &Key) -> bool {
-    let pending = &backend.inner.pending;
-    if pending.waiting() == 0 {
-        return false;
+impl Backend {
+    /// Whether a write of this key has failed and its invalidation has not been applied yet.
+    pub(crate) fn is_pending(&self, key: &Key) -> bool {
+        let pending = &self.inner.pending;
+        if pending.waiting() == 0 {
+            return false;
+        }
+        // The runtime of the task may have ended since, or may not be driven.
+        retry_in_background(self);
+        pending.contains(key)
     }
-    // The runtime of the task may have ended since, or may not be driven.
-    retry_in_background(backend);
-    pending.contains(key)
-}
 
-/// The pending keys with this prefix, and whether all keys with it are pending.
-pub(super) fn with_prefix(backend: &Backend, prefix: &str) -> (Vec<String>, bool) {
-    let state = backend.inner.pending.state();
-    let keys = state.keys.keys().filter(|key| key.prefix() == prefix).map(Key::to_string).collect();
-    (keys, state.types.contains_key(prefix))
+    /// The pending keys with this prefix, and whether all keys with it are pending.
+    pub(crate) fn pending(&self, prefix: &str) -> (Vec<String>, bool) {
+        let state = self.inner.pending.state.lock();
+        let keys = state.keys.keys().filter(|key| key.prefix() == prefix).map(Key::to_string).collect();
+        (keys, state.types.contains_key(prefix))
+    }
 }
 
 /// Waits until nothing is pending, within `limit`.
@@ -230,7 +228,7 @@ async fn apply(backend: &Backend) -> bool {
     // Read before anything is sent: a later failure is not covered.
     let sent_after = pending.last_failure();
     let (keys, types): (Vec<_>, Vec<_>) = {
-        let state = pending.state();
+        let state = pending.state.lock();
         (state.keys.keys().cloned().collect(), state.types.keys().cloned().collect())
     };
     let invalidations = futures_util::stream::iter(keys).map(|key| async move {
@@ -277,31 +275,20 @@ mod tests {
 
     #[test]
     fn only_what_was_sent_after_a_failure_makes_up_for_it() {
-        let (pending, key) = (Pending::new(10), key("thing", 1));
-        pending.remember(&key);
-        let sent_after = pending.last_failure();
-        pending.remember(&key);
-        pending.applied(&key, sent_after);
-        assert!(pending.contains(&key), "it failed again in between");
-        pending.applied(&key, pending.last_failure());
-        assert!(!pending.contains(&key) && pending.waiting() == 0);
-    }
-
-    #[test]
-    fn beyond_its_bound_a_type_waits_as_a_whole() {
-        let pending = Pending::new(2);
-        [key("thing", 1), key("thing", 2), key("other", 3)].iter().for_each(|key| pending.remember(key));
-        assert!(pending.contains(&key("other", 4)) && !pending.contains(&key("thing", 4)));
-        assert!(pending.contains(&key("thing", 1)), "the keys of the others stay");
-        pending.remember(&key("thing", 3));
-        assert!(pending.contains(&key("thing", 4)));
-        assert_eq!(pending.waiting(), 2, "no keys beside their type");
-
-        let sent_after = pending.last_failure();
-        pending.remember(&key("other", 5));
-        pending.applied_to_all(key("other", 0).prefix(), sent_after);
-        pending.applied_to_all(key("thing", 0).prefix(), sent_after);
-        assert!(pending.contains(&key("other", 6)), "one failed again in between");
-        assert!(!pending.contains(&key("thing", 1)));
+        // Beyond the limit, the type waits as a whole.
+        for pending in [Pending::new(10), Pending::new(0)] {
+            let key = key("thing", 1);
+            let apply = |sent_after| {
+                pending.applied(&key, sent_after);
+                pending.applied_to_all(key.prefix(), sent_after);
+            };
+            pending.remember(&key);
+            let sent_after = pending.last_failure();
+            pending.remember(&key);
+            apply(sent_after);
+            assert!(pending.contains(&key), "it failed again in between");
+            apply(pending.last_failure());
+            assert!(!pending.contains(&key) && pending.waiting() == 0);
+        }
     }
 }

@@ -39,11 +39,10 @@ pub(super) use self::tls::Tls;
 use self::topology::Topology;
 pub(super) use self::tracker::track;
 use self::update::{Queues, Update};
-use super::breaker::Breaker;
 use super::builder::Settings;
 use super::{
-    ALL, Acquired, Cursor, DELETE_PREFIX_TIMEOUTS, Each, EntryAndLease, Filled, KeyKind, Position, Selection, Store,
-    StoreError, StoreUpdate, Token,
+    ALL, Acquired, DELETE_PREFIX_TIMEOUTS, Each, EntryAndLease, Filled, KeyKind, Selection, Store, StoreError,
+    StoreResult, StoreUpdate, Token,
 };
 use crate::record::{Found, Key, StoredField};
 
@@ -51,7 +50,7 @@ use crate::record::{Found, Key, StoredField};
 const MIGRATION_PAUSE: Duration = Duration::from_millis(5);
 
 pub(super) struct Redis {
-    topology: Arc<Topology>,
+    pub(super) topology: Arc<Topology>,
     queues: Queues,
     operation_timeout: Duration,
 }
@@ -64,20 +63,14 @@ impl Redis {
         Self { topology, queues: Queues::new(), operation_timeout }
     }
 
-    /// The breaker of the server that has the key, if there are several servers and that one is known.
-    pub(super) fn breaker_of_server(&self, key: &Key) -> Option<Arc<Breaker>> {
-        self.topology.breaker(key)
-    }
-
     /// How many connections of updates are in use, and how many are idle, over all servers.
     pub(super) fn update_connections(&self) -> (usize, usize) {
         let counts = self.topology.known_primaries().into_iter().map(|server| server.updates.in_use_and_idle());
         counts.fold((0, 0), |(in_use, idle), (used_here, idle_here)| (in_use + used_here, idle + idle_here))
     }
 
-    /// Counts the changes after which entries may be at another server.
     pub(super) fn changes(&self) -> Arc<AtomicU64> {
-        self.topology.changes()
+        self.topology.changes.clone()
     }
 
     /// Runs commands that may be carried out twice on the key's server, one right after the other.
@@ -94,8 +87,8 @@ impl Redis {
     async fn look_with_holder(&self, key: &Key, is_there: bool) -> RedisResult<(Option<Bytes>, EntryAndLease)> {
         let commands = |at: usize, out: &mut Vec<u8>| match at {
             0 => encode(out, &[b"GET", key.lock().as_bytes()]),
-            1 => encode_pttl(out, key.lock()),
-            2 => encode_pttl(out, key.as_str()),
+            1 => encode(out, &[b"PTTL", key.lock().as_bytes()]),
+            2 => encode(out, &[b"PTTL", key.as_str().as_bytes()]),
             _ => encode_read(out, key, &ALL),
         };
         let (get, lease_ttl, found) = if is_there {
@@ -151,7 +144,7 @@ fn by_key<'a>(
 }
 
 impl Store for Redis {
-    async fn ping(&self, key: Option<&Key>, limit: Duration) -> Result<(), StoreError> {
+    async fn ping(&self, key: Option<&Key>, limit: Duration) -> StoreResult<()> {
         match key {
             Some(key) => {
                 let [pong] = self.topology.run(key, &Request::new(limit, &|_, out| encode(out, &[b"PING"]))).await?;
@@ -162,7 +155,7 @@ impl Store for Redis {
         Ok(())
     }
 
-    async fn read(&self, key: &Key, selection: &Selection, with_ttl: bool) -> Result<Option<Found>, StoreError> {
+    async fn read(&self, key: &Key, selection: &Selection, with_ttl: bool) -> StoreResult<Option<Found>> {
         if !with_ttl {
             let [read] = self.run(key, &|_, out| encode_read(out, key, selection)).await?;
             return Ok(found(None, read, selection)?);
@@ -170,7 +163,7 @@ impl Store for Redis {
         // PTTL first: if the entry is replaced between the two commands, the new one is taken to be as old as the one before,
         // which costs another load. In the other order, an old entry would be taken to be as young as the new one.
         let commands = |at: usize, out: &mut Vec<u8>| match at {
-            0 => encode_pttl(out, key.as_str()),
+            0 => encode(out, &[b"PTTL", key.as_str().as_bytes()]),
             _ => encode_read(out, key, selection),
         };
         let [left, read] = self.run(key, &commands).await?;
@@ -183,13 +176,13 @@ impl Store for Redis {
         selection: &Selection,
         with_ttl: bool,
         each: &mut Each<'_>,
-    ) -> Result<(), StoreError> {
+    ) -> StoreResult<()> {
         let Some(first) = keys.first() else { return Ok(()) };
         let per_key = if with_ttl { 2 } else { 1 };
         let commands = |at: usize, out: &mut Vec<u8>| {
             let key = keys[at / per_key];
             if with_ttl && at.is_multiple_of(per_key) {
-                encode_pttl(out, key.as_str());
+                encode(out, &[b"PTTL", key.as_str().as_bytes()]);
             } else {
                 encode_read(out, key, selection);
             }
@@ -203,7 +196,7 @@ impl Store for Redis {
         }
     }
 
-    async fn acquire(&self, key: &Key, token: &mut Token, lease_for: Duration) -> Result<Acquired, StoreError> {
+    async fn acquire(&self, key: &Key, token: &mut Token, lease_for: Duration) -> StoreResult<Acquired> {
         let (lock, lease_millis) = (key.lock().as_bytes(), millis(lease_for));
         let began = Instant::now();
         loop {
@@ -248,18 +241,12 @@ impl Store for Redis {
         }
     }
 
-    async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, StoreError> {
+    async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> StoreResult<bool> {
         let lease = millis(lease);
         Ok(self.run_script(&RENEW, key, &[key.lock()], &[token.0.as_bytes(), lease.as_bytes()]).await?)
     }
 
-    async fn fill(
-        &self,
-        key: &Key,
-        token: &Token,
-        fields: Vec<StoredField>,
-        ttl: Duration,
-    ) -> Result<Filled, StoreError> {
+    async fn fill(&self, key: &Key, token: &Token, fields: Vec<StoredField>, ttl: Duration) -> StoreResult<Filled> {
         let ttl = millis(ttl);
         let mut args = Vec::with_capacity(2 + 2 * fields.len());
         args.extend([token.0.as_bytes(), ttl.as_bytes()]);
@@ -276,7 +263,7 @@ impl Store for Redis {
         }
     }
 
-    async fn abandon(&self, key: &Key, token: &Token) -> Result<(), StoreError> {
+    async fn abandon(&self, key: &Key, token: &Token) -> StoreResult<()> {
         // By text at once: if the server is late, the caller has gone by the time that "no such script" would come back, and
         // nobody would send the text.
         let command = |_: usize, out: &mut Vec<u8>| ABANDON.encode_by_text(out, &[key.lock()], &[token.0.as_bytes()]);
@@ -285,18 +272,18 @@ impl Store for Redis {
         Ok(())
     }
 
-    async fn mark_failed(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), StoreError> {
+    async fn mark_failed(&self, key: &Key, token: &Token, pause: Duration) -> StoreResult<()> {
         let (mark, pause) = (Token::failure_mark(), millis(pause));
         let args = [token.0.as_bytes(), mark.0.as_bytes(), pause.as_bytes()];
         self.run_script(&MARK_FAILED, key, &[key.lock()], &args).await?;
         Ok(())
     }
 
-    async fn invalidate(&self, key: &Key) -> Result<bool, StoreError> {
+    async fn invalidate(&self, key: &Key) -> StoreResult<bool> {
         // L before K, also when they are sent again: in the other order a load from before could fill between the two.
         let commands = |at: usize, out: &mut Vec<u8>| match at {
-            0 => encode_delete(out, key.lock().as_bytes()),
-            _ => encode_delete(out, key.as_str().as_bytes()),
+            0 => encode(out, &[b"DEL", key.lock().as_bytes()]),
+            _ => encode(out, &[b"DEL", key.as_str().as_bytes()]),
         };
         let request = Request::write(self.operation_timeout, &commands);
         let [lease, entry] = self.topology.run(key, &request).await?;
@@ -304,12 +291,12 @@ impl Store for Redis {
         Ok(entry?.integer()? != 0)
     }
 
-    async fn delete(&self, key: &Key, kind: KeyKind) -> Result<bool, StoreError> {
+    async fn delete(&self, key: &Key, kind: KeyKind) -> StoreResult<bool> {
         let name = match kind {
             KeyKind::Lease => key.lock(),
             KeyKind::Entry => key.as_str(),
         };
-        let [deleted] = self.run(key, &|_, out| encode_delete(out, name.as_bytes())).await?;
+        let [deleted] = self.run(key, &|_, out| encode(out, &[b"DEL", name.as_bytes()])).await?;
         Ok(deleted?.integer()? != 0)
     }
 
@@ -317,53 +304,48 @@ impl Store for Redis {
         Box::new(Update::new(self, key, selection))
     }
 
-    async fn look(&self, key: &Key) -> Result<EntryAndLease, StoreError> {
+    async fn look(&self, key: &Key) -> StoreResult<EntryAndLease> {
         let commands = |at: usize, out: &mut Vec<u8>| match at {
-            0 => encode_pttl(out, key.as_str()),
+            0 => encode(out, &[b"PTTL", key.as_str().as_bytes()]),
             1 => encode_read(out, key, &ALL),
-            _ => encode_pttl(out, key.lock()),
+            _ => encode(out, &[b"PTTL", key.lock().as_bytes()]),
         };
         let [left, read, lease_ttl] = self.run(key, &commands).await?;
         Ok(EntryAndLease { found: found(left?.remaining(), read, &ALL)?, lease_ttl: lease_ttl?.remaining() })
     }
 
-    async fn delete_prefix(&self, prefix: &str, kind: KeyKind, cursor: Cursor) -> Result<Cursor, StoreError> {
+    async fn delete_prefix(&self, prefix: &str, kind: KeyKind) -> StoreResult<()> {
         const KEYS_AT_A_TIME: &[u8] = b"500";
         let limit = self.operation_timeout * DELETE_PREFIX_TIMEOUTS;
-        let changes = self.topology.changes().load(Ordering::Acquire);
-        let servers = self.topology.primaries().await?;
-        let Position { server, at, .. } = cursor.unwrap_or(Position { server: 0, at: 0, changes });
-        let Some(node) = servers.get(server).filter(|_| cursor.is_none_or(|cursor| cursor.changes == changes)) else {
-            return Err(changed_meanwhile());
+        let (before, after) = match kind {
+            KeyKind::Lease => (format!("{{{prefix}"), "}:lock"),
+            KeyKind::Entry => (prefix.to_owned(), ""),
         };
-        let (from, pattern) = (at.to_string(), pattern(prefix, kind));
-        let scan = |_: usize, out: &mut Vec<u8>| {
-            encode(out, &[b"SCAN", from.as_bytes(), b"MATCH", pattern.as_bytes(), b"COUNT", KEYS_AT_A_TIME]);
-        };
-        let [scanned] = node.shared.run(&Request::new(limit, &scan)).await?;
-        let [next, found] = <[_; 2]>::try_from(scanned?.array()?).map_err(|_| unexpected_reply())?;
-        let next: u64 = next?.text()?.parse().map_err(|_| unexpected_reply())?;
-        let found = found?.array()?.into_iter().map(|key| key?.bytes()).collect::<RedisResult<Vec<_>>>()?;
-        let found: Vec<_> = found.into_iter().flatten().filter(|key| is_of_type(key, prefix, kind)).collect();
-        try_join_all(found.iter().map(|key| async move {
-            let [deleted] = node.shared.run(&Request::new(limit, &|_, out| encode_delete(out, key))).await?;
-            deleted
-        }))
-        .await?;
-        let (server, at) = if next == 0 { (server + 1, 0) } else { (server, next) };
-        if server < servers.len() {
-            return Ok(Some(Position { server, at, changes }));
+        // Finds the keys of the type, and more. A prefix has no character that is special in a pattern.
+        let pattern = format!("{before}*{after}");
+        let changes = self.topology.changes.load(Ordering::Acquire);
+        for server in &self.topology.primaries().await? {
+            let mut cursor = "0".to_owned();
+            loop {
+                let scan = [b"SCAN", cursor.as_bytes(), b"MATCH", pattern.as_bytes(), b"COUNT", KEYS_AT_A_TIME];
+                let scanned = server.shared.ask(limit, &scan).await?.array()?;
+                let [next, found] = <[_; 2]>::try_from(scanned).map_err(|_| unexpected_reply())?;
+                let found = found?.array()?.into_iter().map(|key| key?.bytes()).collect::<RedisResult<Vec<_>>>()?;
+                let found: Vec<_> = found.into_iter().flatten().filter(|key| is_of_type(key, &before, after)).collect();
+                try_join_all(found.iter().map(async |key| server.shared.ask(limit, &[b"DEL", key]).await)).await?;
+                cursor = next?.text()?;
+                if cursor == "0" {
+                    break;
+                }
+            }
         }
-        if self.topology.is_unchanged_since(changes).await? { Ok(None) } else { Err(changed_meanwhile()) }
+        // A cursor means nothing to another server, so a change on the way may have left keys out.
+        if self.topology.is_unchanged_since(changes).await? {
+            return Ok(());
+        }
+        let cause = "another server has taken over, or hash slots are moving".into();
+        Err(StoreError::Failed { advice: "it is tried again", cause, answered: Some(true) })
     }
-}
-
-fn encode_pttl(out: &mut Vec<u8>, key: &str) {
-    encode(out, &[b"PTTL", key.as_bytes()]);
-}
-
-fn encode_delete(out: &mut Vec<u8>, key: &[u8]) {
-    encode(out, &[b"DEL", key]);
 }
 
 fn found(left: Option<Duration>, read: RedisResult<Reply>, selection: &Selection) -> RedisResult<Option<Found>> {
@@ -374,27 +356,11 @@ fn millis(duration: Duration) -> String {
     itoa::Buffer::new().format(duration.as_millis()).to_owned()
 }
 
-/// A pattern that finds the keys of a type, and more. A prefix has no character that is special in a pattern.
-fn pattern(prefix: &str, kind: KeyKind) -> String {
-    match kind {
-        KeyKind::Lease => format!("{{{prefix}*}}:lock"),
-        KeyKind::Entry => format!("{prefix}*"),
-    }
-}
-
-/// Whether a key is the prefix and an id. A namespace may have the name of an entity without a namespace, and then the keys of
-/// its entities begin with that prefix too.
-fn is_of_type(key: &[u8], prefix: &str, kind: KeyKind) -> bool {
-    let key = match kind {
-        KeyKind::Lease => key.strip_prefix(b"{").and_then(|key| key.strip_suffix(b"}:lock")),
-        KeyKind::Entry => Some(key),
-    };
-    key.and_then(|key| key.strip_prefix(prefix.as_bytes())).is_some_and(|id| !id.contains(&b':'))
-}
-
-fn changed_meanwhile() -> StoreError {
-    let cause = "another server has taken over, or hash slots are moving".into();
-    StoreError::Failed { advice: "it is tried again", cause, answered: Some(true) }
+/// Whether a key is an id between these two. A namespace may have the name of an entity without a namespace, and then the keys
+/// of its entities begin with that prefix too.
+fn is_of_type(key: &[u8], before: &str, after: &str) -> bool {
+    let id = key.strip_prefix(before.as_bytes()).and_then(|key| key.strip_suffix(after.as_bytes()));
+    id.is_some_and(|id| !id.contains(&b':'))
 }
 
 #[cfg(test)]

@@ -94,6 +94,8 @@ pub(crate) enum StoreError {
     TimedOut,
 }
 
+pub(crate) type StoreResult<R> = Result<R, StoreError>;
+
 /// One of the two keys of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyKind {
@@ -101,27 +103,14 @@ pub(crate) enum KeyKind {
     Entry,
 }
 
-/// Where [`Store::delete_prefix`] goes on. `None` at its beginning, and after its end.
-pub(crate) type Cursor = Option<Position>;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Position {
-    /// The index of the server.
-    pub(super) server: usize,
-    /// The server's own cursor.
-    pub(super) at: u64,
-    /// How often connections and topology had changed. After another change, the other two mean nothing.
-    pub(super) changes: u64,
-}
-
 /// The steps of the protocol.
 pub(crate) trait Store {
     /// Fails unless the store answers within `limit`: the server that has the key, if one is given.
-    async fn ping(&self, key: Option<&Key>, limit: Duration) -> Result<(), StoreError>;
+    async fn ping(&self, key: Option<&Key>, limit: Duration) -> StoreResult<()>;
 
     /// Reads K, at least its selected fields, and `with_ttl` how long it will be there. If K has none of the fields, the result
     /// may be `None`.
-    async fn read(&self, key: &Key, selection: &Selection, with_ttl: bool) -> Result<Option<Found>, StoreError>;
+    async fn read(&self, key: &Key, selection: &Selection, with_ttl: bool) -> StoreResult<Option<Found>>;
 
     /// Reads entries that one server has, each as [`read`](Self::read) does, in one round trip. A key that `each` isn't called
     /// with has to be read by itself.
@@ -131,56 +120,49 @@ pub(crate) trait Store {
         selection: &Selection,
         with_ttl: bool,
         each: &mut Each<'_>,
-    ) -> Result<(), StoreError>;
+    ) -> StoreResult<()>;
 
     /// Sets L to `token` for `lease`, if L is free or is no proper lease; then reads K. If the step has to be sent again, the
     /// first token is abandoned, and `token` becomes a new one.
-    async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, StoreError>;
+    async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> StoreResult<Acquired>;
 
     /// Prolongs L, if it still is `token`; returns whether it was.
-    async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, StoreError>;
+    async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> StoreResult<bool>;
 
     /// If L still is `token`: replaces all of K and its lifetime, and deletes L. Without fields K is deleted.
-    async fn fill(
-        &self,
-        key: &Key,
-        token: &Token,
-        fields: Vec<StoredField>,
-        ttl: Duration,
-    ) -> Result<Filled, StoreError>;
+    async fn fill(&self, key: &Key, token: &Token, fields: Vec<StoredField>, ttl: Duration) -> StoreResult<Filled>;
 
     /// Deletes L, if it still is `token`.
-    async fn abandon(&self, key: &Key, token: &Token) -> Result<(), StoreError>;
+    async fn abandon(&self, key: &Key, token: &Token) -> StoreResult<()>;
 
     /// Sets L to the failure mark for `pause`, if it still is `token`.
-    async fn mark_failed(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), StoreError>;
+    async fn mark_failed(&self, key: &Key, token: &Token, pause: Duration) -> StoreResult<()>;
 
     /// Deletes L, and then K; returns whether K was there. Deleting K counts only if it was carried out after L was deleted:
     /// when either command was redirected or failed, both are sent again, in this order. A read that starts after the reply is
     /// no older than the primary's record was when L was deleted. Works on a server that has reached maxmemory, too.
-    async fn invalidate(&self, key: &Key) -> Result<bool, StoreError>;
+    async fn invalidate(&self, key: &Key) -> StoreResult<bool>;
 
     /// Deletes L or K alone; returns whether it was there.
-    async fn delete(&self, key: &Key, kind: KeyKind) -> Result<bool, StoreError>;
+    async fn delete(&self, key: &Key, kind: KeyKind) -> StoreResult<bool>;
 
     /// Begins an update of K, which is shown at least what is selected.
     fn update<'a>(&'a self, key: &'a Key, selection: &'a Selection) -> Box<dyn StoreUpdate + 'a>;
 
     /// Reads K, and how long K and L will be there.
-    async fn look(&self, key: &Key) -> Result<EntryAndLease, StoreError>;
+    async fn look(&self, key: &Key) -> StoreResult<EntryAndLease>;
 
-    /// Deletes some of the leases, or of the entries, whose data key begins with `prefix`, and returns where to go on. At the
-    /// end, all are gone that were there at the beginning.
-    async fn delete_prefix(&self, prefix: &str, kind: KeyKind, cursor: Cursor) -> Result<Cursor, StoreError>;
+    /// Deletes the leases, or the entries, whose data key begins with `prefix`: all that were there at the beginning.
+    async fn delete_prefix(&self, prefix: &str, kind: KeyKind) -> StoreResult<()>;
 }
 
 /// An update in one store. A commit follows each watch that is done, until one of the commits is done.
 pub(crate) trait StoreUpdate: Send {
     /// Watches K, and reads it as [`Store::read`] does, with how long it will be there. It may show nothing of an entry that is
     /// there.
-    fn watch(&mut self) -> BoxFuture<'_, Result<Attempt<Option<Found>>, StoreError>>;
+    fn watch(&mut self) -> BoxFuture<'_, StoreResult<Attempt<Option<Found>>>>;
 
     /// Carries out the decision, if K is still the same, and deletes L in any case; returns whether changes were applied.
     /// Where the store refuses that, K and L are deleted as by [`Store::invalidate`].
-    fn commit(&mut self, decision: Decision) -> BoxFuture<'_, Result<Attempt<bool>, StoreError>>;
+    fn commit(&mut self, decision: Decision) -> BoxFuture<'_, StoreResult<Attempt<bool>>>;
 }

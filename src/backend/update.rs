@@ -1,7 +1,4 @@
 //! An update, as the cache drives it: watch the entry, decide, commit; and again while others change the entry.
-//!
-//! The key is pending once the update is dropped, unless a commit was done or the caller has cancelled: whether the commit of
-//! an update that was dropped has reached the server is unknown.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -24,20 +21,24 @@ pub(crate) struct Update<'a> {
     write: Write<'a>,
 }
 
-impl<'a> Update<'a> {
-    pub(super) fn new(backend: &'a Backend, key: &'a Key, selection: &'a Selection) -> Self {
-        let store = match &backend.inner.store {
+impl Backend {
+    /// Begins an update. Unless a commit of it is done, or it is cancelled, the key is [pending](Self::is_pending) afterwards:
+    /// whether the commit of an update that was dropped has reached the server is unknown.
+    pub(crate) fn update<'a>(&'a self, key: &'a Key, selection: &'a Selection) -> Update<'a> {
+        let store = match &self.inner.store {
             AnyStore::Memory(memory) => memory.update(key, selection),
             AnyStore::Redis(redis) => redis.update(key, selection),
         };
         #[cfg(feature = "__proof")]
-        let store = match &backend.inner.rig {
-            Some(rig) => rig.update(&backend.inner.store, key, store),
+        let store = match &self.inner.rig {
+            Some(rig) => rig.update(&self.inner.store, key, store),
             None => store,
         };
-        Self { backend, store, write: Write::new(backend, key.clone()) }
+        Update { backend: self, store, write: Write::new(self, key.clone()) }
     }
+}
 
+impl Update<'_> {
     /// Shows the entry, which nobody may change before the [`commit`](Self::commit): otherwise that is not carried out.
     ///
     /// Boxed, as is `commit`, where no type of the user's is involved. Otherwise the user's own futures would nest too deep for

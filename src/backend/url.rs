@@ -31,19 +31,10 @@ impl<'a> Url<'a> {
     pub(super) fn check_scheme(&self) -> Result<(), Error> {
         const KNOWN: &str = "write memory://, redis[s]://host:6379, unix:///path/to/redis.sock, \
                              redis[s]+cluster://host:6379,host:6379 or redis[s]+sentinel://host:26379,host:26379/name";
-        const SCHEMES: [&str; 8] = [
-            "memory",
-            "unix",
-            "redis",
-            "rediss",
-            "redis+cluster",
-            "rediss+cluster",
-            "redis+sentinel",
-            "rediss+sentinel",
-        ];
         let mistake = match self.scheme {
             "memory" if self.text != "memory://" => "more than `memory://`: there is nothing to add to it".to_owned(),
-            scheme if SCHEMES.contains(&scheme) => return Ok(()),
+            "memory" | "unix" | "redis" | "rediss" => return Ok(()),
+            "redis+cluster" | "rediss+cluster" | "redis+sentinel" | "rediss+sentinel" => return Ok(()),
             _ if self.text.contains("://") => format!("an unknown scheme: {KNOWN}"),
             _ => format!("no scheme: {KNOWN}"),
         };

@@ -43,8 +43,9 @@ impl Servers {
                 "an `@` comes after the host; in users and passwords write `/`, `?`, `#`, `@` as %2F, %3F, %23, %40",
             ));
         }
+        let address = |host| Address::parse(url, url.user, host, url.settings, tls);
         let seed = |host| {
-            let address = Address::parse(url, url.user, host, url.settings, tls)?;
+            let address = address(host)?;
             if address.settings.db() != 0 {
                 return Err(url.mistake("a cluster has the database 0 alone"));
             }
@@ -53,10 +54,7 @@ impl Servers {
         Ok(match url.scheme.split_once('+') {
             Some((_, "cluster")) => Self::Cluster(url.hosts.split(',').map(seed).collect::<Result<_, _>>()?),
             Some(_) => Self::One(Target::Master(Arc::new(Sentinels::parse(url, tls)?))),
-            None => {
-                let address = Address::parse(url, url.user, url.hosts, url.settings, tls)?;
-                Self::One(Target::Server(Arc::new(address)))
-            }
+            None => Self::One(Target::Server(Arc::new(address(url.hosts)?))),
         })
     }
 }

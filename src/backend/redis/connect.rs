@@ -196,12 +196,11 @@ impl Link {
         });
         let mut replies = replies?.into_iter();
         let mut next = || replies.next().unwrap_or_else(|| Err(unexpected_reply()));
-        let mut needless_password = false;
         if password.is_some()
             && let Err(error) = next()
         {
             check_refusal(&error)?;
-            needless_password = true;
+            self.needless_password = true;
         }
         if db != 0 {
             next()?;
@@ -209,7 +208,6 @@ impl Link {
         // A user may lack the right to set the client's name.
         let _ = next();
         self.run_id = next().ok().and_then(|info| run_id(&info.text().ok()?));
-        self.needless_password = needless_password;
         check_role(next(), address.may_be_replica)
     }
 }

@@ -8,7 +8,7 @@ use std::iter;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use redis::RedisResult;
 use tokio::runtime::{self, Handle};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -29,7 +29,7 @@ pub(super) struct Exclusives {
     shared: Arc<Shared>,
     /// A permit for each connection that there may be.
     permits: Arc<Semaphore>,
-    idle: Mutex<VecDeque<Exclusive>>,
+    pub(super) idle: Mutex<VecDeque<Exclusive>>,
     /// Each connection has a clone.
     counted: Arc<()>,
 }
@@ -42,7 +42,7 @@ impl Exclusives {
 
     /// How many connections are in use, and how many are idle.
     pub(super) fn in_use_and_idle(&self) -> (usize, usize) {
-        let idle = self.idle();
+        let idle = self.idle.lock();
         ((Arc::strong_count(&self.counted) - 1).saturating_sub(idle.len()), idle.len())
     }
 
@@ -52,15 +52,11 @@ impl Exclusives {
         let runtime = Handle::current().id();
         // In another epoch, the shared connection may lead to another server. Another runtime may end, or not be driven.
         let is_usable = |idle: &Exclusive| self.shared.is_current(&idle.epoch) && idle.runtime == runtime;
-        if let Some(idle) = iter::from_fn(|| self.idle().pop_front()).find(is_usable) {
+        if let Some(idle) = iter::from_fn(|| self.idle.lock().pop_front()).find(is_usable) {
             return Ok((permit, idle));
         }
         // Boxed, as it is rare.
         let (link, epoch) = self.shared.connect_beside().boxed().await?;
         Ok((permit, Exclusive { link, was_idle: false, epoch, runtime, _counted: self.counted.clone() }))
-    }
-
-    pub(super) fn idle(&self) -> MutexGuard<'_, VecDeque<Exclusive>> {
-        self.idle.lock()
     }
 }

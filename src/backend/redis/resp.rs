@@ -19,18 +19,13 @@ const MAX_REPLY_BYTES: usize = 64 * 1024 * 1024;
 
 /// Appends a command.
 pub(super) fn encode(out: &mut Vec<u8>, arguments: &[&[u8]]) {
-    encode_array(out, arguments.len());
+    encode_length(out, b'*', arguments.len());
     for argument in arguments {
         encode_argument(out, argument);
     }
 }
 
-/// Appends the header of a command of so many arguments, its name included.
-pub(super) fn encode_array(out: &mut Vec<u8>, arguments: usize) {
-    encode_length(out, b'*', arguments);
-}
-
-pub(super) fn encode_argument(out: &mut Vec<u8>, argument: &[u8]) {
+fn encode_argument(out: &mut Vec<u8>, argument: &[u8]) {
     encode_length(out, b'$', argument.len());
     out.extend_from_slice(argument);
     out.extend_from_slice(b"\r\n");
@@ -48,7 +43,7 @@ pub(super) fn encode_read(out: &mut Vec<u8>, key: &Key, selection: &Selection) {
     let Some(names) = selection.names() else {
         return encode(out, &[b"HGETALL", key.as_str().as_bytes()]);
     };
-    encode_array(out, COMMAND_AND_KEY + names.len() + META_AFTER_NAMES);
+    encode_length(out, b'*', COMMAND_AND_KEY + names.len() + META_AFTER_NAMES);
     encode_argument(out, b"HMGET");
     encode_argument(out, key.as_str().as_bytes());
     out.extend_from_slice(selection.encoded(|names| {

@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use super::resp::{encode_argument, encode_array};
+use super::resp::encode;
 
 pub(super) static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/fill.lua"), false));
 pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/renew.lua"), true));
@@ -36,15 +36,9 @@ impl Script {
 }
 
 fn encode_call(out: &mut Vec<u8>, name: &[u8], script: &str, keys: &[&str], args: &[&[u8]]) {
-    const NAME_SCRIPT_AND_COUNT: usize = 3;
-    encode_array(out, NAME_SCRIPT_AND_COUNT + keys.len() + args.len());
-    encode_argument(out, name);
-    encode_argument(out, script.as_bytes());
-    encode_argument(out, itoa::Buffer::new().format(keys.len()).as_bytes());
-    for key in keys {
-        encode_argument(out, key.as_bytes());
-    }
-    for arg in args {
-        encode_argument(out, arg);
-    }
+    let count = keys.len().to_string();
+    let mut command = vec![name, script.as_bytes(), count.as_bytes()];
+    command.extend(keys.iter().map(|key| key.as_bytes()));
+    command.extend(args);
+    encode(out, &command);
 }

@@ -41,7 +41,7 @@ impl Sentinels {
                     return Ok(link);
                 }
                 // If the named master is gone, connecting to it may hang until its timeout.
-                () = self.wait_for_other_name(&mut sentinels, &place, connect_timeout) => {}
+                () = self.poll(&mut sentinels, POLL_WHILE_CONNECTING, connect_timeout, |named| named.place != place) => {}
             }
         }
     }
@@ -49,21 +49,20 @@ impl Sentinels {
     /// Waits until more than half of the sentinels name another master than the one at this place. A minority may be behind, and
     /// must not make us leave a live master.
     pub(super) async fn wait_for_new_master(&self, than: &Place, connect_timeout: Duration) {
-        let mut sentinels = self.each();
-        loop {
-            tokio::time::sleep(jittered(POLL)).await;
-            if let Ok(Named { place, by_majority: true }) = self.survey(&mut sentinels, connect_timeout).await
-                && place != *than
-            {
-                return;
-            }
-        }
+        self.poll(&mut self.each(), POLL, connect_timeout, |named| named.by_majority && named.place != *than).await;
     }
 
-    async fn wait_for_other_name(&self, sentinels: &mut [Sentinel], than: &Place, connect_timeout: Duration) {
+    /// Asks the sentinels after each pause until they name a server that is `wanted`.
+    async fn poll(
+        &self,
+        sentinels: &mut [Sentinel],
+        pause: Duration,
+        connect_timeout: Duration,
+        is_wanted: impl Fn(&Named) -> bool,
+    ) {
         loop {
-            tokio::time::sleep(jittered(POLL_WHILE_CONNECTING)).await;
-            if self.survey(sentinels, connect_timeout).await.is_ok_and(|named| named.place != *than) {
+            tokio::time::sleep(jittered(pause)).await;
+            if self.survey(sentinels, connect_timeout).await.is_ok_and(|named| is_wanted(&named)) {
                 return;
             }
         }

@@ -32,7 +32,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 use std::{array, mem};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::runtime::{self, Handle};
 use tokio::sync::{mpsc, oneshot};
@@ -43,7 +43,7 @@ use self::queue::{Queue, ReplyTo};
 pub(super) use self::request::{Encode, Request};
 use super::connect::Target;
 use super::errors::{connection_lost, is_lost, is_worth_another_attempt, runtime_ended};
-use super::resp::Reply;
+use super::resp::{Reply, encode};
 use crate::backend::builder::Settings;
 use crate::background::Life;
 
@@ -128,6 +128,12 @@ impl Shared {
             Err(error) if is_worth_another_attempt(&error) => Box::pin(self.run_again(request, began, error)).await,
             replies => replies,
         }
+    }
+
+    /// Sends one command that may be carried out twice.
+    pub(super) async fn ask(self: &Arc<Self>, limit: Duration, command: &[&[u8]]) -> RedisResult<Reply> {
+        let [reply] = self.run(&Request::new(limit, &|_, out| encode(out, command))).await?;
+        reply
     }
 
     /// Sends a request again after its connection was lost, within the time that is left. So a connection that was cut while
@@ -230,7 +236,7 @@ impl Shared {
         let no_runtime = |_| RedisError::from((ErrorKind::InvalidClientConfig, "there is no tokio runtime here"));
         let runtime = Handle::try_current().map_err(no_runtime)?.id();
         let limit = self.ticks(limit);
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if let (Phase::Absent, Some((when, error))) = (&state.phase, &state.failed)
             && when.elapsed() < PAUSE
         {
@@ -274,7 +280,7 @@ impl Shared {
             if let Ok(replies) = timeout(limit / 2, &mut replies).await {
                 return replies;
             }
-            let life = Some(self.state()).filter(|state| state.task == task).map(|state| state.life.clone());
+            let life = Some(self.state.lock()).filter(|state| state.task == task).map(|state| state.life.clone());
             let Some(life) = life else { return Err(runtime_ended()) };
             if !life.responds().await {
                 // The waiting callers send again, each from its own runtime: any one of those may stop being driven too.
@@ -282,10 +288,6 @@ impl Shared {
                 return Err(runtime_ended());
             }
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
     }
 }
 

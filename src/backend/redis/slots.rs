@@ -92,7 +92,7 @@ fn number(reply: &Reply) -> RedisResult<u16> {
 /// The servers of a cluster, and which of them has which slot.
 pub(super) struct SlotMap {
     /// Replicas too: they can be asked for the slots.
-    nodes: Vec<Arc<Server>>,
+    pub(super) nodes: Vec<Arc<Server>>,
     /// For each slot an index of `nodes`, or [`NOBODY`].
     owners: Vec<u16>,
     /// Servers without a slot yet that keys are migrating to.
@@ -128,10 +128,6 @@ impl SlotMap {
 
     pub(super) fn is_known(&self) -> bool {
         !self.nodes.is_empty()
-    }
-
-    pub(super) fn nodes(&self) -> &[Arc<Server>] {
-        &self.nodes
     }
 
     pub(super) fn owner(&self, slot: u16) -> Option<&Arc<Server>> {
@@ -183,14 +179,8 @@ impl SlotMap {
 
     /// The servers that have slots, in the order of their places.
     pub(super) fn primaries(&self) -> Vec<Arc<Server>> {
-        let mut slots = vec![false; self.nodes.len()];
-        for owner in &self.owners {
-            if let Some(has_slots) = slots.get_mut(usize::from(*owner)) {
-                *has_slots = true;
-            }
-        }
-        let mut primaries: Vec<_> =
-            self.nodes.iter().zip(slots).filter(|(_, has_slots)| *has_slots).map(|(node, _)| node.clone()).collect();
+        let with_slots = (0..).zip(&self.nodes).filter(|(index, _)| self.owners.contains(index));
+        let mut primaries: Vec<_> = with_slots.map(|(_, node)| node.clone()).collect();
         primaries.sort_by(|a, b| a.place.cmp(&b.place));
         primaries
     }

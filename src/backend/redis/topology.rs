@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
-use parking_lot::{RwLock, RwLockReadGuard};
+use futures_util::FutureExt;
+use futures_util::future::{select_ok, try_join_all};
+use parking_lot::RwLock;
 use rand::seq::SliceRandom;
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
 use tokio::sync::watch;
@@ -37,7 +37,7 @@ const REDIRECTIONS: u32 = 16;
 /// The shortest pause between two `CLUSTER SLOTS`.
 const PAUSE: Duration = Duration::from_millis(50);
 
-pub(super) struct Topology {
+pub(in crate::backend) struct Topology {
     /// The server that has all keys, unless this is a cluster.
     only: Option<Arc<Server>>,
     /// The URL's servers, without credentials.
@@ -46,8 +46,8 @@ pub(super) struct Topology {
     seeds: Vec<Address>,
     settings: Settings,
     slots: RwLock<SlotMap>,
-    /// Counts the changes of `slots`, and the epochs of connections that have ended.
-    changes: Arc<AtomicU64>,
+    /// Counts the changes after which entries may be at another server: those of `slots`, and the epochs that have ended.
+    pub(super) changes: Arc<AtomicU64>,
     /// The task that asks the servers for the slots.
     refreshing: Background,
     /// The result of its last run.
@@ -110,10 +110,7 @@ impl Topology {
     /// Fails unless the server, or one of the cluster's, answers within `limit`.
     pub(super) async fn ping(self: &Arc<Self>, limit: Duration) -> RedisResult<()> {
         match &self.only {
-            Some(server) => {
-                let [pong] = server.shared.run(&Request::new(limit, &|_, out| encode(out, &[b"PING"]))).await?;
-                pong.map(drop)
-            }
+            Some(server) => server.shared.ask(limit, &[b"PING"]).await.map(drop),
             None => self.fetch_slots().await,
         }
     }
@@ -184,7 +181,7 @@ impl Topology {
     }
 
     async fn ensure_slots(self: &Arc<Self>) -> RedisResult<()> {
-        if self.slots().is_known() {
+        if self.slots.read().is_known() {
             return Ok(());
         }
         within(self.settings.operation_timeout, self.fetch_slots()).await.unwrap_or_else(|| Err(not_answered()))
@@ -202,23 +199,17 @@ impl Topology {
 
     /// The server that has the key, if that is known.
     fn owner(&self, key: &Key) -> Option<Arc<Server>> {
-        match &self.only {
-            Some(server) => Some(server.clone()),
-            None => self.slots().owner(slot(key.as_str())).cloned(),
-        }
+        self.slots.read().owner(slot(key.as_str())).cloned()
     }
 
     /// The breaker of the server that has the key, if there are several servers and that one is known.
-    pub(super) fn breaker(&self, key: &Key) -> Option<Arc<Breaker>> {
+    pub(in crate::backend) fn breaker(&self, key: &Key) -> Option<Arc<Breaker>> {
         if self.only.is_some() { None } else { self.owner(key).map(|server| server.breaker.clone()) }
     }
 
     /// The servers that have slots, as far as they are known.
     pub(super) fn known_primaries(&self) -> Vec<Arc<Server>> {
-        match &self.only {
-            Some(server) => vec![server.clone()],
-            None => self.slots().primaries(),
-        }
+        self.slots.read().primaries()
     }
 
     /// The servers that have slots.
@@ -230,12 +221,7 @@ impl Topology {
     /// The servers that have slots, or that keys are migrating to.
     pub(super) async fn data_nodes(self: &Arc<Self>) -> RedisResult<Vec<Arc<Server>>> {
         self.ensure_slots().await?;
-        Ok(self.slots().data_nodes())
-    }
-
-    /// Counts the changes after which entries may be at another server.
-    pub(super) fn changes(&self) -> Arc<AtomicU64> {
-        self.changes.clone()
+        Ok(self.slots.read().data_nodes())
     }
 
     /// Whether no entry can have moved since there were so many changes: each server says that it has the slots that it has in
@@ -244,20 +230,16 @@ impl Topology {
         if self.only.is_none() {
             self.fetch_slots().await?;
             let primaries = self.known_primaries();
-            let mut answers: FuturesUnordered<_> = primaries.iter().map(|server| self.has_its_slots(server)).collect();
-            while let Some(has_them) = answers.next().await {
-                if !has_them? {
-                    return Ok(false);
-                }
+            if try_join_all(primaries.iter().map(|server| self.has_its_slots(server))).await?.contains(&false) {
+                return Ok(false);
             }
         }
         Ok(self.changes.load(Ordering::Acquire) == changes)
     }
 
     async fn has_its_slots(&self, server: &Arc<Server>) -> RedisResult<bool> {
-        let limit = self.settings.operation_timeout;
-        let [nodes] = server.shared.run(&Request::new(limit, &|_, out| encode(out, &[b"CLUSTER", b"NODES"]))).await?;
-        Ok(own_slots(&nodes?.text()?).is_some_and(|slots| slots == self.slots().slots_of(server)))
+        let nodes = server.shared.ask(self.settings.operation_timeout, &[b"CLUSTER", b"NODES"]).await?;
+        Ok(own_slots(&nodes.text()?).is_some_and(|slots| slots == self.slots.read().slots_of(server)))
     }
 
     /// The destination that an error redirects the command to, if it does. The topology learns from the error.
@@ -297,7 +279,7 @@ impl Topology {
         const AT_A_TIME: u32 = 3;
         /// After so much silence, the next ones are asked too.
         const STAGGER: Duration = Duration::from_millis(100);
-        let mut known = self.slots().nodes().to_vec();
+        let mut known = self.slots.read().nodes.clone();
         known.shuffle(&mut rand::rng());
         // Primaries first: nothing else needs a connection to a replica.
         let primaries = self.known_primaries();
@@ -306,30 +288,20 @@ impl Topology {
         let mut seeds: Vec<_> = self.seeds.iter().filter(is_unknown).collect();
         seeds.shuffle(&mut rand::rng());
         let seeds = seeds.into_iter().map(|seed| self.new_server(seed.clone()));
-        let mut answers: FuturesUnordered<_> = known
-            .iter()
-            .cloned()
-            .chain(seeds)
-            .zip(0..)
-            .map(async |(server, position): (Arc<Server>, u32)| {
+        let asked = known.iter().cloned().chain(seeds).zip(0..).map(|(server, position)| {
+            async move {
                 tokio::time::sleep(STAGGER * (position / AT_A_TIME)).await;
                 self.ask(&server).await
-            })
-            .collect();
-        let mut failure = None;
-        while let Some(answer) = answers.next().await {
-            match answer {
-                Ok(slots) => return Ok(slots),
-                Err(error) => failure = Some(error),
             }
-        }
-        Err(failure.unwrap_or_else(|| (ErrorKind::InvalidClientConfig, "there is no server to ask").into()))
+            .boxed()
+        });
+        // A URL names at least one server, so this is not empty.
+        select_ok(asked).await.map(|(slots, _others)| slots)
     }
 
     async fn ask(&self, asked: &Arc<Server>) -> RedisResult<SlotMap> {
-        let limit = self.settings.connect_timeout;
-        let [reply] = asked.shared.run(&Request::new(limit, &|_, out| encode(out, &[b"CLUSTER", b"SLOTS"]))).await?;
-        let shards = shards(reply?, &asked.place.host)?;
+        let reply = asked.shared.ask(self.settings.connect_timeout, &[b"CLUSTER", b"SLOTS"]).await?;
+        let shards = shards(reply, &asked.place.host)?;
         let slots =
             SlotMap::new(&shards, |place| if asked.place == *place { Some(asked.clone()) } else { self.server(place) });
         if slots.is_known() {
@@ -340,16 +312,12 @@ impl Topology {
 
     /// The server at this place: a known one, or a new one.
     fn server(&self, place: &Place) -> Option<Arc<Server>> {
-        self.slots().node(place).or_else(|| Some(self.new_server(self.seeds.first()?.at(place.clone()))))
+        self.slots.read().node(place).or_else(|| Some(self.new_server(self.seeds.first()?.at(place.clone()))))
     }
 
     fn new_server(&self, address: Address) -> Arc<Server> {
         let target = Target::Server(Arc::new(address));
         Arc::new(Server::new(target, &self.shown, self.settings, self.changes.clone()))
-    }
-
-    fn slots(&self) -> RwLockReadGuard<'_, SlotMap> {
-        self.slots.read()
     }
 
     /// Changes the map. `change` returns whether entries may be at another server now.

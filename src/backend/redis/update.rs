@@ -22,7 +22,7 @@ use super::resp::{Reply, encode, encode_read};
 use super::topology::Destination;
 use super::{Redis, found, millis};
 use crate::backend::deadline::within;
-use crate::backend::{Attempt, Decision, KeyKind, Selection, Store, StoreError, StoreUpdate};
+use crate::backend::{Attempt, Decision, KeyKind, Selection, Store, StoreError, StoreResult, StoreUpdate};
 use crate::record::{Found, Key};
 use crate::repeats::Repeats;
 
@@ -67,7 +67,7 @@ impl<'a> Update<'a> {
         Self { redis, key, selection, queued: None, destination: None, is_lease_deleted: false, watching: None }
     }
 
-    async fn look(&mut self) -> Result<Attempt<Option<Found>>, StoreError> {
+    async fn look(&mut self) -> StoreResult<Attempt<Option<Found>>> {
         if self.queued.is_none() {
             self.queued = Some(self.redis.queues.of(self.key).lock().await);
         }
@@ -97,7 +97,7 @@ impl<'a> Update<'a> {
             Err(error) if is_dropped(&error) => return Ok(Attempt::Again),
             Err(error) if error.is_timeout() && connection.was_idle => {
                 // The others that are idle may have been cut too.
-                destination.server.updates.idle().clear();
+                destination.server.updates.idle.lock().clear();
                 return Ok(Attempt::Again);
             }
             Err(error) => return Err(error.into()),
@@ -112,7 +112,7 @@ impl<'a> Update<'a> {
         Ok(Attempt::Done(found))
     }
 
-    async fn execute(&mut self, decision: &Decision) -> Result<Attempt<bool>, StoreError> {
+    async fn execute(&mut self, decision: &Decision) -> StoreResult<Attempt<bool>> {
         let Some((_permit, mut connection, destination)) = self.watching.take() else {
             return self.invalidate().await;
         };
@@ -145,17 +145,17 @@ impl<'a> Update<'a> {
             return Err(StoreError::Failed { advice, cause, answered: Some(true) });
         }
         connection.was_idle = true;
-        server.updates.idle().push_back(connection);
+        server.updates.idle.lock().push_back(connection);
         Ok(attempt)
     }
 
     /// In place of a transaction that the server refuses. Deleting needs no memory and no connection of its own.
-    async fn invalidate(&mut self) -> Result<Attempt<bool>, StoreError> {
+    async fn invalidate(&mut self) -> StoreResult<Attempt<bool>> {
         self.redis.invalidate(self.key).await.map(|_was_there| Attempt::Done(false))
     }
 
     /// Finds out where the next attempt goes, after nothing was written because the key, or its lease, is at another server.
-    async fn follow<R>(&mut self, from: &Destination, error: &RedisError) -> Result<Attempt<R>, StoreError> {
+    async fn follow<R>(&mut self, from: &Destination, error: &RedisError) -> StoreResult<Attempt<R>> {
         let topology = &self.redis.topology;
         if is_migrating(error) && !self.is_lease_deleted {
             self.redis.delete(self.key, KeyKind::Lease).await?;
@@ -187,12 +187,12 @@ impl<'a> Update<'a> {
 }
 
 impl StoreUpdate for Update<'_> {
-    fn watch(&mut self) -> BoxFuture<'_, Result<Attempt<Option<Found>>, StoreError>> {
+    fn watch(&mut self) -> BoxFuture<'_, StoreResult<Attempt<Option<Found>>>> {
         let topology = &self.redis.topology;
         async { self.look().await.inspect_err(|_| topology.refresh()) }.boxed()
     }
 
-    fn commit(&mut self, decision: Decision) -> BoxFuture<'_, Result<Attempt<bool>, StoreError>> {
+    fn commit(&mut self, decision: Decision) -> BoxFuture<'_, StoreResult<Attempt<bool>>> {
         let topology = &self.redis.topology;
         async move { self.execute(&decision).await.inspect_err(|_| topology.refresh()) }.boxed()
     }

@@ -1,6 +1,6 @@
 //! A survey of the sentinels, and the errors with advice when it finds no master.
 
-use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
@@ -38,17 +38,16 @@ impl Sentinel {
     }
 
     async fn ask_within(&mut self, name: &str, limit: Duration) -> Result<Option<Place>, NoMaster> {
-        // Take the connection out while it is used: if this future is dropped half way, it must not be used again.
-        let kept = self.connection.take();
-        let Ok(answer) = timeout(limit, self.ask(name, kept)).await else {
+        let Ok(answer) = timeout(limit, self.ask(name)).await else {
             let problem = format!("the sentinel {} does not answer", self.address.place);
             return Err(NoMaster { problem, advice: ADVICE_SENTINELS });
         };
         answer.map_err(|error| NoMaster::unhelpful(&self.address.place, &error))
     }
 
-    async fn ask(&mut self, name: &str, kept: Option<Link>) -> RedisResult<Option<Place>> {
-        if let Some(mut link) = kept
+    async fn ask(&mut self, name: &str) -> RedisResult<Option<Place>> {
+        // Take the connection out while it is used: if this future is dropped half way, it must not be used again.
+        if let Some(mut link) = self.connection.take()
             && let Ok(reply) = master_of(&mut link, name).await
         {
             self.connection = Some(link);
@@ -94,13 +93,14 @@ pub(super) async fn survey(sentinels: &mut [Sentinel], name: &str, limit: Durati
     let all = sentinels.len();
     let mut asked: FuturesUnordered<_> =
         sentinels.iter_mut().map(|sentinel| sentinel.ask_within(name, limit)).collect();
-    let mut votes: Vec<(Place, usize)> = Vec::new();
+    let mut votes = BTreeMap::<Place, usize>::new();
     let mut no_master = None;
     while let Some(answer) = asked.next().await {
         match answer {
             Ok(Some(place)) => {
-                let count = count(&mut votes, place);
-                if count * 2 > all {
+                let count = votes.entry(place).or_default();
+                *count += 1;
+                if *count * 2 > all {
                     break;
                 }
             }
@@ -108,21 +108,16 @@ pub(super) async fn survey(sentinels: &mut [Sentinel], name: &str, limit: Durati
             Err(error) => no_master = no_master.or(Some(error)),
         }
     }
-    votes.sort_by_key(|(_, count)| Reverse(*count));
-    match votes.as_slice() {
-        [] => Err(no_master.unwrap_or_else(|| NoMaster::unnamed(name))),
-        [(_, first), (_, second), ..] if first == second => Err(NoMaster::disputed(name)),
-        [(place, count), ..] => Ok(Named { place: place.clone(), by_majority: count * 2 > all }),
+    let most = votes.values().copied().max().unwrap_or(0);
+    let mut named = votes.into_iter().filter(|(_, count)| *count == most).map(|(place, _)| place);
+    match (named.next(), named.next()) {
+        (None, _) => Err(no_master.unwrap_or_else(|| NoMaster::unnamed(name))),
+        (Some(place), None) => Ok(Named { place, by_majority: most * 2 > all }),
+        _ => {
+            let problem = format!("the sentinels disagree about the master `{name}`");
+            Err(NoMaster { problem, advice: ADVICE_QUORUM })
+        }
     }
-}
-
-fn count(votes: &mut Vec<(Place, usize)>, place: Place) -> usize {
-    if let Some((_, count)) = votes.iter_mut().find(|(named, _)| *named == place) {
-        *count += 1;
-        return *count;
-    }
-    votes.push((place, 1));
-    1
 }
 
 /// Why there is no master, and what to do about it.
@@ -134,26 +129,15 @@ pub(super) struct NoMaster {
 }
 
 impl NoMaster {
-    pub(super) fn unnamed(name: &str) -> Self {
+    fn unnamed(name: &str) -> Self {
         Self {
             problem: format!("the sentinels know no master `{name}`"),
             advice: "write the name of the master into the URL as SENTINEL MASTERS shows it",
         }
     }
 
-    fn disputed(name: &str) -> Self {
-        Self { problem: format!("the sentinels disagree about the master `{name}`"), advice: ADVICE_QUORUM }
-    }
-
     pub(super) fn silent(place: &Place) -> Self {
         Self { problem: format!("{place}, the master by the sentinels, does not answer"), advice: ADVICE_QUORUM }
-    }
-
-    fn replica(place: &Place) -> Self {
-        Self {
-            problem: format!("{place}, the master by the sentinels, says that it is a replica"),
-            advice: "wait until a failover has ended, or check with SENTINEL CKQUORUM that one can",
-        }
     }
 
     pub(super) fn impossible(place: &Place, mistake: &str) -> Self {
@@ -162,7 +146,9 @@ impl NoMaster {
 
     pub(super) fn unusable(place: &Place, error: &RedisError) -> Self {
         if is_of_replica(error) {
-            return Self::replica(place);
+            let problem = format!("{place}, the master by the sentinels, says that it is a replica");
+            let advice = "wait until a failover has ended, or check with SENTINEL CKQUORUM that one can";
+            return Self { problem, advice };
         }
         let cause = without_arguments(error);
         let advice = match tls::advice(error) {

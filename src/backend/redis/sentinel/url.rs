@@ -19,28 +19,40 @@ pub(in crate::backend) struct Sentinels {
     master: Address,
 }
 
-/// The settings in the query, still encoded.
-#[derive(Default)]
-struct Query<'a> {
-    protocol: Option<&'a str>,
-    sentinel_user: &'a str,
-    sentinel_password: Option<&'a str>,
-}
-
 impl Sentinels {
     pub(in crate::backend::redis) fn parse(url: &Url<'_>, tls: Option<&Connector>) -> Result<Self, Error> {
         if url.settings.contains('#') {
             return Err(url.mistake("nothing may follow a `#`"));
         }
         let (path, query) = url.settings.split_once('?').unwrap_or((url.settings, ""));
-        let query = Query::parse(query).map_err(|mistake| url.mistake(mistake))?;
+        let (mut protocol, mut user, mut password) = (String::new(), "", None);
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=') {
+                Some(("protocol", version)) => protocol = format!("?protocol={version}"),
+                Some(("sentinel_user", name)) => user = name,
+                Some(("sentinel_password", word)) => password = Some(word),
+                _ => {
+                    return Err(url.mistake("after the `?`, it may have protocol, sentinel_user and sentinel_password"));
+                }
+            }
+        }
+        if !user.is_empty() && password.is_none() {
+            return Err(url.mistake("sentinel_user needs a sentinel_password"));
+        }
         let path = path.strip_prefix('/').unwrap_or(path);
         let (name, db) = path.split_once('/').unwrap_or((path, ""));
-        check_name(name).map_err(|mistake| url.mistake(mistake))?;
+        if name.is_empty() {
+            return Err(url.mistake("after the hosts, the name of the master is missing, as in /mymaster"));
+        }
+        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
+            return Err(url.mistake("the name of a master has only letters, digits, `.`, `_` and `-`"));
+        }
 
-        let protocol = query.protocol.map(|protocol| format!("?protocol={protocol}")).unwrap_or_default();
         let master = Address::parse(url, url.user, "localhost", &format!("/{db}{protocol}"), tls)?;
-        let user = query.user();
+        // Before a host, more characters have to be encoded than in a query.
+        let encoded = |text: &str| text.replace('/', "%2F").replace('?', "%3F").replace('@', "%40").replace(':', "%3A");
+        let password = password.map(|password| format!(":{}", encoded(password))).unwrap_or_default();
+        let user = format!("{}{password}@", encoded(user));
         let sentinel = |host| match host {
             "" => Err(url.mistake("a host is missing")),
             _ => Address::parse(url, &user, &with_port(host), "/?protocol=resp2", tls),
@@ -61,42 +73,6 @@ impl Sentinels {
         }
         Ok(self.master.at(place.clone()))
     }
-}
-
-impl<'a> Query<'a> {
-    fn parse(query: &'a str) -> Result<Self, &'static str> {
-        let mut parsed = Self::default();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            match pair.split_once('=') {
-                Some(("protocol", protocol)) => parsed.protocol = Some(protocol),
-                Some(("sentinel_user", user)) => parsed.sentinel_user = user,
-                Some(("sentinel_password", password)) => parsed.sentinel_password = Some(password),
-                _ => return Err("after the `?`, it may have protocol, sentinel_user and sentinel_password"),
-            }
-        }
-        if !parsed.sentinel_user.is_empty() && parsed.sentinel_password.is_none() {
-            return Err("sentinel_user needs a sentinel_password");
-        }
-        Ok(parsed)
-    }
-
-    /// The user and the password as they are written before a host, with the `@`. More characters have to be encoded there than
-    /// in a query.
-    fn user(&self) -> String {
-        let encoded = |text: &str| text.replace('/', "%2F").replace('?', "%3F").replace('@', "%40").replace(':', "%3A");
-        let password = self.sentinel_password.map(|password| format!(":{}", encoded(password)));
-        encoded(self.sentinel_user) + &password.unwrap_or_default() + "@"
-    }
-}
-
-fn check_name(name: &str) -> Result<(), &'static str> {
-    if name.is_empty() {
-        return Err("after the hosts, the name of the master is missing, as in /mymaster");
-    }
-    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
-        return Err("the name of a master has only letters, digits, `.`, `_` and `-`");
-    }
-    Ok(())
 }
 
 /// A host of the URL, with the sentinels' default port if it has none.

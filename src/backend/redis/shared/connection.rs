@@ -88,8 +88,6 @@ struct Clock {
     pause: u32,
     /// Ticks of silence after which a spare is tried.
     silence: u32,
-    /// Ticks that a step may take.
-    limit: u32,
 }
 
 enum Expected {
@@ -138,7 +136,6 @@ impl<'a> Connection<'a> {
             next_spare: now.wrapping_add(if replaced > 0 { pause } else { 0 }),
             pause,
             silence: SILENCE.max(u32::try_from((link.round_trip * 2).as_nanos() / tick.as_nanos()).unwrap_or(SILENCE)),
-            limit: driver.shared.ticks(driver.shared.settings.operation_timeout),
         };
         Self {
             stream: link.stream,
@@ -268,7 +265,7 @@ impl<'a> Connection<'a> {
     /// Lets a tick pass: answers overdue commands with an error, and looks after spare and heartbeat.
     fn tick(&mut self) -> Result<(), End> {
         let quiet = self.quiet_for();
-        let is_silent = quiet > self.clock.limit;
+        let is_silent = quiet > self.driver.shared.ticks(self.driver.shared.settings.operation_timeout);
         let Some(now) = self.driver.tick(is_silent) else { return Err(End::GivenUp) };
         self.clock.now = now;
         for expected in &mut self.expected {

@@ -40,7 +40,7 @@ impl Shared {
     /// The current epoch. Connects if there is none.
     async fn epoch(self: &Arc<Self>) -> RedisResult<Epoch> {
         for _ in 0..ATTEMPTS {
-            if let Some(epoch) = &self.state().epoch {
+            if let Some(epoch) = &self.state.lock().epoch {
                 return Ok(epoch.clone());
             }
             let [_pong] =
@@ -89,7 +89,7 @@ impl Shared {
 
     /// Ends an epoch, if it is the current one. The next command makes another connection.
     pub(in crate::backend::redis) fn leave(self: &Arc<Self>, epoch: &Epoch) {
-        let state = self.state();
+        let state = self.state.lock();
         if self.is_current(epoch) && state.epoch.is_some() {
             let task = state.task;
             drop(state);

@@ -48,7 +48,7 @@ impl Shared {
     /// Gives up the task of this number, and ends its epoch. Callers whose commands are not sent yet get the error. Those whose
     /// commands it has sent get theirs when the task drops its connection, or find out that the task isn't driven.
     pub(super) fn end_task(&self, task: u64, error: &RedisError) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.task != task || matches!(state.phase, Phase::Absent) {
             return;
         }
@@ -64,7 +64,7 @@ impl Shared {
 
     /// Closes the connection for good.
     pub(in crate::backend::redis) fn close(&self) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.closed = true;
         state.epoch = None;
         if let Phase::Asleep(waker) = mem::take(&mut state.phase) {
@@ -89,7 +89,9 @@ async fn drive(driver: Driver) {
         let _watch = driver.watch_master(&epoch);
         let began = Instant::now();
         let end = Connection::new(link, &driver, replaced).await;
-        driver.end_epoch();
+        if let Some(mut state) = driver.state() {
+            driver.shared.end_epoch(&mut state);
+        }
         // If connections fall silent soon after they were made, wait longer before each next spare.
         replaced = if began.elapsed() < SHORT_LIFE { replaced + 1 } else { 0 };
         if let End::Replaced(link) = end {
@@ -107,7 +109,7 @@ pub(super) struct Driver {
 impl Driver {
     /// The locked state, unless the task was given up or the connection is closed.
     pub(super) fn state(&self) -> Option<MutexGuard<'_, State>> {
-        Some(self.shared.state()).filter(|state| state.task == self.task && !state.closed)
+        Some(self.shared.state.lock()).filter(|state| state.task == self.task && !state.closed)
     }
 
     /// Whether there are commands to send. If not, the next command starts another task.
@@ -176,12 +178,6 @@ impl Driver {
             );
         }
         Some(epoch)
-    }
-
-    fn end_epoch(&self) {
-        if let Some(mut state) = self.state() {
-            self.shared.end_epoch(&mut state);
-        }
     }
 
     /// Asks the sentinels now and then whether the master is still the same, in a task that ends with the epoch.
