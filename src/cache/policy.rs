@@ -27,8 +27,8 @@ pub enum UpdateTtl {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnOutage {
-    /// It loads around the cache: once per key and process, and at most [`max_bypass_loads`](CacheBuilder::max_bypass_loads)
-    /// at a time. Nothing is stored.
+    /// It loads around the cache: once per key and process, and at most
+    /// [`max_bypass_loads`](crate::CacheBuilder::max_bypass_loads) at a time. Nothing is stored.
     #[default]
     Load,
     /// It fails with the cache's error: for a primary that can't handle more load than the misses.
