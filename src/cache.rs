@@ -266,7 +266,11 @@ impl<T: Cacheable> Cache<T> {
         async move {
             let mut selected = Selected::<T, P>::new(fields);
             let answer = core.get(&mut call, Some(&mut selected), Options::default()).await?;
-            Ok(selected.values.or_else(|| answer.record.map(|record| fields.of(shape::borrow(&record)))))
+            Ok(match answer.record {
+                Some(record) => Some(fields.of(shape::borrow(&record))),
+                // What was decoded from an entry that then turned out to be stale is no answer.
+                None => selected.values.filter(|_| answer.outcome == Outcome::Hit),
+            })
         }
     }
 

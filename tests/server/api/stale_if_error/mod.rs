@@ -92,6 +92,21 @@ async fn a_load_that_succeeds_replaces_the_stale_record() {
     .await;
 }
 
+#[tokio::test]
+async fn fields_of_a_stale_record_are_those_of_the_load() {
+    on_every_backend(async |backend| {
+        let (cache, primary) = (tolerant(&backend).build().unwrap(), Primary::of(loaf(1)));
+        grown_stale(&cache, &primary).await;
+        primary.put(loaf(2));
+        assert_eq!(cache.get_fields("p-001", Product::FIELDS.stock, primary.loader()).await.unwrap(), Some(2));
+        cache.invalidate("p-001").await.unwrap();
+        grown_stale(&cache, &primary).await;
+        primary.remove("p-001");
+        assert_eq!(cache.get_fields("p-001", Product::FIELDS.stock, primary.loader()).await.unwrap(), None);
+    })
+    .await;
+}
+
 /// A load that found no record, and stores nothing, leaves nothing to serve later.
 #[tokio::test]
 async fn a_load_that_stores_nothing_removes_the_stale_record() {
