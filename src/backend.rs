@@ -191,7 +191,7 @@ impl Backend {
     #[cfg(feature = "testing")]
     pub fn outage(&self, on: bool) {
         self.inner.outage.store(on, Ordering::SeqCst);
-        if let Some(tracking) = self.inner.near.tracking() {
+        if let Some(tracking) = self.inner.near.start_tracking(self) {
             tracking.cut(on);
         }
         self.inner.pending.try_now.notify_one();

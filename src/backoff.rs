@@ -17,6 +17,11 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
+    /// Between the attempts of one call, which has a deadline of its own.
+    pub(crate) fn between_attempts() -> Self {
+        Self::new(Duration::from_millis(1), Duration::from_millis(16))
+    }
+
     pub(crate) fn new(first: Duration, longest: Duration) -> Self {
         Self { first, next: first, longest }
     }

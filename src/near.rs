@@ -81,8 +81,9 @@ impl NearCache {
     }
 
     /// The most memory that the records may take, in bytes: estimated from the size of the struct, the heap memory that its
-    /// values own, the id, and the cache's own tables. Each record counts as `max_bytes / entries` at least; one that would take
-    /// nearly all of it alone is not kept. Default: [`defaults::NEAR_MAX_BYTES`], 64 MiB.
+    /// values own, the id, and the cache's own tables. Each record counts as `max_bytes / entries` at least. One that
+    /// takes more than about twice [`max_entry_bytes`](crate::CacheBuilder::max_entry_bytes), or nearly all of `max_bytes`, is not
+    /// kept. Default: [`defaults::NEAR_MAX_BYTES`], 64 MiB.
     pub fn max_bytes(mut self, max_bytes: usize) -> Self {
         self.max_bytes = max_bytes;
         self

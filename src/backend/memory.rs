@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
+use futures_util::future::BoxFuture;
 use lru::LruCache;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
@@ -170,13 +170,16 @@ struct Update<'a> {
 
 impl StoreUpdate for Update<'_> {
     fn watch(&mut self) -> BoxFuture<'_, StoreResult<Attempt<Option<Found>>>> {
-        let mut shard = self.memory.shard(self.key);
-        self.seen = shard.hash(self.key);
-        ready(Ok(Attempt::Done(shard.found(self.key)))).boxed()
+        async {
+            let mut shard = self.memory.shard(self.key);
+            self.seen = shard.hash(self.key);
+            Ok(Attempt::Done(shard.found(self.key)))
+        }
+        .boxed()
     }
 
     fn commit(&mut self, decision: Decision) -> BoxFuture<'_, StoreResult<Attempt<bool>>> {
-        ready(Ok(self.memory.shard(self.key).commit(self.key, self.seen.as_ref(), decision))).boxed()
+        async { Ok(self.memory.shard(self.key).commit(self.key, self.seen.as_ref(), decision)) }.boxed()
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::call::{CallOptions, call, report, timed_out};
+use super::call::{CallOptions, call, check_runtime, report, timed_out};
 use super::deadline::within;
 use super::dispatch::AnyStore;
 use super::pending::Write;
@@ -76,6 +76,8 @@ impl Update<'_> {
         limit: Duration,
         update: BoxFuture<'_, Result<R, Error>>,
     ) -> Result<R, Error> {
+        // Before any timer, which would panic.
+        check_runtime()?;
         let updated = within(limit, update).await;
         measure_connections(backend);
         updated.unwrap_or_else(|| {

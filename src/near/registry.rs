@@ -23,13 +23,15 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Returns whether it is the first listener with this prefix.
-    pub(super) fn add(&self, prefix: &str, listener: Weak<impl Listener + 'static>) -> bool {
+    /// Adds a listener. If it is the first with this prefix, calls `first` before anyone sees it.
+    pub(super) fn add(&self, prefix: &str, listener: Weak<impl Listener + 'static>, first: impl FnOnce()) {
         let mut listeners = self.listeners.write();
         let of_prefix = listeners.entry(prefix.to_owned()).or_default();
         of_prefix.retain(|listener| listener.strong_count() > 0);
         of_prefix.push(listener);
-        of_prefix.len() == 1
+        if of_prefix.len() == 1 {
+            first();
+        }
     }
 
     /// The prefixes to subscribe to: each key of a listener begins with exactly one of them.
@@ -107,7 +109,7 @@ pub(super) mod tests {
 
     fn listen(registry: &Registry, prefix: &str) -> Arc<Dropped> {
         let listener = Arc::default();
-        registry.add(prefix, Arc::downgrade(&listener));
+        registry.add(prefix, Arc::downgrade(&listener), || {});
         listener
     }
 

@@ -61,10 +61,10 @@ impl Tracking {
 
     /// Registers a near cache. If its prefix is new, no near cache is used until the servers send messages for it too.
     pub(super) fn add(&self, prefix: &str, listener: Weak<impl Listener + 'static>) {
-        if self.registry.add(prefix, listener) {
+        self.registry.add(prefix, listener, || {
             self.stop();
             self.attention.notify_one();
-        }
+        });
     }
 
     pub(crate) fn wanted(&self) -> Wanted {

@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join};
@@ -85,9 +84,10 @@ impl Core {
             // Any field of the entry may be older than the primary.
             return self.invalidate(key.clone()).await.map(|_was_there| false);
         }
-        let update = async {
-            let mut update = self.backend.update(key, &self.selection);
-            let mut backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(16));
+        // Begun before the first poll of what follows: outside of a runtime that isn't polled, and the key must be pending.
+        let mut update = self.backend.update(key, &self.selection);
+        let update = async move {
+            let mut backoff = Backoff::between_attempts();
             loop {
                 if let Attempt::Done(shown) = update.watch().await? {
                     let changes = match shown.as_ref().map(&mut decide).transpose() {

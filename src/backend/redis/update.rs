@@ -23,6 +23,7 @@ use super::topology::Destination;
 use super::{Redis, found, millis};
 use crate::backend::deadline::within;
 use crate::backend::{Attempt, Decision, KeyKind, Selection, Store, StoreError, StoreResult, StoreUpdate};
+use crate::backoff::Backoff;
 use crate::record::{Found, Key};
 use crate::repeats::Repeats;
 
@@ -67,7 +68,8 @@ impl<'a> Update<'a> {
         Self { redis, key, selection, queued: None, destination: None, is_lease_deleted: false, watching: None }
     }
 
-    async fn look(&mut self) -> StoreResult<Attempt<Option<Found>>> {
+    /// `None`: nothing was sent, or no reply came, over a connection that was lost. The next look may have a better one.
+    async fn look(&mut self) -> StoreResult<Option<Attempt<Option<Found>>>> {
         if self.queued.is_none() {
             self.queued = Some(self.redis.queues.of(self.key).lock().await);
         }
@@ -77,11 +79,11 @@ impl<'a> Update<'a> {
         };
         let (permit, mut connection) = match destination.server.updates.take().await {
             Ok(taken) => taken,
-            Err(error) if is_dropped(&error) => return Ok(Attempt::Again),
+            Err(error) if is_dropped(&error) => return Ok(None),
             Err(error) if is_too_many_clients(&error) => {
                 // Shown nothing, the caller decides to delete, and the commit invalidates.
                 self.warn_refused(&error);
-                return Ok(Attempt::Done(None));
+                return Ok(Some(Attempt::Done(None)));
             }
             Err(error) => return Err(error.into()),
         };
@@ -94,22 +96,22 @@ impl<'a> Update<'a> {
         let looked = match self.exchange(&mut connection, commands).await {
             Ok(looked) => looked,
             // A connection that was cut while idle, silently or not, is no reason to fail: nothing is written yet.
-            Err(error) if is_dropped(&error) => return Ok(Attempt::Again),
+            Err(error) if is_dropped(&error) => return Ok(None),
             Err(error) if error.is_timeout() && connection.was_idle => {
                 // The others that are idle may have been cut too.
                 destination.server.updates.idle.lock().clear();
-                return Ok(Attempt::Again);
+                return Ok(None);
             }
             Err(error) => return Err(error.into()),
         };
         if let Some(error) = looked.iter().filter_map(|reply| reply.as_ref().err()).find(|error| is_elsewhere(error)) {
-            return self.follow(&destination, error).await;
+            return self.follow(&destination, error).await.map(Some);
         }
         let [watched, left, read] = <[_; 3]>::try_from(looked).map_err(|_| unexpected_reply())?;
         watched?;
         let found = found(left?.remaining(), read, self.selection)?;
         self.watching = Some((permit, connection, destination));
-        Ok(Attempt::Done(found))
+        Ok(Some(Attempt::Done(found)))
     }
 
     async fn execute(&mut self, decision: &Decision) -> StoreResult<Attempt<bool>> {
@@ -189,7 +191,17 @@ impl<'a> Update<'a> {
 impl StoreUpdate for Update<'_> {
     fn watch(&mut self) -> BoxFuture<'_, StoreResult<Attempt<Option<Found>>>> {
         let topology = &self.redis.topology;
-        async { self.look().await.inspect_err(|_| topology.refresh()) }.boxed()
+        async {
+            let mut backoff = Backoff::between_attempts();
+            loop {
+                // A result of this step counts as an answer of the server, so a look without a reply is repeated here.
+                match self.look().await.inspect_err(|_| topology.refresh())? {
+                    Some(looked) => return Ok(looked),
+                    None => tokio::time::sleep(backoff.next()).await,
+                }
+            }
+        }
+        .boxed()
     }
 
     fn commit(&mut self, decision: Decision) -> BoxFuture<'_, StoreResult<Attempt<bool>>> {

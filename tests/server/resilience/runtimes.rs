@@ -348,6 +348,11 @@ fn calls_outside_of_a_runtime_are_errors_and_do_not_panic() {
     let mut get_many = Box::pin(cache.get_many(["p-001"], none));
     let std::task::Poll::Ready(answers) = get_many.as_mut().poll(&mut context) else { panic!("it waits") };
     assert!(matches!(answers[0], Err(Error::Config { .. })));
-    let mut invalidate = Box::pin(cache.invalidate("p-001"));
+    let mut invalidate = cache.invalidate("p-001");
     assert!(matches!(invalidate.as_mut().poll(&mut context), std::task::Poll::Ready(Err(Error::Config { .. }))));
+    let mut update = cache.update_field("p-002", Product::FIELDS.stock, 1);
+    assert!(matches!(update.as_mut().poll(&mut context), std::task::Poll::Ready(Err(Error::Config { .. }))));
+    let mut modify = cache.modify("p-003", |product| product.stock = 1);
+    assert!(matches!(modify.as_mut().poll(&mut context), std::task::Poll::Ready(Err(Error::Config { .. }))));
+    assert_eq!(cache.pending().keys.len(), 3, "these writes are made up for later");
 }
