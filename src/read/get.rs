@@ -240,7 +240,10 @@ impl<'a> Get<'a> {
             Err(error) => return Looked::Missed(Miss::Unusable(Box::new(error)), cache_latency),
         };
         let reading = match fields {
-            None => found.read_by(|hash| core.shape.decode_weighed(hash).map(|(record, bytes)| (Some(record), bytes))),
+            None if near_read.is_some() => {
+                found.read_by(|hash| core.shape.decode_weighed(hash).map(|(record, bytes)| (Some(record), bytes)))
+            }
+            None => found.read_by(|hash| core.shape.decode(hash).map(|record| (Some(record), 0))),
             Some(fields) => found.read_by(|hash| fields.decode(hash).map(|()| (None, 0))),
         };
         core.report_unreadable(self.key, &reading);

@@ -77,13 +77,22 @@ pub struct RecordReader<'a> {
     /// The names of the values of [`Hash::Selected`].
     selected: &'a [&'static str],
     next: usize,
-    /// An estimate of the heap memory that the values read so far own, in bytes.
-    pub(crate) heap: usize,
+    /// An estimate of the heap memory that the values read so far own, in bytes. `None`: nobody wants to know.
+    heap: Option<usize>,
 }
 
 impl<'a> RecordReader<'a> {
     pub(crate) fn new(hash: &'a Hash, selected: &'a [&'static str]) -> Self {
-        Self { hash, selected, next: 0, heap: 0 }
+        Self { hash, selected, next: 0, heap: None }
+    }
+
+    /// Estimates the heap memory of the values from here on.
+    pub(crate) fn weighing(self) -> Self {
+        Self { heap: Some(0), ..self }
+    }
+
+    pub(crate) fn heap(&self) -> usize {
+        self.heap.unwrap_or_default()
     }
 
     /// Reads a field. A missing field has the value that its type or its attribute gives it.
@@ -94,7 +103,9 @@ impl<'a> RecordReader<'a> {
     pub fn read<V>(&mut self, codec: &Codec<V>) -> Result<V, FieldError> {
         match self.take_any(codec) {
             Some(bytes) => {
-                self.heap += codec.heap(bytes);
+                if let Some(heap) = &mut self.heap {
+                    *heap += codec.heap(bytes);
+                }
                 codec.decode(Cow::Borrowed(bytes))
             }
             None => codec.missing(),

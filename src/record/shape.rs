@@ -38,14 +38,14 @@ impl Shape {
 
     /// Decodes a whole record.
     pub(crate) fn decode(&self, hash: &Hash) -> Result<Record, FieldError> {
-        Ok(self.decode_weighed(hash)?.0)
+        (self.decode)(&mut RecordReader::new(hash, self.schema.fields))
     }
 
     /// Like `decode`, with an estimate of the record's memory in bytes.
     pub(crate) fn decode_weighed(&self, hash: &Hash) -> Result<(Record, usize), FieldError> {
-        let mut reader = RecordReader::new(hash, self.schema.fields);
+        let mut reader = RecordReader::new(hash, self.schema.fields).weighing();
         let record = (self.decode)(&mut reader)?;
-        Ok((record, heap::allocation(self.size + REFERENCE_COUNTS) + reader.heap))
+        Ok((record, heap::allocation(self.size + REFERENCE_COUNTS) + reader.heap()))
     }
 
     /// The fields of a record by name. `None` for a field that its hash leaves out.
