@@ -187,8 +187,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        let fresh = Options { is_fresh: true, ..Options::default() };
-        self.answer(id, |id| erase(loader(id)), fresh).map(value)
+        self.answer(id, |id| erase(loader(id)), Options::FRESH).map(value)
     }
 
     /// Like [`get`](Self::get), but also reports where the record came from.
@@ -211,8 +210,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        let timed = Options { is_timed: true, ..Options::default() };
-        self.answer(id, |id| erase(loader(id)), timed).map(|answer| answer.map(Lookup::from))
+        self.answer(id, |id| erase(loader(id)), Options::TIMED).map(|answer| answer.map(Lookup::from))
     }
 
     /// Reads some fields of a record through the cache. A hit reads only these fields. A miss loads and stores the whole
@@ -268,7 +266,7 @@ impl<T: Cacheable> Cache<T> {
             let answer = core.get(&mut call, Some(&mut selected), Options::default()).await?;
             Ok(match answer.record {
                 Some(record) => Some(fields.of(shape::borrow(&record))),
-                // What was decoded from an entry that then turned out to be stale is no answer.
+                // The values of a stale entry were decoded too, before its age was known. They are no answer.
                 None => selected.values.filter(|_| answer.outcome == Outcome::Hit),
             })
         }

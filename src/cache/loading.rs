@@ -51,8 +51,7 @@ impl<T: Cacheable> LoadingCache<T> {
         &self,
         id: K,
     ) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send + use<T, K> {
-        let fresh = Options { is_fresh: true, ..Options::default() };
-        self.cache.answer(id, self.loader(), fresh).map(value)
+        self.cache.answer(id, self.loader(), Options::FRESH).map(value)
     }
 
     /// Calls [`Cache::lookup`] with the bound loader.
@@ -64,8 +63,7 @@ impl<T: Cacheable> LoadingCache<T> {
         &self,
         id: K,
     ) -> impl Future<Output = Result<Lookup<T>, Error>> + Send + use<T, K> {
-        let timed = Options { is_timed: true, ..Options::default() };
-        self.cache.answer(id, self.loader(), timed).map(|answer| answer.map(Lookup::from))
+        self.cache.answer(id, self.loader(), Options::TIMED).map(|answer| answer.map(Lookup::from))
     }
 
     /// Calls [`Cache::refresh`] with the bound loader.

@@ -48,6 +48,11 @@ pub(crate) struct Options {
     pub(crate) is_timed: bool,
 }
 
+impl Options {
+    pub(crate) const FRESH: Self = Self { is_fresh: true, is_timed: false };
+    pub(crate) const TIMED: Self = Self { is_fresh: false, is_timed: true };
+}
+
 /// The answer to a get. `record` is `None` also if [`Fields`] keeps the decoded values.
 #[derive(Clone)]
 pub(crate) struct Answer {
@@ -132,7 +137,7 @@ impl Core {
     pub(crate) async fn refresh(self: &Arc<Self>, request: &mut dyn Request) -> Result<Answer, Error> {
         let key = self.keys.key_by(&mut |out| request.write_id(out))?;
         self.invalidate(key).await?;
-        self.get(request, None, Options { is_fresh: true, ..Options::default() }).await
+        self.get(request, None, Options::FRESH).await
     }
 
     /// Looks into the near cache. Such a hit has no span, which would take longer than the hit.
