@@ -4,10 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use cache_aside::{Backend, BackendBuilder, Cache, Error, Outcome};
+use cache_aside::{Backend, BackendBuilder, Error, Outcome};
 use testkit::server::{Flavor, Server};
 
-use crate::support::fixture::{Primary, Product, loaf, lookup, products};
+use crate::support::fixture::{Primary, lives_a_whole_life, loaf, lookup, products};
 use crate::support::tls_server::{Authority, Identity, TlsServer};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -64,16 +64,6 @@ async fn shows_its_certificate_to_a_server_that_asks_for_one() {
     let known = own.certify("app", &[]);
     let backend = builder().tls_client_certificate(known.certificate, known.key).connect().await.unwrap();
     lives_a_whole_life(&products(&backend)).await;
-}
-
-async fn lives_a_whole_life(cache: &Cache<Product>) {
-    let primary = Primary::of(loaf(1));
-    assert_eq!(lookup(cache, primary.loader()).await.unwrap().outcome, Outcome::Loaded);
-    assert_eq!(lookup(cache, primary.loader()).await.unwrap().outcome, Outcome::Hit);
-    assert!(cache.update_field("p-001", Product::FIELDS.stock, 2).await.unwrap());
-    assert_eq!(cache.peek("p-001").await.unwrap().as_deref(), Some(&loaf(2)));
-    assert!(cache.invalidate("p-001").await.unwrap());
-    assert_eq!(cache.peek("p-001").await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -192,6 +192,17 @@ pub(crate) async fn comes_back(cache: &Cache<Product>, primary: &Primary, limit:
     until(limit, "the cache is not used again", is_used).await;
 }
 
+/// Loads the one product, hits it, updates it and invalidates it.
+pub(crate) async fn lives_a_whole_life(cache: &Cache<Product>) {
+    let primary = Primary::of(loaf(1));
+    assert_eq!(lookup(cache, primary.loader()).await.unwrap().outcome, Outcome::Loaded);
+    assert_eq!(lookup(cache, primary.loader()).await.unwrap().outcome, Outcome::Hit);
+    assert!(cache.update_field("p-001", Product::FIELDS.stock, 2).await.unwrap());
+    assert_eq!(cache.peek("p-001").await.unwrap().as_deref(), Some(&loaf(2)));
+    assert!(cache.invalidate("p-001").await.unwrap());
+    assert_eq!(cache.peek("p-001").await.unwrap(), None);
+}
+
 /// Lets tasks that were just spawned run until they wait.
 pub(crate) async fn settle() {
     tokio::time::sleep(Duration::from_millis(50)).await;

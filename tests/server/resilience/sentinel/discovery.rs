@@ -9,8 +9,8 @@ use testkit::sentinel::{Group, NAME, Sentinel};
 use testkit::server::{Flavor, free_port};
 use tokio::time::sleep;
 
-use super::{FLAVORS, LIMIT, SOON, connect, lives_a_whole_life, stored_at};
-use crate::support::fixture::{Primary, get, loaf, lookup, products, settle, until};
+use super::{FLAVORS, LIMIT, SOON, connect, stored_at};
+use crate::support::fixture::{Primary, get, lives_a_whole_life, loaf, lookup, products, settle, until};
 use crate::support::tls_server::{Authority, TlsServer};
 
 async fn fails(builder: BackendBuilder, said: &[&str]) {

@@ -11,8 +11,8 @@ use testkit::server::{Flavor, Server};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::{FLAVORS, LIMIT, SOON, connect, lives_a_whole_life, stored_at};
-use crate::support::fixture::{Primary, Product, builder, loaf, products, until};
+use super::{FLAVORS, LIMIT, SOON, connect, stored_at};
+use crate::support::fixture::{Primary, Product, builder, lives_a_whole_life, loaf, products, until};
 
 const TTL: Duration = Duration::from_secs(3);
 
