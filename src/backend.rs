@@ -90,7 +90,7 @@ struct Inner {
     /// Where the store is, without user or password.
     address: String,
     settings: Settings,
-    /// The breaker of all servers, or of those that have none of their own.
+    /// Used for a server that has no breaker of its own, and while the server of a key is unknown.
     breaker: Breaker,
     pending: Arc<Pending>,
     /// The task that applies what is pending.

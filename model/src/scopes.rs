@@ -1,4 +1,4 @@
-//! The scopes that are explored exhaustively, and those that are searched for a counterexample.
+//! The scopes of the model: some are explored exhaustively, others only until a counterexample is found.
 //!
 //! Two readers in one process find mistakes in sharing a flight, two readers in different processes mistakes in sharing
 //! a lease. A writer takes the flights of its own process out of the map, so it matters whether readers share its

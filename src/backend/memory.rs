@@ -39,7 +39,7 @@ struct Shard {
     entries: LruCache<Key, Stored>,
     capacity: usize,
     leases: HashMap<Key, Lease>,
-    /// The number of leases from which on those that have run out are removed.
+    /// When there are this many leases, the expired ones are removed.
     purge_at: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What the near caches over a backend share: invalidation messages, and the task that subscribes to them.
+//! Shared by the near caches over a backend: invalidation messages, and the task that subscribes to them.
 //!
 //! The task starts with the first near cache, and ends with the backend or when it finds no near cache left.
 
@@ -9,7 +9,7 @@ use crate::background::Background;
 use crate::near::Tracking;
 use crate::record::Key;
 
-/// Empty until a near cache is built over the backend.
+/// Empty until something asks for it: a near cache that is built over the backend, or a simulated outage.
 #[derive(Default)]
 pub(super) struct NearCaches {
     tracking: OnceLock<Arc<Tracking>>,

@@ -107,7 +107,7 @@ impl Policy {
         ttl.mul_f64(1.0 - part).max(defaults::SHORTEST)
     }
 
-    /// Checks each setting, and those that depend on each other.
+    /// Checks the range of each setting, and that no two settings contradict each other.
     pub(super) fn check(&mut self, schema: &Schema, not_found_ttl: Option<Option<Duration>>) -> Result<(), Error> {
         self.settle_not_found_ttl(schema, not_found_ttl)?;
         self.check_durations()?;

@@ -150,7 +150,7 @@ impl SlotMap {
         let primaries = self.primaries();
         for node in &before.nodes {
             if !primaries.iter().any(|primary| Arc::ptr_eq(primary, node)) {
-                // Nobody will ask this server again, so nothing else would close it.
+                // No command goes to this server any more, so nothing else would close its breaker.
                 node.breaker.answered();
             }
         }

@@ -155,9 +155,9 @@ impl<'a> Connection<'a> {
 
     fn poll_rounds(&mut self, cx: &mut Context<'_>) -> Poll<Result<Infallible, End>> {
         if self.is_woken_by_command() && !self.expected.is_empty() {
-            // Requeue this task behind those that are ready: they may have commands too, and all go out in one write then. Not by
-            // `yield_now`, which waits until the runtime has looked for I/O. If nothing is under way, go on: no reply is about to
-            // wake other callers.
+            // Let the other ready tasks run first: they may queue more commands, and all of them then go out in one write.
+            // `yield_now` would also wait for the runtime to poll for I/O. If no reply is expected, don't wait: no other caller
+            // is about to wake up.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
