@@ -272,7 +272,7 @@ impl Backend {
 
     pub(crate) async fn mark_failed(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), Error> {
         let options = CallOptions::read(self, key);
-        dispatch!(self, options, Postpone "postpone the load of", key, store => store.mark_failed(key, token, pause))
+        dispatch!(self, options, MarkFailed "mark the failed load of", key, store => store.mark_failed(key, token, pause))
     }
 
     /// Deletes an entry and its lease. Unless that succeeds the key is [pending](Self::is_pending): also when the future is

@@ -27,7 +27,7 @@ pub enum Guard {
     /// An update deletes a not-found entry and never sets fields in it.
     WholeNotFound,
     /// A near cache keeps what was read only if the key's epoch is still the one from before the read.
-    NearTicket,
+    NearEpoch,
     /// A near cache is emptied when messages may have been missed.
     NearFlush,
     /// A near cache is used only for a limited time after the server has answered a heartbeat.
@@ -50,7 +50,7 @@ impl Guard {
     ];
 
     /// The guards of near caches.
-    pub const NEAR: [Self; 4] = [Self::NearTicket, Self::NearFlush, Self::NearHeartbeat, Self::NearOwnWrite];
+    pub const NEAR: [Self; 4] = [Self::NearEpoch, Self::NearFlush, Self::NearHeartbeat, Self::NearOwnWrite];
 
     /// The guard's name on a command line.
     pub fn name(self) -> &'static str {
@@ -63,7 +63,7 @@ impl Guard {
             Self::FreshTokens => "fresh-tokens",
             Self::Recheck => "recheck",
             Self::WholeNotFound => "whole-not-found",
-            Self::NearTicket => "near-ticket",
+            Self::NearEpoch => "near-epoch",
             Self::NearFlush => "near-flush",
             Self::NearHeartbeat => "near-heartbeat",
             Self::NearOwnWrite => "near-own-write",

@@ -51,7 +51,7 @@ pub enum Step {
     /// Gives the lease back.
     Abandon,
     /// Replaces the lease with the mark of a failed load.
-    Postpone,
+    MarkFailed,
     /// Deletes the entry and the lease.
     Invalidate,
     /// Changes the entry in place.

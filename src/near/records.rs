@@ -120,7 +120,7 @@ impl Near {
         // Outlives the lock below, so that evicted records are dropped without it.
         let mut evicted = Default::default();
         let epoch = self.tracking.registry.epochs.lock(key);
-        if *epoch != read.epoch && self.tracking.enforces(Guard::NearTicket) {
+        if *epoch != read.epoch && self.tracking.enforces(Guard::NearEpoch) {
             drop(epoch);
             return self.metrics.refused_inserts.add();
         }

@@ -73,7 +73,7 @@ fn finds_nothing_with_near_caches() {
 fn finds_each_guard_of_near_caches_that_is_taken_out() {
     for guard in Guard::NEAR {
         // Without faults, the messages come before a stale near hit is possible.
-        let faults = (guard != Guard::NearTicket).then_some("--faults");
+        let faults = (guard != Guard::NearEpoch).then_some("--faults");
         finds_a_violation(&["--near", "--without", guard.name()].into_iter().chain(faults).collect::<Vec<_>>());
     }
 }

@@ -10,7 +10,7 @@ pub(super) static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_
 pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/renew.lua"), true));
 pub(super) static ABANDON: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/abandon.lua"), true));
 pub(super) static MARK_FAILED: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("scripts/postpone.lua"), true));
+    LazyLock::new(|| Script::new(include_str!("scripts/mark_failed.lua"), true));
 pub(super) static CLEAR_LEASE: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("scripts/clear_lease.lua"), true));
 

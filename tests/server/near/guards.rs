@@ -132,7 +132,7 @@ async fn a_record_read_before_a_message_about_it_is_not_kept() {
     for flavor in Flavor::ALL {
         assert!(!keeps_what_was_read_before_a_message(flavor, None).await, "{flavor:?}");
     }
-    let without = Some(Guard::NearTicket);
+    let without = Some(Guard::NearEpoch);
     assert!(keeps_what_was_read_before_a_message(Flavor::Redis70, without).await, "the guard is not needed");
 }
 
