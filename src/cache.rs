@@ -30,7 +30,7 @@ pub(crate) use self::policy::Policy;
 pub use self::policy::{OnOutage, UpdateTtl};
 use crate::backend::Backend;
 use crate::error::{BoxError, Error};
-use crate::read::{Answer, Asked, Batch, ErasedId, Loading, Options, erase};
+use crate::read::{Answer, Asked, Batch, ErasedId, Loading, Options, Request, erase};
 use crate::record::{CacheKey, Cacheable, Key, Projection, shape, typed};
 use crate::sharded::ShardedArc;
 use crate::stats::Stats;
@@ -163,7 +163,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.answer(id, |id| erase(loader(id)), Options::default()).map(value)
+        self.answer(id, |id| erase(loader(id)), Options::default(), value)
     }
 
     /// Like [`get`](Self::get), but skips the [near cache](crate::NearCache): for reads that must see the writes of every
@@ -187,7 +187,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.answer(id, |id| erase(loader(id)), Options::FRESH).map(value)
+        self.answer(id, |id| erase(loader(id)), Options::FRESH, value)
     }
 
     /// Like [`get`](Self::get), but also reports where the record came from.
@@ -210,7 +210,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.answer(id, |id| erase(loader(id)), Options::TIMED).map(|answer| answer.map(Lookup::from))
+        self.answer(id, |id| erase(loader(id)), Options::TIMED, Lookup::from)
     }
 
     /// Reads some fields of a record through the cache. A hit reads only these fields. A miss loads and stores the whole
@@ -263,7 +263,10 @@ impl<T: Cacheable> Cache<T> {
         let mut call = Call::<T, _, _>::new(id, |id| erase(loader(id)));
         async move {
             let mut selected = Selected::<T, P>::new(fields);
-            let answer = core.get(&mut call, Some(&mut selected), Options::default()).await?;
+            let answer = match core.near_hit(&mut |out| call.write_id(out)) {
+                Some(record) => Answer::near(record),
+                None => core.get(&mut call, Some(&mut selected), Options::default()).await?,
+            };
             Ok(match answer.record {
                 Some(record) => Some(fields.of(shape::borrow(&record))),
                 // The values of a stale entry were decoded too, before its age was known. They are no answer.
@@ -352,7 +355,7 @@ impl<T: Cacheable> Cache<T> {
         R: IntoIterator<Item = T>,
         E: Into<BoxError> + 'static,
     {
-        self.answers(ids, Batch::new(loader), |answer| answer.map(Lookup::from))
+        self.answers(ids, Batch::new(loader), Lookup::from)
     }
 
     /// Invalidates a record and then gets it, which loads it again.
@@ -447,18 +450,27 @@ impl<T: Cacheable> Cache<T> {
         self.core.keys.key(&id)
     }
 
-    fn answer<K, L>(
+    fn answer<K, L, A, F>(
         &self,
         id: K,
         loader: L,
         options: Options,
-    ) -> impl Future<Output = Result<Answer, Error>> + Send + use<T, K, L>
+        typed: F,
+    ) -> impl Future<Output = Result<A, Error>> + Send + use<T, K, L, A, F>
     where
+        F: Fn(Answer) -> A + Send,
         K: CacheKey<T::Id>,
         L: FnOnce(T::Id) -> Loading + Send + 'static,
     {
         let (core, mut call) = (self.core.shard(), Call::<T, _, _>::new(id, loader));
-        async move { core.get(&mut call, None, options).await }
+        async move {
+            if !options.is_fresh
+                && let Some(record) = core.near_hit(&mut |out| call.write_id(out))
+            {
+                return Ok(typed(Answer::near(record)));
+            }
+            core.get(&mut call, None, options).await.map(typed)
+        }
     }
 
     fn refreshed<'a, K, L>(&self, id: K, loader: L) -> BoxFuture<'a, Result<Option<Arc<T>>, Error>>
@@ -467,15 +479,15 @@ impl<T: Cacheable> Cache<T> {
         L: FnOnce(T::Id) -> Loading + Send + 'static,
     {
         let (core, mut call) = (self.core.shard(), Call::<T, _, _>::new(id, loader));
-        async move { value(core.refresh(&mut call).await) }.boxed()
+        async move { core.refresh(&mut call).await.map(value) }.boxed()
     }
 
     fn answers<'a, K: CacheKey<T::Id> + 'a, A: 'a>(
         &self,
         ids: impl IntoIterator<Item = K>,
         batch: Arc<Batch>,
-        typed: fn(Result<Answer, Error>) -> A,
-    ) -> BoxFuture<'a, Vec<A>> {
+        typed: fn(Answer) -> A,
+    ) -> BoxFuture<'a, Vec<Result<A, Error>>> {
         let (mut asked, mut different) = (Asked::default(), Vec::new());
         for id in ids {
             if asked.add(self.core.keys.key(&id)) {
@@ -487,13 +499,15 @@ impl<T: Cacheable> Cache<T> {
             let id: Option<K> = different[place].take();
             Box::new(id.expect(TAKEN_ONCE).into_id())
         };
-        async move { core.get_many(asked, &mut take_id, batch).await.into_iter().map(typed).collect() }.boxed()
+        let answers = async move { core.get_many(asked, &mut take_id, batch).await };
+        answers.map(move |answers| answers.into_iter().map(|answer| answer.map(typed)).collect()).boxed()
     }
 }
 
 /// The record of an answer, with its type restored.
-fn value<T: Cacheable>(answer: Result<Answer, Error>) -> Result<Option<Arc<T>>, Error> {
-    Ok(answer?.record.map(typed))
+#[inline]
+fn value<T: Cacheable>(answer: Answer) -> Option<Arc<T>> {
+    answer.record.map(typed)
 }
 
 impl<T: Cacheable> Clone for Cache<T> {

@@ -24,7 +24,7 @@ pub(crate) use self::entry::{Entry, Found, META, Meta, Reading};
 pub(crate) use self::hash::{Changes, FoundField, Hash, StoredField};
 pub use self::hash::{RecordReader, RecordWriter};
 pub use self::id::{CacheId, CacheKey, IdParts};
-pub(crate) use self::key::{Key, KeySpace};
+pub(crate) use self::key::{Key, KeySpace, WriteId};
 pub use self::projection::Projection;
 pub(crate) use self::shape::{Record, Shape, typed};
 pub use self::value::FieldValue;

@@ -4,7 +4,6 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::{Cache, Lookup, value};
@@ -39,7 +38,7 @@ impl<T: Cacheable> LoadingCache<T> {
         &self,
         id: K,
     ) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send + use<T, K> {
-        self.cache.answer(id, self.loader(), Options::default()).map(value)
+        self.cache.answer(id, self.loader(), Options::default(), value)
     }
 
     /// Calls [`Cache::get_fresh`] with the bound loader.
@@ -51,7 +50,7 @@ impl<T: Cacheable> LoadingCache<T> {
         &self,
         id: K,
     ) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send + use<T, K> {
-        self.cache.answer(id, self.loader(), Options::FRESH).map(value)
+        self.cache.answer(id, self.loader(), Options::FRESH, value)
     }
 
     /// Calls [`Cache::lookup`] with the bound loader.
@@ -63,7 +62,7 @@ impl<T: Cacheable> LoadingCache<T> {
         &self,
         id: K,
     ) -> impl Future<Output = Result<Lookup<T>, Error>> + Send + use<T, K> {
-        self.cache.answer(id, self.loader(), Options::TIMED).map(|answer| answer.map(Lookup::from))
+        self.cache.answer(id, self.loader(), Options::TIMED, Lookup::from)
     }
 
     /// Calls [`Cache::refresh`] with the bound loader.

@@ -89,7 +89,10 @@ impl Near {
         if !self.is_usable(now) {
             return None;
         }
-        let kept = self.kept.get(id).filter(|kept| now < kept.ends)?;
+        let kept = self.kept.get(id)?;
+        if now >= kept.ends {
+            return None;
+        }
         match kept.record {
             Some(_) => self.metrics.hits.add(),
             None => self.metrics.not_found_hits.add(),

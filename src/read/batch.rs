@@ -71,7 +71,7 @@ impl Batch {
         E: Into<BoxError> + 'static,
     {
         let with_id = |record: T| {
-            let id = KeySpace::with_id(&mut |out| record.write_id(out), |id| Box::<str>::from(id));
+            let id = KeySpace::with_id(&mut |out| record.write_id(out), |id| Some(Box::<str>::from(id)));
             (id, Arc::new(record) as Record)
         };
         let loader: Loader = Box::new(move |ids| {

@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::metrics::Stopwatch;
 use crate::near::{Near, ReadEpoch};
 use crate::proof::Guard;
-use crate::record::{FieldError, Found, Hash, IdParts, Key, KeySpace, Reading, Record};
+use crate::record::{FieldError, Found, Hash, IdParts, Key, KeySpace, Reading, Record, WriteId};
 use crate::spans;
 
 /// The id and the loader of a get, with their types erased.
@@ -61,6 +61,13 @@ pub(crate) struct Answer {
     pub(crate) cache_latency: Duration,
 }
 
+impl Answer {
+    /// A near hit.
+    pub(crate) fn near(record: Option<Record>) -> Self {
+        Self { record, outcome: Outcome::NearHit, cache_latency: Duration::ZERO }
+    }
+}
+
 /// The result of a get's own read of the cache.
 pub(super) enum Looked {
     /// An answer, and the refresh of its record if one is due.
@@ -97,11 +104,6 @@ impl Core {
         options: Options,
     ) -> impl Future<Output = Result<Answer, Error>> + Send + use<'a> {
         async move {
-            if !options.is_fresh
-                && let Some(answer) = self.near_hit(request)
-            {
-                return Ok(answer);
-            }
             let began = Stopwatch::start();
             let key = self.keys.key_by(&mut |out| request.write_id(out))?;
             let get = Get { core: self, key: &key, called: self.timestamp_of_call(), began };
@@ -141,16 +143,16 @@ impl Core {
     }
 
     /// Looks into the near cache. Such a hit has no span, which would take longer than the hit.
-    fn near_hit(&self, request: &mut dyn Request) -> Option<Answer> {
+    ///
+    /// It returns as little as it can: each move of an [`Answer`] takes time that shows here.
+    pub(crate) fn near_hit(&self, write_id: WriteId<'_>) -> Option<Option<Record>> {
         let near = self.near.as_deref()?;
         let began = Stopwatch::start();
-        let kept = KeySpace::with_id(&mut |out| request.write_id(out), |id| near.get(id)).flatten()?;
-        Some(self.near_answer(kept, began))
-    }
-
-    pub(super) fn near_answer(&self, record: Option<Record>, began: Stopwatch) -> Answer {
-        self.metrics.got(Outcome::NearHit, true, began);
-        Answer { record, outcome: Outcome::NearHit, cache_latency: Duration::ZERO }
+        let kept = KeySpace::with_id(write_id, |id| near.get(id));
+        if kept.is_some() {
+            self.metrics.got(Outcome::NearHit, true, began);
+        }
+        kept
     }
 
     /// Reads an entry, with its lifetime if this cache needs it or if the entry may be stale.

@@ -13,7 +13,7 @@ use tracing::Instrument;
 use super::batch::{Awaited, Batch, ErasedId};
 use super::get::{Answer, Get, Looked};
 use super::single_flight::Role;
-use crate::cache::Core;
+use crate::cache::{Core, Outcome};
 use crate::error::Error;
 use crate::metrics::Stopwatch;
 use crate::record::{Found, Key};
@@ -131,7 +131,8 @@ impl Core {
         let mut reads = Vec::new();
         for (get, look) in gets.iter().zip(&mut looks) {
             if let Some(kept) = self.near.as_ref().and_then(|near| near.get(get.key.id())) {
-                *look = Some(Looked::Hit(self.near_answer(kept, get.began), None));
+                self.metrics.got(Outcome::NearHit, true, get.began);
+                *look = Some(Looked::Hit(Answer::near(kept), None));
                 continue;
             }
             match get.may_read() {

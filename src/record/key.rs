@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::fmt::{self, Write};
+use std::mem;
 use std::sync::Arc;
 
 use super::{CacheKey, IdParts, Schema};
@@ -96,53 +97,30 @@ impl KeySpace {
 
     /// The key of the id that `write_id` writes.
     pub(crate) fn key_by(&self, write_id: WriteId<'_>) -> Result<Key, Error> {
-        let begin = [TAG.0, &self.prefix];
-        draft(begin, write_id, |draft| match draft {
-            Ok(key) => {
-                key.push_str(TAG.1);
-                Ok(Key(key.as_str().into()))
+        let mut draft = IdWriter::begin([TAG.0, &self.prefix]);
+        match draft.write_id(write_id) {
+            Ok(()) => {
+                draft.key.push_str(TAG.1);
+                Ok(Key(draft.key.as_str().into()))
             }
-            Err((key, mistake)) => Err(Error::invalid_id(&key[TAG.0.len()..], mistake)),
-        })
+            Err(mistake) => Err(Error::invalid_id(&draft.key[TAG.0.len()..], mistake)),
+        }
     }
 
     /// Shows an id as written in a key. `None` if it is invalid.
-    pub(crate) fn with_id<R>(write_id: WriteId<'_>, show: impl FnOnce(&str) -> R) -> Option<R> {
-        draft([], write_id, |draft| draft.ok().map(|id| show(id)))
+    pub(crate) fn with_id<R>(write_id: WriteId<'_>, show: impl FnOnce(&str) -> Option<R>) -> Option<R> {
+        let mut draft = IdWriter::begin([]);
+        draft.write_id(write_id).ok()?;
+        show(&draft.key)
     }
 }
 
 /// Writes an id's parts.
 pub(crate) type WriteId<'a> = &'a mut dyn FnMut(&mut dyn IdParts) -> fmt::Result;
 
-/// Writes a key with an id at its end, and passes it to `finish`: or the draft so far, and what is wrong with the id.
-fn draft<const N: usize, R>(
-    begin: [&str; N],
-    write_id: WriteId<'_>,
-    finish: impl FnOnce(Result<&mut String, (&str, &'static str)>) -> R,
-) -> R {
-    const KEPT_BYTES: usize = 4 * MAX_ID_BYTES;
-    // The buffer is empty if an id makes a key while it is written, and gone if the thread is ending.
-    let mut key = DRAFT.try_with(Cell::take).unwrap_or_default();
-    for text in begin {
-        key.push_str(text);
-    }
-    let mut writer = IdWriter { id_start: key.len(), part_start: None, key, mistake: None };
-    let written = write_id(&mut writer).and_then(|()| writer.end_part());
-    let IdWriter { mut key, mistake, .. } = writer;
-    let mistake = mistake.or_else(|| written.err().map(|fmt::Error| "its `write_id` returned an error"));
-    let finished = match mistake {
-        Some(mistake) => finish(Err((&key, mistake))),
-        None => finish(Ok(&mut key)),
-    };
-    key.clear();
-    key.shrink_to(KEPT_BYTES);
-    let _ = DRAFT.try_with(|draft| draft.set(key));
-    finished
-}
-
 /// Appends the parts of an id to a key, escaped and joined by `/`.
 struct IdWriter {
+    /// The thread's buffer, which is given back at the end.
     key: String,
     id_start: usize,
     part_start: Option<usize>,
@@ -150,6 +128,21 @@ struct IdWriter {
 }
 
 impl IdWriter {
+    fn begin<const N: usize>(begin: [&str; N]) -> Self {
+        // The buffer is empty if an id makes a key while it is written, and gone if the thread is ending.
+        let mut key = DRAFT.try_with(Cell::take).unwrap_or_default();
+        begin.iter().for_each(|text| key.push_str(text));
+        Self { id_start: key.len(), part_start: None, key, mistake: None }
+    }
+
+    /// Returns what is wrong with the id.
+    fn write_id(&mut self, write_id: WriteId<'_>) -> Result<(), &'static str> {
+        let written = write_id(self).and_then(|()| self.end_part());
+        let failed = written.err().map(|fmt::Error| "its `write_id` returned an error");
+        // The id's own code may have dropped the error of a refusal.
+        self.mistake.or(failed).map_or(Ok(()), Err)
+    }
+
     fn refuse(&mut self, mistake: &'static str) -> fmt::Result {
         self.mistake = Some(mistake);
         Err(fmt::Error)
@@ -175,6 +168,15 @@ impl IdParts for IdWriter {
         }
         self.part_start = Some(self.key.len());
         Ok(())
+    }
+}
+
+impl Drop for IdWriter {
+    fn drop(&mut self) {
+        const KEPT_BYTES: usize = 4 * MAX_ID_BYTES;
+        self.key.clear();
+        self.key.shrink_to(KEPT_BYTES);
+        let _ = DRAFT.try_with(|draft| draft.set(mem::take(&mut self.key)));
     }
 }
 

@@ -71,7 +71,7 @@ impl Core {
 
     /// A record's id as written in a key. `None` if it is invalid.
     fn id_of(&self, record: &Record) -> Option<Box<str>> {
-        KeySpace::with_id(&mut |out| self.shape.write_id(record, out), |id| id.into())
+        KeySpace::with_id(&mut |out| self.shape.write_id(record, out), |id| Some(id.into()))
     }
 
     /// Applies the changes that `decide` returns for the entry. If it returns none, the entry is deleted.
