@@ -1,10 +1,18 @@
 //! Updates in place: only of whole records, without lost updates, and without a change of the deadline.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use cache_aside::proof::{Phase, Rig, Step};
 use cache_aside::{Backend, Cache, EntryState, Error, UpdateTtl};
+use futures_util::FutureExt;
+use testkit::server::{Flavor, Server};
 
-use crate::support::fixture::{Primary, Product, builder, loaf, on_every_backend, on_every_server, products};
+use crate::support::fixture::{
+    Gate, Primary, Product, builder, loaf, on_every_backend, on_every_server, products, settle, until_applied,
+};
+
+/// Longer than anything here takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn sets_a_field_of_a_cached_record() {
@@ -191,4 +199,72 @@ async fn increment_a_thousand_times(caches: [Cache<Product>; 2]) {
     assert_eq!(caches[1].peek("p-001").await.unwrap().as_deref(), Some(&loaf(1000)));
     assert!(caches[0].ttl("p-001").await.unwrap().unwrap() <= before);
     assert_eq!(primary.loads(), 1);
+}
+
+#[tokio::test]
+async fn an_update_of_an_entry_that_others_keep_changing_ends_by_update_timeout() {
+    const UPDATE_TIMEOUT: Duration = Duration::from_millis(300);
+    on_every_server(async |server, backend| {
+        let operator = server.client().await;
+        let change_between = Rig::new().hook(move |point| {
+            let (mut operator, within_update) = (operator.clone(), (Step::Update, Phase::Within));
+            async move {
+                if (point.step, point.phase) == within_update {
+                    redis::cmd("HINCRBY").arg(point.key).arg("stock").arg(1).exec_async(&mut operator).await.unwrap();
+                }
+            }
+            .boxed()
+        });
+        let cache = builder(&backend.rigged(change_between)).update_timeout(UPDATE_TIMEOUT).build().unwrap();
+        let primary = Primary::of(loaf(1));
+        cache.get("p-001", primary.loader()).await.unwrap();
+        let began = Instant::now();
+        let error = cache.update_field("p-001", Product::FIELDS.price_cents, 1).await.unwrap_err();
+        assert!((UPDATE_TIMEOUT..LIMIT).contains(&began.elapsed()), "{:?}", began.elapsed());
+        assert!(matches!(error, Error::Timeout { limit: UPDATE_TIMEOUT, .. }), "{error:?}");
+        assert!(error.to_string().contains("others keep changing the entry"), "{error}");
+        until_applied(&cache).await;
+        assert_eq!(cache.inspect("p-001").await.unwrap().state, EntryState::Missing);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn updates_at_the_same_time_take_turns_on_update_connections() {
+    const UPDATE_CONNECTIONS: usize = 3;
+    const UPDATES: u32 = 20;
+    let server = Server::start(Flavor::Redis70).await;
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let hold = Rig::new().hook(move |point| {
+        let gate = held.clone();
+        async move {
+            if (point.step, point.phase) == (Step::Update, Phase::Within) {
+                gate.pass().await;
+            }
+        }
+        .boxed()
+    });
+    let backend = Backend::builder(&server.url()).update_connections(UPDATE_CONNECTIONS).operation_timeout(LIMIT);
+    let backend = backend.connect().await.unwrap().rigged(hold);
+    let cache = builder(&backend).update_timeout(LIMIT).build().unwrap();
+    let mut updates = Vec::new();
+    for number in 0..UPDATES {
+        let primary = Primary::of(Product { id: number.to_string(), ..loaf(1) });
+        cache.get(number.to_string(), primary.loader()).await.unwrap();
+        let cache = cache.clone();
+        updates.push(tokio::spawn(async move {
+            cache.update_field(number.to_string(), Product::FIELDS.stock, number).await
+        }));
+    }
+    for _ in 0..UPDATE_CONNECTIONS {
+        gate.arrival().await;
+    }
+    settle().await;
+    assert_eq!(server.connections().await, 1 + UPDATE_CONNECTIONS, "beside the one that all other steps share");
+    gate.open();
+    for update in updates {
+        assert!(update.await.unwrap().unwrap());
+    }
+    assert_eq!(server.connections().await, 1 + UPDATE_CONNECTIONS);
 }

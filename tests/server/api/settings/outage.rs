@@ -1,5 +1,5 @@
-//! Settings for outages: `on_outage`, `max_bypass_loads`, `breaker_threshold`, `max_pending_invalidations`,
-//! `close_timeout`.
+//! Settings for outages: `on_outage`, `max_bypass_loads`, `breaker_threshold`, `breaker_pause`,
+//! `max_pending_invalidations`, `close_timeout`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, BoxError, Cache, EntryState, Error, OnOutage, Outcome, proof};
 use testkit::server::{Flavor, Server};
+use tokio::net::TcpListener;
 
 use crate::support::fixture::{
     Gate, Primary, Product, builder, frozen_with_an_old_entry, load_at_gate, loaf, lookup, on_every_backend, products,
@@ -131,6 +132,54 @@ async fn a_server_that_refuses_commands_does_not_open_the_breaker() {
         assert!(error.to_string().contains("ACL"), "{error}");
         assert!(!cache.invalidate("p-001").await.unwrap());
     }
+}
+
+#[tokio::test]
+async fn a_server_that_did_not_answer_is_left_alone_for_breaker_pause() {
+    for (pause, is_asked_soon) in [(Duration::from_millis(20), true), (Duration::from_secs(3_600), false)] {
+        let server = Server::start(Flavor::Redis70).await;
+        let backend = Backend::builder(&server.url()).operation_timeout(Duration::from_millis(100));
+        let backend = backend.breaker_threshold(1).breaker_pause(pause).connect().await.unwrap();
+        let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+        cache.get("p-001", primary.loader()).await.unwrap();
+        server.freeze();
+        assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Bypassed);
+        server.thaw();
+        let is_used = async || lookup(&cache, primary.loader()).await.unwrap().outcome == Outcome::Hit;
+        if is_asked_soon {
+            until(LIMIT, "it is used again", is_used).await;
+        } else {
+            settle().await;
+            assert!(!is_used().await);
+            let error = cache.peek("p-001").await.unwrap_err();
+            assert!(error.to_string().contains("left alone"), "{error}");
+        }
+    }
+}
+
+/// An update without an answer must not pass for the answer that closes the breaker.
+#[tokio::test]
+async fn an_update_that_probes_a_server_which_hangs_up_leaves_the_breaker_open() {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let hangs_up = tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            drop(client);
+        }
+    });
+    let backend = Backend::builder(&url).breaker_threshold(1).breaker_pause(PAUSE).connect_lazy().unwrap();
+    let cache = builder(&backend).update_timeout(Duration::from_millis(100)).build().unwrap();
+    let left_alone = async || cache.peek("p-001").await.unwrap_err().to_string().contains("left alone");
+    until(LIMIT, "the breaker opens", left_alone).await;
+    for number in 0..5 {
+        tokio::time::sleep(PAUSE).await;
+        // Each of another record: after a failed update, its record's next one is an invalidation.
+        let probe = cache.update_field(number.to_string(), Product::FIELDS.stock, 2);
+        probe.await.unwrap_err();
+        assert!(left_alone().await, "after probe {number}");
+    }
+    hangs_up.abort();
 }
 
 /// Callers with deadlines shorter than the backend's still find out that the server doesn't answer.
