@@ -5,14 +5,12 @@
 //! `update` the calls of several steps, `pending` the writes that failed, `memory` and `redis` the two stores.
 
 mod batch;
-mod breaker;
 mod builder;
 mod call;
 #[cfg(test)]
 #[path = "../tests/contract/mod.rs"]
 mod contract;
 mod deadline;
-mod dispatch;
 mod memory;
 mod near;
 mod pending;
@@ -32,12 +30,10 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use self::breaker::Breaker;
 pub use self::builder::BackendBuilder;
 use self::builder::Settings;
 pub(crate) use self::call::check_runtime;
-use self::call::{CallOptions, WhenOpen, call, failed};
-use self::dispatch::{AnyStore, dispatch};
+use self::call::{AnyStore, Breaker, CallOptions, WhenOpen, call, dispatch, failed, on_store};
 use self::near::NearCaches;
 use self::pending::{Pending, Write};
 #[cfg(feature = "__proof")]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::call::CallOptions;
+use super::call::{CallOptions, on_store};
 use super::deadline::within;
 use super::{ALL, Acquired, AnyStore, Attempt, Decision, Filled, KeyKind, Store, StoreError, StoreUpdate, Token};
 use crate::proof::Guard;
@@ -213,22 +213,15 @@ struct RiggedUpdate<'a> {
 
 impl RiggedUpdate<'_> {
     async fn is_absent(&mut self) -> Result<bool, StoreError> {
-        let found = match self.store {
-            AnyStore::Memory(store) => store.read(self.key, &ALL, false).await,
-            AnyStore::Redis(store) => store.read(self.key, &ALL, false).await,
-        };
-        Ok(found?.is_none())
+        Ok(on_store!(self.store, store => store.read(self.key, &ALL, false).await)?.is_none())
     }
 
     async fn commit_without_hooks(&mut self, decision: Decision) -> Result<Attempt<bool>, StoreError> {
         if !self.is_absent {
             return self.update.commit(decision).await;
         }
-        match self.store {
-            AnyStore::Memory(store) => store.delete(self.key, KeyKind::Lease).await,
-            AnyStore::Redis(store) => store.delete(self.key, KeyKind::Lease).await,
-        }
-        .map(|_was_there| Attempt::Done(false))
+        on_store!(self.store, store => store.delete(self.key, KeyKind::Lease).await)?;
+        Ok(Attempt::Done(false))
     }
 }
 
