@@ -23,9 +23,9 @@ mod update;
 mod url;
 
 use std::fmt;
-use std::sync::Arc;
 #[cfg(feature = "testing")]
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -34,7 +34,6 @@ pub use self::builder::BackendBuilder;
 use self::builder::Settings;
 pub(crate) use self::call::check_runtime;
 use self::call::{AnyStore, Breaker, CallOptions, WhenOpen, call, dispatch, failed, on_store};
-use self::near::NearCaches;
 use self::pending::{Pending, Write};
 #[cfg(feature = "__proof")]
 pub use self::rig::{Failpoint, Phase, Rig, Step};
@@ -91,7 +90,10 @@ struct Inner {
     pending: Arc<Pending>,
     /// The task that applies what is pending.
     retry: Background,
-    near: NearCaches,
+    /// Empty until something asks for it: a near cache that is built over the backend, or a simulated outage.
+    tracking: OnceLock<Arc<Tracking>>,
+    /// The task that subscribes to invalidation messages.
+    tracker: Background,
     metrics: BackendMetrics,
     repeats: Repeats,
     /// A permit for each key of a batch that is being read.
@@ -116,7 +118,8 @@ impl Inner {
             breaker,
             pending: Arc::new(Pending::new(settings.max_pending_invalidations)),
             retry: Background::default(),
-            near: NearCaches::default(),
+            tracking: OnceLock::new(),
+            tracker: Background::default(),
             metrics,
             repeats: Repeats::default(),
             batches: Semaphore::new(batch::MOST_KEYS as usize),
@@ -187,7 +190,7 @@ impl Backend {
     #[cfg(feature = "testing")]
     pub fn outage(&self, on: bool) {
         self.inner.outage.store(on, Ordering::SeqCst);
-        if let Some(tracking) = self.inner.near.start_tracking(self) {
+        if let Some(tracking) = self.tracking() {
             tracking.cut(on);
         }
         self.inner.pending.try_now.notify_one();
@@ -306,29 +309,6 @@ impl Backend {
     pub(crate) fn pending_error(&self, key: &Key) -> Error {
         let advice = "an invalidation that failed is tried again until it is applied";
         failed(self, format!("read {key}"), advice, Cause::new("it may be older than the primary"))
-    }
-
-    /// Shared by all near caches over this backend. `None` for a store that they are of no use for.
-    pub(crate) fn tracking(&self) -> Option<&Arc<Tracking>> {
-        self.inner.near.start_tracking(self)
-    }
-
-    /// Makes sure that the servers are asked for invalidation messages.
-    pub(crate) fn track(&self) {
-        self.inner.near.run_task(self);
-    }
-
-    /// The key's epoch, which advances with each change that this process learns of. `None` without near caches.
-    pub(crate) fn key_epoch(&self, key: &Key) -> Option<u64> {
-        Some(self.inner.near.tracking()?.registry.epochs.current(key))
-    }
-
-    /// Waits until the key has changed since `epoch`; for ever without near caches.
-    pub(crate) async fn changed_since(&self, key: &Key, epoch: Option<u64>) {
-        match (self.inner.near.tracking(), epoch) {
-            (Some(tracking), Some(epoch)) => tracking.registry.epochs.changed_since(key, epoch).await,
-            _ => std::future::pending().await,
-        }
     }
 }
 

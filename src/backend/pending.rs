@@ -159,7 +159,7 @@ impl Drop for Write<'_> {
         }
         // Near caches come last: a read that starts now either finds the key pending or the new entry. Dropped before, their
         // records could be replaced by what such a read has found of the old one.
-        self.backend.inner.near.written(&self.key);
+        self.backend.written(&self.key);
     }
 }
 
@@ -224,7 +224,7 @@ async fn retry(inner: Weak<Inner>, pending: Arc<Pending>) {
 /// Tries once to apply all that is pending. Returns whether nothing is pending any more.
 async fn apply(backend: &Backend) -> bool {
     const AT_A_TIME: usize = 32;
-    let (pending, near) = (&backend.inner.pending, &backend.inner.near);
+    let pending = &backend.inner.pending;
     // Read before anything is sent: a later failure is not covered.
     let sent_after = pending.last_failure();
     let (keys, types): (Vec<_>, Vec<_>) = {
@@ -233,7 +233,7 @@ async fn apply(backend: &Backend) -> bool {
     };
     let invalidations = futures_util::stream::iter(keys).map(|key| async move {
         let removed = backend.remove(&key, CallOptions { quiet: true, ..CallOptions::write(backend, &key) }).await;
-        near.written(&key);
+        backend.written(&key);
         removed.map(|_was_there| pending.applied(&key, sent_after)).err()
     });
     let mut last_error = None;
@@ -243,7 +243,7 @@ async fn apply(backend: &Backend) -> bool {
     }
     for prefix in types {
         let deleted = backend.delete_prefix(&prefix).await;
-        near.all_written(&prefix);
+        backend.all_written(&prefix);
         match deleted {
             Ok(()) => pending.applied_to_all(&prefix, sent_after),
             Err(error) => last_error = Some(error),
