@@ -116,7 +116,7 @@ impl Inner {
             address,
             settings,
             breaker,
-            pending: Arc::new(Pending::new(settings.max_pending_invalidations)),
+            pending: Arc::default(),
             retry: Background::default(),
             tracking: OnceLock::new(),
             tracker: Background::default(),
