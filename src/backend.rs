@@ -23,8 +23,7 @@ mod update;
 mod url;
 
 use std::fmt;
-#[cfg(feature = "testing")]
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -33,7 +32,7 @@ use tokio::sync::Semaphore;
 pub use self::builder::BackendBuilder;
 use self::builder::Settings;
 pub(crate) use self::call::check_runtime;
-use self::call::{AnyStore, Breaker, CallOptions, WhenOpen, call, dispatch, failed, on_store};
+use self::call::{AnyStore, Breaker, CallOptions, WhenOpen, call, dispatch, failed};
 use self::pending::{Pending, Write};
 #[cfg(feature = "__proof")]
 pub use self::rig::{Failpoint, Phase, Rig, Step};
@@ -90,7 +89,7 @@ struct Inner {
     pending: Arc<Pending>,
     /// The task that applies what is pending.
     retry: Background,
-    /// Empty until something asks for it: a near cache that is built over the backend, or a simulated outage.
+    /// Empty until a near cache is built over the backend.
     tracking: OnceLock<Arc<Tracking>>,
     /// The task that subscribes to invalidation messages.
     tracker: Background,
@@ -98,8 +97,8 @@ struct Inner {
     repeats: Repeats,
     /// A permit for each key of a batch that is being read.
     batches: Semaphore,
-    #[cfg(feature = "testing")]
-    outage: AtomicBool,
+    /// For tests: pretends that the store can't be reached.
+    outage: Arc<AtomicBool>,
     #[cfg(feature = "__proof")]
     rig: Option<Rig>,
 }
@@ -123,8 +122,7 @@ impl Inner {
             metrics,
             repeats: Repeats::default(),
             batches: Semaphore::new(batch::MOST_KEYS as usize),
-            #[cfg(feature = "testing")]
-            outage: AtomicBool::new(false),
+            outage: Arc::default(),
             #[cfg(feature = "__proof")]
             rig: None,
         }
@@ -189,10 +187,8 @@ impl Backend {
     /// how a service behaves during an outage. Entries stay as they are; near caches are emptied, and not used.
     #[cfg(feature = "testing")]
     pub fn outage(&self, on: bool) {
-        self.inner.outage.store(on, Ordering::SeqCst);
-        if let Some(tracking) = self.tracking() {
-            tracking.cut(on);
-        }
+        self.inner.outage.store(on, std::sync::atomic::Ordering::SeqCst);
+        self.all_written("");
         self.inner.pending.try_now.notify_one();
     }
 

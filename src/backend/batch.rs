@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
-use super::call::{CallOptions, call, check_runtime, dispatch, on_store};
+use super::call::{CallOptions, call, check_runtime, dispatch};
 use super::{Backend, Each, Selection, Store};
 use crate::error::Error;
 use crate::record::Key;

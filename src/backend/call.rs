@@ -98,7 +98,7 @@ macro_rules! dispatch {
                 #[cfg(feature = "__proof")]
                 if let Some(rig) = &$backend.inner.rig {
                     let step = async {
-                        on_store!(&$backend.inner.store, store => {
+                        $crate::backend::call::on_store!(&$backend.inner.store, store => {
                             let $store = rig::Rigged { rig, store };
                             $step.await
                         })
@@ -106,7 +106,7 @@ macro_rules! dispatch {
                     return Box::pin(rig.around(Step::$hooked, $key, options, step)).await;
                 }
             )?
-            on_store!(&$backend.inner.store, $store => $step.await)
+            $crate::backend::call::on_store!(&$backend.inner.store, $store => $step.await)
         });
         call($backend, options, || format!(concat!($action, " {}"), $key), step).await
     }};
@@ -121,8 +121,7 @@ pub(super) async fn call<R>(
     step: Pin<&mut impl Future<Output = StoreResult<R>>>,
 ) -> Result<R, Error> {
     let inner = &backend.inner;
-    #[cfg(feature = "testing")]
-    if inner.outage.load(Ordering::SeqCst) {
+    if cfg!(feature = "testing") && inner.outage.load(Ordering::SeqCst) {
         return Err(failed(backend, action(), "switch the outage off again", Cause::new("an outage is simulated")));
     }
     check_runtime()?;

@@ -13,7 +13,7 @@ impl Backend {
     pub(crate) fn tracking(&self) -> Option<&Arc<Tracking>> {
         let inner = &self.inner;
         let redis = inner.store.redis()?;
-        let new = || Arc::new(Tracking::new(&inner.address, redis.changes(), inner.without()));
+        let new = || Arc::new(Tracking::new(&inner.address, redis.changes(), inner.outage.clone(), inner.without()));
         Some(inner.tracking.get_or_init(new))
     }
 

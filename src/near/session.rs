@@ -55,7 +55,7 @@ pub(crate) struct Tracking {
     /// Wakes the tracker's task.
     attention: Notify,
     /// For tests: pretends that no messages are received.
-    is_cut: AtomicBool,
+    outage: Arc<AtomicBool>,
     live: Series,
     without: Option<Guard>,
 }
@@ -68,7 +68,7 @@ pub(crate) struct Wanted {
 
 impl Tracking {
     /// `without`: a guard that a proof has taken out.
-    pub(crate) fn new(address: &str, changes: Arc<AtomicU64>, without: Option<Guard>) -> Self {
+    pub(crate) fn new(address: &str, changes: Arc<AtomicU64>, outage: Arc<AtomicBool>, without: Option<Guard>) -> Self {
         Self {
             registry: Registry::default(),
             live_until: AtomicU64::new(Moment::NEVER.0),
@@ -76,7 +76,7 @@ impl Tracking {
             changes_of_session: AtomicU64::new(0),
             is_unsupported: AtomicBool::new(false),
             attention: Notify::new(),
-            is_cut: AtomicBool::new(false),
+            outage,
             live: metrics::gauge(metrics::TRACKER_LIVE, address),
             without,
         }
@@ -120,14 +120,7 @@ impl Tracking {
     }
 
     fn is_cut(&self) -> bool {
-        cfg!(feature = "testing") && self.is_cut.load(Ordering::SeqCst)
-    }
-
-    /// Starts or stops pretending that no messages are received.
-    #[cfg(feature = "testing")]
-    pub(crate) fn cut(&self, cut: bool) {
-        self.is_cut.store(cut, Ordering::SeqCst);
-        self.registry.flush("");
+        cfg!(feature = "testing") && self.outage.load(Ordering::SeqCst)
     }
 
     pub(super) fn state(&self, now: Moment) -> TrackerState {
@@ -226,7 +219,7 @@ mod tests {
     #[test]
     fn is_live_within_a_session_while_the_servers_answer_and_nothing_changes() {
         let changes = Arc::<AtomicU64>::default();
-        let tracking = Arc::new(Tracking::new("redis://127.0.0.1:6379", changes.clone(), None));
+        let tracking = Arc::new(Tracking::new("redis://127.0.0.1:6379", changes.clone(), Arc::default(), None));
         let products = near(&tracking, "cache:billing:product:");
         let is_live = || tracking.is_live(Moment::now());
         let wanted = tracking.wanted();
