@@ -37,7 +37,7 @@ pub struct Failpoint {
     pub key: String,
 }
 
-/// A step of [`Store`] on an entry.
+/// A step of the contract between backends and stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each is named like the method, which is documented")]
 pub enum Step {
