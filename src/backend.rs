@@ -5,14 +5,12 @@
 //! `update` the calls of several steps, `pending` the writes that failed, `memory` and `redis` the two stores.
 
 mod batch;
-mod breaker;
 mod builder;
 mod call;
 #[cfg(test)]
 #[path = "../tests/contract/mod.rs"]
 mod contract;
 mod deadline;
-mod dispatch;
 mod memory;
 mod near;
 mod pending;
@@ -25,20 +23,16 @@ mod update;
 mod url;
 
 use std::fmt;
-use std::sync::Arc;
-#[cfg(feature = "testing")]
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use self::breaker::Breaker;
 pub use self::builder::BackendBuilder;
 use self::builder::Settings;
 pub(crate) use self::call::check_runtime;
-use self::call::{CallOptions, WhenOpen, call, failed};
-use self::dispatch::{AnyStore, dispatch};
-use self::near::NearCaches;
+use self::call::{AnyStore, Breaker, CallOptions, WhenOpen, call, dispatch, failed};
 use self::pending::{Pending, Write};
 #[cfg(feature = "__proof")]
 pub use self::rig::{Failpoint, Phase, Rig, Step};
@@ -95,13 +89,16 @@ struct Inner {
     pending: Arc<Pending>,
     /// The task that applies what is pending.
     retry: Background,
-    near: NearCaches,
+    /// Empty until a near cache is built over the backend.
+    tracking: OnceLock<Arc<Tracking>>,
+    /// The task that subscribes to invalidation messages.
+    tracker: Background,
     metrics: BackendMetrics,
     repeats: Repeats,
     /// A permit for each key of a batch that is being read.
     batches: Semaphore,
-    #[cfg(feature = "testing")]
-    outage: AtomicBool,
+    /// For tests: pretends that the store can't be reached.
+    outage: Arc<AtomicBool>,
     #[cfg(feature = "__proof")]
     rig: Option<Rig>,
 }
@@ -118,14 +115,14 @@ impl Inner {
             address,
             settings,
             breaker,
-            pending: Arc::new(Pending::new(settings.max_pending_invalidations)),
+            pending: Arc::default(),
             retry: Background::default(),
-            near: NearCaches::default(),
+            tracking: OnceLock::new(),
+            tracker: Background::default(),
             metrics,
             repeats: Repeats::default(),
             batches: Semaphore::new(batch::MOST_KEYS as usize),
-            #[cfg(feature = "testing")]
-            outage: AtomicBool::new(false),
+            outage: Arc::default(),
             #[cfg(feature = "__proof")]
             rig: None,
         }
@@ -190,10 +187,8 @@ impl Backend {
     /// how a service behaves during an outage. Entries stay as they are; near caches are emptied, and not used.
     #[cfg(feature = "testing")]
     pub fn outage(&self, on: bool) {
-        self.inner.outage.store(on, Ordering::SeqCst);
-        if let Some(tracking) = self.inner.near.start_tracking(self) {
-            tracking.cut(on);
-        }
+        self.inner.outage.store(on, std::sync::atomic::Ordering::SeqCst);
+        self.all_written("");
         self.inner.pending.try_now.notify_one();
     }
 
@@ -310,29 +305,6 @@ impl Backend {
     pub(crate) fn pending_error(&self, key: &Key) -> Error {
         let advice = "an invalidation that failed is tried again until it is applied";
         failed(self, format!("read {key}"), advice, Cause::new("it may be older than the primary"))
-    }
-
-    /// Shared by all near caches over this backend. `None` for a store that they are of no use for.
-    pub(crate) fn tracking(&self) -> Option<&Arc<Tracking>> {
-        self.inner.near.start_tracking(self)
-    }
-
-    /// Makes sure that the servers are asked for invalidation messages.
-    pub(crate) fn track(&self) {
-        self.inner.near.run_task(self);
-    }
-
-    /// The key's epoch, which advances with each change that this process learns of. `None` without near caches.
-    pub(crate) fn key_epoch(&self, key: &Key) -> Option<u64> {
-        Some(self.inner.near.tracking()?.registry.epochs.current(key))
-    }
-
-    /// Waits until the key has changed since `epoch`; for ever without near caches.
-    pub(crate) async fn changed_since(&self, key: &Key, epoch: Option<u64>) {
-        match (self.inner.near.tracking(), epoch) {
-            (Some(tracking), Some(epoch)) => tracking.registry.epochs.changed_since(key, epoch).await,
-            _ => std::future::pending().await,
-        }
     }
 }
 

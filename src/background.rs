@@ -6,13 +6,11 @@
 //! A task that ends because it has nothing left to do must not miss work that comes at that moment. So it decides to end in
 //! [`Background::finish`], under the lock that starts tasks.
 
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures_util::future::BoxFuture;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, Id};
@@ -92,8 +90,13 @@ pub(crate) struct Life {
 
 impl Life {
     /// Counts the polls of a future.
-    pub(crate) fn of(self: &Arc<Self>, future: impl Future<Output = ()> + Send + 'static) -> Alive {
-        Alive { life: self.clone(), future: Box::pin(future) }
+    pub(crate) fn of<F: Future<Output = ()>>(self: &Arc<Self>, future: F) -> impl Future<Output = ()> + use<F> {
+        let (life, mut future) = (self.clone(), Box::pin(future));
+        poll_fn(move |cx| {
+            life.waker.register(cx.waker());
+            life.polls.fetch_add(1, Ordering::AcqRel);
+            future.as_mut().poll(cx)
+        })
     }
 
     /// Wakes the task, and returns whether it was polled within [`LONGEST_WAKE`].
@@ -111,20 +114,5 @@ impl Life {
 
     fn has_run_since(&self, polls: u64) -> bool {
         self.polls.load(Ordering::Acquire) != polls
-    }
-}
-
-pub(crate) struct Alive {
-    life: Arc<Life>,
-    future: BoxFuture<'static, ()>,
-}
-
-impl Future for Alive {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.life.waker.register(cx.waker());
-        self.life.polls.fetch_add(1, Ordering::AcqRel);
-        self.future.as_mut().poll(cx)
     }
 }

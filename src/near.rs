@@ -1,10 +1,9 @@
 //! The near cache: decoded records in process memory, which the server's invalidation messages keep up to date.
 //!
 //! This file has the settings. `records` keeps what was read, `session` knows whether messages are being received, `registry`
-//! passes them on to the near caches, `epochs` decides whether what was read may be older than a message, and `clock` is read
-//! with each hit. The connections that messages come over are the backend's.
+//! passes them on to the near caches, and `epochs` decides whether what was read may be older than a message. The connections that
+//! messages come over are the backend's.
 
-mod clock;
 mod epochs;
 mod records;
 mod registry;
@@ -12,10 +11,9 @@ mod session;
 
 use std::time::Duration;
 
-pub(crate) use self::clock::Moment;
 pub(crate) use self::epochs::ReadEpoch;
 pub(crate) use self::records::Near;
-pub(crate) use self::session::{Tracking, Wanted};
+pub(crate) use self::session::{Moment, Tracking, Wanted};
 use crate::defaults::{self, check_duration};
 use crate::error::Error;
 
@@ -120,8 +118,8 @@ impl NearCache {
 /// The clock moves in steps, so with a shorter bound nothing would be kept.
 pub(crate) fn check_bound(setting: &str, bound: Duration) -> Result<(), Error> {
     check_duration(setting, bound)?;
-    if bound > clock::STEP {
+    if bound > session::STEP {
         return Ok(());
     }
-    Err(Error::config(format!("{setting} is {bound:?}: it must be more than {:?}", clock::STEP)))
+    Err(Error::config(format!("{setting} is {bound:?}: it must be more than {:?}", session::STEP)))
 }

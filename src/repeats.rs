@@ -1,7 +1,6 @@
 //! Limits repeated warnings: one line for each cause, and then a count at intervals.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -30,29 +29,24 @@ impl Repeats {
     /// one.
     pub(crate) fn warn(&self, cause: String, log: impl FnOnce(Option<u64>)) {
         let now = Instant::now();
-        let times = {
-            let mut causes = self.causes.lock();
-            let has_room = |causes: &HashMap<_, _>| causes.len() < MOST_CAUSES || causes.contains_key(&cause);
-            if !has_room(&causes) {
-                causes.retain(|_, counted| now - counted.logged < INTERVAL);
+        let mut causes = self.causes.lock();
+        let has_room = |causes: &HashMap<_, _>| causes.len() < MOST_CAUSES || causes.contains_key(&cause);
+        if !has_room(&causes) {
+            causes.retain(|_, counted| now - counted.logged < INTERVAL);
+        }
+        let cause = if has_room(&causes) { cause } else { String::new() };
+        let times = if let Some(counted) = causes.get_mut(&cause) {
+            counted.since += 1;
+            if now - counted.logged < INTERVAL {
+                return;
             }
-            let cause = if has_room(&causes) { cause } else { String::new() };
-            match causes.entry(cause) {
-                Entry::Vacant(vacant) => {
-                    vacant.insert(Counted { logged: now, since: 0 });
-                    None
-                }
-                Entry::Occupied(mut occupied) => {
-                    let counted = occupied.get_mut();
-                    counted.since += 1;
-                    if now - counted.logged < INTERVAL {
-                        return;
-                    }
-                    counted.logged = now;
-                    Some(std::mem::take(&mut counted.since))
-                }
-            }
+            counted.logged = now;
+            Some(std::mem::take(&mut counted.since))
+        } else {
+            causes.insert(cause, Counted { logged: now, since: 0 });
+            None
         };
+        drop(causes);
         log(times);
     }
 }

@@ -8,8 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
-use super::call::{CallOptions, call, check_runtime};
-use super::dispatch::{AnyStore, dispatch};
+use super::call::{CallOptions, call, check_runtime, dispatch};
 use super::{Backend, Each, Selection, Store};
 use crate::error::Error;
 use crate::record::Key;
@@ -31,9 +30,6 @@ impl Backend {
         #[cfg(feature = "__proof")]
         if self.inner.rig.is_some() {
             // Each key is read by itself, so that it passes its hooks.
-            return Vec::new();
-        }
-        if keys.is_empty() {
             return Vec::new();
         }
         let _permits = permits(self, keys.len()).await;

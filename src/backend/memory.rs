@@ -160,6 +160,11 @@ impl Shard {
     fn lease_of(&mut self, key: &Key, token: &Token) -> Option<&mut Lease> {
         self.lease(key).filter(|lease| lease.token == *token)
     }
+
+    /// Removes the lease if it still is `token`; returns whether it was.
+    fn release(&mut self, key: &Key, token: &Token) -> bool {
+        self.lease_of(key, token).is_some() && self.leases.remove(key).is_some()
+    }
 }
 
 struct Update<'a> {
@@ -219,17 +224,14 @@ impl Store for Memory {
     }
 
     async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> StoreResult<bool> {
-        let mut shard = self.shard(key);
-        let held = shard.lease_of(key, token);
-        Ok(held.map(|held| held.expires = Instant::now() + lease).is_some())
+        Ok(self.shard(key).lease_of(key, token).map(|held| held.expires = Instant::now() + lease).is_some())
     }
 
     async fn fill(&self, key: &Key, token: &Token, fields: Vec<StoredField>, ttl: Duration) -> StoreResult<Filled> {
         let mut shard = self.shard(key);
-        if shard.lease_of(key, token).is_none() {
+        if !shard.release(key, token) {
             return Ok(Filled::Fenced);
         }
-        shard.leases.remove(key);
         if fields.is_empty() {
             shard.entries.pop(key);
         } else {
@@ -239,16 +241,12 @@ impl Store for Memory {
     }
 
     async fn abandon(&self, key: &Key, token: &Token) -> StoreResult<()> {
-        let mut shard = self.shard(key);
-        if shard.lease_of(key, token).is_some() {
-            shard.leases.remove(key);
-        }
+        self.shard(key).release(key, token);
         Ok(())
     }
 
     async fn mark_failed(&self, key: &Key, token: &Token, pause: Duration) -> StoreResult<()> {
-        let mut shard = self.shard(key);
-        if let Some(held) = shard.lease_of(key, token) {
+        if let Some(held) = self.shard(key).lease_of(key, token) {
             *held = Lease { token: Token::failure_mark(), expires: Instant::now() + pause };
         }
         Ok(())

@@ -27,8 +27,8 @@ use crate::record::Key;
 /// The shortest pause between two attempts to apply what is pending.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 
+#[derive(Default)]
 pub(super) struct Pending {
-    limit: usize,
     /// How many keys and types are pending. Every call reads it, so that none takes the lock while nothing is.
     waiting: AtomicUsize,
     /// The number of the last failure.
@@ -47,16 +47,6 @@ struct State {
 }
 
 impl Pending {
-    pub(super) fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            waiting: AtomicUsize::new(0),
-            failures: AtomicU64::new(0),
-            state: Mutex::default(),
-            try_now: Notify::new(),
-        }
-    }
-
     fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Acquire)
     }
@@ -66,12 +56,13 @@ impl Pending {
         state.keys.contains_key(key) || state.types.contains_key(key.prefix())
     }
 
-    fn remember(&self, key: &Key) {
+    /// If `limit` keys are pending already, all keys of the type are from now on.
+    fn remember(&self, key: &Key, limit: usize) {
         let mut state = self.state.lock();
         let number = self.failures.fetch_add(1, Ordering::SeqCst) + 1;
         if let Some(last) = state.types.get_mut(key.prefix()) {
             *last = number;
-        } else if state.keys.len() < self.limit || state.keys.contains_key(key) {
+        } else if state.keys.len() < limit || state.keys.contains_key(key) {
             let is_new = state.keys.insert(key.clone(), number).is_none();
             self.count(&state, key.prefix(), 0, usize::from(is_new));
         } else {
@@ -154,12 +145,13 @@ impl<'a> Write<'a> {
 impl Drop for Write<'_> {
     fn drop(&mut self) {
         if self.failed {
-            self.backend.inner.pending.remember(&self.key);
+            let Inner { pending, settings, .. } = &*self.backend.inner;
+            pending.remember(&self.key, settings.max_pending_invalidations);
             retry_in_background(self.backend);
         }
         // Near caches come last: a read that starts now either finds the key pending or the new entry. Dropped before, their
         // records could be replaced by what such a read has found of the old one.
-        self.backend.inner.near.written(&self.key);
+        self.backend.written(&self.key);
     }
 }
 
@@ -224,7 +216,7 @@ async fn retry(inner: Weak<Inner>, pending: Arc<Pending>) {
 /// Tries once to apply all that is pending. Returns whether nothing is pending any more.
 async fn apply(backend: &Backend) -> bool {
     const AT_A_TIME: usize = 32;
-    let (pending, near) = (&backend.inner.pending, &backend.inner.near);
+    let pending = &backend.inner.pending;
     // Read before anything is sent: a later failure is not covered.
     let sent_after = pending.last_failure();
     let (keys, types): (Vec<_>, Vec<_>) = {
@@ -233,17 +225,14 @@ async fn apply(backend: &Backend) -> bool {
     };
     let invalidations = futures_util::stream::iter(keys).map(|key| async move {
         let removed = backend.remove(&key, CallOptions { quiet: true, ..CallOptions::write(backend, &key) }).await;
-        near.written(&key);
+        backend.written(&key);
         removed.map(|_was_there| pending.applied(&key, sent_after)).err()
     });
-    let mut last_error = None;
-    let mut errors = invalidations.buffer_unordered(AT_A_TIME);
-    while let Some(error) = errors.next().await {
-        last_error = error.or(last_error);
-    }
+    let errors = invalidations.buffer_unordered(AT_A_TIME);
+    let mut last_error = errors.fold(None, async |last, error| error.or(last)).await;
     for prefix in types {
         let deleted = backend.delete_prefix(&prefix).await;
-        near.all_written(&prefix);
+        backend.all_written(&prefix);
         match deleted {
             Ok(()) => pending.applied_to_all(&prefix, sent_after),
             Err(error) => last_error = Some(error),
@@ -269,22 +258,18 @@ mod tests {
     use super::*;
     use crate::record::{KeySpace, Schema};
 
-    fn key(entity: &'static str, id: u64) -> Key {
-        KeySpace::new(None, &Schema::new(entity)).key(&id).unwrap()
-    }
-
     #[test]
     fn only_what_was_sent_after_a_failure_makes_up_for_it() {
         // Beyond the limit, the type waits as a whole.
-        for pending in [Pending::new(10), Pending::new(0)] {
-            let key = key("thing", 1);
+        for limit in [10, 0] {
+            let (pending, key) = (Pending::default(), KeySpace::new(None, &Schema::new("thing")).key(&1).unwrap());
             let apply = |sent_after| {
                 pending.applied(&key, sent_after);
                 pending.applied_to_all(key.prefix(), sent_after);
             };
-            pending.remember(&key);
+            pending.remember(&key, limit);
             let sent_after = pending.last_failure();
-            pending.remember(&key);
+            pending.remember(&key, limit);
             apply(sent_after);
             assert!(pending.contains(&key), "it failed again in between");
             apply(pending.last_failure());

@@ -1,6 +1,5 @@
 //! A backend for proofs: it calls a hook before and after each step on an entry, and can go without one guard of the protocol.
 
-use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::call::CallOptions;
+use super::call::{CallOptions, on_store};
 use super::deadline::within;
 use super::{ALL, Acquired, AnyStore, Attempt, Decision, Filled, KeyKind, Store, StoreError, StoreUpdate, Token};
 use crate::proof::Guard;
@@ -16,6 +15,7 @@ use crate::record::{Found, Key, StoredField};
 
 /// The settings of a rigged backend.
 #[derive(Clone)]
+#[expect(missing_debug_implementations, reason = "nobody shows it")]
 pub struct Rig {
     pub(super) without: Option<Guard>,
     splits_invalidations: bool,
@@ -39,24 +39,16 @@ pub struct Failpoint {
 
 /// A step of the contract between backends and stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each is named like the method, which is documented")]
 pub enum Step {
-    /// Reads the entry, with or without its TTL.
     Read,
-    /// Tries to acquire the lease, and reads the entry.
     Acquire,
-    /// Extends the lease.
     Renew,
-    /// Stores a loaded entry.
     Fill,
-    /// Gives the lease back.
     Abandon,
-    /// Replaces the lease with the mark of a failed load.
     MarkFailed,
-    /// Deletes the entry and the lease.
     Invalidate,
-    /// Changes the entry in place.
     Update,
-    /// Reads the entry, its TTL and its lease.
     Look,
 }
 
@@ -135,12 +127,6 @@ impl Rig {
     }
 }
 
-impl fmt::Debug for Rig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rig").field("without", &self.without).finish_non_exhaustive()
-    }
-}
-
 /// A store in a rigged backend. These steps have a guard that can be taken out; all others are the store's own.
 pub(super) struct Rigged<'a, S> {
     pub(super) rig: &'a Rig,
@@ -211,27 +197,6 @@ struct RiggedUpdate<'a> {
     is_absent: bool,
 }
 
-impl RiggedUpdate<'_> {
-    async fn is_absent(&mut self) -> Result<bool, StoreError> {
-        let found = match self.store {
-            AnyStore::Memory(store) => store.read(self.key, &ALL, false).await,
-            AnyStore::Redis(store) => store.read(self.key, &ALL, false).await,
-        };
-        Ok(found?.is_none())
-    }
-
-    async fn commit_without_hooks(&mut self, decision: Decision) -> Result<Attempt<bool>, StoreError> {
-        if !self.is_absent {
-            return self.update.commit(decision).await;
-        }
-        match self.store {
-            AnyStore::Memory(store) => store.delete(self.key, KeyKind::Lease).await,
-            AnyStore::Redis(store) => store.delete(self.key, KeyKind::Lease).await,
-        }
-        .map(|_was_there| Attempt::Done(false))
-    }
-}
-
 impl StoreUpdate for RiggedUpdate<'_> {
     fn watch(&mut self) -> BoxFuture<'_, Result<Attempt<Option<Found>>, StoreError>> {
         async {
@@ -240,7 +205,8 @@ impl StoreUpdate for RiggedUpdate<'_> {
             }
             // Without the guard, one step finds that the entry is absent, and another one revokes the lease. The first can't be a
             // watch, which deletes the lease while its slot is migrating.
-            self.is_absent = !self.rig.enforces(Guard::AtomicRevocation) && self.is_absent().await?;
+            self.is_absent = !self.rig.enforces(Guard::AtomicRevocation)
+                && on_store!(self.store, store => store.read(self.key, &ALL, false).await)?.is_none();
             if self.is_absent { Ok(Attempt::Done(None)) } else { self.update.watch().await }
         }
         .boxed()
@@ -249,7 +215,12 @@ impl StoreUpdate for RiggedUpdate<'_> {
     fn commit(&mut self, decision: Decision) -> BoxFuture<'_, Result<Attempt<bool>, StoreError>> {
         async {
             self.rig.reach(Step::Update, Phase::Within, self.key).await;
-            let committed = self.commit_without_hooks(decision).await;
+            let committed = if self.is_absent {
+                let deleted = on_store!(self.store, store => store.delete(self.key, KeyKind::Lease).await);
+                deleted.map(|_was_there| Attempt::Done(false))
+            } else {
+                self.update.commit(decision).await
+            };
             if !matches!(committed, Ok(Attempt::Again)) {
                 self.rig.reach(Step::Update, Phase::After, self.key).await;
             }

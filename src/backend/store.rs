@@ -3,13 +3,8 @@
 //!
 //! K is the entry at the data key, L the lease at the lock key. All steps but `acquire`, `invalidate` and `delete_prefix` are
 //! atomic for their key. `invalidate` deletes L first and then K, and so does `update` while a cluster moves the key to another
-//! server.
-//!
-//! Two deletions in this order are as good as one step. A lease that is granted between them is granted after the commit that
-//! the write is about, and its load, which begins after the grant, reads a row that is at least as new. Loads that began
-//! earlier are fenced. In the other order, such a load could fill between the two, and its entry would stay.
+//! server; `docs/protocol.md` says why this order is as good as one step.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -24,10 +19,7 @@ pub(crate) struct Token(pub(super) String);
 
 impl Token {
     pub(crate) fn new() -> Self {
-        let mut text = String::with_capacity(32);
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{:032x}", rand::random::<u128>());
-        Self(text)
+        Self(format!("{:032x}", rand::random::<u128>()))
     }
 
     /// Stands at L in place of a token after a load has failed, for as long as the load is not to be tried again.

@@ -6,9 +6,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::call::{CallOptions, call, check_runtime, report, timed_out};
+use super::call::{CallOptions, call, check_runtime, on_store, report, timed_out};
 use super::deadline::within;
-use super::dispatch::AnyStore;
 use super::pending::Write;
 use super::{Attempt, Backend, Decision, Selection, Store, StoreUpdate};
 use crate::error::Error;
@@ -25,10 +24,7 @@ impl Backend {
     /// Begins an update. Unless a commit of it is done, or it is cancelled, the key is [pending](Self::is_pending) afterwards:
     /// whether the commit of an update that was dropped has reached the server is unknown.
     pub(crate) fn update<'a>(&'a self, key: &'a Key, selection: &'a Selection) -> Update<'a> {
-        let store = match &self.inner.store {
-            AnyStore::Memory(memory) => memory.update(key, selection),
-            AnyStore::Redis(redis) => redis.update(key, selection),
-        };
+        let store = on_store!(&self.inner.store, store => store.update(key, selection));
         #[cfg(feature = "__proof")]
         let store = match &self.inner.rig {
             Some(rig) => rig.update(&self.inner.store, key, store),

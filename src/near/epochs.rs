@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use super::clock::Moment;
+use super::Moment;
 use crate::record::Key;
 
 const STRIPES: usize = 1024;
@@ -82,8 +82,7 @@ impl Stripe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::KeySpace;
-    use crate::record::Schema;
+    use crate::record::{KeySpace, Schema};
 
     #[tokio::test]
     async fn a_change_wakes_those_who_wait_for_it() {

@@ -7,11 +7,7 @@ use foldhash::fast::RandomState;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 
-use super::clock::Moment;
-use super::epochs::ReadEpoch;
-use super::registry::Listener;
-use super::session::Tracking;
-use super::{NearCache, Untracked};
+use super::{Moment, NearCache, ReadEpoch, Tracking, Untracked};
 use crate::metrics::NearMetrics;
 use crate::proof::Guard;
 use crate::record::{Key, Record, heap};
@@ -130,21 +126,20 @@ impl Near {
         self.kept.insert_with_lifecycle(id.into(), kept, &mut evicted);
     }
 
-    pub(crate) fn tracker(&self) -> TrackerState {
-        self.tracking.state(Moment::now())
-    }
-}
-
-impl Listener for Near {
-    fn invalidate(&self, id: &str, by_message: bool) {
+    /// Drops the record with this id. `by_message`: because of a message from the server, not of a write by this process.
+    pub(super) fn invalidate(&self, id: &str, by_message: bool) {
         self.kept.remove(id);
         if by_message {
             self.metrics.invalidations.add();
         }
     }
 
-    fn flush(&self) {
+    pub(super) fn flush(&self) {
         self.kept.clear();
         self.metrics.flushes.add();
+    }
+
+    pub(crate) fn tracker(&self) -> TrackerState {
+        self.tracking.state(Moment::now())
     }
 }

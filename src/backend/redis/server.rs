@@ -7,8 +7,8 @@ use super::connect::Target;
 use super::exclusive::Exclusives;
 use super::shared::Shared;
 use super::topology::Place;
-use crate::backend::breaker::Breaker;
 use crate::backend::builder::Settings;
+use crate::backend::call::Breaker;
 
 pub(super) struct Server {
     /// Empty for a Unix socket, and for a master, which may be anywhere.

@@ -30,7 +30,7 @@ async fn a_malformed_url_is_refused() {
         ("http://127.0.0.1", "unknown scheme"),
         ("memory://somewhere", "nothing to add"),
         ("redis://", "makes no sense"),
-        ("redis://127.0.0.1:99999", "makes no sense"),
+        ("redis://127.0.0.1:99999", "`redis://127.0.0.1:99999` makes no sense"),
         ("redis://127.0.0.1:6379/first", "database number"),
         ("redis://:a@secret?b@127.0.0.1", "%3F"),
         ("redis://:secret/b@127.0.0.1", "%2F"),
@@ -38,7 +38,10 @@ async fn a_malformed_url_is_refused() {
         ("redis+cluster://", "makes no sense"),
         ("redis+cluster://127.0.0.1:6379,", "makes no sense"),
         ("redis+cluster://user:secret@127.0.0.1:6379,:6380", "makes no sense"),
-        ("redis+cluster://127.0.0.1:6379,127.0.0.1:6380/1", "database 0"),
+        (
+            "redis+cluster://127.0.0.1:1,127.0.0.1:2/1",
+            "`redis+cluster://127.0.0.1:1,127.0.0.1:2/1` makes no sense: a cluster has the database 0",
+        ),
         ("redis+cluster://:a/secret@127.0.0.1", "%2F"),
         ("rediss://:a@secret?b@127.0.0.1", "%3F"),
         ("user:secret@127.0.0.1", "no scheme"),
@@ -80,7 +83,18 @@ async fn a_malformed_sentinel_url_is_refused() {
 async fn errors_about_a_malformed_url_show_no_password() {
     let text = refused("redis://127.0.0.1?protocol=resp9;pass=secret").await;
     assert!(text.contains("Invalid protocol version"), "{text}");
-    refused("user:secret@127.0.0.1?next=x://y").await;
+    for url in [
+        "secret@host",
+        "user:secret",
+        "user:secret@127.0.0.1?next=x://y",
+        "x://a#secret",
+        "redis://user:secret",
+        "redis://:secret/1",
+        "redis+cluster://user:secret,host:6379",
+        "redis+sentinel://user:secret,host:26379/mymaster",
+    ] {
+        refused(url).await;
+    }
 }
 
 #[tokio::test]
