@@ -11,7 +11,6 @@ mod exclusive;
 mod resp;
 mod script;
 mod sentinel;
-mod server;
 mod shared;
 mod slots;
 #[cfg_attr(not(feature = "tls"), path = "redis/without_tls.rs")]
@@ -36,7 +35,7 @@ use self::resp::{Reply, encode, encode_read, entry};
 use self::script::{ABANDON, CLEAR_LEASE, FILL, MARK_FAILED, RENEW, Script};
 use self::shared::{Encode, Request};
 pub(super) use self::tls::Tls;
-use self::topology::Topology;
+use self::topology::{Topology, is_sent_elsewhere};
 pub(super) use self::tracker::track;
 use self::update::{Queues, Update};
 use super::builder::Settings;
@@ -73,14 +72,38 @@ impl Redis {
         self.topology.changes.clone()
     }
 
-    /// Runs commands that may be carried out twice on the key's server, one right after the other.
+    /// Runs commands that may be carried out twice on the key's server.
     async fn run<const N: usize>(&self, key: &Key, encode: &Encode<'_>) -> RedisResult<[RedisResult<Reply>; N]> {
-        self.topology.run(key, &Request::new(self.operation_timeout, encode)).await
+        self.send(key, &self.request(encode)).await
     }
 
-    /// The same for commands that must not be carried out twice.
-    async fn run_once<const N: usize>(&self, key: &Key, encode: &Encode<'_>) -> RedisResult<[RedisResult<Reply>; N]> {
-        self.topology.run(key, &Request::once(self.operation_timeout, encode)).await
+    /// Commands that may be carried out twice.
+    fn request<'a>(&self, encode: &'a Encode<'a>) -> Request<'a> {
+        Request::new(self.operation_timeout, encode)
+    }
+
+    /// Runs commands on the key's server in one round trip, each with a result of its own.
+    async fn send<const N: usize>(&self, key: &Key, request: &Request<'_>) -> RedisResult<[RedisResult<Reply>; N]> {
+        let topology = &self.topology;
+        let of_cluster;
+        let server = match &topology.only {
+            Some(server) => server,
+            None => {
+                // Rare parts are boxed, here and below, so that the future of a hit stays small.
+                of_cluster = match topology.owner(key) {
+                    Some(owner) => owner,
+                    None => Box::pin(topology.destination(key)).await?.server,
+                };
+                &of_cluster
+            }
+        };
+        let replies = server.shared.run(request).await;
+        match &replies {
+            Err(error) => topology.refresh_after(error),
+            Ok(replies) if topology.only.is_some() || !replies.iter().any(is_sent_elsewhere) => {}
+            Ok(_) => return Box::pin(topology.follow(key, request, replies?)).await,
+        }
+        replies
     }
 
     /// Reads the token at L, if L is a string, and what is left of both keys. Reads K only if it exists.
@@ -107,8 +130,9 @@ impl Redis {
 
     async fn run_script(&self, script: &Script, key: &Key, keys: &[&str], args: &[&[u8]]) -> RedisResult<bool> {
         let send = async |encode: &Encode<'_>| {
-            let [reply] =
-                if script.is_idempotent { self.run(key, encode).await? } else { self.run_once(key, encode).await? };
+            let request = self.request(encode);
+            let attempts = if script.is_idempotent { request.attempts } else { 1 };
+            let [reply] = self.send(key, &Request { attempts, ..request }).await?;
             reply
         };
         let reply = match send(&|_, out| script.encode_by_hash(out, keys, args)).await {
@@ -147,7 +171,7 @@ impl Store for Redis {
     async fn ping(&self, key: Option<&Key>, limit: Duration) -> StoreResult<()> {
         match key {
             Some(key) => {
-                let [pong] = self.topology.run(key, &Request::new(limit, &|_, out| encode(out, &[b"PING"]))).await?;
+                let [pong] = self.send(key, &Request::new(limit, &|_, out| encode(out, &[b"PING"]))).await?;
                 pong?;
             }
             None => self.topology.ping(limit).await?,
@@ -189,8 +213,7 @@ impl Store for Redis {
         };
         let take = by_key(with_ttl, selection, each);
         let server = self.topology.destination(first).await?.server;
-        let request = Request::batch(self.operation_timeout, &commands);
-        match server.shared.run_many(&request, keys.len() * per_key, take).await {
+        match server.shared.run_many(&self.request(&commands), keys.len() * per_key, take).await {
             Err(error) if is_worth_another_attempt(&error) => Ok(()),
             read => Ok(read.inspect_err(|error| self.topology.refresh_after(error))?),
         }
@@ -206,7 +229,7 @@ impl Store for Redis {
                     0 => encode(out, &[b"SET", lock, token, b"NX", b"PX", lease_millis.as_bytes()]),
                     _ => encode(out, &[b"EXISTS", key.as_str().as_bytes()]),
                 };
-                self.run_once(key, &commands).await
+                self.send(key, &Request { attempts: 1, ..self.request(&commands) }).await
             };
             let [set, is_there] = match set_and_look {
                 Err(error) if is_worth_another_attempt(&error) && began.elapsed() < self.operation_timeout => {
@@ -285,8 +308,7 @@ impl Store for Redis {
             0 => encode(out, &[b"DEL", key.lock().as_bytes()]),
             _ => encode(out, &[b"DEL", key.as_str().as_bytes()]),
         };
-        let request = Request::write(self.operation_timeout, &commands);
-        let [lease, entry] = self.topology.run(key, &request).await?;
+        let [lease, entry] = self.send(key, &Request { is_write: true, ..self.request(&commands) }).await?;
         lease?;
         Ok(entry?.integer()? != 0)
     }

@@ -22,7 +22,6 @@
 mod connection;
 mod epoch;
 mod queue;
-mod request;
 mod task;
 
 use std::pin::pin;
@@ -32,15 +31,15 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 use std::{array, mem};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::runtime::{self, Handle};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 pub(super) use self::epoch::Epoch;
+pub(super) use self::queue::{Encode, Request};
 use self::queue::{Queue, ReplyTo};
-pub(super) use self::request::{Encode, Request};
 use super::connect::Target;
 use super::errors::{connection_lost, is_lost, is_worth_another_attempt, runtime_ended};
 use super::resp::{Reply, encode};
@@ -102,6 +101,19 @@ enum Phase {
     Absent,
     Awake,
     Asleep(Waker),
+}
+
+/// A task's right to drive the connection. It is dropped with the task, also when a runtime drops that.
+struct Driver {
+    shared: Arc<Shared>,
+    task: u64,
+}
+
+impl Driver {
+    /// The locked state, unless the task was given up or the connection is closed.
+    fn state(&self) -> Option<MutexGuard<'_, State>> {
+        Some(self.shared.state.lock()).filter(|state| state.task == self.task && !state.closed)
+    }
 }
 
 impl Shared {

@@ -8,8 +8,7 @@ use redis::RedisResult;
 
 use super::errors::unexpected_reply;
 use super::resp::Reply;
-use super::server::Server;
-use super::topology::Place;
+use super::topology::{Place, Server};
 
 /// How many hash slots a cluster has.
 const SLOTS: u16 = 16_384;

@@ -22,9 +22,9 @@ use tokio::sync::watch;
 use super::address::{Address, Servers};
 use super::connect::Target;
 use super::errors::{not_answered, without_arguments};
+use super::exclusive::Exclusives;
 use super::resp::{Reply, encode};
-use super::server::Server;
-use super::shared::Request;
+use super::shared::{Request, Shared};
 use super::slots::{SlotMap, known_host, own_slots, shards, slot};
 use crate::backend::breaker::Breaker;
 use crate::backend::builder::Settings;
@@ -39,7 +39,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 pub(in crate::backend) struct Topology {
     /// The server that has all keys, unless this is a cluster.
-    only: Option<Arc<Server>>,
+    pub(super) only: Option<Arc<Server>>,
     /// The URL's servers, without credentials.
     shown: String,
     /// The servers of a cluster that the URL names.
@@ -52,6 +52,36 @@ pub(in crate::backend) struct Topology {
     refreshing: Background,
     /// The result of its last run.
     refreshed: watch::Sender<RedisResult<()>>,
+}
+
+/// One server: the shared connection, the exclusive ones of updates, and the breaker that both feed.
+pub(super) struct Server {
+    /// Empty for a Unix socket, and for a master, which may be anywhere.
+    pub(super) place: Place,
+    pub(super) shared: Arc<Shared>,
+    pub(super) updates: Exclusives,
+    pub(super) breaker: Arc<Breaker>,
+}
+
+impl Server {
+    /// Prepares the connections to a server; none is made yet. `backend` is the label of its gauges, and `changes` counts the
+    /// epochs that end.
+    pub(super) fn new(target: Target, backend: &str, settings: Settings, changes: Arc<AtomicU64>) -> Self {
+        let (place, shown) = match &target {
+            Target::Server(address) => (address.place.clone(), address.to_string()),
+            Target::Master(sentinels) => (Place::default(), sentinels.to_string()),
+        };
+        let shared = Shared::new(target, settings, changes);
+        let updates = Exclusives::new(shared.clone(), settings.update_connections);
+        let breaker = Arc::new(Breaker::new(shown, backend, settings.breaker_threshold, settings.breaker_pause));
+        Self { place, shared, updates, breaker }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
 }
 
 /// A server to send a command to.
@@ -115,35 +145,9 @@ impl Topology {
         }
     }
 
-    /// Runs commands on the key's server in one round trip, each with a result of its own. If one is redirected, it is run
-    /// there, and then those after it again, one by one, so that they keep their order.
-    pub(super) async fn run<const N: usize>(
-        self: &Arc<Self>,
-        key: &Key,
-        request: &Request<'_>,
-    ) -> RedisResult<[RedisResult<Reply>; N]> {
-        let of_cluster;
-        let server = match &self.only {
-            Some(server) => server,
-            None => {
-                // Rare parts are boxed, here and below, so that the future of a hit stays small.
-                of_cluster = match self.owner(key) {
-                    Some(owner) => owner,
-                    None => Box::pin(self.destination(key)).await?.server,
-                };
-                &of_cluster
-            }
-        };
-        let replies = server.shared.run(request).await;
-        match &replies {
-            Err(error) => self.refresh_after(error),
-            Ok(replies) if self.only.is_some() || !replies.iter().any(is_sent_elsewhere) => {}
-            Ok(_) => return Box::pin(self.follow(key, request, replies?)).await,
-        }
-        replies
-    }
-
-    async fn follow<const N: usize>(
+    /// Runs the commands of which one was redirected there, and then those after it again, one by one, so that they keep their
+    /// order.
+    pub(super) async fn follow<const N: usize>(
         self: &Arc<Self>,
         key: &Key,
         request: &Request<'_>,
@@ -153,7 +157,7 @@ impl Topology {
         let first = if request.is_write { 0 } else { sent_elsewhere };
         for (at, reply) in replies.iter_mut().enumerate().skip(first) {
             let command = |_: usize, out: &mut Vec<u8>| (request.encode)(at, out);
-            let request = request.with(&command);
+            let request = Request { encode: &command, ..*request };
             let mut destination = self.destination(key).await?;
             *reply = destination.run(&request).await;
             for _ in 0..REDIRECTIONS {
@@ -198,7 +202,7 @@ impl Topology {
     }
 
     /// The server that has the key, if that is known.
-    fn owner(&self, key: &Key) -> Option<Arc<Server>> {
+    pub(super) fn owner(&self, key: &Key) -> Option<Arc<Server>> {
         self.slots.read().owner(slot(key.as_str())).cloned()
     }
 
@@ -329,7 +333,7 @@ impl Topology {
     }
 }
 
-fn is_sent_elsewhere(reply: &RedisResult<Reply>) -> bool {
+pub(super) fn is_sent_elsewhere(reply: &RedisResult<Reply>) -> bool {
     reply.as_ref().is_err_and(|error| error.redirect_node().is_some())
 }
 
@@ -344,7 +348,7 @@ impl Destination {
             0 => encode(out, &[b"ASKING"]),
             _ => (request.encode)(0, out),
         };
-        let [asked, reply] = self.server.shared.run(&request.with(&commands)).await?;
+        let [asked, reply] = self.server.shared.run(&Request { encode: &commands, ..*request }).await?;
         asked.and(reply)
     }
 }

@@ -23,9 +23,8 @@ use redis::{RedisError, RedisResult};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::Phase;
 use super::queue::Waiter;
-use super::task::Driver;
+use super::{Driver, Phase};
 use crate::backend::redis::connect::{Duplex, Link, check_role};
 use crate::backend::redis::errors::{
     connection_lost, is_of_replica, is_replica, not_answered, runtime_ended, unexpected_reply,

@@ -14,8 +14,8 @@ use std::time::Duration;
 use redis::{ErrorKind, RedisResult};
 use tokio::time::timeout;
 
-use super::request::{ATTEMPTS, Request};
-use super::{Shared, State};
+use super::queue::ATTEMPTS;
+use super::{Request, Shared, State};
 use crate::backend::redis::address::Address;
 use crate::backend::redis::connect::{Endpoint, Link, connect_to};
 use crate::backend::redis::errors::{connection_lost, is_of_replica, not_answered};

@@ -5,12 +5,38 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::time::Duration;
 
 use redis::{RedisError, RedisResult};
 use tokio::sync::{mpsc, oneshot};
 
-use super::request::Request;
 use crate::backend::redis::resp::Reply;
+
+/// How often commands that may be carried out twice are sent.
+pub(super) const ATTEMPTS: u32 = 4;
+
+/// Appends one of a request's commands, by its number.
+pub(in crate::backend::redis) type Encode<'a> = dyn Fn(usize, &mut Vec<u8>) + Sync + 'a;
+
+/// Commands that a caller wants sent together, and what may become of them when their connection is lost.
+#[derive(Clone, Copy)]
+pub(in crate::backend::redis) struct Request<'a> {
+    pub(in crate::backend::redis) encode: &'a Encode<'a>,
+    /// How long the server may take to answer.
+    pub(in crate::backend::redis) limit: Duration,
+    /// How often the commands may be sent, if their connection is lost each time.
+    pub(in crate::backend::redis) attempts: u32,
+    /// Whether the commands are a write, which depends on their order. So all of them are sent again if one is redirected; and if
+    /// the epoch has ended before the replies came, the write counts as lost.
+    pub(in crate::backend::redis) is_write: bool,
+}
+
+impl<'a> Request<'a> {
+    /// Commands that may be carried out twice.
+    pub(in crate::backend::redis) fn new(limit: Duration, encode: &'a Encode<'a>) -> Self {
+        Self { encode, limit, attempts: ATTEMPTS, is_write: false }
+    }
+}
 
 #[derive(Default)]
 pub(super) struct Queue {
@@ -83,8 +109,10 @@ impl Queue {
             (request.encode)(at, &mut self.unsent);
             // No server takes a command of 4 GiB.
             let bytes = u32::try_from(self.unsent.len() - before).unwrap_or(u32::MAX);
-            let is_followed = request.is_contiguous && at + 1 < count;
-            self.waiting.push_back(Waiter { reply_to: reply_to(at), bytes, since: self.now, limit, is_followed });
+            let reply_to = reply_to(at);
+            // The commands of a batch are unrelated, and needn't go out together.
+            let is_followed = matches!(reply_to, ReplyTo::One(_)) && at + 1 < count;
+            self.waiting.push_back(Waiter { reply_to, bytes, since: self.now, limit, is_followed });
         }
     }
 

@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::connection::{Connection, End};
 use super::epoch::Epoch;
 use super::queue::{Waiter, answer_all};
-use super::{Phase, Shared, State};
+use super::{Driver, Phase, Shared, State};
 use crate::backend::redis::connect::{Link, Target};
 use crate::backend::redis::errors::{not_answered, runtime_ended, too_busy};
 use crate::defaults::WAIT_TIMEOUT;
@@ -100,18 +100,7 @@ async fn drive(driver: Driver) {
     }
 }
 
-/// A task's right to drive the connection. It is dropped with the task, also when a runtime drops that.
-pub(super) struct Driver {
-    pub(super) shared: Arc<Shared>,
-    task: u64,
-}
-
 impl Driver {
-    /// The locked state, unless the task was given up or the connection is closed.
-    pub(super) fn state(&self) -> Option<MutexGuard<'_, State>> {
-        Some(self.shared.state.lock()).filter(|state| state.task == self.task && !state.closed)
-    }
-
     /// Whether there are commands to send. If not, the next command starts another task.
     fn has_work(&self) -> bool {
         let Some(mut state) = self.state() else { return false };
