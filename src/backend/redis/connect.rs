@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 
 use super::address::Address;
 use super::errors::{is_not_ready, is_replica, unexpected_reply};
-use super::resp::{Received, Reply, encode};
+use super::resp::{Received, Reply, command};
 use super::sentinel::Sentinels;
 
 /// The name of our connections in `CLIENT LIST`.
@@ -137,11 +137,11 @@ async fn connect_tcp(socket: SocketAddr) -> io::Result<TcpStream> {
 impl Link {
     /// Sends commands, and waits for a reply to each. If it is dropped early, the link must not be used again: the next exchange
     /// would take these replies for its own.
-    pub(super) async fn exchange(&mut self, commands: &[u8], replies: usize) -> RedisResult<Vec<RedisResult<Reply>>> {
-        self.stream.write_all(commands).await?;
+    pub(super) async fn exchange(&mut self, commands: &[Vec<u8>]) -> RedisResult<Vec<RedisResult<Reply>>> {
+        self.stream.write_all(&commands.concat()).await?;
         self.stream.flush().await?;
-        let mut taken = Vec::with_capacity(replies);
-        while taken.len() < replies {
+        let mut taken = Vec::with_capacity(commands.len());
+        while taken.len() < commands.len() {
             match self.receive(Received::next).await {
                 // A server that refuses a client sends one error, whatever was asked, and hangs up: that error is the cause.
                 Err(end) if end.is_io_error() => return Err(taken.pop().and_then(RedisResult::err).unwrap_or(end)),
@@ -173,22 +173,21 @@ impl Link {
         let settings = &address.settings;
         let (password, db) = (settings.password().map(str::as_bytes), settings.db());
         let mut commands = Vec::new();
-        let mut count = 3;
         if let Some(password) = password {
-            count += 1;
-            match settings.username().map(str::as_bytes) {
-                Some(user) => encode(&mut commands, &[b"AUTH", user, password]),
-                None => encode(&mut commands, &[b"AUTH", password]),
-            }
+            commands.push(match settings.username() {
+                Some(user) => command(&[b"AUTH", user.as_bytes(), password]),
+                None => command(&[b"AUTH", password]),
+            });
         }
         if db != 0 {
-            count += 1;
-            encode(&mut commands, &[b"SELECT", db.to_string().as_bytes()]);
+            commands.push(command(&[b"SELECT", db.to_string().as_bytes()]));
         }
-        encode(&mut commands, &[b"CLIENT", b"SETNAME", CLIENT_NAME]);
-        encode(&mut commands, &[b"INFO", b"server"]);
-        encode(&mut commands, &[b"ROLE"]);
-        let replies = self.exchange(&commands, count).await.map_err(|error| {
+        commands.extend([
+            command(&[b"CLIENT", b"SETNAME", CLIENT_NAME]),
+            command(&[b"INFO", b"server"]),
+            command(&[b"ROLE"]),
+        ]);
+        let replies = self.exchange(&commands).await.map_err(|error| {
             // The last words of a server that hangs up may quote the command, and so the password.
             let may_quote = !error.is_io_error() && !is_not_ready(&error);
             let quotes = |password| may_quote && error.to_string().contains(password);

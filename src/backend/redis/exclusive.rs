@@ -22,28 +22,25 @@ pub(super) struct Exclusive {
     pub(super) was_idle: bool,
     pub(super) epoch: Epoch,
     runtime: runtime::Id,
-    _counted: Arc<()>,
 }
 
 pub(super) struct Exclusives {
     shared: Arc<Shared>,
-    /// A permit for each connection that there may be.
+    /// A permit for each connection that may be in use.
+    most: usize,
     permits: Arc<Semaphore>,
     pub(super) idle: Mutex<VecDeque<Exclusive>>,
-    /// Each connection has a clone.
-    counted: Arc<()>,
 }
 
 impl Exclusives {
     pub(super) fn new(shared: Arc<Shared>, most: usize) -> Self {
-        let permits = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
-        Self { shared, permits, idle: Mutex::default(), counted: Arc::default() }
+        let most = most.min(Semaphore::MAX_PERMITS);
+        Self { shared, most, permits: Arc::new(Semaphore::new(most)), idle: Mutex::default() }
     }
 
     /// How many connections are in use, and how many are idle.
     pub(super) fn in_use_and_idle(&self) -> (usize, usize) {
-        let idle = self.idle.lock();
-        ((Arc::strong_count(&self.counted) - 1).saturating_sub(idle.len()), idle.len())
+        (self.most - self.permits.available_permits(), self.idle.lock().len())
     }
 
     /// Waits for a permit, and takes an idle connection for it, or makes one.
@@ -57,6 +54,6 @@ impl Exclusives {
         }
         // Boxed, as it is rare.
         let (link, epoch) = self.shared.connect_beside().boxed().await?;
-        Ok((permit, Exclusive { link, was_idle: false, epoch, runtime, _counted: self.counted.clone() }))
+        Ok((permit, Exclusive { link, was_idle: false, epoch, runtime }))
     }
 }

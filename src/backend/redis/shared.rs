@@ -53,7 +53,7 @@ const TICKS: u32 = 10;
 
 pub(super) struct Shared {
     target: Target,
-    settings: Settings,
+    pub(super) settings: Settings,
     tick: Duration,
     state: Mutex<State>,
     /// How many epochs have ended, which is the number of the current one. Read without the lock by each write.
@@ -77,8 +77,6 @@ struct State {
     failed: Option<(Instant, RedisError)>,
     /// Whether the warning about a needless password was logged.
     has_warned: bool,
-    /// Whether the last owner of the connection is gone.
-    closed: bool,
 }
 
 /// Whether a task drives the connection, and whether a new command has to wake it.
@@ -110,9 +108,9 @@ struct Driver {
 }
 
 impl Driver {
-    /// The locked state, unless the task was given up or the connection is closed.
+    /// The locked state, unless the task was given up.
     fn state(&self) -> Option<MutexGuard<'_, State>> {
-        Some(self.shared.state.lock()).filter(|state| state.task == self.task && !state.closed)
+        Some(self.shared.state.lock()).filter(|state| state.task == self.task)
     }
 }
 

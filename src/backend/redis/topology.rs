@@ -40,8 +40,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(in crate::backend) struct Topology {
     /// The server that has all keys, unless this is a cluster.
     pub(super) only: Option<Arc<Server>>,
-    /// The URL's servers, without credentials.
-    shown: String,
     /// The servers of a cluster that the URL names.
     seeds: Vec<Address>,
     settings: Settings,
@@ -127,7 +125,6 @@ impl Topology {
         let slots = only.clone().map_or_else(SlotMap::unknown, SlotMap::of_one);
         Self {
             only,
-            shown,
             seeds,
             settings,
             slots: RwLock::new(slots),
@@ -159,12 +156,11 @@ impl Topology {
             let command = |_: usize, out: &mut Vec<u8>| (request.encode)(at, out);
             let request = Request { encode: &command, ..*request };
             let mut destination = self.destination(key).await?;
-            *reply = destination.run(&request).await;
-            for _ in 0..REDIRECTIONS {
-                let Err(error) = &*reply else { break };
-                let Some(next) = self.redirected(key, &destination, error) else { break };
-                destination = next;
+            for _ in 0..=REDIRECTIONS {
                 *reply = destination.run(&request).await;
+                let next = reply.as_ref().err().and_then(|error| self.redirected(key, &destination, error));
+                let Some(next) = next else { break };
+                destination = next;
             }
         }
         Ok(replies)
@@ -321,7 +317,7 @@ impl Topology {
 
     fn new_server(&self, address: Address) -> Arc<Server> {
         let target = Target::Server(Arc::new(address));
-        Arc::new(Server::new(target, &self.shown, self.settings, self.changes.clone()))
+        Arc::new(Server::new(target, &Address::show(&self.seeds, "cluster"), self.settings, self.changes.clone()))
     }
 
     /// Changes the map. `change` returns whether entries may be at another server now.

@@ -160,7 +160,7 @@ impl<'a> Tracker<'a> {
         if link.address.settings.protocol() != ProtocolVersion::RESP3 {
             return Err((REFUSED, "the URL asks for another protocol than RESP3").into());
         }
-        let (limit, prefix) = (server.shared.connect_timeout(), &wanted.prefixes[0]);
+        let (limit, prefix) = (server.shared.settings.connect_timeout, &wanted.prefixes[0]);
         let mut tracker = Self { link, server, epoch, tracking, prefix, unsent: VecDeque::new(), owed: 0 };
         let prefixes = wanted.prefixes.iter().flat_map(|prefix| [&b"PREFIX"[..], prefix.as_bytes()]);
         let ask: Vec<_> = [&b"CLIENT"[..], b"TRACKING", b"ON", b"BCAST"].into_iter().chain(prefixes).collect();

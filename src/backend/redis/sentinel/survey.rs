@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::super::address::Address;
 use super::super::connect::{Link, connect};
 use super::super::errors::{advice_on, is_cut_off, is_forbidden, is_of_replica, unexpected_reply, without_arguments};
-use super::super::resp::{Reply, encode};
+use super::super::resp::{Reply, command};
 use super::super::tls;
 use super::super::topology::Place;
 
@@ -62,9 +62,8 @@ impl Sentinel {
 }
 
 async fn master_of(link: &mut Link, name: &str) -> RedisResult<RedisResult<Reply>> {
-    let mut command = Vec::new();
-    encode(&mut command, &[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name.as_bytes()]);
-    link.exchange(&command, 1).await?.pop().ok_or_else(unexpected_reply)
+    let command = command(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name.as_bytes()]);
+    link.exchange(&[command]).await?.pop().ok_or_else(unexpected_reply)
 }
 
 fn master(reply: Reply) -> RedisResult<Option<Place>> {

@@ -18,7 +18,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use std::{io, mem};
 
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
 use redis::{RedisError, RedisResult};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
@@ -66,7 +67,8 @@ pub(super) struct Connection<'a> {
     round: usize,
     clock: Clock,
     may_be_replica: bool,
-    spare: Option<Spare>,
+    /// Another connection, which is used if this one stays silent.
+    spare: Option<MaybeDone<BoxFuture<'static, RedisResult<Link>>>>,
     is_asleep: bool,
 }
 
@@ -90,16 +92,9 @@ struct Clock {
 }
 
 enum Expected {
-    Reply(Waiter),
+    /// `None` for a reply that is too late: its caller has got an error. It still has its place in the order.
+    Reply(Option<Waiter>),
     Role,
-    /// A reply that is too late: its caller has got an error. It still has its place in the order.
-    Overdue,
-}
-
-/// Another connection, which is used if this one stays silent.
-enum Spare {
-    Connecting(BoxFuture<'static, RedisResult<Link>>),
-    Connected(Box<Link>),
 }
 
 /// How a connection ended.
@@ -179,7 +174,10 @@ impl<'a> Connection<'a> {
                 self.tick()?;
                 continue;
             }
-            self.poll_spare(cx);
+            // A spare is used at the next tick. Until then this connection, which was asked earlier, may be answered too.
+            if let Some(spare) = &mut self.spare {
+                let _ = spare.poll_unpin(cx);
+            }
             if self.falls_asleep(cx) {
                 return Poll::Pending;
             }
@@ -199,7 +197,7 @@ impl<'a> Connection<'a> {
         }
         let (room, now) = (MOST_UNDER_WAY - self.expected.len(), self.clock.now);
         state.queue.take(room, MOST_BYTES, &mut self.sending, |waiter| {
-            self.expected.push_back(Expected::Reply(waiter.sent_at(now)));
+            self.expected.push_back(Expected::Reply(Some(waiter.sent_at(now))));
         });
         drop(state);
         self.clock.wake();
@@ -232,7 +230,7 @@ impl<'a> Connection<'a> {
             && let Some(reply) = self.received.next()?
         {
             match self.expected.pop_front() {
-                Some(Expected::Reply(waiter)) => {
+                Some(Expected::Reply(Some(waiter))) => {
                     dispatched += 1;
                     let is_refused = reply.as_ref().is_err_and(is_of_replica);
                     waiter.answer(reply);
@@ -241,7 +239,7 @@ impl<'a> Connection<'a> {
                     }
                 }
                 Some(Expected::Role) => check_role(reply, self.may_be_replica)?,
-                Some(Expected::Overdue) => {}
+                Some(Expected::Reply(None)) => {}
                 None => return Err(unexpected_reply().into()),
             }
         }
@@ -263,35 +261,34 @@ impl<'a> Connection<'a> {
 
     /// Lets a tick pass: answers overdue commands with an error, and looks after spare and heartbeat.
     fn tick(&mut self) -> Result<(), End> {
-        let quiet = self.quiet_for();
+        // For how many ticks the server has owed a reply and sent nothing.
+        let quiet = if self.expected.is_empty() { 0 } else { self.clock.now.wrapping_sub(self.clock.heard) };
         let is_silent = quiet > self.driver.shared.ticks(self.driver.shared.settings.operation_timeout);
         let Some(now) = self.driver.tick(is_silent) else { return Err(End::GivenUp) };
         self.clock.now = now;
         for expected in &mut self.expected {
-            if matches!(expected, Expected::Reply(waiter) if waiter.is_overdue(now))
-                && let Expected::Reply(waiter) = mem::replace(expected, Expected::Overdue)
+            if let Expected::Reply(waiter) = expected
+                && let Some(waiter) = waiter.take_if(|waiter| waiter.is_overdue(now))
             {
                 waiter.answer(Err(not_answered()));
             }
         }
         if quiet > 0
-            && let Some(Spare::Connected(spare)) = self.spare.take_if(|spare| matches!(spare, Spare::Connected(_)))
+            && let Some(connected) = self.spare.as_mut().and_then(|spare| Pin::new(spare).take_output())
         {
-            return Err(End::Replaced(spare));
+            self.spare = None;
+            if let Ok(link) = connected {
+                return Err(End::Replaced(Box::new(link)));
+            }
         }
         let is_large = self.clock.sent_since > LARGE;
         let is_suspect = quiet >= self.clock.silence && (!is_large || is_silent);
         if is_suspect && self.spare.is_none() && self.clock.may_try_spare() {
-            self.spare = Some(Spare::Connecting(self.driver.spare()));
+            self.spare = Some(maybe_done(self.driver.spare()));
         }
         self.ask_for_role();
         self.clock.set(self.expected.is_empty());
         Ok(())
-    }
-
-    /// For how many ticks the server has owed a reply and sent nothing.
-    fn quiet_for(&self) -> u32 {
-        if self.expected.is_empty() { 0 } else { self.clock.now.wrapping_sub(self.clock.heard) }
     }
 
     fn ask_for_role(&mut self) {
@@ -308,14 +305,6 @@ impl<'a> Connection<'a> {
         }
         encode(&mut self.sending, &[b"ROLE"]);
         self.expected.push_back(Expected::Role);
-    }
-
-    fn poll_spare(&mut self, cx: &mut Context<'_>) {
-        let Some(Spare::Connecting(connecting)) = &mut self.spare else { return };
-        if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-            // It is used at the next tick. Until then this connection, which was asked earlier, may be answered too.
-            self.spare = connected.ok().map(|connected| Spare::Connected(Box::new(connected)));
-        }
     }
 
     /// Stores this task's waker, unless there are commands to send. Returns whether the task may sleep. Both happen under the lock
@@ -337,7 +326,7 @@ impl<'a> Connection<'a> {
     /// Answers all callers that wait for a reply with an error.
     fn fail(&mut self, error: &RedisError) {
         for expected in mem::take(&mut self.expected) {
-            if let Expected::Reply(waiter) = expected {
+            if let Expected::Reply(Some(waiter)) = expected {
                 waiter.answer(Err(error.clone()));
             }
         }

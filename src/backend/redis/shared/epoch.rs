@@ -9,7 +9,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use redis::{ErrorKind, RedisResult};
 use tokio::time::timeout;
@@ -47,10 +46,6 @@ impl Shared {
                 self.run(&Request::new(self.settings.connect_timeout, &|_, out| encode(out, &[b"PING"]))).await?;
         }
         Err(connection_lost())
-    }
-
-    pub(in crate::backend::redis) fn connect_timeout(&self) -> Duration {
-        self.settings.connect_timeout
     }
 
     pub(in crate::backend::redis) fn is_current(&self, epoch: &Epoch) -> bool {

@@ -65,7 +65,7 @@ impl Shared {
     /// Closes the connection for good.
     pub(in crate::backend::redis) fn close(&self) {
         let mut state = self.state.lock();
-        state.closed = true;
+        state.task += 1;
         state.epoch = None;
         if let Phase::Asleep(waker) = mem::take(&mut state.phase) {
             drop(state);
