@@ -7,7 +7,6 @@
 mod address;
 mod connect;
 mod errors;
-mod exclusive;
 mod resp;
 mod script;
 mod sentinel;
@@ -64,8 +63,9 @@ impl Redis {
 
     /// How many connections of updates are in use, and how many are idle, over all servers.
     pub(super) fn update_connections(&self) -> (usize, usize) {
-        let counts = self.topology.known_primaries().into_iter().map(|server| server.updates.in_use_and_idle());
-        counts.fold((0, 0), |(in_use, idle), (used_here, idle_here)| (in_use + used_here, idle + idle_here))
+        let servers = self.topology.known_primaries();
+        let counts = servers.iter().map(|server| server.updates.in_use_and_idle());
+        counts.fold((0, 0), |all, here| (all.0 + here.0, all.1 + here.1))
     }
 
     pub(super) fn changes(&self) -> Arc<AtomicU64> {
@@ -145,37 +145,15 @@ impl Redis {
     }
 }
 
-/// Calls `each` with what was found for each key of a batch, from the replies by their commands' numbers. If a reply is lost,
-/// its key is left out.
-fn by_key<'a>(
-    with_ttl: bool,
-    selection: &'a Selection,
-    each: &'a mut Each<'_>,
-) -> impl FnMut(usize, RedisResult<Reply>) + 'a {
-    // With the index of its key: if the reply to that key's PTTL is lost, this is still the one of a key before.
-    let mut last_left = None;
-    move |at, reply| {
-        let index = if with_ttl { at / 2 } else { at };
-        if with_ttl && at.is_multiple_of(2) {
-            last_left = reply.ok().map(|left| (index, left.remaining()));
-            return;
-        }
-        let left = if with_ttl { last_left.filter(|(of, _)| *of == index) } else { Some((index, None)) };
-        if let (Some((_, left)), Ok(entry)) = (left, entry(reply, selection)) {
-            each(index, entry.map(|entry| Found { entry, left }));
-        }
-    }
-}
-
 impl Store for Redis {
     async fn ping(&self, key: Option<&Key>, limit: Duration) -> StoreResult<()> {
-        match key {
-            Some(key) => {
-                let [pong] = self.send(key, &Request::new(limit, &|_, out| encode(out, &[b"PING"]))).await?;
-                pong?;
-            }
-            None => self.topology.ping(limit).await?,
-        }
+        let topology = &self.topology;
+        let server = match (&topology.only, key) {
+            (Some(server), _) => server.clone(),
+            (None, Some(key)) => topology.destination(key).await?.server,
+            (None, None) => return Ok(topology.fetch_slots().await?),
+        };
+        server.shared.ask(limit, &[b"PING"]).await.inspect_err(|error| topology.refresh_after(error))?;
         Ok(())
     }
 
@@ -211,9 +189,17 @@ impl Store for Redis {
                 encode_read(out, key, selection);
             }
         };
-        let take = by_key(with_ttl, selection, each);
+        // A key's two commands go out together, and are overdue together: whose lifetime got no reply has no entry either.
+        let mut left = Some(None);
+        let take = |at: usize, reply: RedisResult<Reply>| {
+            if with_ttl && at.is_multiple_of(per_key) {
+                left = reply.ok().map(|left| left.remaining());
+            } else if let (Some(left), Ok(entry)) = (left, entry(reply, selection)) {
+                each(at / per_key, entry.map(|entry| Found { entry, left }));
+            }
+        };
         let server = self.topology.destination(first).await?.server;
-        match server.shared.run_many(&self.request(&commands), keys.len() * per_key, take).await {
+        match server.shared.run_many(&self.request(&commands), keys.len(), per_key, take).await {
             Err(error) if is_worth_another_attempt(&error) => Ok(()),
             read => Ok(read.inspect_err(|error| self.topology.refresh_after(error))?),
         }
@@ -383,33 +369,4 @@ fn millis(duration: Duration) -> String {
 fn is_of_type(key: &[u8], before: &str, after: &str) -> bool {
     let id = key.strip_prefix(before.as_bytes()).and_then(|key| key.strip_suffix(after.as_bytes()));
     id.is_some_and(|id| !id.contains(&b':'))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lost_reply_costs_its_own_key_alone() {
-        let left = |millis: u64| Ok(Reply::parse(&format!(":{millis}\r\n")));
-        let entry = || Ok(Reply::parse("*2\r\n$1\r\nv\r\n$1\r\n1\r\n"));
-        let mut found = Vec::new();
-        let mut each = |place, entry: Option<Found>| found.push((place, entry.unwrap().left.unwrap().as_millis()));
-        let mut take = by_key(true, &ALL, &mut each);
-        // The second key's lifetime is lost, and so is the third key's entry. The fourth key's lifetime is an error.
-        for (at, reply) in [
-            (0, left(1_000)),
-            (1, entry()),
-            (3, entry()),
-            (4, left(3_000)),
-            (6, Err(unexpected_reply())),
-            (7, entry()),
-            (8, left(5_000)),
-            (9, entry()),
-        ] {
-            take(at, reply);
-        }
-        drop(take);
-        assert_eq!(found, [(0, 1_000), (4, 5_000)]);
-    }
 }

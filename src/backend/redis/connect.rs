@@ -110,7 +110,6 @@ pub(super) async fn connect_to(address: &Arc<Address>, endpoint: Endpoint) -> Re
         #[cfg(unix)]
         (Endpoint::Unix(path), _) => Box::new(tokio::net::UnixStream::connect(path).await?),
     };
-    let received = Received::new(RECEIVED_AT_ONCE);
     let mut link = Link {
         stream,
         address: address.clone(),
@@ -118,7 +117,7 @@ pub(super) async fn connect_to(address: &Arc<Address>, endpoint: Endpoint) -> Re
         run_id: None,
         needless_password: false,
         round_trip: Duration::ZERO,
-        received,
+        received: Received::new(RECEIVED_AT_ONCE),
     };
     let began = Instant::now();
     link.greet(address).await?;
@@ -196,17 +195,23 @@ impl Link {
         let mut replies = replies?.into_iter();
         let mut next = || replies.next().unwrap_or_else(|| Err(unexpected_reply()));
         if password.is_some()
-            && let Err(error) = next()
+            && let Err(refusal) = next()
         {
-            check_refusal(&error)?;
-            self.needless_password = true;
+            const NEEDS_NONE: [&str; 2] = ["without any password configured", "no password is set"];
+            let text = refusal.to_string();
+            self.needless_password = NEEDS_NONE.iter().any(|words| text.contains(words));
+            if !self.needless_password {
+                // "max number of clients", for example, is no error about passwords.
+                return Err(if is_not_ready(&refusal) { refusal } else { authentication_failed() });
+            }
         }
         if db != 0 {
             next()?;
         }
         // A user may lack the right to set the client's name.
         let _ = next();
-        self.run_id = next().ok().and_then(|info| run_id(&info.text().ok()?));
+        let info = next().and_then(Reply::text).unwrap_or_default();
+        self.run_id = info.lines().find_map(|line| line.strip_prefix("run_id:")).map(|id| id.trim().to_owned());
         check_role(next(), address.may_be_replica)
     }
 }
@@ -221,24 +226,6 @@ pub(super) fn check_role(role: RedisResult<Reply>, may_be_replica: bool) -> Redi
     }
 }
 
-/// Accepts a refusal of AUTH that only says that no password is needed. The server's ACL decides what the user may do.
-fn check_refusal(refusal: &RedisError) -> RedisResult<()> {
-    const NEEDS_NONE: [&str; 2] = ["without any password configured", "no password is set"];
-    let text = refusal.to_string();
-    if NEEDS_NONE.iter().any(|words| text.contains(words)) {
-        return Ok(());
-    }
-    // "max number of clients", for example, is no error about passwords.
-    if is_not_ready(refusal) {
-        return Err(refusal.clone());
-    }
-    Err(authentication_failed())
-}
-
 fn authentication_failed() -> RedisError {
     (ErrorKind::AuthenticationFailed, "Password authentication failed").into()
-}
-
-fn run_id(info: &str) -> Option<String> {
-    info.lines().find_map(|line| line.strip_prefix("run_id:")).map(|id| id.trim().to_owned())
 }

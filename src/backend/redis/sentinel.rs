@@ -13,7 +13,7 @@ use redis::RedisResult;
 use tokio::time::timeout;
 
 pub(super) use self::survey::advice;
-use self::survey::{Named, NoMaster, Sentinel, survey};
+use self::survey::{ADVICE_ANNOUNCE, ADVICE_QUORUM, Named, NoMaster, Sentinel, survey};
 use super::address::Address;
 use super::connect::{Link, connect};
 use super::tls::Connector;
@@ -85,10 +85,15 @@ impl Sentinels {
         let mut sentinels = self.each();
         loop {
             let Named { place, .. } = self.survey(&mut sentinels, connect_timeout).await?;
-            let address = Arc::new(self.address_at(&place)?);
+            if let Some(tls) = &self.master.tls {
+                let impossible = |mistake| NoMaster::of_master(&place, &format!(": {mistake}"), ADVICE_ANNOUNCE);
+                tls.check_name(&place.host).map_err(impossible)?;
+            }
+            let address = Arc::new(self.master.at(place.clone()));
             tokio::select! {
                 connected = timeout(connect_timeout.mul_f64(SHARE), connect(&address)) => {
-                    let link = connected.map_err(|_elapsed| NoMaster::silent(&place))?;
+                    let silent = |_elapsed| NoMaster::of_master(&place, ", does not answer", ADVICE_QUORUM);
+                    let link = connected.map_err(silent)?;
                     let link = link.map_err(|error| NoMaster::unusable(&place, &error))?;
                     tracing::info!(address = %self, master = %place, "connected to the master that the sentinels name");
                     return Ok(link);
@@ -124,14 +129,6 @@ impl Sentinels {
     /// The sentinels, not connected yet.
     fn each(&self) -> Vec<Sentinel> {
         self.sentinels.iter().cloned().map(Sentinel::new).collect()
-    }
-
-    /// The address that the master has at this place.
-    fn address_at(&self, place: &Place) -> Result<Address, NoMaster> {
-        if let Some(tls) = &self.master.tls {
-            tls.check_name(&place.host).map_err(|mistake| NoMaster::impossible(place, &mistake))?;
-        }
-        Ok(self.master.at(place.clone()))
     }
 
     async fn survey(&self, sentinels: &mut [Sentinel], connect_timeout: Duration) -> Result<Named, NoMaster> {

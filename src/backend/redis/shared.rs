@@ -183,7 +183,7 @@ impl Shared {
             senders[at] = Some(sender);
             receiver
         });
-        let other_task = self.push(request, limit, N, |at| {
+        let other_task = self.push(request, limit, N, N, |at| {
             ReplyTo::One(senders[at].take().expect("there is a sender for each command"))
         })?;
         let received = async {
@@ -205,16 +205,19 @@ impl Shared {
         }
     }
 
-    /// Like [`run`](Self::run), for any number of commands, and without sending them again. `each` gets every reply as it comes,
-    /// with its command's number: collected first, the replies of a large batch would push each other out of the CPU's caches.
+    /// Like [`run`](Self::run), for any number of unrelated `groups` of commands, and without sending them again. `each` gets
+    /// every reply as it comes, with its command's number: collected first, the replies of a large batch would push each other
+    /// out of the CPU's caches.
     pub(super) async fn run_many(
         self: &Arc<Self>,
         request: &Request<'_>,
-        count: usize,
+        groups: usize,
+        group: usize,
         mut each: impl FnMut(usize, RedisResult<Reply>),
     ) -> RedisResult<()> {
         let (sender, mut receiver) = mpsc::unbounded_channel();
-        let other_task = self.push(request, request.limit, count, |at| ReplyTo::Many(sender.clone(), at))?;
+        let other_task =
+            self.push(request, request.limit, groups * group, group, |at| ReplyTo::Many(sender.clone(), at))?;
         drop(sender);
         let received = async {
             let mut lost = None;
@@ -241,6 +244,7 @@ impl Shared {
         request: &Request<'_>,
         limit: Duration,
         count: usize,
+        group: usize,
         reply_to: impl FnMut(usize) -> ReplyTo,
     ) -> RedisResult<Option<u64>> {
         let no_runtime = |_| RedisError::from((ErrorKind::InvalidClientConfig, "there is no tokio runtime here"));
@@ -252,7 +256,7 @@ impl Shared {
         {
             return Err(error.clone());
         }
-        state.queue.push(request, limit, count, reply_to);
+        state.queue.push(request, limit, count, group, reply_to);
         let other_task = (state.runtime != Some(runtime)).then_some(state.task);
         match mem::replace(&mut state.phase, Phase::Awake) {
             Phase::Absent => {

@@ -1,8 +1,7 @@
 //! The server that a key is sent to: the only one there is, or one of a cluster, which may redirect the command.
 //!
-//! The driver has a client for clusters, but WATCH is not safe on its connections, and it doesn't show which server has which
-//! slot: updates would have to find that out a second time, and could be sent to another server than reads of the same key.
-//! So all commands use this one topology, over the same kind of connections as to a single server.
+//! The driver's client for clusters is not used: WATCH is not safe on its connections, and it doesn't show which server has
+//! which slot, so updates and reads of the same key could go to two servers.
 //!
 //! While a slot is migrating, each of its keys is at one of two servers, and a step on two keys fails unless both are at the
 //! same one (TRYAGAIN). `redis.rs` and `update.rs` handle that.
@@ -22,10 +21,10 @@ use tokio::sync::watch;
 use super::address::{Address, Servers};
 use super::connect::Target;
 use super::errors::{not_answered, without_arguments};
-use super::exclusive::Exclusives;
 use super::resp::{Reply, encode};
 use super::shared::{Request, Shared};
 use super::slots::{SlotMap, known_host, own_slots, shards, slot};
+use super::update::Exclusives;
 use crate::backend::breaker::Breaker;
 use crate::backend::builder::Settings;
 use crate::backend::deadline::within;
@@ -131,14 +130,6 @@ impl Topology {
             changes,
             refreshing: Background::default(),
             refreshed: watch::Sender::new(Ok(())),
-        }
-    }
-
-    /// Fails unless the server, or one of the cluster's, answers within `limit`.
-    pub(super) async fn ping(self: &Arc<Self>, limit: Duration) -> RedisResult<()> {
-        match &self.only {
-            Some(server) => server.shared.ask(limit, &[b"PING"]).await.map(drop),
-            None => self.fetch_slots().await,
         }
     }
 

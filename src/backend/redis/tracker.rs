@@ -70,16 +70,10 @@ pub(in crate::backend) async fn track(redis: Weak<Redis>, tracking: Arc<Tracking
         };
         tokio::select! {
             () = sleep(pause) => {}
-            () = more_is_wanted(&tracking, &wanted) => {}
+            // A near cache with another prefix was added. `attention` also comes from readers that find nothing kept, and they must
+            // not cut the pause short.
+            () = async { while !tracking.wants_more(&wanted) { tracking.attention().await } } => {}
         }
-    }
-}
-
-/// Waits until a near cache with another prefix is added. `attention` also comes from readers that find nothing kept, and they
-/// must not cut the pause short.
-async fn more_is_wanted(tracking: &Tracking, than: &Wanted) {
-    while !tracking.wants_more(than) {
-        tracking.attention().await;
     }
 }
 

@@ -1,24 +1,29 @@
 //! Updates in place: WATCH and look, then MULTI .. EXEC.
 //!
 //! WATCH belongs to a socket, and any EXEC on it ends it: a shared connection would lose updates. So each attempt has a
-//! connection for itself, out of `exclusive`. These connections never reconnect by themselves, so a WATCH can't be lost before
+//! connection for itself. These connections never reconnect by themselves, so a WATCH can't be lost before
 //! its EXEC unnoticed.
 //!
 //! Updates of one key in this process queue here, rather than make each other's EXEC fail at the server.
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
+use std::iter;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
-use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit};
+use tokio::runtime::{self, Handle};
+use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
 
+use super::connect::Link;
 use super::errors::{
     is_dropped, is_elsewhere, is_migrating, is_of_replica, is_too_many_clients, not_answered, unexpected_reply,
     without_arguments,
 };
-use super::exclusive::Exclusive;
 use super::resp::{Reply, command, encode_read};
+use super::shared::{Epoch, Shared};
 use super::topology::Destination;
 use super::{Redis, found, millis};
 use crate::backend::deadline::within;
@@ -45,6 +50,51 @@ impl Queues {
     fn of(&self, key: &Key) -> &Mutex<()> {
         let index = usize::try_from(self.hasher.hash_one(key) % QUEUES as u64).unwrap_or(0);
         &self.queues[index]
+    }
+}
+
+/// A connection that belongs to one update at a time, from WATCH to EXEC. It is used again only if its transaction has ended as
+/// expected: after an error or a cancellation, the server may still be working on it, or still watch a key.
+struct Exclusive {
+    link: Link,
+    /// Whether it has been idle before: then the network may have cut it unnoticed.
+    was_idle: bool,
+    epoch: Epoch,
+    runtime: runtime::Id,
+}
+
+/// The connections of updates to one server.
+pub(super) struct Exclusives {
+    shared: Arc<Shared>,
+    /// A permit for each connection that may be in use.
+    most: usize,
+    permits: Arc<Semaphore>,
+    idle: parking_lot::Mutex<VecDeque<Exclusive>>,
+}
+
+impl Exclusives {
+    pub(super) fn new(shared: Arc<Shared>, most: usize) -> Self {
+        let most = most.min(Semaphore::MAX_PERMITS);
+        Self { shared, most, permits: Arc::new(Semaphore::new(most)), idle: parking_lot::Mutex::default() }
+    }
+
+    /// How many connections are in use, and how many are idle.
+    pub(super) fn in_use_and_idle(&self) -> (usize, usize) {
+        (self.most - self.permits.available_permits(), self.idle.lock().len())
+    }
+
+    /// Waits for a permit, and takes an idle connection for it, or makes one.
+    async fn take(&self) -> RedisResult<(OwnedSemaphorePermit, Exclusive)> {
+        let permit = self.permits.clone().acquire_owned().await.expect("nobody closes the semaphore");
+        let runtime = Handle::current().id();
+        // In another epoch, the shared connection may lead to another server. Another runtime may end, or not be driven.
+        let is_usable = |idle: &Exclusive| self.shared.is_current(&idle.epoch) && idle.runtime == runtime;
+        if let Some(idle) = iter::from_fn(|| self.idle.lock().pop_front()).find(is_usable) {
+            return Ok((permit, idle));
+        }
+        // Boxed, as it is rare.
+        let (link, epoch) = self.shared.connect_beside().boxed().await?;
+        Ok((permit, Exclusive { link, was_idle: false, epoch, runtime }))
     }
 }
 

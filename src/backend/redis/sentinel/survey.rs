@@ -21,9 +21,9 @@ use super::super::topology::Place;
 const ADVICE_SENTINELS: &str =
     "check that the sentinels are up and the URL right, rediss+sentinel:// for TLS and redis+sentinel:// without";
 const ADVICE_TLS: &str = "check that the URL is right, rediss+sentinel:// for TLS and redis+sentinel:// without";
-const ADVICE_QUORUM: &str =
+pub(super) const ADVICE_QUORUM: &str =
     "check with SENTINEL CKQUORUM that enough sentinels are up to agree on a master, and that it can be reached";
-const ADVICE_ANNOUNCE: &str =
+pub(super) const ADVICE_ANNOUNCE: &str =
     "have the servers announce hosts that can be connected to, and that their certificates name";
 
 /// One sentinel, and the connection to it that is kept.
@@ -135,19 +135,15 @@ impl NoMaster {
         }
     }
 
-    pub(super) fn silent(place: &Place) -> Self {
-        Self { problem: format!("{place}, the master by the sentinels, does not answer"), advice: ADVICE_QUORUM }
-    }
-
-    pub(super) fn impossible(place: &Place, mistake: &str) -> Self {
-        Self { problem: format!("{place}, the master by the sentinels: {mistake}"), advice: ADVICE_ANNOUNCE }
+    /// What is wrong with the master by the sentinels.
+    pub(super) fn of_master(place: &Place, problem: &str, advice: &'static str) -> Self {
+        Self { problem: format!("{place}, the master by the sentinels{problem}"), advice }
     }
 
     pub(super) fn unusable(place: &Place, error: &RedisError) -> Self {
         if is_of_replica(error) {
-            let problem = format!("{place}, the master by the sentinels, says that it is a replica");
             let advice = "wait until a failover has ended, or check with SENTINEL CKQUORUM that one can";
-            return Self { problem, advice };
+            return Self::of_master(place, ", says that it is a replica", advice);
         }
         let cause = without_arguments(error);
         let advice = match tls::advice(error) {
@@ -157,7 +153,7 @@ impl NoMaster {
             None if error.is_io_error() => ADVICE_QUORUM,
             None => advice_on(error),
         };
-        Self { problem: format!("{place}, the master by the sentinels: {cause}"), advice }
+        Self::of_master(place, &format!(": {cause}"), advice)
     }
 
     /// For a sentinel that does not help.

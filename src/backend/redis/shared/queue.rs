@@ -57,7 +57,7 @@ pub(super) struct Waiter {
     since: u32,
     /// How many ticks the server may take.
     limit: u32,
-    /// Whether the next command belongs to the same request, and goes out with this one.
+    /// Whether the next command belongs to the same group, and goes out with this one.
     is_followed: bool,
 }
 
@@ -96,12 +96,14 @@ impl Waiter {
 }
 
 impl Queue {
-    /// Appends a request's commands, each with where its reply goes. The server may take `limit` ticks for them.
+    /// Appends a request's commands, each with where its reply goes. So many of a `group` go out one right after the other, with
+    /// none of another request in between. The server may take `limit` ticks for them.
     pub(super) fn push(
         &mut self,
         request: &Request<'_>,
         limit: u32,
         count: usize,
+        group: usize,
         mut reply_to: impl FnMut(usize) -> ReplyTo,
     ) {
         for at in 0..count {
@@ -109,10 +111,8 @@ impl Queue {
             (request.encode)(at, &mut self.unsent);
             // No server takes a command of 4 GiB.
             let bytes = u32::try_from(self.unsent.len() - before).unwrap_or(u32::MAX);
-            let reply_to = reply_to(at);
-            // The commands of a batch are unrelated, and needn't go out together.
-            let is_followed = matches!(reply_to, ReplyTo::One(_)) && at + 1 < count;
-            self.waiting.push_back(Waiter { reply_to, bytes, since: self.now, limit, is_followed });
+            let is_followed = !(at + 1).is_multiple_of(group);
+            self.waiting.push_back(Waiter { reply_to: reply_to(at), bytes, since: self.now, limit, is_followed });
         }
     }
 
