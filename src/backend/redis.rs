@@ -31,7 +31,7 @@ use tokio::time::Instant;
 pub(super) use self::address::Servers;
 use self::errors::{is_migrating, is_worth_another_attempt, is_wrong_type, unexpected_reply};
 use self::resp::{Reply, encode, encode_read, entry};
-use self::script::{ABANDON, CLEAR_LEASE, FILL, MARK_FAILED, RENEW, Script};
+use self::script::{ABANDON, CLEAR_LEASE, FILL, MARK_FAILED, RENEW, Script, encode_call};
 use self::shared::{Encode, Request};
 pub(super) use self::tls::Tls;
 use self::topology::{Topology, is_sent_elsewhere};
@@ -63,7 +63,7 @@ impl Redis {
 
     /// How many connections of updates are in use, and how many are idle, over all servers.
     pub(super) fn update_connections(&self) -> (usize, usize) {
-        let servers = self.topology.known_primaries();
+        let servers = self.topology.slots.read().primaries();
         let counts = servers.iter().map(|server| server.updates.in_use_and_idle());
         counts.fold((0, 0), |all, here| (all.0 + here.0, all.1 + here.1))
     }
@@ -135,9 +135,9 @@ impl Redis {
             let [reply] = self.send(key, &Request { attempts, ..request }).await?;
             reply
         };
-        let reply = match send(&|_, out| script.encode_by_hash(out, keys, args)).await {
+        let reply = match send(&|_, out| encode_call(out, b"EVALSHA", &script.hash, keys, args)).await {
             Err(error) if error.code() == Some("NOSCRIPT") => {
-                Box::pin(send(&|_, out| script.encode_by_text(out, keys, args))).await
+                Box::pin(send(&|_, out| encode_call(out, b"EVAL", script.text, keys, args))).await
             }
             reply => reply,
         };
@@ -275,7 +275,8 @@ impl Store for Redis {
     async fn abandon(&self, key: &Key, token: &Token) -> StoreResult<()> {
         // By text at once: if the server is late, the caller has gone by the time that "no such script" would come back, and
         // nobody would send the text.
-        let command = |_: usize, out: &mut Vec<u8>| ABANDON.encode_by_text(out, &[key.lock()], &[token.0.as_bytes()]);
+        let command =
+            |_: usize, out: &mut Vec<u8>| encode_call(out, b"EVAL", ABANDON.text, &[key.lock()], &[token.0.as_bytes()]);
         let [abandoned] = self.run(key, &command).await?;
         abandoned?;
         Ok(())
@@ -332,7 +333,8 @@ impl Store for Redis {
         // Finds the keys of the type, and more. A prefix has no character that is special in a pattern.
         let pattern = format!("{before}*{after}");
         let changes = self.topology.changes.load(Ordering::Acquire);
-        for server in &self.topology.primaries().await? {
+        let primaries = self.topology.slots().await?.primaries();
+        for server in &primaries {
             let mut cursor = "0".to_owned();
             loop {
                 let scan = [b"SCAN", cursor.as_bytes(), b"MATCH", pattern.as_bytes(), b"COUNT", KEYS_AT_A_TIME];

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{select_ok, try_join_all};
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockReadGuard};
 use rand::seq::SliceRandom;
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
 use tokio::sync::watch;
@@ -42,7 +42,7 @@ pub(in crate::backend) struct Topology {
     /// The servers of a cluster that the URL names.
     seeds: Vec<Address>,
     settings: Settings,
-    slots: RwLock<SlotMap>,
+    pub(super) slots: RwLock<SlotMap>,
     /// Counts the changes after which entries may be at another server: those of `slots`, and the epochs that have ended.
     pub(super) changes: Arc<AtomicU64>,
     /// The task that asks the servers for the slots.
@@ -171,17 +171,19 @@ impl Topology {
         }
     }
 
-    async fn ensure_slots(self: &Arc<Self>) -> RedisResult<()> {
-        if self.slots.read().is_known() {
-            return Ok(());
+    /// The slots, as soon as they are known.
+    pub(super) async fn slots(self: &Arc<Self>) -> RedisResult<RwLockReadGuard<'_, SlotMap>> {
+        if !self.slots.read().is_known() {
+            let fetched = within(self.settings.operation_timeout, self.fetch_slots()).await;
+            fetched.unwrap_or_else(|| Err(not_answered()))?;
         }
-        within(self.settings.operation_timeout, self.fetch_slots()).await.unwrap_or_else(|| Err(not_answered()))
+        Ok(self.slots.read())
     }
 
     /// The server that has the key.
     pub(super) async fn destination(self: &Arc<Self>, key: &Key) -> RedisResult<Destination> {
-        self.ensure_slots().await?;
-        let server = self.owner(key).ok_or_else(|| {
+        let owner = self.slots().await?.owner(slot(key.as_str())).cloned();
+        let server = owner.ok_or_else(|| {
             self.refresh();
             RedisError::from((ErrorKind::Server(ServerErrorKind::ClusterDown), "no server has the key's hash slot"))
         })?;
@@ -198,29 +200,12 @@ impl Topology {
         if self.only.is_some() { None } else { self.owner(key).map(|server| server.breaker.clone()) }
     }
 
-    /// The servers that have slots, as far as they are known.
-    pub(super) fn known_primaries(&self) -> Vec<Arc<Server>> {
-        self.slots.read().primaries()
-    }
-
-    /// The servers that have slots.
-    pub(super) async fn primaries(self: &Arc<Self>) -> RedisResult<Vec<Arc<Server>>> {
-        self.ensure_slots().await?;
-        Ok(self.known_primaries())
-    }
-
-    /// The servers that have slots, or that keys are migrating to.
-    pub(super) async fn data_nodes(self: &Arc<Self>) -> RedisResult<Vec<Arc<Server>>> {
-        self.ensure_slots().await?;
-        Ok(self.slots.read().data_nodes())
-    }
-
     /// Whether no entry can have moved since there were so many changes: each server says that it has the slots that it has in
     /// the topology, and that none of them is migrating.
     pub(super) async fn is_unchanged_since(self: &Arc<Self>, changes: u64) -> RedisResult<bool> {
         if self.only.is_none() {
             self.fetch_slots().await?;
-            let primaries = self.known_primaries();
+            let primaries = self.slots.read().primaries();
             if try_join_all(primaries.iter().map(|server| self.has_its_slots(server))).await?.contains(&false) {
                 return Ok(false);
             }
@@ -273,7 +258,7 @@ impl Topology {
         let mut known = self.slots.read().nodes.clone();
         known.shuffle(&mut rand::rng());
         // Primaries first: nothing else needs a connection to a replica.
-        let primaries = self.known_primaries();
+        let primaries = self.slots.read().primaries();
         known.sort_by_key(|server| !primaries.iter().any(|primary| Arc::ptr_eq(primary, server)));
         let is_unknown = |seed: &&Address| !known.iter().any(|server| server.place == seed.place);
         let mut seeds: Vec<_> = self.seeds.iter().filter(is_unknown).collect();

@@ -1,8 +1,7 @@
 //! Updates in place: WATCH and look, then MULTI .. EXEC.
 //!
 //! WATCH belongs to a socket, and any EXEC on it ends it: a shared connection would lose updates. So each attempt has a
-//! connection for itself. These connections never reconnect by themselves, so a WATCH can't be lost before
-//! its EXEC unnoticed.
+//! connection for itself, which never reconnects: a WATCH can't be lost before its EXEC unnoticed.
 //!
 //! Updates of one key in this process queue here, rather than make each other's EXEC fail at the server.
 
@@ -227,7 +226,6 @@ impl<'a> Update<'a> {
         });
     }
 
-    /// Sends commands and returns their replies, within `operation_timeout`.
     async fn exchange(
         &mut self,
         connection: &mut Exclusive,

@@ -47,23 +47,22 @@ impl Sentinel {
 
     async fn ask(&mut self, name: &str) -> RedisResult<Option<Place>> {
         // Take the connection out while it is used: if this future is dropped half way, it must not be used again.
-        if let Some(mut link) = self.connection.take()
-            && let Ok(reply) = master_of(&mut link, name).await
+        if let Some(link) = self.connection.take()
+            && let Ok(reply) = self.ask_over(link, name).await
         {
-            self.connection = Some(link);
             return master(reply?);
         }
         // There was no connection, or it was cut.
-        let mut link = connect(&self.address).await?;
-        let reply = master_of(&mut link, name).await?;
-        self.connection = Some(link);
-        master(reply?)
+        let link = connect(&self.address).await?;
+        master(self.ask_over(link, name).await??)
     }
-}
 
-async fn master_of(link: &mut Link, name: &str) -> RedisResult<RedisResult<Reply>> {
-    let command = command(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name.as_bytes()]);
-    link.exchange(&[command]).await?.pop().ok_or_else(unexpected_reply)
+    async fn ask_over(&mut self, mut link: Link, name: &str) -> RedisResult<RedisResult<Reply>> {
+        let command = command(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name.as_bytes()]);
+        let reply = link.exchange(&[command]).await?.pop().ok_or_else(unexpected_reply)?;
+        self.connection = Some(link);
+        Ok(reply)
+    }
 }
 
 fn master(reply: Reply) -> RedisResult<Option<Place>> {

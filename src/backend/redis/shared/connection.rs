@@ -196,11 +196,15 @@ impl<'a> Connection<'a> {
             self.clock.hear();
         }
         let (room, now) = (MOST_UNDER_WAY - self.expected.len(), self.clock.now);
-        state.queue.take(room, MOST_BYTES, &mut self.sending, |waiter| {
-            self.expected.push_back(Expected::Reply(Some(waiter.sent_at(now))));
+        state.queue.take(room, MOST_BYTES, &mut self.sending, |mut waiter| {
+            waiter.since = now;
+            self.expected.push_back(Expected::Reply(Some(waiter)));
         });
         drop(state);
-        self.clock.wake();
+        if self.clock.is_idle {
+            // The next tick must not wait for the heartbeat.
+            self.clock.set(false);
+        }
         Ok(())
     }
 
@@ -283,7 +287,10 @@ impl<'a> Connection<'a> {
         }
         let is_large = self.clock.sent_since > LARGE;
         let is_suspect = quiet >= self.clock.silence && (!is_large || is_silent);
-        if is_suspect && self.spare.is_none() && self.clock.may_try_spare() {
+        let may_try_spare = self.spare.is_none() && now.wrapping_sub(self.clock.next_spare) < u32::MAX / 2;
+        if is_suspect && may_try_spare {
+            self.clock.next_spare = now.wrapping_add(self.clock.pause);
+            self.clock.pause = LONGEST_PAUSE.min(self.clock.pause * 2);
             self.spare = Some(maybe_done(self.driver.spare()));
         }
         self.ask_for_role();
@@ -339,27 +346,11 @@ impl Clock {
         self.sent_since = 0;
     }
 
-    fn may_try_spare(&mut self) -> bool {
-        let may = self.now.wrapping_sub(self.next_spare) < u32::MAX / 2;
-        if may {
-            self.next_spare = self.now.wrapping_add(self.pause);
-            self.pause = LONGEST_PAUSE.min(self.pause * 2);
-        }
-        may
-    }
-
     /// Sets the next tick.
     fn set(&mut self, is_idle: bool) {
         self.is_idle = is_idle;
         let next = Instant::now() + self.tick;
         self.sleep.as_mut().reset(if is_idle { self.next_heartbeat.max(next) } else { next });
-    }
-
-    /// After commands were taken: the next tick must not wait for the heartbeat.
-    fn wake(&mut self) {
-        if self.is_idle {
-            self.set(false);
-        }
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) struct Waiter {
     /// Length of the command.
     bytes: u32,
     /// The tick in which it was queued, and later the one in which it was sent.
-    since: u32,
+    pub(super) since: u32,
     /// How many ticks the server may take.
     limit: u32,
     /// Whether the next command belongs to the same group, and goes out with this one.
@@ -79,10 +79,6 @@ impl Waiter {
 
     fn bytes(&self) -> usize {
         self.bytes as usize
-    }
-
-    pub(super) fn sent_at(self, now: u32) -> Self {
-        Self { since: now, ..self }
     }
 
     pub(super) fn is_overdue(&self, now: u32) -> bool {
