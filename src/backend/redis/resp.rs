@@ -299,7 +299,7 @@ impl Received {
                     copy.extend_from_slice(&shared);
                     copy
                 });
-                self.scan = Some(Scan::new());
+                self.scan = Some(Scan { at: 0, missing: 1, is_too_large: false });
                 Ok(None)
             }
             Err(error) => Err((ErrorKind::Parse, "the reply can't be understood", error.to_string()).into()),
@@ -318,10 +318,6 @@ struct Scan {
 }
 
 impl Scan {
-    fn new() -> Self {
-        Self { at: 0, missing: 1, is_too_large: false }
-    }
-
     /// Whether the reply is whole. Malformed bytes count as its end, and the parser then says what is wrong.
     fn finds_end(&mut self, bytes: &[u8]) -> bool {
         const LONGEST_LINE: usize = 64 * 1024;

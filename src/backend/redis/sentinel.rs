@@ -3,20 +3,22 @@
 //! They are asked before each attempt to connect, and now and then while connected. Their word is not enough: over each
 //! connection the server itself is asked for its role too, since one that was demoted goes on answering reads.
 
-mod survey;
-
-use std::fmt;
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
-use redis::RedisResult;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::time::timeout;
 
-pub(super) use self::survey::advice;
-use self::survey::{ADVICE_ANNOUNCE, ADVICE_QUORUM, Named, NoMaster, Sentinel, survey};
 use super::address::Address;
 use super::connect::{Link, connect};
-use super::tls::Connector;
+use super::errors::{advice_on, is_cut_off, is_forbidden, is_of_replica, unexpected_reply, without_arguments};
+use super::resp::{Reply, command};
+use super::tls::{self, Connector};
 use super::topology::Place;
 use crate::backend::url::Url;
 use crate::backoff::jittered;
@@ -28,6 +30,13 @@ const POLL: Duration = Duration::from_millis(600);
 const POLL_WHILE_CONNECTING: Duration = Duration::from_millis(200);
 /// The share of `connect_timeout` for the sentinels' answers, and again for the greeting of their master.
 const SHARE: f64 = 0.4;
+
+const ADVICE_SENTINELS: &str =
+    "check that the sentinels are up and the URL right, rediss+sentinel:// for TLS and redis+sentinel:// without";
+const ADVICE_QUORUM: &str =
+    "check with SENTINEL CKQUORUM that enough sentinels are up to agree on a master, and that it can be reached";
+const ADVICE_ANNOUNCE: &str =
+    "have the servers announce hosts that can be connected to, and that their certificates name";
 
 /// The sentinels to ask, the name of the master, and the users to connect as. Its `Display` shows only places and name.
 pub(in crate::backend) struct Sentinels {
@@ -131,8 +140,38 @@ impl Sentinels {
         self.sentinels.iter().cloned().map(Sentinel::new).collect()
     }
 
+    /// Asks all sentinels at once. The result is the place that most of the answers name; it is known as soon as more than half of
+    /// all sentinels name it. A tie is an error.
     async fn survey(&self, sentinels: &mut [Sentinel], connect_timeout: Duration) -> Result<Named, NoMaster> {
-        survey(sentinels, &self.name, connect_timeout.mul_f64(SHARE)).await
+        let (name, limit) = (&self.name, connect_timeout.mul_f64(SHARE));
+        let all = sentinels.len();
+        let mut asked: FuturesUnordered<_> =
+            sentinels.iter_mut().map(|sentinel| sentinel.ask_within(name, limit)).collect();
+        let mut votes = BTreeMap::<Place, usize>::new();
+        let mut no_master = None;
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Ok(Some(place)) => {
+                    let count = votes.entry(place).or_default();
+                    *count += 1;
+                    if *count * 2 > all {
+                        break;
+                    }
+                }
+                Ok(None) => no_master = Some(NoMaster::unnamed(name)),
+                Err(error) => no_master = no_master.or(Some(error)),
+            }
+        }
+        let most = votes.values().copied().max().unwrap_or(0);
+        let mut named = votes.into_iter().filter(|(_, count)| *count == most).map(|(place, _)| place);
+        match (named.next(), named.next()) {
+            (None, _) => Err(no_master.unwrap_or_else(|| NoMaster::unnamed(name))),
+            (Some(place), None) => Ok(Named { place, by_majority: most * 2 > all }),
+            _ => {
+                let problem = format!("the sentinels disagree about the master `{name}`");
+                Err(NoMaster { problem, advice: ADVICE_QUORUM })
+            }
+        }
     }
 }
 
@@ -146,4 +185,135 @@ impl fmt::Display for Sentinels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", Address::show(&self.sentinels, "sentinel"), self.name)
     }
+}
+
+/// One sentinel, and the connection to it that is kept.
+struct Sentinel {
+    address: Arc<Address>,
+    connection: Option<Link>,
+}
+
+impl Sentinel {
+    fn new(address: Address) -> Self {
+        Self { address: Arc::new(address), connection: None }
+    }
+
+    async fn ask_within(&mut self, name: &str, limit: Duration) -> Result<Option<Place>, NoMaster> {
+        let Ok(answer) = timeout(limit, self.ask(name)).await else {
+            let problem = format!("the sentinel {} does not answer", self.address.place);
+            return Err(NoMaster { problem, advice: ADVICE_SENTINELS });
+        };
+        answer.map_err(|error| NoMaster::unhelpful(&self.address.place, &error))
+    }
+
+    async fn ask(&mut self, name: &str) -> RedisResult<Option<Place>> {
+        // Take the connection out while it is used: if this future is dropped half way, it must not be used again.
+        if let Some(link) = self.connection.take()
+            && let Ok(reply) = self.ask_over(link, name).await
+        {
+            return master(reply?);
+        }
+        // There was no connection, or it was cut.
+        let link = connect(&self.address).await?;
+        master(self.ask_over(link, name).await??)
+    }
+
+    async fn ask_over(&mut self, mut link: Link, name: &str) -> RedisResult<RedisResult<Reply>> {
+        let command = command(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name.as_bytes()]);
+        let reply = link.exchange(&[command]).await?.pop().ok_or_else(unexpected_reply)?;
+        self.connection = Some(link);
+        Ok(reply)
+    }
+}
+
+fn master(reply: Reply) -> RedisResult<Option<Place>> {
+    if reply.is_nil() {
+        return Ok(None);
+    }
+    let mut place = reply.array()?.into_iter();
+    let (Some(host), Some(port)) = (place.next(), place.next()) else {
+        return Err(unexpected_reply());
+    };
+    let (host, port) = (host?.text()?, port?.text()?.parse().map_err(|_| unexpected_reply())?);
+    Ok(Some(Place { host, port }))
+}
+
+/// The master by the sentinels.
+struct Named {
+    place: Place,
+    /// Whether more than half of them name it. If not, it may be an old master that has come back, named by a sentinel that
+    /// doesn't know of the failover yet.
+    by_majority: bool,
+}
+
+/// Why there is no master, and what to do about it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{problem}")]
+struct NoMaster {
+    problem: String,
+    advice: &'static str,
+}
+
+impl NoMaster {
+    fn unnamed(name: &str) -> Self {
+        Self {
+            problem: format!("the sentinels know no master `{name}`"),
+            advice: "write the name of the master into the URL as SENTINEL MASTERS shows it",
+        }
+    }
+
+    /// What is wrong with the master by the sentinels.
+    fn of_master(place: &Place, problem: &str, advice: &'static str) -> Self {
+        Self { problem: format!("{place}, the master by the sentinels{problem}"), advice }
+    }
+
+    fn unusable(place: &Place, error: &RedisError) -> Self {
+        if is_of_replica(error) {
+            let advice = "wait until a failover has ended, or check with SENTINEL CKQUORUM that one can";
+            return Self::of_master(place, ", says that it is a replica", advice);
+        }
+        let cause = without_arguments(error);
+        let advice = match tls::advice(error) {
+            Some(_) if cause.contains("not valid for name") => ADVICE_ANNOUNCE,
+            Some(advice) => advice,
+            None if is_cut_off(error) => {
+                "check that the URL is right, rediss+sentinel:// for TLS and redis+sentinel:// without"
+            }
+            None if error.is_io_error() => ADVICE_QUORUM,
+            None => advice_on(error),
+        };
+        Self::of_master(place, &format!(": {cause}"), advice)
+    }
+
+    /// For a sentinel that does not help.
+    fn unhelpful(place: &Place, error: &RedisError) -> Self {
+        let is_unknown_command = || error.detail().is_some_and(|detail| detail.starts_with("unknown command"));
+        let advice = match (error.kind(), error.code()) {
+            (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
+                "put the right ?sentinel_user=..&sentinel_password=.. into the URL"
+            }
+            _ if is_forbidden(error) => {
+                "allow the sentinel_user +sentinel|get-master-addr-by-name in the sentinels' ACL"
+            }
+            _ if is_unknown_command() => {
+                "name the sentinels in the URL: this is a server, without sentinels use redis://"
+            }
+            _ => ADVICE_SENTINELS,
+        };
+        let advice = tls::advice(error).unwrap_or(advice);
+        Self { problem: format!("the sentinel {place}: {}", without_arguments(error)), advice }
+    }
+}
+
+impl From<NoMaster> for RedisError {
+    fn from(no_master: NoMaster) -> Self {
+        io::Error::other(no_master).into()
+    }
+}
+
+/// The advice of a [`NoMaster`] inside of an error.
+pub(super) fn advice(error: &RedisError) -> Option<&'static str> {
+    let source: &Arc<dyn StdError + Send + Sync> = error.source()?.downcast_ref()?;
+    let no_master: &NoMaster = source.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()?;
+    Some(no_master.advice)
 }

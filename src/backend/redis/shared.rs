@@ -13,11 +13,8 @@
 //!                 nobody waits
 //! ```
 //!
-//! One lock guards everything that callers and the task share, [`State`]. Its parts have rooms of their own: `queue` the
-//! commands that are not sent yet, `task` the task that connects and sends them, `connection` one socket of that task, and
-//! `epoch` the connections that must lead to the same server.
-//!
-//! A command's time runs from when it goes out, in ticks of the task: see `connection`.
+//! One lock guards everything that callers and the task share, [`State`]. A command's time runs from when it goes out, in ticks of
+//! the task: see `connection`.
 
 mod connection;
 mod epoch;

@@ -310,7 +310,6 @@ pub(super) fn is_sent_elsewhere(reply: &RedisResult<Reply>) -> bool {
 }
 
 impl Destination {
-    /// Runs one command.
     async fn run(&self, request: &Request<'_>) -> RedisResult<Reply> {
         if !self.asking {
             let [reply] = self.server.shared.run(request).await?;

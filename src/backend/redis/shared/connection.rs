@@ -118,7 +118,7 @@ impl<'a> Connection<'a> {
     pub(super) fn new(link: Link, driver: &'a Driver, replaced: u32) -> Self {
         let began = Instant::now();
         let pause = (FIRST_PAUSE << replaced.min(8)).min(LONGEST_PAUSE);
-        let (now, tick) = (driver.state().map_or(0, |state| state.queue.now()), driver.shared.tick);
+        let (now, tick) = (driver.state().map_or(0, |state| state.queue.now), driver.shared.tick);
         let clock = Clock {
             tick,
             sleep: Box::pin(sleep(tick)),

@@ -45,7 +45,7 @@ pub(super) struct Queue {
     taken: usize,
     waiting: VecDeque<Waiter>,
     /// The clock of all commands, in ticks of the task that sends them.
-    now: u32,
+    pub(super) now: u32,
 }
 
 /// One command's place in the queue, and then among the commands whose replies are expected.
@@ -114,10 +114,6 @@ impl Queue {
 
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
-    }
-
-    pub(super) fn now(&self) -> u32 {
-        self.now
     }
 
     /// Lets a tick pass, and returns the new time.
@@ -201,14 +197,16 @@ pub(super) fn answer_all(waiting: impl IntoIterator<Item = Waiter>, error: &Redi
 mod tests {
     use super::*;
 
-    fn waiter(bytes: u32, limit: u32, is_followed: bool) -> Waiter {
-        Waiter { reply_to: ReplyTo::One(oneshot::channel().0), bytes, since: 0, limit, is_followed }
+    fn push(queue: &mut Queue, command: &[u8], limit: u32, count: usize, group: usize) {
+        let encode = |_: usize, out: &mut Vec<u8>| out.extend_from_slice(command);
+        queue.push(&Request::new(Duration::ZERO, &encode), limit, count, group, |_| ReplyTo::One(oneshot::channel().0));
     }
 
-    /// Ten commands of 100 bytes. Those that are followed make up one request with the next.
-    fn queue(is_followed: impl Fn(usize) -> bool) -> Queue {
-        let waiting = (0..10).map(|at| waiter(100, 1, is_followed(at))).collect();
-        Queue { unsent: vec![b'x'; 1_000], waiting, ..Queue::default() }
+    /// Ten commands of 100 bytes.
+    fn queue(group: usize) -> Queue {
+        let mut queue = Queue::default();
+        push(&mut queue, &[b'x'; 100], 1, 10, group);
+        queue
     }
 
     /// The bytes that go out together, until nothing is left.
@@ -224,17 +222,19 @@ mod tests {
 
     #[test]
     fn bounds_by_commands_and_by_bytes_what_goes_out_together() {
-        assert_eq!(taken(&mut queue(|_| false), 100, 1_000), [1_000]);
-        assert_eq!(taken(&mut queue(|_| false), 4, 1_000), [400, 400, 200]);
-        assert_eq!(taken(&mut queue(|_| false), 100, 350), [300, 300, 300, 100]);
-        assert_eq!(taken(&mut queue(|_| false), 100, 50), [100; 10]);
-        assert_eq!(taken(&mut queue(|at| at % 5 != 4), 2, 50), [500, 500], "a request was torn apart");
+        assert_eq!(taken(&mut queue(1), 100, 1_000), [1_000]);
+        assert_eq!(taken(&mut queue(1), 4, 1_000), [400, 400, 200]);
+        assert_eq!(taken(&mut queue(1), 100, 350), [300, 300, 300, 100]);
+        assert_eq!(taken(&mut queue(1), 100, 50), [100; 10]);
+        assert_eq!(taken(&mut queue(5), 2, 50), [500, 500], "a group was torn apart");
     }
 
     #[test]
     fn overdue_commands_are_dropped_from_between_others() {
-        let waiting = [9, 1, 9].map(|limit| waiter(2, limit, false)).into();
-        let mut queue = Queue { unsent: b"_aabbcc".to_vec(), taken: 1, waiting, ..Queue::default() };
+        let mut queue = Queue { unsent: b"_".to_vec(), taken: 1, ..Queue::default() };
+        for (command, limit) in [(b"aa", 9), (b"bb", 1), (b"cc", 9)] {
+            push(&mut queue, command, limit, 1, 1);
+        }
         assert_eq!(queue.take_overdue(|waiter| waiter.is_overdue(2)).len(), 1);
         let mut out = Vec::new();
         queue.take(10, 100, &mut out, drop);
