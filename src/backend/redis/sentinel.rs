@@ -135,9 +135,9 @@ impl Sentinels {
         }
     }
 
-    /// The sentinels, not connected yet.
     fn each(&self) -> Vec<Sentinel> {
-        self.sentinels.iter().cloned().map(Sentinel::new).collect()
+        let unconnected = |address| Sentinel { address: Arc::new(address), connection: None };
+        self.sentinels.iter().cloned().map(unconnected).collect()
     }
 
     /// Asks all sentinels at once. The result is the place that most of the answers name; it is known as soon as more than half of
@@ -194,10 +194,6 @@ struct Sentinel {
 }
 
 impl Sentinel {
-    fn new(address: Address) -> Self {
-        Self { address: Arc::new(address), connection: None }
-    }
-
     async fn ask_within(&mut self, name: &str, limit: Duration) -> Result<Option<Place>, NoMaster> {
         let Ok(answer) = timeout(limit, self.ask(name)).await else {
             let problem = format!("the sentinel {} does not answer", self.address.place);
