@@ -7,11 +7,9 @@
 mod address;
 mod connect;
 mod errors;
-mod exclusive;
 mod resp;
 mod script;
 mod sentinel;
-mod server;
 mod shared;
 mod slots;
 #[cfg_attr(not(feature = "tls"), path = "redis/without_tls.rs")]
@@ -33,10 +31,10 @@ use tokio::time::Instant;
 pub(super) use self::address::Servers;
 use self::errors::{is_migrating, is_worth_another_attempt, is_wrong_type, unexpected_reply};
 use self::resp::{Reply, encode, encode_read, entry};
-use self::script::{ABANDON, CLEAR_LEASE, FILL, MARK_FAILED, RENEW, Script};
+use self::script::{ABANDON, CLEAR_LEASE, FILL, MARK_FAILED, RENEW, Script, encode_call};
 use self::shared::{Encode, Request};
 pub(super) use self::tls::Tls;
-use self::topology::Topology;
+use self::topology::{Topology, is_sent_elsewhere};
 pub(super) use self::tracker::track;
 use self::update::{Queues, Update};
 use super::builder::Settings;
@@ -65,22 +63,47 @@ impl Redis {
 
     /// How many connections of updates are in use, and how many are idle, over all servers.
     pub(super) fn update_connections(&self) -> (usize, usize) {
-        let counts = self.topology.known_primaries().into_iter().map(|server| server.updates.in_use_and_idle());
-        counts.fold((0, 0), |(in_use, idle), (used_here, idle_here)| (in_use + used_here, idle + idle_here))
+        let servers = self.topology.slots.read().primaries();
+        let counts = servers.iter().map(|server| server.updates.in_use_and_idle());
+        counts.fold((0, 0), |all, here| (all.0 + here.0, all.1 + here.1))
     }
 
     pub(super) fn changes(&self) -> Arc<AtomicU64> {
         self.topology.changes.clone()
     }
 
-    /// Runs commands that may be carried out twice on the key's server, one right after the other.
+    /// Runs commands that may be carried out twice on the key's server.
     async fn run<const N: usize>(&self, key: &Key, encode: &Encode<'_>) -> RedisResult<[RedisResult<Reply>; N]> {
-        self.topology.run(key, &Request::new(self.operation_timeout, encode)).await
+        self.send(key, &self.request(encode)).await
     }
 
-    /// The same for commands that must not be carried out twice.
-    async fn run_once<const N: usize>(&self, key: &Key, encode: &Encode<'_>) -> RedisResult<[RedisResult<Reply>; N]> {
-        self.topology.run(key, &Request::once(self.operation_timeout, encode)).await
+    /// Commands that may be carried out twice.
+    fn request<'a>(&self, encode: &'a Encode<'a>) -> Request<'a> {
+        Request::new(self.operation_timeout, encode)
+    }
+
+    /// Runs commands on the key's server in one round trip, each with a result of its own.
+    async fn send<const N: usize>(&self, key: &Key, request: &Request<'_>) -> RedisResult<[RedisResult<Reply>; N]> {
+        let topology = &self.topology;
+        let of_cluster;
+        let server = match &topology.only {
+            Some(server) => server,
+            None => {
+                // Rare parts are boxed, here and below, so that the future of a hit stays small.
+                of_cluster = match topology.owner(key) {
+                    Some(owner) => owner,
+                    None => Box::pin(topology.destination(key)).await?.server,
+                };
+                &of_cluster
+            }
+        };
+        let replies = server.shared.run(request).await;
+        match &replies {
+            Err(error) => topology.refresh_after(error),
+            Ok(replies) if topology.only.is_some() || !replies.iter().any(is_sent_elsewhere) => {}
+            Ok(_) => return Box::pin(topology.follow(key, request, replies?)).await,
+        }
+        replies
     }
 
     /// Reads the token at L, if L is a string, and what is left of both keys. Reads K only if it exists.
@@ -107,13 +130,14 @@ impl Redis {
 
     async fn run_script(&self, script: &Script, key: &Key, keys: &[&str], args: &[&[u8]]) -> RedisResult<bool> {
         let send = async |encode: &Encode<'_>| {
-            let [reply] =
-                if script.is_idempotent { self.run(key, encode).await? } else { self.run_once(key, encode).await? };
+            let request = self.request(encode);
+            let attempts = if script.is_idempotent { request.attempts } else { 1 };
+            let [reply] = self.send(key, &Request { attempts, ..request }).await?;
             reply
         };
-        let reply = match send(&|_, out| script.encode_by_hash(out, keys, args)).await {
+        let reply = match send(&|_, out| encode_call(out, b"EVALSHA", &script.hash, keys, args)).await {
             Err(error) if error.code() == Some("NOSCRIPT") => {
-                Box::pin(send(&|_, out| script.encode_by_text(out, keys, args))).await
+                Box::pin(send(&|_, out| encode_call(out, b"EVAL", script.text, keys, args))).await
             }
             reply => reply,
         };
@@ -121,37 +145,15 @@ impl Redis {
     }
 }
 
-/// Calls `each` with what was found for each key of a batch, from the replies by their commands' numbers. If a reply is lost,
-/// its key is left out.
-fn by_key<'a>(
-    with_ttl: bool,
-    selection: &'a Selection,
-    each: &'a mut Each<'_>,
-) -> impl FnMut(usize, RedisResult<Reply>) + 'a {
-    // With the index of its key: if the reply to that key's PTTL is lost, this is still the one of a key before.
-    let mut last_left = None;
-    move |at, reply| {
-        let index = if with_ttl { at / 2 } else { at };
-        if with_ttl && at.is_multiple_of(2) {
-            last_left = reply.ok().map(|left| (index, left.remaining()));
-            return;
-        }
-        let left = if with_ttl { last_left.filter(|(of, _)| *of == index) } else { Some((index, None)) };
-        if let (Some((_, left)), Ok(entry)) = (left, entry(reply, selection)) {
-            each(index, entry.map(|entry| Found { entry, left }));
-        }
-    }
-}
-
 impl Store for Redis {
     async fn ping(&self, key: Option<&Key>, limit: Duration) -> StoreResult<()> {
-        match key {
-            Some(key) => {
-                let [pong] = self.topology.run(key, &Request::new(limit, &|_, out| encode(out, &[b"PING"]))).await?;
-                pong?;
-            }
-            None => self.topology.ping(limit).await?,
-        }
+        let topology = &self.topology;
+        let server = match (&topology.only, key) {
+            (Some(server), _) => server.clone(),
+            (None, Some(key)) => topology.destination(key).await?.server,
+            (None, None) => return Ok(topology.fetch_slots().await?),
+        };
+        server.shared.ask(limit, &[b"PING"]).await.inspect_err(|error| topology.refresh_after(error))?;
         Ok(())
     }
 
@@ -187,10 +189,17 @@ impl Store for Redis {
                 encode_read(out, key, selection);
             }
         };
-        let take = by_key(with_ttl, selection, each);
+        // A key's two commands go out together, and are overdue together: whose lifetime got no reply has no entry either.
+        let mut left = Some(None);
+        let take = |at: usize, reply: RedisResult<Reply>| {
+            if with_ttl && at.is_multiple_of(per_key) {
+                left = reply.ok().map(|left| left.remaining());
+            } else if let (Some(left), Ok(entry)) = (left, entry(reply, selection)) {
+                each(at / per_key, entry.map(|entry| Found { entry, left }));
+            }
+        };
         let server = self.topology.destination(first).await?.server;
-        let request = Request::batch(self.operation_timeout, &commands);
-        match server.shared.run_many(&request, keys.len() * per_key, take).await {
+        match server.shared.run_many(&self.request(&commands), keys.len(), per_key, take).await {
             Err(error) if is_worth_another_attempt(&error) => Ok(()),
             read => Ok(read.inspect_err(|error| self.topology.refresh_after(error))?),
         }
@@ -206,7 +215,7 @@ impl Store for Redis {
                     0 => encode(out, &[b"SET", lock, token, b"NX", b"PX", lease_millis.as_bytes()]),
                     _ => encode(out, &[b"EXISTS", key.as_str().as_bytes()]),
                 };
-                self.run_once(key, &commands).await
+                self.send(key, &Request { attempts: 1, ..self.request(&commands) }).await
             };
             let [set, is_there] = match set_and_look {
                 Err(error) if is_worth_another_attempt(&error) && began.elapsed() < self.operation_timeout => {
@@ -266,7 +275,8 @@ impl Store for Redis {
     async fn abandon(&self, key: &Key, token: &Token) -> StoreResult<()> {
         // By text at once: if the server is late, the caller has gone by the time that "no such script" would come back, and
         // nobody would send the text.
-        let command = |_: usize, out: &mut Vec<u8>| ABANDON.encode_by_text(out, &[key.lock()], &[token.0.as_bytes()]);
+        let command =
+            |_: usize, out: &mut Vec<u8>| encode_call(out, b"EVAL", ABANDON.text, &[key.lock()], &[token.0.as_bytes()]);
         let [abandoned] = self.run(key, &command).await?;
         abandoned?;
         Ok(())
@@ -285,8 +295,7 @@ impl Store for Redis {
             0 => encode(out, &[b"DEL", key.lock().as_bytes()]),
             _ => encode(out, &[b"DEL", key.as_str().as_bytes()]),
         };
-        let request = Request::write(self.operation_timeout, &commands);
-        let [lease, entry] = self.topology.run(key, &request).await?;
+        let [lease, entry] = self.send(key, &Request { is_write: true, ..self.request(&commands) }).await?;
         lease?;
         Ok(entry?.integer()? != 0)
     }
@@ -324,7 +333,8 @@ impl Store for Redis {
         // Finds the keys of the type, and more. A prefix has no character that is special in a pattern.
         let pattern = format!("{before}*{after}");
         let changes = self.topology.changes.load(Ordering::Acquire);
-        for server in &self.topology.primaries().await? {
+        let primaries = self.topology.slots().await?.primaries();
+        for server in &primaries {
             let mut cursor = "0".to_owned();
             loop {
                 let scan = [b"SCAN", cursor.as_bytes(), b"MATCH", pattern.as_bytes(), b"COUNT", KEYS_AT_A_TIME];
@@ -361,33 +371,4 @@ fn millis(duration: Duration) -> String {
 fn is_of_type(key: &[u8], before: &str, after: &str) -> bool {
     let id = key.strip_prefix(before.as_bytes()).and_then(|key| key.strip_suffix(after.as_bytes()));
     id.is_some_and(|id| !id.contains(&b':'))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lost_reply_costs_its_own_key_alone() {
-        let left = |millis: u64| Ok(Reply::parse(&format!(":{millis}\r\n")));
-        let entry = || Ok(Reply::parse("*2\r\n$1\r\nv\r\n$1\r\n1\r\n"));
-        let mut found = Vec::new();
-        let mut each = |place, entry: Option<Found>| found.push((place, entry.unwrap().left.unwrap().as_millis()));
-        let mut take = by_key(true, &ALL, &mut each);
-        // The second key's lifetime is lost, and so is the third key's entry. The fourth key's lifetime is an error.
-        for (at, reply) in [
-            (0, left(1_000)),
-            (1, entry()),
-            (3, entry()),
-            (4, left(3_000)),
-            (6, Err(unexpected_reply())),
-            (7, entry()),
-            (8, left(5_000)),
-            (9, entry()),
-        ] {
-            take(at, reply);
-        }
-        drop(take);
-        assert_eq!(found, [(0, 1_000), (4, 5_000)]);
-    }
 }

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 
 use super::address::Address;
 use super::errors::{is_not_ready, is_replica, unexpected_reply};
-use super::resp::{Received, Reply, encode};
+use super::resp::{Received, Reply, command};
 use super::sentinel::Sentinels;
 
 /// The name of our connections in `CLIENT LIST`.
@@ -110,7 +110,6 @@ pub(super) async fn connect_to(address: &Arc<Address>, endpoint: Endpoint) -> Re
         #[cfg(unix)]
         (Endpoint::Unix(path), _) => Box::new(tokio::net::UnixStream::connect(path).await?),
     };
-    let received = Received::new(RECEIVED_AT_ONCE);
     let mut link = Link {
         stream,
         address: address.clone(),
@@ -118,7 +117,7 @@ pub(super) async fn connect_to(address: &Arc<Address>, endpoint: Endpoint) -> Re
         run_id: None,
         needless_password: false,
         round_trip: Duration::ZERO,
-        received,
+        received: Received::new(RECEIVED_AT_ONCE),
     };
     let began = Instant::now();
     link.greet(address).await?;
@@ -137,11 +136,11 @@ async fn connect_tcp(socket: SocketAddr) -> io::Result<TcpStream> {
 impl Link {
     /// Sends commands, and waits for a reply to each. If it is dropped early, the link must not be used again: the next exchange
     /// would take these replies for its own.
-    pub(super) async fn exchange(&mut self, commands: &[u8], replies: usize) -> RedisResult<Vec<RedisResult<Reply>>> {
-        self.stream.write_all(commands).await?;
+    pub(super) async fn exchange(&mut self, commands: &[Vec<u8>]) -> RedisResult<Vec<RedisResult<Reply>>> {
+        self.stream.write_all(&commands.concat()).await?;
         self.stream.flush().await?;
-        let mut taken = Vec::with_capacity(replies);
-        while taken.len() < replies {
+        let mut taken = Vec::with_capacity(commands.len());
+        while taken.len() < commands.len() {
             match self.receive(Received::next).await {
                 // A server that refuses a client sends one error, whatever was asked, and hangs up: that error is the cause.
                 Err(end) if end.is_io_error() => return Err(taken.pop().and_then(RedisResult::err).unwrap_or(end)),
@@ -173,22 +172,21 @@ impl Link {
         let settings = &address.settings;
         let (password, db) = (settings.password().map(str::as_bytes), settings.db());
         let mut commands = Vec::new();
-        let mut count = 3;
         if let Some(password) = password {
-            count += 1;
-            match settings.username().map(str::as_bytes) {
-                Some(user) => encode(&mut commands, &[b"AUTH", user, password]),
-                None => encode(&mut commands, &[b"AUTH", password]),
-            }
+            commands.push(match settings.username() {
+                Some(user) => command(&[b"AUTH", user.as_bytes(), password]),
+                None => command(&[b"AUTH", password]),
+            });
         }
         if db != 0 {
-            count += 1;
-            encode(&mut commands, &[b"SELECT", db.to_string().as_bytes()]);
+            commands.push(command(&[b"SELECT", db.to_string().as_bytes()]));
         }
-        encode(&mut commands, &[b"CLIENT", b"SETNAME", CLIENT_NAME]);
-        encode(&mut commands, &[b"INFO", b"server"]);
-        encode(&mut commands, &[b"ROLE"]);
-        let replies = self.exchange(&commands, count).await.map_err(|error| {
+        commands.extend([
+            command(&[b"CLIENT", b"SETNAME", CLIENT_NAME]),
+            command(&[b"INFO", b"server"]),
+            command(&[b"ROLE"]),
+        ]);
+        let replies = self.exchange(&commands).await.map_err(|error| {
             // The last words of a server that hangs up may quote the command, and so the password.
             let may_quote = !error.is_io_error() && !is_not_ready(&error);
             let quotes = |password| may_quote && error.to_string().contains(password);
@@ -197,17 +195,23 @@ impl Link {
         let mut replies = replies?.into_iter();
         let mut next = || replies.next().unwrap_or_else(|| Err(unexpected_reply()));
         if password.is_some()
-            && let Err(error) = next()
+            && let Err(refusal) = next()
         {
-            check_refusal(&error)?;
-            self.needless_password = true;
+            const NEEDS_NONE: [&str; 2] = ["without any password configured", "no password is set"];
+            let text = refusal.to_string();
+            self.needless_password = NEEDS_NONE.iter().any(|words| text.contains(words));
+            if !self.needless_password {
+                // "max number of clients", for example, is no error about passwords.
+                return Err(if is_not_ready(&refusal) { refusal } else { authentication_failed() });
+            }
         }
         if db != 0 {
             next()?;
         }
         // A user may lack the right to set the client's name.
         let _ = next();
-        self.run_id = next().ok().and_then(|info| run_id(&info.text().ok()?));
+        let info = next().and_then(Reply::text).unwrap_or_default();
+        self.run_id = info.lines().find_map(|line| line.strip_prefix("run_id:")).map(|id| id.trim().to_owned());
         check_role(next(), address.may_be_replica)
     }
 }
@@ -222,24 +226,6 @@ pub(super) fn check_role(role: RedisResult<Reply>, may_be_replica: bool) -> Redi
     }
 }
 
-/// Accepts a refusal of AUTH that only says that no password is needed. The server's ACL decides what the user may do.
-fn check_refusal(refusal: &RedisError) -> RedisResult<()> {
-    const NEEDS_NONE: [&str; 2] = ["without any password configured", "no password is set"];
-    let text = refusal.to_string();
-    if NEEDS_NONE.iter().any(|words| text.contains(words)) {
-        return Ok(());
-    }
-    // "max number of clients", for example, is no error about passwords.
-    if is_not_ready(refusal) {
-        return Err(refusal.clone());
-    }
-    Err(authentication_failed())
-}
-
 fn authentication_failed() -> RedisError {
     (ErrorKind::AuthenticationFailed, "Password authentication failed").into()
-}
-
-fn run_id(info: &str) -> Option<String> {
-    info.lines().find_map(|line| line.strip_prefix("run_id:")).map(|id| id.trim().to_owned())
 }

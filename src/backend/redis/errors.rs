@@ -44,16 +44,17 @@ pub(super) fn too_busy() -> RedisError {
 
 /// Whether a shared connection was lost, after the commands may have been sent.
 pub(super) fn is_lost(error: &RedisError) -> bool {
-    error.is_io_error() && error.to_string().starts_with(LOST)
+    says(error, LOST)
 }
 
 /// Whether commands that may be carried out twice can be sent again after this error.
 pub(super) fn is_worth_another_attempt(error: &RedisError) -> bool {
-    is_lost(error) || has_runtime_ended(error)
+    is_lost(error) || says(error, RUNTIME_ENDED)
 }
 
-fn has_runtime_ended(error: &RedisError) -> bool {
-    error.is_io_error() && error.to_string().starts_with(RUNTIME_ENDED)
+/// Whether this is our own error of this text. A server's error begins with its code.
+fn says(error: &RedisError, text: &str) -> bool {
+    error.to_string().starts_with(text)
 }
 
 pub(super) fn is_wrong_type(error: &RedisError) -> bool {
@@ -118,7 +119,7 @@ impl From<RedisError> for StoreError {
             && !matches!(error.code(), Some("WRONGPASS" | "CLUSTERDOWN"))
             && !is_not_ready(&error);
         // The server isn't to blame for a runtime that ended or for a busy process.
-        let is_own_doing = has_runtime_ended(&error) || error.to_string().starts_with(TOO_BUSY);
+        let is_own_doing = says(&error, RUNTIME_ENDED) || says(&error, TOO_BUSY);
         let answered = (!is_own_doing).then_some(answered);
         let advice = tls::advice(&error).or_else(|| sentinel::advice(&error)).unwrap_or_else(|| advice_on(&error));
         Self::Failed { advice, cause: without_arguments(&error).into(), answered }

@@ -25,6 +25,13 @@ pub(super) fn encode(out: &mut Vec<u8>, arguments: &[&[u8]]) {
     }
 }
 
+/// One command.
+pub(super) fn command(arguments: &[&[u8]]) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode(&mut out, arguments);
+    out
+}
+
 fn encode_argument(out: &mut Vec<u8>, argument: &[u8]) {
     encode_length(out, b'$', argument.len());
     out.extend_from_slice(argument);
@@ -39,11 +46,11 @@ fn encode_length(out: &mut Vec<u8>, kind: u8, length: usize) {
 
 /// Appends the command that reads an entry. [`entry`] takes its reply.
 pub(super) fn encode_read(out: &mut Vec<u8>, key: &Key, selection: &Selection) {
-    const COMMAND_AND_KEY: usize = 2;
     let Some(names) = selection.names() else {
         return encode(out, &[b"HGETALL", key.as_str().as_bytes()]);
     };
-    encode_length(out, b'*', COMMAND_AND_KEY + names.len() + META_AFTER_NAMES);
+    // HMGET, the key, the names, and `~meta`.
+    encode_length(out, b'*', names.len() + 3);
     encode_argument(out, b"HMGET");
     encode_argument(out, key.as_str().as_bytes());
     out.extend_from_slice(selection.encoded(|names| {
@@ -54,9 +61,6 @@ pub(super) fn encode_read(out: &mut Vec<u8>, key: &Key, selection: &Selection) {
         arguments
     }));
 }
-
-/// `~meta` is read after the named fields.
-const META_AFTER_NAMES: usize = 1;
 
 /// A reply that is no error.
 #[derive(Debug)]
@@ -133,7 +137,7 @@ pub(super) fn entry(reply: RedisResult<Reply>, selection: &Selection) -> RedisRe
         Err(error) => return Err(error),
     };
     let hash = match selection.names() {
-        Some(names) if elements.len() == names.len() + META_AFTER_NAMES => selected(elements)?,
+        Some(names) if elements.len() == names.len() + 1 => selected(elements)?,
         Some(_) => return Err(unexpected_reply()),
         None => whole(elements)?,
     };
@@ -295,7 +299,7 @@ impl Received {
                     copy.extend_from_slice(&shared);
                     copy
                 });
-                self.scan = Some(Scan::new());
+                self.scan = Some(Scan { at: 0, missing: 1, is_too_large: false });
                 Ok(None)
             }
             Err(error) => Err((ErrorKind::Parse, "the reply can't be understood", error.to_string()).into()),
@@ -314,10 +318,6 @@ struct Scan {
 }
 
 impl Scan {
-    fn new() -> Self {
-        Self { at: 0, missing: 1, is_too_large: false }
-    }
-
     /// Whether the reply is whole. Malformed bytes count as its end, and the parser then says what is wrong.
     fn finds_end(&mut self, bytes: &[u8]) -> bool {
         const LONGEST_LINE: usize = 64 * 1024;

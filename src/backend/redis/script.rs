@@ -15,8 +15,8 @@ pub(super) static CLEAR_LEASE: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("scripts/clear_lease.lua"), true));
 
 pub(super) struct Script {
-    text: &'static str,
-    hash: String,
+    pub(super) text: &'static str,
+    pub(super) hash: String,
     /// Whether it may run twice: with the same effect, and the same reply, as once.
     pub(super) is_idempotent: bool,
 }
@@ -25,17 +25,10 @@ impl Script {
     fn new(text: &'static str, is_idempotent: bool) -> Self {
         Self { text, hash: redis::Script::new(text).get_hash().to_owned(), is_idempotent }
     }
-
-    pub(super) fn encode_by_hash(&self, out: &mut Vec<u8>, keys: &[&str], args: &[&[u8]]) {
-        encode_call(out, b"EVALSHA", &self.hash, keys, args);
-    }
-
-    pub(super) fn encode_by_text(&self, out: &mut Vec<u8>, keys: &[&str], args: &[&[u8]]) {
-        encode_call(out, b"EVAL", self.text, keys, args);
-    }
 }
 
-fn encode_call(out: &mut Vec<u8>, name: &[u8], script: &str, keys: &[&str], args: &[&[u8]]) {
+/// Appends a call of a script: EVALSHA with its hash, or EVAL with its text.
+pub(super) fn encode_call(out: &mut Vec<u8>, name: &[u8], script: &str, keys: &[&str], args: &[&[u8]]) {
     let count = keys.len().to_string();
     let mut command = vec![name, script.as_bytes(), count.as_bytes()];
     command.extend(keys.iter().map(|key| key.as_bytes()));

@@ -13,16 +13,12 @@
 //!                 nobody waits
 //! ```
 //!
-//! One lock guards everything that callers and the task share, [`State`]. Its parts have rooms of their own: `queue` the
-//! commands that are not sent yet, `task` the task that connects and sends them, `connection` one socket of that task, and
-//! `epoch` the connections that must lead to the same server.
-//!
-//! A command's time runs from when it goes out, in ticks of the task: see `connection`.
+//! One lock guards everything that callers and the task share, [`State`]. A command's time runs from when it goes out, in ticks of
+//! the task: see `connection`.
 
 mod connection;
 mod epoch;
 mod queue;
-mod request;
 mod task;
 
 use std::pin::pin;
@@ -32,15 +28,15 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 use std::{array, mem};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::runtime::{self, Handle};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 pub(super) use self::epoch::Epoch;
+pub(super) use self::queue::{Encode, Request};
 use self::queue::{Queue, ReplyTo};
-pub(super) use self::request::{Encode, Request};
 use super::connect::Target;
 use super::errors::{connection_lost, is_lost, is_worth_another_attempt, runtime_ended};
 use super::resp::{Reply, encode};
@@ -54,7 +50,7 @@ const TICKS: u32 = 10;
 
 pub(super) struct Shared {
     target: Target,
-    settings: Settings,
+    pub(super) settings: Settings,
     tick: Duration,
     state: Mutex<State>,
     /// How many epochs have ended, which is the number of the current one. Read without the lock by each write.
@@ -78,8 +74,6 @@ struct State {
     failed: Option<(Instant, RedisError)>,
     /// Whether the warning about a needless password was logged.
     has_warned: bool,
-    /// Whether the last owner of the connection is gone.
-    closed: bool,
 }
 
 /// Whether a task drives the connection, and whether a new command has to wake it.
@@ -102,6 +96,19 @@ enum Phase {
     Absent,
     Awake,
     Asleep(Waker),
+}
+
+/// A task's right to drive the connection. It is dropped with the task, also when a runtime drops that.
+struct Driver {
+    shared: Arc<Shared>,
+    task: u64,
+}
+
+impl Driver {
+    /// The locked state, unless the task was given up.
+    fn state(&self) -> Option<MutexGuard<'_, State>> {
+        Some(self.shared.state.lock()).filter(|state| state.task == self.task)
+    }
 }
 
 impl Shared {
@@ -173,7 +180,7 @@ impl Shared {
             senders[at] = Some(sender);
             receiver
         });
-        let other_task = self.push(request, limit, N, |at| {
+        let other_task = self.push(request, limit, N, N, |at| {
             ReplyTo::One(senders[at].take().expect("there is a sender for each command"))
         })?;
         let received = async {
@@ -195,16 +202,19 @@ impl Shared {
         }
     }
 
-    /// Like [`run`](Self::run), for any number of commands, and without sending them again. `each` gets every reply as it comes,
-    /// with its command's number: collected first, the replies of a large batch would push each other out of the CPU's caches.
+    /// Like [`run`](Self::run), for any number of unrelated `groups` of commands, and without sending them again. `each` gets
+    /// every reply as it comes, with its command's number: collected first, the replies of a large batch would push each other
+    /// out of the CPU's caches.
     pub(super) async fn run_many(
         self: &Arc<Self>,
         request: &Request<'_>,
-        count: usize,
+        groups: usize,
+        group: usize,
         mut each: impl FnMut(usize, RedisResult<Reply>),
     ) -> RedisResult<()> {
         let (sender, mut receiver) = mpsc::unbounded_channel();
-        let other_task = self.push(request, request.limit, count, |at| ReplyTo::Many(sender.clone(), at))?;
+        let other_task =
+            self.push(request, request.limit, groups * group, group, |at| ReplyTo::Many(sender.clone(), at))?;
         drop(sender);
         let received = async {
             let mut lost = None;
@@ -231,6 +241,7 @@ impl Shared {
         request: &Request<'_>,
         limit: Duration,
         count: usize,
+        group: usize,
         reply_to: impl FnMut(usize) -> ReplyTo,
     ) -> RedisResult<Option<u64>> {
         let no_runtime = |_| RedisError::from((ErrorKind::InvalidClientConfig, "there is no tokio runtime here"));
@@ -242,7 +253,7 @@ impl Shared {
         {
             return Err(error.clone());
         }
-        state.queue.push(request, limit, count, reply_to);
+        state.queue.push(request, limit, count, group, reply_to);
         let other_task = (state.runtime != Some(runtime)).then_some(state.task);
         match mem::replace(&mut state.phase, Phase::Awake) {
             Phase::Absent => {

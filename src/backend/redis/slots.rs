@@ -8,8 +8,7 @@ use redis::RedisResult;
 
 use super::errors::unexpected_reply;
 use super::resp::Reply;
-use super::server::Server;
-use super::topology::Place;
+use super::topology::{Place, Server};
 
 /// How many hash slots a cluster has.
 const SLOTS: u16 = 16_384;
@@ -116,8 +115,8 @@ impl SlotMap {
         let mut map = Self::unknown();
         for Shard { first, last, places } in shards {
             for (position, place) in places.iter().enumerate() {
-                let known = map.node(place).or_else(|| node(place));
-                let Some(index) = known.and_then(|node| map.index(node)) else { continue };
+                let Some(node) = map.node(place).or_else(|| node(place)) else { continue };
+                let index = map.index(node);
                 if position == 0 {
                     map.owners[usize::from(*first)..=usize::from(*last)].fill(index);
                 }
@@ -140,7 +139,7 @@ impl SlotMap {
 
     /// Sets the slot's server, and returns whether it was another one.
     pub(super) fn moved(&mut self, slot: u16, node: Arc<Server>) -> bool {
-        let Some(index) = self.index(node) else { return false };
+        let index = self.index(node);
         std::mem::replace(&mut self.owners[usize::from(slot)], index) != index
     }
 
@@ -160,10 +159,8 @@ impl SlotMap {
 
     /// Notes that keys are migrating to this server, and returns whether it had no keys before.
     pub(super) fn imports(&mut self, node: Arc<Server>) -> bool {
-        if self.importing.iter().any(|known| Arc::ptr_eq(known, &node)) {
-            return false;
-        }
-        let is_new = self.index(node.clone()).is_some_and(|index| !self.owners.contains(&index));
+        let index = self.index(node.clone());
+        let is_new = !self.owners.contains(&index) && !self.importing.iter().any(|known| Arc::ptr_eq(known, &node));
         if is_new {
             self.importing.push(node);
         }
@@ -190,13 +187,13 @@ impl SlotMap {
         (0..SLOTS).filter(|slot| self.owner(*slot).is_some_and(|owner| Arc::ptr_eq(owner, node))).collect()
     }
 
-    fn index(&mut self, node: Arc<Server>) -> Option<u16> {
+    fn index(&mut self, node: Arc<Server>) -> u16 {
         let known = self.nodes.iter().position(|known| Arc::ptr_eq(known, &node));
-        let index = u16::try_from(known.unwrap_or(self.nodes.len())).ok().filter(|index| *index != NOBODY)?;
-        if known.is_none() {
+        let index = known.unwrap_or_else(|| {
             self.nodes.push(node);
-        }
-        Some(index)
+            self.nodes.len() - 1
+        });
+        u16::try_from(index).unwrap_or(NOBODY)
     }
 }
 

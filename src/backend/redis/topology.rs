@@ -1,8 +1,7 @@
 //! The server that a key is sent to: the only one there is, or one of a cluster, which may redirect the command.
 //!
-//! The driver has a client for clusters, but WATCH is not safe on its connections, and it doesn't show which server has which
-//! slot: updates would have to find that out a second time, and could be sent to another server than reads of the same key.
-//! So all commands use this one topology, over the same kind of connections as to a single server.
+//! The driver's client for clusters is not used: WATCH is not safe on its connections, and it doesn't show which server has
+//! which slot, so updates and reads of the same key could go to two servers.
 //!
 //! While a slot is migrating, each of its keys is at one of two servers, and a step on two keys fails unless both are at the
 //! same one (TRYAGAIN). `redis.rs` and `update.rs` handle that.
@@ -14,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{select_ok, try_join_all};
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockReadGuard};
 use rand::seq::SliceRandom;
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
 use tokio::sync::watch;
@@ -23,9 +22,9 @@ use super::address::{Address, Servers};
 use super::connect::Target;
 use super::errors::{not_answered, without_arguments};
 use super::resp::{Reply, encode};
-use super::server::Server;
-use super::shared::Request;
+use super::shared::{Request, Shared};
 use super::slots::{SlotMap, known_host, own_slots, shards, slot};
+use super::update::Exclusives;
 use crate::backend::builder::Settings;
 use crate::backend::call::Breaker;
 use crate::backend::deadline::within;
@@ -39,19 +38,47 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 pub(in crate::backend) struct Topology {
     /// The server that has all keys, unless this is a cluster.
-    only: Option<Arc<Server>>,
-    /// The URL's servers, without credentials.
-    shown: String,
+    pub(super) only: Option<Arc<Server>>,
     /// The servers of a cluster that the URL names.
     seeds: Vec<Address>,
     settings: Settings,
-    slots: RwLock<SlotMap>,
+    pub(super) slots: RwLock<SlotMap>,
     /// Counts the changes after which entries may be at another server: those of `slots`, and the epochs that have ended.
     pub(super) changes: Arc<AtomicU64>,
     /// The task that asks the servers for the slots.
     refreshing: Background,
     /// The result of its last run.
     refreshed: watch::Sender<RedisResult<()>>,
+}
+
+/// One server: the shared connection, the exclusive ones of updates, and the breaker that both feed.
+pub(super) struct Server {
+    /// Empty for a Unix socket, and for a master, which may be anywhere.
+    pub(super) place: Place,
+    pub(super) shared: Arc<Shared>,
+    pub(super) updates: Exclusives,
+    pub(super) breaker: Arc<Breaker>,
+}
+
+impl Server {
+    /// Prepares the connections to a server; none is made yet. `backend` is the label of its gauges, and `changes` counts the
+    /// epochs that end.
+    pub(super) fn new(target: Target, backend: &str, settings: Settings, changes: Arc<AtomicU64>) -> Self {
+        let (place, shown) = match &target {
+            Target::Server(address) => (address.place.clone(), address.to_string()),
+            Target::Master(sentinels) => (Place::default(), sentinels.to_string()),
+        };
+        let shared = Shared::new(target, settings, changes);
+        let updates = Exclusives::new(shared.clone(), settings.update_connections);
+        let breaker = Arc::new(Breaker::new(shown, backend, settings.breaker_threshold, settings.breaker_pause));
+        Self { place, shared, updates, breaker }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
 }
 
 /// A server to send a command to.
@@ -97,7 +124,6 @@ impl Topology {
         let slots = only.clone().map_or_else(SlotMap::unknown, SlotMap::of_one);
         Self {
             only,
-            shown,
             seeds,
             settings,
             slots: RwLock::new(slots),
@@ -107,43 +133,9 @@ impl Topology {
         }
     }
 
-    /// Fails unless the server, or one of the cluster's, answers within `limit`.
-    pub(super) async fn ping(self: &Arc<Self>, limit: Duration) -> RedisResult<()> {
-        match &self.only {
-            Some(server) => server.shared.ask(limit, &[b"PING"]).await.map(drop),
-            None => self.fetch_slots().await,
-        }
-    }
-
-    /// Runs commands on the key's server in one round trip, each with a result of its own. If one is redirected, it is run
-    /// there, and then those after it again, one by one, so that they keep their order.
-    pub(super) async fn run<const N: usize>(
-        self: &Arc<Self>,
-        key: &Key,
-        request: &Request<'_>,
-    ) -> RedisResult<[RedisResult<Reply>; N]> {
-        let of_cluster;
-        let server = match &self.only {
-            Some(server) => server,
-            None => {
-                // Rare parts are boxed, here and below, so that the future of a hit stays small.
-                of_cluster = match self.owner(key) {
-                    Some(owner) => owner,
-                    None => Box::pin(self.destination(key)).await?.server,
-                };
-                &of_cluster
-            }
-        };
-        let replies = server.shared.run(request).await;
-        match &replies {
-            Err(error) => self.refresh_after(error),
-            Ok(replies) if self.only.is_some() || !replies.iter().any(is_sent_elsewhere) => {}
-            Ok(_) => return Box::pin(self.follow(key, request, replies?)).await,
-        }
-        replies
-    }
-
-    async fn follow<const N: usize>(
+    /// Runs the commands of which one was redirected there, and then those after it again, one by one, so that they keep their
+    /// order.
+    pub(super) async fn follow<const N: usize>(
         self: &Arc<Self>,
         key: &Key,
         request: &Request<'_>,
@@ -153,14 +145,13 @@ impl Topology {
         let first = if request.is_write { 0 } else { sent_elsewhere };
         for (at, reply) in replies.iter_mut().enumerate().skip(first) {
             let command = |_: usize, out: &mut Vec<u8>| (request.encode)(at, out);
-            let request = request.with(&command);
+            let request = Request { encode: &command, ..*request };
             let mut destination = self.destination(key).await?;
-            *reply = destination.run(&request).await;
-            for _ in 0..REDIRECTIONS {
-                let Err(error) = &*reply else { break };
-                let Some(next) = self.redirected(key, &destination, error) else { break };
-                destination = next;
+            for _ in 0..=REDIRECTIONS {
                 *reply = destination.run(&request).await;
+                let next = reply.as_ref().err().and_then(|error| self.redirected(key, &destination, error));
+                let Some(next) = next else { break };
+                destination = next;
             }
         }
         Ok(replies)
@@ -180,17 +171,19 @@ impl Topology {
         }
     }
 
-    async fn ensure_slots(self: &Arc<Self>) -> RedisResult<()> {
-        if self.slots.read().is_known() {
-            return Ok(());
+    /// The slots, as soon as they are known.
+    pub(super) async fn slots(self: &Arc<Self>) -> RedisResult<RwLockReadGuard<'_, SlotMap>> {
+        if !self.slots.read().is_known() {
+            let fetched = within(self.settings.operation_timeout, self.fetch_slots()).await;
+            fetched.unwrap_or_else(|| Err(not_answered()))?;
         }
-        within(self.settings.operation_timeout, self.fetch_slots()).await.unwrap_or_else(|| Err(not_answered()))
+        Ok(self.slots.read())
     }
 
     /// The server that has the key.
     pub(super) async fn destination(self: &Arc<Self>, key: &Key) -> RedisResult<Destination> {
-        self.ensure_slots().await?;
-        let server = self.owner(key).ok_or_else(|| {
+        let owner = self.slots().await?.owner(slot(key.as_str())).cloned();
+        let server = owner.ok_or_else(|| {
             self.refresh();
             RedisError::from((ErrorKind::Server(ServerErrorKind::ClusterDown), "no server has the key's hash slot"))
         })?;
@@ -198,7 +191,7 @@ impl Topology {
     }
 
     /// The server that has the key, if that is known.
-    fn owner(&self, key: &Key) -> Option<Arc<Server>> {
+    pub(super) fn owner(&self, key: &Key) -> Option<Arc<Server>> {
         self.slots.read().owner(slot(key.as_str())).cloned()
     }
 
@@ -207,29 +200,12 @@ impl Topology {
         if self.only.is_some() { None } else { self.owner(key).map(|server| server.breaker.clone()) }
     }
 
-    /// The servers that have slots, as far as they are known.
-    pub(super) fn known_primaries(&self) -> Vec<Arc<Server>> {
-        self.slots.read().primaries()
-    }
-
-    /// The servers that have slots.
-    pub(super) async fn primaries(self: &Arc<Self>) -> RedisResult<Vec<Arc<Server>>> {
-        self.ensure_slots().await?;
-        Ok(self.known_primaries())
-    }
-
-    /// The servers that have slots, or that keys are migrating to.
-    pub(super) async fn data_nodes(self: &Arc<Self>) -> RedisResult<Vec<Arc<Server>>> {
-        self.ensure_slots().await?;
-        Ok(self.slots.read().data_nodes())
-    }
-
     /// Whether no entry can have moved since there were so many changes: each server says that it has the slots that it has in
     /// the topology, and that none of them is migrating.
     pub(super) async fn is_unchanged_since(self: &Arc<Self>, changes: u64) -> RedisResult<bool> {
         if self.only.is_none() {
             self.fetch_slots().await?;
-            let primaries = self.known_primaries();
+            let primaries = self.slots.read().primaries();
             if try_join_all(primaries.iter().map(|server| self.has_its_slots(server))).await?.contains(&false) {
                 return Ok(false);
             }
@@ -282,7 +258,7 @@ impl Topology {
         let mut known = self.slots.read().nodes.clone();
         known.shuffle(&mut rand::rng());
         // Primaries first: nothing else needs a connection to a replica.
-        let primaries = self.known_primaries();
+        let primaries = self.slots.read().primaries();
         known.sort_by_key(|server| !primaries.iter().any(|primary| Arc::ptr_eq(primary, server)));
         let is_unknown = |seed: &&Address| !known.iter().any(|server| server.place == seed.place);
         let mut seeds: Vec<_> = self.seeds.iter().filter(is_unknown).collect();
@@ -317,7 +293,7 @@ impl Topology {
 
     fn new_server(&self, address: Address) -> Arc<Server> {
         let target = Target::Server(Arc::new(address));
-        Arc::new(Server::new(target, &self.shown, self.settings, self.changes.clone()))
+        Arc::new(Server::new(target, &Address::show(&self.seeds, "cluster"), self.settings, self.changes.clone()))
     }
 
     /// Changes the map. `change` returns whether entries may be at another server now.
@@ -329,12 +305,11 @@ impl Topology {
     }
 }
 
-fn is_sent_elsewhere(reply: &RedisResult<Reply>) -> bool {
+pub(super) fn is_sent_elsewhere(reply: &RedisResult<Reply>) -> bool {
     reply.as_ref().is_err_and(|error| error.redirect_node().is_some())
 }
 
 impl Destination {
-    /// Runs one command.
     async fn run(&self, request: &Request<'_>) -> RedisResult<Reply> {
         if !self.asking {
             let [reply] = self.server.shared.run(request).await?;
@@ -344,7 +319,7 @@ impl Destination {
             0 => encode(out, &[b"ASKING"]),
             _ => (request.encode)(0, out),
         };
-        let [asked, reply] = self.server.shared.run(&request.with(&commands)).await?;
+        let [asked, reply] = self.server.shared.run(&Request { encode: &commands, ..*request }).await?;
         asked.and(reply)
     }
 }

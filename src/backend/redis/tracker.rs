@@ -21,8 +21,8 @@ use super::Redis;
 use super::connect::{Link, check_role};
 use super::errors::{is_not_ready, is_of_replica, not_answered, unexpected_reply, without_arguments};
 use super::resp::{Reply, encode};
-use super::server::Server;
 use super::shared::Epoch;
+use super::topology::Server;
 use crate::backend::builder::Settings;
 use crate::backend::deadline::within;
 use crate::backoff::{Backoff, jittered};
@@ -70,16 +70,10 @@ pub(in crate::backend) async fn track(redis: Weak<Redis>, tracking: Arc<Tracking
         };
         tokio::select! {
             () = sleep(pause) => {}
-            () = more_is_wanted(&tracking, &wanted) => {}
+            // A near cache with another prefix was added. `attention` also comes from readers that find nothing kept, and they must
+            // not cut the pause short.
+            () = async { while !tracking.wants_more(&wanted) { tracking.attention().await } } => {}
         }
-    }
-}
-
-/// Waits until a near cache with another prefix is added. `attention` also comes from readers that find nothing kept, and they
-/// must not cut the pause short.
-async fn more_is_wanted(tracking: &Tracking, than: &Wanted) {
-    while !tracking.wants_more(than) {
-        tracking.attention().await;
     }
 }
 
@@ -100,7 +94,7 @@ struct Tracker<'a> {
 }
 
 async fn connect<'a>(redis: &Redis, wanted: &'a Wanted, tracking: &'a Tracking) -> RedisResult<Vec<Tracker<'a>>> {
-    let servers = redis.topology.data_nodes().await?;
+    let servers = redis.topology.slots().await?.data_nodes();
     let trackers = servers.into_iter().map(|server| Tracker::connect(server, wanted, tracking));
     try_join_all(trackers).await.inspect_err(|_| redis.topology.refresh())
 }
@@ -160,7 +154,7 @@ impl<'a> Tracker<'a> {
         if link.address.settings.protocol() != ProtocolVersion::RESP3 {
             return Err((REFUSED, "the URL asks for another protocol than RESP3").into());
         }
-        let (limit, prefix) = (server.shared.connect_timeout(), &wanted.prefixes[0]);
+        let (limit, prefix) = (server.shared.settings.connect_timeout, &wanted.prefixes[0]);
         let mut tracker = Self { link, server, epoch, tracking, prefix, unsent: VecDeque::new(), owed: 0 };
         let prefixes = wanted.prefixes.iter().flat_map(|prefix| [&b"PREFIX"[..], prefix.as_bytes()]);
         let ask: Vec<_> = [&b"CLIENT"[..], b"TRACKING", b"ON", b"BCAST"].into_iter().chain(prefixes).collect();

@@ -1,24 +1,28 @@
 //! Updates in place: WATCH and look, then MULTI .. EXEC.
 //!
 //! WATCH belongs to a socket, and any EXEC on it ends it: a shared connection would lose updates. So each attempt has a
-//! connection for itself, out of `exclusive`. These connections never reconnect by themselves, so a WATCH can't be lost before
-//! its EXEC unnoticed.
+//! connection for itself, which never reconnects: a WATCH can't be lost before its EXEC unnoticed.
 //!
 //! Updates of one key in this process queue here, rather than make each other's EXEC fail at the server.
 
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
+use std::iter;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
-use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit};
+use tokio::runtime::{self, Handle};
+use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
 
+use super::connect::Link;
 use super::errors::{
     is_dropped, is_elsewhere, is_migrating, is_of_replica, is_too_many_clients, not_answered, unexpected_reply,
     without_arguments,
 };
-use super::exclusive::Exclusive;
-use super::resp::{Reply, encode, encode_read};
+use super::resp::{Reply, command, encode_read};
+use super::shared::{Epoch, Shared};
 use super::topology::Destination;
 use super::{Redis, found, millis};
 use crate::backend::deadline::within;
@@ -45,6 +49,51 @@ impl Queues {
     fn of(&self, key: &Key) -> &Mutex<()> {
         let index = usize::try_from(self.hasher.hash_one(key) % QUEUES as u64).unwrap_or(0);
         &self.queues[index]
+    }
+}
+
+/// A connection that belongs to one update at a time, from WATCH to EXEC. It is used again only if its transaction has ended as
+/// expected: after an error or a cancellation, the server may still be working on it, or still watch a key.
+struct Exclusive {
+    link: Link,
+    /// Whether it has been idle before: then the network may have cut it unnoticed.
+    was_idle: bool,
+    epoch: Epoch,
+    runtime: runtime::Id,
+}
+
+/// The connections of updates to one server.
+pub(super) struct Exclusives {
+    shared: Arc<Shared>,
+    /// A permit for each connection that may be in use.
+    most: usize,
+    permits: Arc<Semaphore>,
+    idle: parking_lot::Mutex<VecDeque<Exclusive>>,
+}
+
+impl Exclusives {
+    pub(super) fn new(shared: Arc<Shared>, most: usize) -> Self {
+        let most = most.min(Semaphore::MAX_PERMITS);
+        Self { shared, most, permits: Arc::new(Semaphore::new(most)), idle: parking_lot::Mutex::default() }
+    }
+
+    /// How many connections are in use, and how many are idle.
+    pub(super) fn in_use_and_idle(&self) -> (usize, usize) {
+        (self.most - self.permits.available_permits(), self.idle.lock().len())
+    }
+
+    /// Waits for a permit, and takes an idle connection for it, or makes one.
+    async fn take(&self) -> RedisResult<(OwnedSemaphorePermit, Exclusive)> {
+        let permit = self.permits.clone().acquire_owned().await.expect("nobody closes the semaphore");
+        let runtime = Handle::current().id();
+        // In another epoch, the shared connection may lead to another server. Another runtime may end, or not be driven.
+        let is_usable = |idle: &Exclusive| self.shared.is_current(&idle.epoch) && idle.runtime == runtime;
+        if let Some(idle) = iter::from_fn(|| self.idle.lock().pop_front()).find(is_usable) {
+            return Ok((permit, idle));
+        }
+        // Boxed, as it is rare.
+        let (link, epoch) = self.shared.connect_beside().boxed().await?;
+        Ok((permit, Exclusive { link, was_idle: false, epoch, runtime }))
     }
 }
 
@@ -87,13 +136,15 @@ impl<'a> Update<'a> {
             }
             Err(error) => return Err(error.into()),
         };
-        let key = self.key.as_str().as_bytes();
-        let mut commands = Commands::new(destination.asking);
-        commands.add(|out| encode(out, &[b"WATCH", key]));
+        let (key, mut read) = (self.key.as_str().as_bytes(), Vec::new());
+        encode_read(&mut read, self.key, self.selection);
         // PTTL before the read, as in `read`.
-        commands.add(|out| encode(out, &[b"PTTL", key]));
-        commands.add(|out| encode_read(out, self.key, self.selection));
-        let looked = match self.exchange(&mut connection, commands).await {
+        let mut commands = vec![command(&[b"WATCH", key]), command(&[b"PTTL", key]), read];
+        if destination.asking {
+            commands = commands.into_iter().flat_map(|next| [command(&[b"ASKING"]), next]).collect();
+        }
+        let looked = match self.exchange(&mut connection, &commands).await {
+            Ok(looked) if destination.asking => looked.into_iter().skip(1).step_by(2).collect(),
             Ok(looked) => looked,
             // A connection that was cut while idle, silently or not, is no reason to fail: nothing is written yet.
             Err(error) if is_dropped(&error) => return Ok(None),
@@ -120,7 +171,7 @@ impl<'a> Update<'a> {
         };
         let server = &destination.server;
         let commands = transaction(self.key, decision, self.is_lease_deleted, destination.asking);
-        let replies = self.exchange(&mut connection, commands).await?;
+        let replies = self.exchange(&mut connection, &commands).await?;
         // EXEC's error only says that a command before it was refused. That command's error says why.
         let refusal = replies.iter().find_map(|reply| reply.as_ref().err());
         if let Some(error) = refusal.filter(|error| is_elsewhere(error)) {
@@ -175,16 +226,12 @@ impl<'a> Update<'a> {
         });
     }
 
-    /// Sends commands and returns their replies, within `operation_timeout`.
     async fn exchange(
         &mut self,
         connection: &mut Exclusive,
-        Commands { encoded, count, asking }: Commands,
+        commands: &[Vec<u8>],
     ) -> RedisResult<Vec<RedisResult<Reply>>> {
-        let exchange = connection.link.exchange(&encoded, count);
-        let replies = within(self.redis.operation_timeout, exchange).await.ok_or_else(not_answered)??;
-        // With ASKING, every other reply is one to that.
-        Ok(if asking { replies.into_iter().skip(1).step_by(2).collect() } else { replies })
+        within(self.redis.operation_timeout, connection.link.exchange(commands)).await.ok_or_else(not_answered)?
     }
 }
 
@@ -210,59 +257,33 @@ impl StoreUpdate for Update<'_> {
     }
 }
 
-/// Commands to be sent together.
-struct Commands {
-    encoded: Vec<u8>,
-    count: usize,
-    /// Whether each is preceded by ASKING, since the key is on its way to the server.
-    asking: bool,
-}
-
-impl Commands {
-    fn new(asking: bool) -> Self {
-        Self { encoded: Vec::new(), count: 0, asking }
-    }
-
-    fn add(&mut self, encode_command: impl FnOnce(&mut Vec<u8>)) {
-        if self.asking {
-            encode(&mut self.encoded, &[b"ASKING"]);
-            self.count += 1;
-        }
-        encode_command(&mut self.encoded);
-        self.count += 1;
-    }
-}
-
 /// MULTI .. EXEC.
-fn transaction(key: &Key, decision: &Decision, is_lease_deleted: bool, asking: bool) -> Commands {
-    let (entry, lease) = (key.as_str().as_bytes(), key.lock().as_bytes());
-    let mut commands = Commands::new(false);
-    if asking {
-        // It holds until EXEC.
-        commands.add(|out| encode(out, &[b"ASKING"]));
-    }
-    commands.add(|out| encode(out, &[b"MULTI"]));
+fn transaction(key: &Key, decision: &Decision, is_lease_deleted: bool, asking: bool) -> Vec<Vec<u8>> {
+    let entry = key.as_str().as_bytes();
+    // ASKING holds until EXEC.
+    let mut commands = if asking { vec![command(&[b"ASKING"])] } else { Vec::new() };
+    commands.push(command(&[b"MULTI"]));
     match decision {
         Decision::Apply { changes, ttl } => {
             let set = changes.iter().filter_map(|(name, value)| Some([name.as_bytes(), value.as_deref()?]));
             let set: Vec<_> = [&b"HSET"[..], entry].into_iter().chain(set.flatten()).collect();
             if set.len() > 2 {
-                commands.add(|out| encode(out, &set));
+                commands.push(command(&set));
             }
             let removed = changes.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name.as_bytes());
             let removed: Vec<_> = [&b"HDEL"[..], entry].into_iter().chain(removed).collect();
             if removed.len() > 2 {
-                commands.add(|out| encode(out, &removed));
+                commands.push(command(&removed));
             }
             if let Some(ttl) = ttl {
-                commands.add(|out| encode(out, &[b"PEXPIRE", entry, millis(*ttl).as_bytes()]));
+                commands.push(command(&[b"PEXPIRE", entry, millis(*ttl).as_bytes()]));
             }
         }
-        Decision::Delete => commands.add(|out| encode(out, &[b"DEL", entry])),
+        Decision::Delete => commands.push(command(&[b"DEL", entry])),
     }
     if !is_lease_deleted {
-        commands.add(|out| encode(out, &[b"DEL", lease]));
+        commands.push(command(&[b"DEL", key.lock().as_bytes()]));
     }
-    commands.add(|out| encode(out, &[b"EXEC"]));
+    commands.push(command(&[b"EXEC"]));
     commands
 }

@@ -18,14 +18,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use std::{io, mem};
 
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
 use redis::{RedisError, RedisResult};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::Phase;
 use super::queue::Waiter;
-use super::task::Driver;
+use super::{Driver, Phase};
 use crate::backend::redis::connect::{Duplex, Link, check_role};
 use crate::backend::redis::errors::{
     connection_lost, is_of_replica, is_replica, not_answered, runtime_ended, unexpected_reply,
@@ -67,7 +67,8 @@ pub(super) struct Connection<'a> {
     round: usize,
     clock: Clock,
     may_be_replica: bool,
-    spare: Option<Spare>,
+    /// Another connection, which is used if this one stays silent.
+    spare: Option<MaybeDone<BoxFuture<'static, RedisResult<Link>>>>,
     is_asleep: bool,
 }
 
@@ -91,16 +92,9 @@ struct Clock {
 }
 
 enum Expected {
-    Reply(Waiter),
+    /// `None` for a reply that is too late: its caller has got an error. It still has its place in the order.
+    Reply(Option<Waiter>),
     Role,
-    /// A reply that is too late: its caller has got an error. It still has its place in the order.
-    Overdue,
-}
-
-/// Another connection, which is used if this one stays silent.
-enum Spare {
-    Connecting(BoxFuture<'static, RedisResult<Link>>),
-    Connected(Box<Link>),
 }
 
 /// How a connection ended.
@@ -124,7 +118,7 @@ impl<'a> Connection<'a> {
     pub(super) fn new(link: Link, driver: &'a Driver, replaced: u32) -> Self {
         let began = Instant::now();
         let pause = (FIRST_PAUSE << replaced.min(8)).min(LONGEST_PAUSE);
-        let (now, tick) = (driver.state().map_or(0, |state| state.queue.now()), driver.shared.tick);
+        let (now, tick) = (driver.state().map_or(0, |state| state.queue.now), driver.shared.tick);
         let clock = Clock {
             tick,
             sleep: Box::pin(sleep(tick)),
@@ -180,7 +174,10 @@ impl<'a> Connection<'a> {
                 self.tick()?;
                 continue;
             }
-            self.poll_spare(cx);
+            // A spare is used at the next tick. Until then this connection, which was asked earlier, may be answered too.
+            if let Some(spare) = &mut self.spare {
+                let _ = spare.poll_unpin(cx);
+            }
             if self.falls_asleep(cx) {
                 return Poll::Pending;
             }
@@ -199,11 +196,15 @@ impl<'a> Connection<'a> {
             self.clock.hear();
         }
         let (room, now) = (MOST_UNDER_WAY - self.expected.len(), self.clock.now);
-        state.queue.take(room, MOST_BYTES, &mut self.sending, |waiter| {
-            self.expected.push_back(Expected::Reply(waiter.sent_at(now)));
+        state.queue.take(room, MOST_BYTES, &mut self.sending, |mut waiter| {
+            waiter.since = now;
+            self.expected.push_back(Expected::Reply(Some(waiter)));
         });
         drop(state);
-        self.clock.wake();
+        if self.clock.is_idle {
+            // The next tick must not wait for the heartbeat.
+            self.clock.set(false);
+        }
         Ok(())
     }
 
@@ -233,7 +234,7 @@ impl<'a> Connection<'a> {
             && let Some(reply) = self.received.next()?
         {
             match self.expected.pop_front() {
-                Some(Expected::Reply(waiter)) => {
+                Some(Expected::Reply(Some(waiter))) => {
                     dispatched += 1;
                     let is_refused = reply.as_ref().is_err_and(is_of_replica);
                     waiter.answer(reply);
@@ -242,7 +243,7 @@ impl<'a> Connection<'a> {
                     }
                 }
                 Some(Expected::Role) => check_role(reply, self.may_be_replica)?,
-                Some(Expected::Overdue) => {}
+                Some(Expected::Reply(None)) => {}
                 None => return Err(unexpected_reply().into()),
             }
         }
@@ -264,35 +265,37 @@ impl<'a> Connection<'a> {
 
     /// Lets a tick pass: answers overdue commands with an error, and looks after spare and heartbeat.
     fn tick(&mut self) -> Result<(), End> {
-        let quiet = self.quiet_for();
+        // For how many ticks the server has owed a reply and sent nothing.
+        let quiet = if self.expected.is_empty() { 0 } else { self.clock.now.wrapping_sub(self.clock.heard) };
         let is_silent = quiet > self.driver.shared.ticks(self.driver.shared.settings.operation_timeout);
         let Some(now) = self.driver.tick(is_silent) else { return Err(End::GivenUp) };
         self.clock.now = now;
         for expected in &mut self.expected {
-            if matches!(expected, Expected::Reply(waiter) if waiter.is_overdue(now))
-                && let Expected::Reply(waiter) = mem::replace(expected, Expected::Overdue)
+            if let Expected::Reply(waiter) = expected
+                && let Some(waiter) = waiter.take_if(|waiter| waiter.is_overdue(now))
             {
                 waiter.answer(Err(not_answered()));
             }
         }
         if quiet > 0
-            && let Some(Spare::Connected(spare)) = self.spare.take_if(|spare| matches!(spare, Spare::Connected(_)))
+            && let Some(connected) = self.spare.as_mut().and_then(|spare| Pin::new(spare).take_output())
         {
-            return Err(End::Replaced(spare));
+            self.spare = None;
+            if let Ok(link) = connected {
+                return Err(End::Replaced(Box::new(link)));
+            }
         }
         let is_large = self.clock.sent_since > LARGE;
         let is_suspect = quiet >= self.clock.silence && (!is_large || is_silent);
-        if is_suspect && self.spare.is_none() && self.clock.may_try_spare() {
-            self.spare = Some(Spare::Connecting(self.driver.spare()));
+        let may_try_spare = self.spare.is_none() && now.wrapping_sub(self.clock.next_spare) < u32::MAX / 2;
+        if is_suspect && may_try_spare {
+            self.clock.next_spare = now.wrapping_add(self.clock.pause);
+            self.clock.pause = LONGEST_PAUSE.min(self.clock.pause * 2);
+            self.spare = Some(maybe_done(self.driver.spare()));
         }
         self.ask_for_role();
         self.clock.set(self.expected.is_empty());
         Ok(())
-    }
-
-    /// For how many ticks the server has owed a reply and sent nothing.
-    fn quiet_for(&self) -> u32 {
-        if self.expected.is_empty() { 0 } else { self.clock.now.wrapping_sub(self.clock.heard) }
     }
 
     fn ask_for_role(&mut self) {
@@ -309,14 +312,6 @@ impl<'a> Connection<'a> {
         }
         encode(&mut self.sending, &[b"ROLE"]);
         self.expected.push_back(Expected::Role);
-    }
-
-    fn poll_spare(&mut self, cx: &mut Context<'_>) {
-        let Some(Spare::Connecting(connecting)) = &mut self.spare else { return };
-        if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
-            // It is used at the next tick. Until then this connection, which was asked earlier, may be answered too.
-            self.spare = connected.ok().map(|connected| Spare::Connected(Box::new(connected)));
-        }
     }
 
     /// Stores this task's waker, unless there are commands to send. Returns whether the task may sleep. Both happen under the lock
@@ -338,7 +333,7 @@ impl<'a> Connection<'a> {
     /// Answers all callers that wait for a reply with an error.
     fn fail(&mut self, error: &RedisError) {
         for expected in mem::take(&mut self.expected) {
-            if let Expected::Reply(waiter) = expected {
+            if let Expected::Reply(Some(waiter)) = expected {
                 waiter.answer(Err(error.clone()));
             }
         }
@@ -351,27 +346,11 @@ impl Clock {
         self.sent_since = 0;
     }
 
-    fn may_try_spare(&mut self) -> bool {
-        let may = self.now.wrapping_sub(self.next_spare) < u32::MAX / 2;
-        if may {
-            self.next_spare = self.now.wrapping_add(self.pause);
-            self.pause = LONGEST_PAUSE.min(self.pause * 2);
-        }
-        may
-    }
-
     /// Sets the next tick.
     fn set(&mut self, is_idle: bool) {
         self.is_idle = is_idle;
         let next = Instant::now() + self.tick;
         self.sleep.as_mut().reset(if is_idle { self.next_heartbeat.max(next) } else { next });
-    }
-
-    /// After commands were taken: the next tick must not wait for the heartbeat.
-    fn wake(&mut self) {
-        if self.is_idle {
-            self.set(false);
-        }
     }
 }
 

@@ -9,13 +9,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use redis::{ErrorKind, RedisResult};
 use tokio::time::timeout;
 
-use super::request::{ATTEMPTS, Request};
-use super::{Shared, State};
+use super::queue::ATTEMPTS;
+use super::{Request, Shared, State};
 use crate::backend::redis::address::Address;
 use crate::backend::redis::connect::{Endpoint, Link, connect_to};
 use crate::backend::redis::errors::{connection_lost, is_of_replica, not_answered};
@@ -47,10 +46,6 @@ impl Shared {
                 self.run(&Request::new(self.settings.connect_timeout, &|_, out| encode(out, &[b"PING"]))).await?;
         }
         Err(connection_lost())
-    }
-
-    pub(in crate::backend::redis) fn connect_timeout(&self) -> Duration {
-        self.settings.connect_timeout
     }
 
     pub(in crate::backend::redis) fn is_current(&self, epoch: &Epoch) -> bool {

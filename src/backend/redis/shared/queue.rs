@@ -5,12 +5,38 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::time::Duration;
 
 use redis::{RedisError, RedisResult};
 use tokio::sync::{mpsc, oneshot};
 
-use super::request::Request;
 use crate::backend::redis::resp::Reply;
+
+/// How often commands that may be carried out twice are sent.
+pub(super) const ATTEMPTS: u32 = 4;
+
+/// Appends one of a request's commands, by its number.
+pub(in crate::backend::redis) type Encode<'a> = dyn Fn(usize, &mut Vec<u8>) + Sync + 'a;
+
+/// Commands that a caller wants sent together, and what may become of them when their connection is lost.
+#[derive(Clone, Copy)]
+pub(in crate::backend::redis) struct Request<'a> {
+    pub(in crate::backend::redis) encode: &'a Encode<'a>,
+    /// How long the server may take to answer.
+    pub(in crate::backend::redis) limit: Duration,
+    /// How often the commands may be sent, if their connection is lost each time.
+    pub(in crate::backend::redis) attempts: u32,
+    /// Whether the commands are a write, which depends on their order. So all of them are sent again if one is redirected; and if
+    /// the epoch has ended before the replies came, the write counts as lost.
+    pub(in crate::backend::redis) is_write: bool,
+}
+
+impl<'a> Request<'a> {
+    /// Commands that may be carried out twice.
+    pub(in crate::backend::redis) fn new(limit: Duration, encode: &'a Encode<'a>) -> Self {
+        Self { encode, limit, attempts: ATTEMPTS, is_write: false }
+    }
+}
 
 #[derive(Default)]
 pub(super) struct Queue {
@@ -19,7 +45,7 @@ pub(super) struct Queue {
     taken: usize,
     waiting: VecDeque<Waiter>,
     /// The clock of all commands, in ticks of the task that sends them.
-    now: u32,
+    pub(super) now: u32,
 }
 
 /// One command's place in the queue, and then among the commands whose replies are expected.
@@ -28,10 +54,10 @@ pub(super) struct Waiter {
     /// Length of the command.
     bytes: u32,
     /// The tick in which it was queued, and later the one in which it was sent.
-    since: u32,
+    pub(super) since: u32,
     /// How many ticks the server may take.
     limit: u32,
-    /// Whether the next command belongs to the same request, and goes out with this one.
+    /// Whether the next command belongs to the same group, and goes out with this one.
     is_followed: bool,
 }
 
@@ -55,10 +81,6 @@ impl Waiter {
         self.bytes as usize
     }
 
-    pub(super) fn sent_at(self, now: u32) -> Self {
-        Self { since: now, ..self }
-    }
-
     pub(super) fn is_overdue(&self, now: u32) -> bool {
         // `>`, since the tick in which the command was queued or sent had begun before.
         self.has_waited_for(self.limit, now)
@@ -70,12 +92,14 @@ impl Waiter {
 }
 
 impl Queue {
-    /// Appends a request's commands, each with where its reply goes. The server may take `limit` ticks for them.
+    /// Appends a request's commands, each with where its reply goes. So many of a `group` go out one right after the other, with
+    /// none of another request in between. The server may take `limit` ticks for them.
     pub(super) fn push(
         &mut self,
         request: &Request<'_>,
         limit: u32,
         count: usize,
+        group: usize,
         mut reply_to: impl FnMut(usize) -> ReplyTo,
     ) {
         for at in 0..count {
@@ -83,17 +107,13 @@ impl Queue {
             (request.encode)(at, &mut self.unsent);
             // No server takes a command of 4 GiB.
             let bytes = u32::try_from(self.unsent.len() - before).unwrap_or(u32::MAX);
-            let is_followed = request.is_contiguous && at + 1 < count;
+            let is_followed = !(at + 1).is_multiple_of(group);
             self.waiting.push_back(Waiter { reply_to: reply_to(at), bytes, since: self.now, limit, is_followed });
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
-    }
-
-    pub(super) fn now(&self) -> u32 {
-        self.now
     }
 
     /// Lets a tick pass, and returns the new time.
@@ -177,14 +197,16 @@ pub(super) fn answer_all(waiting: impl IntoIterator<Item = Waiter>, error: &Redi
 mod tests {
     use super::*;
 
-    fn waiter(bytes: u32, limit: u32, is_followed: bool) -> Waiter {
-        Waiter { reply_to: ReplyTo::One(oneshot::channel().0), bytes, since: 0, limit, is_followed }
+    fn push(queue: &mut Queue, command: &[u8], limit: u32, count: usize, group: usize) {
+        let encode = |_: usize, out: &mut Vec<u8>| out.extend_from_slice(command);
+        queue.push(&Request::new(Duration::ZERO, &encode), limit, count, group, |_| ReplyTo::One(oneshot::channel().0));
     }
 
-    /// Ten commands of 100 bytes. Those that are followed make up one request with the next.
-    fn queue(is_followed: impl Fn(usize) -> bool) -> Queue {
-        let waiting = (0..10).map(|at| waiter(100, 1, is_followed(at))).collect();
-        Queue { unsent: vec![b'x'; 1_000], waiting, ..Queue::default() }
+    /// Ten commands of 100 bytes.
+    fn queue(group: usize) -> Queue {
+        let mut queue = Queue::default();
+        push(&mut queue, &[b'x'; 100], 1, 10, group);
+        queue
     }
 
     /// The bytes that go out together, until nothing is left.
@@ -200,17 +222,19 @@ mod tests {
 
     #[test]
     fn bounds_by_commands_and_by_bytes_what_goes_out_together() {
-        assert_eq!(taken(&mut queue(|_| false), 100, 1_000), [1_000]);
-        assert_eq!(taken(&mut queue(|_| false), 4, 1_000), [400, 400, 200]);
-        assert_eq!(taken(&mut queue(|_| false), 100, 350), [300, 300, 300, 100]);
-        assert_eq!(taken(&mut queue(|_| false), 100, 50), [100; 10]);
-        assert_eq!(taken(&mut queue(|at| at % 5 != 4), 2, 50), [500, 500], "a request was torn apart");
+        assert_eq!(taken(&mut queue(1), 100, 1_000), [1_000]);
+        assert_eq!(taken(&mut queue(1), 4, 1_000), [400, 400, 200]);
+        assert_eq!(taken(&mut queue(1), 100, 350), [300, 300, 300, 100]);
+        assert_eq!(taken(&mut queue(1), 100, 50), [100; 10]);
+        assert_eq!(taken(&mut queue(5), 2, 50), [500, 500], "a group was torn apart");
     }
 
     #[test]
     fn overdue_commands_are_dropped_from_between_others() {
-        let waiting = [9, 1, 9].map(|limit| waiter(2, limit, false)).into();
-        let mut queue = Queue { unsent: b"_aabbcc".to_vec(), taken: 1, waiting, ..Queue::default() };
+        let mut queue = Queue { unsent: b"_".to_vec(), taken: 1, ..Queue::default() };
+        for (command, limit) in [(b"aa", 9), (b"bb", 1), (b"cc", 9)] {
+            push(&mut queue, command, limit, 1, 1);
+        }
         assert_eq!(queue.take_overdue(|waiter| waiter.is_overdue(2)).len(), 1);
         let mut out = Vec::new();
         queue.take(10, 100, &mut out, drop);

@@ -22,9 +22,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::connection::{Connection, End};
 use super::epoch::Epoch;
 use super::queue::{Waiter, answer_all};
-use super::{Phase, Shared, State};
+use super::{Driver, Phase, Shared, State};
 use crate::backend::redis::connect::{Link, Target};
-use crate::backend::redis::errors::{not_answered, runtime_ended, too_busy};
+use crate::backend::redis::errors::{connection_lost, not_answered, runtime_ended, too_busy};
 use crate::defaults::WAIT_TIMEOUT;
 
 /// A connection that has lived for less is no sign that the next one will last.
@@ -33,7 +33,6 @@ const SHORT_LIFE: Duration = Duration::from_secs(2);
 const LONGEST_WAIT: Duration = WAIT_TIMEOUT;
 
 impl Shared {
-    /// Starts a task.
     pub(super) fn start(self: &Arc<Self>, mut state: MutexGuard<'_, State>, runtime: runtime::Id) {
         state.task += 1;
         state.phase = Phase::Awake;
@@ -62,15 +61,13 @@ impl Shared {
         answer_all(waiting, error);
     }
 
-    /// Closes the connection for good.
+    /// Closes the connection for good. Its epoch is not counted as ended, since nobody is left to read here.
     pub(in crate::backend::redis) fn close(&self) {
         let mut state = self.state.lock();
-        state.closed = true;
         state.epoch = None;
-        if let Phase::Asleep(waker) = mem::take(&mut state.phase) {
-            drop(state);
-            waker.wake();
-        }
+        let task = state.task;
+        drop(state);
+        self.end_task(task, &connection_lost());
     }
 }
 
@@ -100,18 +97,7 @@ async fn drive(driver: Driver) {
     }
 }
 
-/// A task's right to drive the connection. It is dropped with the task, also when a runtime drops that.
-pub(super) struct Driver {
-    pub(super) shared: Arc<Shared>,
-    task: u64,
-}
-
 impl Driver {
-    /// The locked state, unless the task was given up or the connection is closed.
-    pub(super) fn state(&self) -> Option<MutexGuard<'_, State>> {
-        Some(self.shared.state.lock()).filter(|state| state.task == self.task && !state.closed)
-    }
-
     /// Whether there are commands to send. If not, the next command starts another task.
     fn has_work(&self) -> bool {
         let Some(mut state) = self.state() else { return false };
