@@ -222,12 +222,15 @@ async fn all_near_caches_of_a_backend_share_one_connection() {
         assert!(server.connections().await <= before + 2, "{before}");
         write_elsewhere(&cache, &primary, 2).await;
         assert_eq!((stock(&cache, &primary).await, stock(&again, &primary).await), (2, 2));
+        warm(&cache, &primary).await;
         let elsewhere: Cache<Order> = Cache::new(connect(&server.url()).await);
         elsewhere.invalidate(1).await.unwrap();
         until(LIMIT, "the old record is kept", async || {
             orders.lookup(1, load_order).await.unwrap().outcome == Outcome::Loaded
         })
         .await;
+        assert_eq!(outcome(&cache, &primary).await, Outcome::NearHit, "a write of another struct's record dropped it");
+        assert_eq!(longer.lookup(1, load_longer).await.unwrap().outcome, Outcome::NearHit);
         drop((elsewhere, cache, again, orders, longer, backend));
     })
     .await;
