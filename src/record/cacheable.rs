@@ -165,61 +165,6 @@ impl Schema {
             also_invalidates: &[],
         }
     }
-
-    pub const fn namespace(mut self, namespace: &'static str) -> Self {
-        self.namespace = Some(namespace);
-        self
-    }
-
-    pub const fn version(mut self, version: u32) -> Self {
-        self.version = Some(version);
-        self
-    }
-
-    pub const fn ttl_millis(mut self, millis: u64) -> Self {
-        self.ttl = Some(Duration::from_millis(millis));
-        self
-    }
-
-    pub const fn not_found_ttl_millis(mut self, millis: u64) -> Self {
-        self.not_found_ttl = Some(Duration::from_millis(millis));
-        self
-    }
-
-    pub const fn stale_if_error_millis(mut self, millis: u64) -> Self {
-        self.stale_if_error = Some(Duration::from_millis(millis));
-        self
-    }
-
-    pub const fn stale_retry_millis(mut self, millis: u64) -> Self {
-        self.stale_retry = Some(Duration::from_millis(millis));
-        self
-    }
-
-    pub const fn refresh_ahead(mut self, beta: f64) -> Self {
-        self.refresh_ahead = Some(beta);
-        self
-    }
-
-    pub const fn fields(mut self, fields: &'static [&'static str]) -> Self {
-        self.fields = fields;
-        self
-    }
-
-    pub const fn ids(mut self, ids: &'static [&'static str]) -> Self {
-        self.ids = ids;
-        self
-    }
-
-    pub const fn aliases(mut self, aliases: &'static [&'static str]) -> Self {
-        self.aliases = aliases;
-        self
-    }
-
-    pub const fn also_invalidates(mut self, versions: &'static [Option<u32>]) -> Self {
-        self.also_invalidates = versions;
-        self
-    }
 }
 
 /// The handle of one field of `T`, whose values are of type `V`: `Product::FIELDS.stock`.

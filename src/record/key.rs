@@ -222,14 +222,14 @@ mod tests {
             "cache:billing:product:a%3Ab%7Bc%7Dd%2Fe%25f%20g%0A%00%7F"
         );
         assert_eq!(key::<String>(&"Käse"), "cache:billing:product:Käse");
-        let unnamed = KeySpace::new(None, &Schema::new("product").version(3));
+        let unnamed = KeySpace::new(None, &Schema { version: Some(3), ..Schema::new("product") });
         assert_eq!(unnamed.key::<u64>(&1).unwrap().as_str(), "cache:product@3:1");
         assert_eq!(unnamed.key::<String>(&"a:b").unwrap().prefix(), "cache:product@3:");
     }
 
     #[test]
     fn gives_the_same_id_to_every_version() {
-        let schema = Schema::new("product").version(3).also_invalidates(&[Some(2), None]);
+        let schema = Schema { version: Some(3), also_invalidates: &[Some(2), None], ..Schema::new("product") };
         let keys = KeySpace::new(Some("billing"), &schema);
         let key = keys.key::<(String, u64)>(&("a:b", 42)).unwrap();
         assert_eq!(key.as_str(), "cache:billing:product@3:a%3Ab/42");
