@@ -31,7 +31,7 @@ pub use self::policy::{OnOutage, UpdateTtl};
 use crate::backend::Backend;
 use crate::error::{BoxError, Error};
 use crate::read::{Answer, Asked, Batch, ErasedId, Loading, Options, erase};
-use crate::record::{CacheKey, Cacheable, Key, Projection, shape, typed};
+use crate::record::{CacheKey, Cacheable, Key, Projection, borrowed, typed};
 use crate::sharded::ShardedArc;
 use crate::stats::Stats;
 
@@ -265,7 +265,7 @@ impl<T: Cacheable> Cache<T> {
             let mut selected = Selected::<T, P>::new(fields);
             let answer = core.get(&mut call, Some(&mut selected), Options::default()).await?;
             Ok(match answer.record {
-                Some(record) => Some(fields.of(shape::borrow(&record))),
+                Some(record) => Some(fields.of(borrowed(&record))),
                 // The values of a stale entry were decoded too, before its age was known. They are no answer.
                 None => selected.values.filter(|_| answer.outcome == Outcome::Hit),
             })

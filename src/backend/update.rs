@@ -10,9 +10,9 @@ use super::call::{CallOptions, call, check_runtime, report, timed_out};
 use super::deadline::within;
 use super::dispatch::AnyStore;
 use super::pending::Write;
-use super::{Attempt, Backend, Decision, Selection, Store, StoreUpdate};
+use super::{Attempt, Backend, Decision, Store, StoreUpdate};
 use crate::error::Error;
-use crate::record::{Found, Key};
+use crate::record::{Found, Key, Selection};
 
 pub(crate) struct Update<'a> {
     backend: &'a Backend,

@@ -3,9 +3,8 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use crate::backend::Selection;
 use crate::read::{Fields, Loader, Loading, Request};
-use crate::record::{CacheKey, Cacheable, FieldError, Hash, IdParts, Projection, RecordReader};
+use crate::record::{CacheKey, Cacheable, FieldError, Hash, IdParts, Projection, RecordReader, Selection};
 
 pub(super) const TAKEN_ONCE: &str = "each id of a call is loaded at most once";
 

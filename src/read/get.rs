@@ -16,13 +16,13 @@ use super::loader::Loader;
 use super::read_through::ReadThrough;
 use super::refresh_ahead::Due;
 use super::single_flight::{Flight, FlightResult, Role, Timestamp};
-use crate::backend::{Selection, check_runtime};
+use crate::backend::check_runtime;
 use crate::cache::{Core, Outcome};
 use crate::error::Error;
 use crate::metrics::Stopwatch;
 use crate::near::{Near, ReadEpoch};
 use crate::proof::Guard;
-use crate::record::{FieldError, Found, Hash, IdParts, Key, KeySpace, Reading, Record};
+use crate::record::{FieldError, Found, Hash, IdParts, Key, KeySpace, Reading, Record, Selection};
 use crate::spans;
 
 /// The id and the loader of a get, with their types erased.

@@ -1,13 +1,18 @@
-//! The name of one field in the hash, and the functions that convert its values: [`Codec`].
+//! How records are converted: a field by its [`Codec`], a record by its struct's [`Shape`].
+//!
+//! Everything below the typed face is compiled once, in this crate: it handles the records of all structs as a [`Record`], by
+//! the struct's shape.
 //!
 //! The attributes of a field choose its codec: [`native`] without any, [`id`] for `id`, [`json`] for `json`, and for `with`
 //! the derive generates the functions. A codec is a value, not a type with bounds. So the compiler checks the field's type in
 //! one place, where the codec is made, and reports a type that doesn't fit once, at that type.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
-use super::{CacheId, CacheKey, FieldValue, IdParts, heap};
+use super::{CacheId, CacheKey, Cacheable, Changes, FieldValue, Hash, IdParts, Schema, heap};
 use crate::error::BoxError;
 
 /// The name of one field in the hash, and the functions that convert its values of type `V`.
@@ -177,3 +182,164 @@ pub struct FieldError {
     pub(crate) field: &'static str,
     pub(crate) source: BoxError,
 }
+
+/// Collects the encoded fields of a record, in declaration order.
+#[doc(hidden)]
+#[derive(Debug, Default)]
+pub struct RecordWriter {
+    fields: Changes,
+    mistake: Option<FieldError>,
+}
+
+impl RecordWriter {
+    /// Writes one field.
+    pub fn put<V>(&mut self, codec: &Codec<V>, value: &V) {
+        match codec.encode(value) {
+            Ok(bytes) => self.fields.push((codec.name(), bytes)),
+            Err(mistake) => self.mistake = Some(mistake),
+        }
+    }
+
+    /// All fields of the record.
+    pub(crate) fn finish(self) -> Result<Changes, FieldError> {
+        match self.mistake {
+            None => Ok(self.fields),
+            Some(mistake) => Err(mistake),
+        }
+    }
+}
+
+/// Reads the fields of a stored hash.
+///
+/// The search for a field starts where the last one was found, since most hashes keep the declaration order.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct RecordReader<'a> {
+    hash: &'a Hash,
+    /// The names of the values of [`Hash::Selected`].
+    selected: &'a [&'static str],
+    next: usize,
+    /// An estimate of the heap memory that the values read so far own, in bytes. `None`: nobody wants to know.
+    heap: Option<usize>,
+}
+
+impl<'a> RecordReader<'a> {
+    pub(crate) fn new(hash: &'a Hash, selected: &'a [&'static str]) -> Self {
+        Self { hash, selected, next: 0, heap: None }
+    }
+
+    /// Estimates the heap memory of the values from here on.
+    pub(crate) fn weighing(self) -> Self {
+        Self { heap: Some(0), ..self }
+    }
+
+    pub(crate) fn heap(&self) -> usize {
+        self.heap.unwrap_or_default()
+    }
+
+    /// Reads a field. A missing field has the value that its type or its attribute gives it.
+    ///
+    /// # Errors
+    ///
+    /// If the field is missing and has no such value, or if it can't be decoded.
+    pub fn read<V>(&mut self, codec: &Codec<V>) -> Result<V, FieldError> {
+        match self.take_any(codec) {
+            Some(bytes) => {
+                if let Some(heap) = &mut self.heap {
+                    *heap += codec.heap(bytes);
+                }
+                codec.decode(Cow::Borrowed(bytes))
+            }
+            None => codec.missing(),
+        }
+    }
+
+    /// Finds a field by its own name, or by the first alias that exists.
+    fn take_any<V>(&mut self, codec: &Codec<V>) -> Option<&'a [u8]> {
+        self.take(codec.name()).or_else(|| codec.other_names().iter().find_map(|alias| self.take(alias)))
+    }
+
+    fn take(&mut self, field: &str) -> Option<&'a [u8]> {
+        match self.hash {
+            Hash::Whole(fields) => {
+                let at = find(fields, &mut self.next, |(name, _)| **name == *field.as_bytes())?;
+                Some(&fields[at].1)
+            }
+            Hash::Selected { values, .. } => {
+                values.get(find(self.selected, &mut self.next, |name| *name == field)?)?.as_deref()
+            }
+        }
+    }
+}
+
+/// The place of the item that `is_it`. Searches from `next` on, and then from the beginning.
+fn find<I>(items: &[I], next: &mut usize, mut is_it: impl FnMut(&I) -> bool) -> Option<usize> {
+    let at = (*next..items.len()).chain(0..*next).find(|at| is_it(&items[*at]))?;
+    *next = at + 1;
+    Some(at)
+}
+
+/// A record with its type erased. Only its cache knows the type.
+pub(crate) type Record = Arc<dyn Any + Send + Sync>;
+
+/// The reference counts of an `Arc`, in bytes.
+const REFERENCE_COUNTS: usize = 2 * size_of::<usize>();
+
+/// How records of one struct are read, written and named.
+pub(crate) struct Shape {
+    pub(crate) schema: Schema,
+    /// The size of the struct itself, in bytes, without the heap memory of its fields.
+    size: usize,
+    decode: fn(&mut RecordReader<'_>) -> Result<Record, FieldError>,
+    encode: fn(&Record, &mut RecordWriter),
+    write_id: fn(&Record, &mut dyn IdParts) -> fmt::Result,
+}
+
+impl Shape {
+    pub(crate) const fn of<T: Cacheable>() -> &'static Self {
+        const {
+            &Self {
+                schema: T::SCHEMA,
+                size: size_of::<T>(),
+                decode: |reader| Ok(Arc::new(T::decode(reader)?)),
+                encode: |record, writer| borrowed::<T>(record).encode(writer),
+                write_id: |record, out| borrowed::<T>(record).write_id(out),
+            }
+        }
+    }
+
+    /// Decodes a whole record.
+    pub(crate) fn decode(&self, hash: &Hash) -> Result<Record, FieldError> {
+        (self.decode)(&mut RecordReader::new(hash, self.schema.fields))
+    }
+
+    /// Like `decode`, with an estimate of the record's memory in bytes.
+    pub(crate) fn decode_weighed(&self, hash: &Hash) -> Result<(Record, usize), FieldError> {
+        let mut reader = RecordReader::new(hash, self.schema.fields).weighing();
+        let record = (self.decode)(&mut reader)?;
+        Ok((record, heap::allocation(self.size + REFERENCE_COUNTS) + reader.heap()))
+    }
+
+    /// The fields of a record by name. `None` for a field that its hash leaves out.
+    pub(crate) fn fields_of(&self, record: &Record) -> Result<Changes, FieldError> {
+        let mut writer = RecordWriter::default();
+        (self.encode)(record, &mut writer);
+        writer.finish()
+    }
+
+    pub(crate) fn write_id(&self, record: &Record, out: &mut dyn IdParts) -> fmt::Result {
+        (self.write_id)(record, out)
+    }
+}
+
+/// Restores the type of a record.
+pub(crate) fn typed<T: Cacheable>(record: Record) -> Arc<T> {
+    record.downcast().expect(ONE_TYPE)
+}
+
+/// Borrows a record with its type restored.
+pub(crate) fn borrowed<T: Cacheable>(record: &Record) -> &T {
+    record.downcast_ref().expect(ONE_TYPE)
+}
+
+const ONE_TYPE: &str = "a cache takes records from its own struct's decoder and loaders alone";

@@ -10,9 +10,9 @@ use testkit::access::Access;
 use testkit::cluster::{self, Cluster};
 use testkit::server::{Flavor, Server};
 
-use super::{ALL, Attempt, Backend, Decision, Filled, Selection, Token};
+use super::{Attempt, Backend, Decision, Filled, Token};
 use crate::record::entry::named;
-use crate::record::{Entry, Found, Key, KeySpace, META, Schema, StoredField};
+use crate::record::{ALL, Entry, Found, Key, KeySpace, META, Schema, Selection, StoredField};
 
 const LEASE: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(20);
