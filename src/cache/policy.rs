@@ -86,11 +86,6 @@ impl Policy {
         }
     }
 
-    /// Whether this cache needs the lifetime of each entry that it reads.
-    pub(crate) fn reads_lifetimes(&self) -> bool {
-        self.stale_if_error.is_some() || self.refresh_ahead.is_some()
-    }
-
     /// The lifetime of a not-found entry that is stored now. `None` if it isn't stored.
     pub(super) fn not_found_lifetime(&self) -> Option<Duration> {
         self.not_found_ttl.map(|ttl| self.jittered(ttl))

@@ -10,9 +10,8 @@ use tracing::Instrument;
 
 use crate::cache::Core;
 use crate::error::Error;
-use crate::metrics::Operation;
+use crate::metrics::spans;
 use crate::record::Key;
-use crate::spans;
 
 /// The number of keys that are sent together: enough to keep a connection busy, few enough for each to meet its deadline.
 const AT_A_TIME: usize = 128;
@@ -28,7 +27,7 @@ impl Core {
             // lease was revoked: it could not take its result.
             self.flights.forget(&key);
             let invalidated = own.and_then(|was_there| Ok(was_there | others?));
-            self.metrics.wrote(Operation::Invalidate, invalidated.as_ref().ok().copied());
+            self.metrics.invalidated(&invalidated);
             invalidated
         }
     }

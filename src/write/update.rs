@@ -11,10 +11,9 @@ use crate::backend::{Attempt, Decision, Update};
 use crate::backoff::Backoff;
 use crate::cache::{Core, UpdateTtl};
 use crate::error::Error;
-use crate::metrics::Operation;
+use crate::metrics::spans;
 use crate::proof::Guard;
 use crate::record::{Changes, Entry, FieldChange, FieldError, Found, Hash, Key, KeySpace, Reading, Record, entry};
-use crate::spans;
 
 /// A caller's change of a record, with its type erased.
 type Modify<'a> = Box<dyn FnMut(&mut dyn Any) + Send + 'a>;
@@ -110,7 +109,7 @@ impl Core {
         let (own, others) = update.instrument(spans::update(self.shape, key)).await;
         self.flights.forget(key);
         let updated = own.and_then(|applied| others.map(|_was_there| applied));
-        self.metrics.wrote(Operation::Update, updated.as_ref().ok().copied());
+        self.metrics.updated(&updated);
         updated
     }
 
