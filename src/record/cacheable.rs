@@ -197,7 +197,7 @@ impl<T, V> Field<T, V> {
     #[must_use = "it changes nothing until it is passed to `update_fields`"]
     #[allow(clippy::needless_pass_by_value, reason = "by value, the literal `41` takes the field's type")]
     pub fn set(&self, value: V) -> Change<T> {
-        Change { change: FieldChange { field: self.name(), value: self.codec.encode(&value) }, of: PhantomData }
+        Change { change: (self.name(), self.codec.encode(&value)), of: PhantomData }
     }
 }
 
@@ -221,15 +221,11 @@ pub struct Change<T> {
     of: PhantomData<fn() -> T>,
 }
 
-/// A [`Change`] without the type of its record.
-pub(crate) struct FieldChange {
-    pub(crate) field: &'static str,
-    /// The encoded value. `None` removes the field from the hash.
-    pub(crate) value: Result<Option<Vec<u8>>, FieldError>,
-}
+/// A [`Change`] without the type of its record: the field, and its encoded value. `None` removes the field from the hash.
+pub(crate) type FieldChange = (&'static str, Result<Option<Vec<u8>>, FieldError>);
 
 impl<T> fmt::Debug for Change<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Change").field("field", &self.change.field).finish_non_exhaustive()
+        f.debug_struct("Change").field("field", &self.change.0).finish_non_exhaustive()
     }
 }

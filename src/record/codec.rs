@@ -48,7 +48,8 @@ impl<V> Codec<V> {
             missing: || None,
             default: None,
             write_id: no_id,
-            heap: heap_of::<V>(),
+            // A type without drop glue owns no heap memory.
+            heap: if std::mem::needs_drop::<V>() { heap::of_bytes } else { |_| 0 },
         }
     }
 
@@ -112,25 +113,10 @@ impl<V> Clone for Codec<V> {
 
 impl<V> Copy for Codec<V> {}
 
-/// A type without drop glue owns no heap memory.
-const fn heap_of<V>() -> fn(&[u8]) -> usize {
-    if std::mem::needs_drop::<V>() { heap::of_bytes } else { |_| 0 }
-}
-
 /// The codec of a field without attributes: its own [`FieldValue`].
 #[doc(hidden)]
 pub const fn native<V: FieldValue>(name: &'static str) -> Codec<V> {
-    let encode: fn(&V) -> _ = |value| Ok(value.encode());
-    Codec {
-        name,
-        aliases: &[],
-        encode,
-        decode: V::decode,
-        missing: V::missing,
-        default: None,
-        write_id: no_id,
-        heap: heap_of::<V>(),
-    }
+    Codec { missing: V::missing, ..Codec::with(name, |value| Ok(value.encode()), V::decode) }
 }
 
 /// Adds `#[cacheable(default)]` to a codec.
@@ -159,19 +145,12 @@ fn no_id<V>(_: &V, _: &mut dyn IdParts) -> fmt::Result {
 pub const fn json<V: serde::Serialize + serde::de::DeserializeOwned>(name: &'static str) -> Codec<V> {
     const NULL: &[u8] = b"null";
 
-    Codec {
-        name,
-        aliases: &[],
-        encode: |value| {
-            let text = serde_json::to_vec(value)?;
-            Ok((text != NULL).then_some(text))
-        },
-        decode: |bytes| Ok(serde_json::from_slice(&bytes)?),
-        missing: || serde_json::from_slice(NULL).ok(),
-        default: None,
-        write_id: no_id,
-        heap: heap::of_json,
-    }
+    let encode: fn(&V) -> _ = |value| {
+        let text = serde_json::to_vec(value)?;
+        Ok((text != NULL).then_some(text))
+    };
+    let codec = Codec::with(name, encode, |bytes| Ok(serde_json::from_slice(&bytes)?));
+    Codec { missing: || serde_json::from_slice(NULL).ok(), heap: heap::of_json, ..codec }
 }
 
 /// A value of a record that could not be encoded or decoded.
@@ -292,7 +271,7 @@ pub(crate) struct Shape {
     size: usize,
     decode: fn(&mut RecordReader<'_>) -> Result<Record, FieldError>,
     encode: fn(&Record, &mut RecordWriter),
-    write_id: fn(&Record, &mut dyn IdParts) -> fmt::Result,
+    pub(crate) write_id: fn(&Record, &mut dyn IdParts) -> fmt::Result,
 }
 
 impl Shape {
@@ -325,10 +304,6 @@ impl Shape {
         let mut writer = RecordWriter::default();
         (self.encode)(record, &mut writer);
         writer.finish()
-    }
-
-    pub(crate) fn write_id(&self, record: &Record, out: &mut dyn IdParts) -> fmt::Result {
-        (self.write_id)(record, out)
     }
 }
 
