@@ -118,7 +118,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        LoadingCache::new(self.clone(), loader)
+        LoadingCache { cache: self.clone(), loader: Arc::new(move |id| erase(loader(id))) }
     }
 
     /// Reads a record through the cache: from its entry, or from `loader`, which runs at most once per miss across all
@@ -302,10 +302,6 @@ impl<T: Cacheable> Cache<T> {
     #[cfg(feature = "__proof")]
     pub(crate) fn flights(&self) -> usize {
         self.core.flights.count() + self.core.bypasses.count()
-    }
-
-    fn of(core: Core) -> Self {
-        Self { core: ShardedArc::new(core), of: PhantomData }
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "calls that need only the key consume their id here")]

@@ -9,6 +9,7 @@ use crate::backend::Backend;
 use crate::error::Error;
 use crate::near::NearCache;
 use crate::record::{Cacheable, Shape, borrowed};
+use crate::sharded::ShardedArc;
 
 /// Builds a [`Cache`] with settings of its own: see [`Cache::builder`].
 ///
@@ -220,7 +221,8 @@ impl<T: Cacheable> CacheBuilder<T> {
     /// For [`Cache::new`]: the derive has checked the attributes, and the defaults are valid.
     pub(super) fn build_unchecked(self) -> Cache<T> {
         let namespace = self.namespace.as_deref();
-        Cache::of(Core::new(Shape::of::<T>(), self.backend, namespace, self.policy))
+        let core = Core::new(Shape::of::<T>(), self.backend, namespace, self.policy);
+        Cache { core: ShardedArc::new(core), of: PhantomData }
     }
 }
 

@@ -88,10 +88,6 @@ impl<V> Codec<V> {
         (self.write_id)(value, out)
     }
 
-    pub(crate) fn heap(&self, bytes: &[u8]) -> usize {
-        (self.heap)(bytes)
-    }
-
     /// The value of a field that is not in the hash.
     pub(crate) fn missing(&self) -> Result<V, FieldError> {
         match self.default {
@@ -207,15 +203,6 @@ impl<'a> RecordReader<'a> {
         Self { hash, selected, next: 0, heap: None }
     }
 
-    /// Estimates the heap memory of the values from here on.
-    pub(crate) fn weighing(self) -> Self {
-        Self { heap: Some(0), ..self }
-    }
-
-    pub(crate) fn heap(&self) -> usize {
-        self.heap.unwrap_or_default()
-    }
-
     /// Reads a field. A missing field has the value that its type or its attribute gives it.
     ///
     /// # Errors
@@ -225,7 +212,7 @@ impl<'a> RecordReader<'a> {
         match self.take_any(codec) {
             Some(bytes) => {
                 if let Some(heap) = &mut self.heap {
-                    *heap += codec.heap(bytes);
+                    *heap += (codec.heap)(bytes);
                 }
                 codec.decode(Cow::Borrowed(bytes))
             }
@@ -294,9 +281,9 @@ impl Shape {
 
     /// Like `decode`, with an estimate of the record's memory in bytes.
     pub(crate) fn decode_weighed(&self, hash: &Hash) -> Result<(Record, usize), FieldError> {
-        let mut reader = RecordReader::new(hash, self.schema.fields).weighing();
+        let mut reader = RecordReader { heap: Some(0), ..RecordReader::new(hash, self.schema.fields) };
         let record = (self.decode)(&mut reader)?;
-        Ok((record, heap::allocation(self.size + REFERENCE_COUNTS) + reader.heap()))
+        Ok((record, heap::allocation(self.size + REFERENCE_COUNTS) + reader.heap.unwrap_or_default()))
     }
 
     /// The fields of a record by name. `None` for a field that its hash leaves out.

@@ -298,8 +298,7 @@ impl KeySpace {
 
     /// The key of the id that `write_id` writes.
     pub(crate) fn key_by(&self, write_id: WriteId<'_>) -> Result<Key, Error> {
-        let begin = [TAG.0, &self.prefix];
-        draft(begin, write_id, |draft| match draft {
+        draft(&[TAG.0, &self.prefix], write_id, |draft| match draft {
             Ok(key) => {
                 key.push_str(TAG.1);
                 Ok(Key(key.as_str().into()))
@@ -310,7 +309,7 @@ impl KeySpace {
 
     /// Shows an id as written in a key. `None` if it is invalid.
     pub(crate) fn with_id<R>(write_id: WriteId<'_>, show: impl FnOnce(&str) -> R) -> Option<R> {
-        draft([], write_id, |draft| draft.ok().map(|id| show(id)))
+        draft(&[], write_id, |draft| draft.ok().map(|id| show(id)))
     }
 }
 
@@ -318,8 +317,8 @@ impl KeySpace {
 pub(crate) type WriteId<'a> = &'a mut dyn FnMut(&mut dyn IdParts) -> fmt::Result;
 
 /// Writes a key with an id at its end, and passes it to `finish`: or the draft so far, and what is wrong with the id.
-fn draft<const N: usize, R>(
-    begin: [&str; N],
+fn draft<R>(
+    begin: &[&str],
     write_id: WriteId<'_>,
     finish: impl FnOnce(Result<&mut String, (&str, &'static str)>) -> R,
 ) -> R {
