@@ -92,14 +92,14 @@ impl CacheMetrics {
     pub(crate) fn new(namespace: &str, entity: &str) -> Self {
         let own = of_entity(namespace, entity);
         let with = |more: &[(&'static str, &'static str)]| [&own, more].concat();
-        let counter = |name| Counter::with(Series::counter(name, &own));
+        let counter = |name| Counter::with(Series::new(Kind::Counter, name, &own));
         let get = |outcome| {
-            let count = Series::counter(OPERATIONS, &with(&[("operation", "get"), ("outcome", outcome)]));
-            (outcome, count, Series::seconds(GET_SECONDS, &with(&[("outcome", outcome)])))
+            let count = Series::new(Kind::Counter, OPERATIONS, &with(&[("operation", "get"), ("outcome", outcome)]));
+            (outcome, count, Series::new(Kind::Seconds, GET_SECONDS, &with(&[("outcome", outcome)])))
         };
         let write = |operation| {
             let labels = |outcome| with(&[("operation", operation), ("outcome", outcome)]);
-            ["applied", "nothing", "failed"].map(|outcome| Series::counter(OPERATIONS, &labels(outcome)))
+            ["applied", "nothing", "failed"].map(|outcome| Series::new(Kind::Counter, OPERATIONS, &labels(outcome)))
         };
         Self {
             counts: Counters {
@@ -112,11 +112,11 @@ impl CacheMetrics {
             gets: OUTCOMES.map(get),
             updates: write("update"),
             invalidations: write("invalidate"),
-            loaded: Series::seconds(LOAD_SECONDS, &with(&[("result", "ok")])),
-            load_failed: Series::seconds(LOAD_SECONDS, &with(&[("result", "error")])),
-            lock_wait: Series::seconds(LOCK_WAIT_SECONDS, &own),
-            bypasses: Series::counter(BYPASSES, &own),
-            leases_lost: Series::counter(LEASES_LOST, &own),
+            loaded: Series::new(Kind::Seconds, LOAD_SECONDS, &with(&[("result", "ok")])),
+            load_failed: Series::new(Kind::Seconds, LOAD_SECONDS, &with(&[("result", "error")])),
+            lock_wait: Series::new(Kind::Seconds, LOCK_WAIT_SECONDS, &own),
+            bypasses: Series::new(Kind::Counter, BYPASSES, &own),
+            leases_lost: Series::new(Kind::Counter, LEASES_LOST, &own),
         }
     }
 
@@ -200,7 +200,7 @@ pub(crate) struct NearMetrics {
 impl NearMetrics {
     pub(crate) fn new(namespace: &str, entity: &str) -> Self {
         let counter = |name| {
-            let series = Series::counter(name, &of_entity(namespace, entity));
+            let series = Series::new(Kind::Counter, name, &of_entity(namespace, entity));
             // Creates the series: these events are rare, and a missing series looks like a mistake in a dashboard.
             series.count(0);
             Counter::with(series)
@@ -247,8 +247,9 @@ pub(crate) struct BackendMetrics {
 impl BackendMetrics {
     /// `address` is without user and password.
     pub(crate) fn new(address: &str) -> Self {
-        let failures = |kind| Series::counter(STEP_FAILURES, &[("backend", address), ("kind", kind)]);
-        let connections = |state| Series::gauge(UPDATE_CONNECTIONS, &[("backend", address), ("state", state)]);
+        let failures = |kind| Series::new(Kind::Counter, STEP_FAILURES, &[("backend", address), ("kind", kind)]);
+        let connections =
+            |state| Series::new(Kind::Gauge, UPDATE_CONNECTIONS, &[("backend", address), ("state", state)]);
         Self {
             unanswered: failures("unanswered"),
             refused: failures("refused"),
@@ -281,7 +282,7 @@ impl Drop for BackendMetrics {
 
 /// A gauge of a backend, which is 0 until something is added. `address` is without user and password.
 pub(crate) fn gauge(name: Name, address: &str) -> Series {
-    let gauge = Series::gauge(name, &[("backend", address)]);
+    let gauge = Series::new(Kind::Gauge, name, &[("backend", address)]);
     gauge.add(0.0);
     gauge
 }
@@ -291,7 +292,7 @@ pub(crate) fn pending(prefix: &str, removed: usize, added: usize) {
     let names = prefix.strip_prefix("cache:").unwrap_or(prefix).trim_end_matches(':');
     let (namespace, entity) = names.split_once(':').unwrap_or(("", names));
     let entity = entity.split_once('@').map_or(entity, |(entity, _version)| entity);
-    Series::gauge(PENDING, &of_entity(namespace, entity)).add(difference(added, removed));
+    Series::new(Kind::Gauge, PENDING, &of_entity(namespace, entity)).add(difference(added, removed));
 }
 
 fn of_entity<'a>(namespace: &'a str, entity: &'a str) -> [(&'static str, &'a str); 2] {
@@ -330,28 +331,24 @@ pub(crate) struct Series {
 #[cfg(feature = "metrics")]
 const METADATA: Metadata<'static> = Metadata::new("cache_aside", Level::INFO, Some("cache_aside"));
 
-/// The constructors also describe the metric to the recorder that is installed at that time.
+/// A kind of series, and the unit of its values: counters and gauges count, histograms measure seconds.
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+    Seconds,
+}
+
 #[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
 impl Series {
-    fn counter(name: Name, labels: &[(&'static str, &str)]) -> Self {
+    /// Also describes the metric to the recorder that is installed now.
+    fn new(kind: Kind, name: Name, labels: &[(&'static str, &str)]) -> Self {
         #[cfg(feature = "metrics")]
-        with_recorder(|recorder| recorder.describe_counter(name.0.into(), Some(Unit::Count), name.1.into()));
-        Self::new(name, labels)
-    }
-
-    fn gauge(name: Name, labels: &[(&'static str, &str)]) -> Self {
-        #[cfg(feature = "metrics")]
-        with_recorder(|recorder| recorder.describe_gauge(name.0.into(), Some(Unit::Count), name.1.into()));
-        Self::new(name, labels)
-    }
-
-    fn seconds(name: Name, labels: &[(&'static str, &str)]) -> Self {
-        #[cfg(feature = "metrics")]
-        with_recorder(|recorder| recorder.describe_histogram(name.0.into(), Some(Unit::Seconds), name.1.into()));
-        Self::new(name, labels)
-    }
-
-    fn new(name: Name, labels: &[(&'static str, &str)]) -> Self {
+        with_recorder(|recorder| match kind {
+            Kind::Counter => recorder.describe_counter(name.0.into(), Some(Unit::Count), name.1.into()),
+            Kind::Gauge => recorder.describe_gauge(name.0.into(), Some(Unit::Count), name.1.into()),
+            Kind::Seconds => recorder.describe_histogram(name.0.into(), Some(Unit::Seconds), name.1.into()),
+        });
         Self {
             #[cfg(feature = "metrics")]
             key: {

@@ -169,8 +169,9 @@ impl Schema {
 
 /// The handle of one field of `T`, whose values are of type `V`: `Product::FIELDS.stock`.
 pub struct Field<T, V> {
-    codec: Codec<V>,
-    of: fn(&T) -> &V,
+    pub(super) codec: Codec<V>,
+    /// The field of a record.
+    pub(super) of: fn(&T) -> &V,
 }
 
 impl<T, V> Field<T, V> {
@@ -179,18 +180,9 @@ impl<T, V> Field<T, V> {
         Self { codec, of }
     }
 
-    pub(crate) const fn codec(&self) -> &Codec<V> {
-        &self.codec
-    }
-
-    /// The field's value in a record.
-    pub(crate) fn value_of<'a>(&self, record: &'a T) -> &'a V {
-        (self.of)(record)
-    }
-
     /// The field's name in the hash.
     pub const fn name(&self) -> &'static str {
-        self.codec.name()
+        self.codec.name
     }
 
     /// Makes a change that sets the field, for [`update_fields`](crate::Cache::update_fields).

@@ -19,9 +19,9 @@ use crate::error::BoxError;
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Codec<V> {
-    name: &'static str,
+    pub(super) name: &'static str,
     /// The other names to read it from, in this order.
-    aliases: &'static [&'static str],
+    pub(super) aliases: &'static [&'static str],
     encode: fn(&V) -> Result<Option<Vec<u8>>, BoxError>,
     decode: fn(Cow<'_, [u8]>) -> Result<V, BoxError>,
     missing: fn() -> Option<V>,
@@ -57,14 +57,6 @@ impl<V> Codec<V> {
     pub const fn aliases(mut self, aliases: &'static [&'static str]) -> Self {
         self.aliases = aliases;
         self
-    }
-
-    pub(crate) const fn name(&self) -> &'static str {
-        self.name
-    }
-
-    pub(crate) const fn other_names(&self) -> &'static [&'static str] {
-        self.aliases
     }
 
     /// Encodes a value; `None` leaves the field out of the hash.
@@ -170,17 +162,14 @@ impl RecordWriter {
     /// Writes one field.
     pub fn put<V>(&mut self, codec: &Codec<V>, value: &V) {
         match codec.encode(value) {
-            Ok(bytes) => self.fields.push((codec.name(), bytes)),
+            Ok(bytes) => self.fields.push((codec.name, bytes)),
             Err(mistake) => self.mistake = Some(mistake),
         }
     }
 
     /// All fields of the record.
     pub(crate) fn finish(self) -> Result<Changes, FieldError> {
-        match self.mistake {
-            None => Ok(self.fields),
-            Some(mistake) => Err(mistake),
-        }
+        self.mistake.map_or(Ok(self.fields), Err)
     }
 }
 
@@ -222,7 +211,7 @@ impl<'a> RecordReader<'a> {
 
     /// Finds a field by its own name, or by the first alias that exists.
     fn take_any<V>(&mut self, codec: &Codec<V>) -> Option<&'a [u8]> {
-        self.take(codec.name()).or_else(|| codec.other_names().iter().find_map(|alias| self.take(alias)))
+        self.take(codec.name).or_else(|| codec.aliases.iter().find_map(|alias| self.take(alias)))
     }
 
     fn take(&mut self, field: &str) -> Option<&'a [u8]> {
