@@ -51,7 +51,7 @@ impl<T: Cacheable> Cache<T> {
 
     /// Lists the records of this struct that are read around the cache because an invalidation or update of them failed.
     /// Each is retried in the background, as an invalidation, until it is applied. Only this process knows of them, and
-    /// they are lost when it ends: [`Backend::close`] waits for them.
+    /// they are lost when it ends: [`Backend::close`](crate::Backend::close) waits for them.
     pub fn pending(&self) -> Pending {
         let mut pending = Pending::default();
         for prefix in self.core.keys.prefixes() {
