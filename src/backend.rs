@@ -17,7 +17,6 @@ mod pending;
 mod redis;
 #[cfg(feature = "__proof")]
 mod rig;
-mod selection;
 mod store;
 mod update;
 mod url;
@@ -36,7 +35,6 @@ use self::call::{AnyStore, Breaker, CallOptions, WhenOpen, call, dispatch, faile
 use self::pending::{Pending, Write};
 #[cfg(feature = "__proof")]
 pub use self::rig::{Failpoint, Phase, Rig, Step};
-pub(crate) use self::selection::{ALL, Selection};
 pub(crate) use self::store::{
     Acquired, Attempt, Decision, Each, EntryAndLease, Filled, KeyKind, Store, StoreError, StoreResult, StoreUpdate,
     Token,
@@ -47,7 +45,7 @@ use crate::error::{Cause, Error};
 use crate::metrics::BackendMetrics;
 use crate::near::Tracking;
 use crate::proof::Guard;
-use crate::record::{Found, Key, StoredField};
+use crate::record::{Found, Key, Selection, StoredField};
 use crate::repeats::Repeats;
 
 /// A handle on where entries live. Cheap to clone: all clones share the same connections, or the same memory.

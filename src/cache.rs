@@ -2,36 +2,34 @@
 //! delegates to [`Core`], which is compiled once for all structs.
 
 mod builder;
-mod call;
 mod core;
 mod inspect;
 mod loading;
+mod many;
 mod outcome;
-mod pending;
 mod policy;
 mod writes;
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 pub use self::builder::CacheBuilder;
-use self::call::{Call, Selected, TAKEN_ONCE};
 pub(crate) use self::core::Core;
-pub use self::inspect::{EntryState, Inspection};
+pub use self::inspect::{EntryState, Inspection, Pending};
 pub use self::loading::LoadingCache;
 pub use self::outcome::{Lookup, Outcome};
-pub use self::pending::Pending;
 pub(crate) use self::policy::Policy;
 pub use self::policy::{OnOutage, UpdateTtl};
 use crate::backend::Backend;
 use crate::error::{BoxError, Error};
-use crate::read::{Answer, Asked, Batch, ErasedId, Loading, Options, Request, erase};
-use crate::record::{CacheKey, Cacheable, Key, Projection, shape, typed};
+use crate::read::{Answer, Fields, Loader, Loading, Options, Request, erase};
+use crate::record::{
+    CacheKey, Cacheable, FieldError, Hash, IdParts, Key, Projection, RecordReader, Selection, borrowed, typed,
+};
 use crate::sharded::ShardedArc;
 use crate::stats::Stats;
 
@@ -120,7 +118,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        LoadingCache::new(self.clone(), loader)
+        LoadingCache { cache: self.clone(), loader: Arc::new(move |id| erase(loader(id))) }
     }
 
     /// Reads a record through the cache: from its entry, or from `loader`, which runs at most once per miss across all
@@ -268,94 +266,11 @@ impl<T: Cacheable> Cache<T> {
                 None => core.get(&mut call, Some(&mut selected), Options::default()).await?,
             };
             Ok(match answer.record {
-                Some(record) => Some(fields.of(shape::borrow(&record))),
+                Some(record) => Some(fields.of(borrowed(&record))),
                 // The values of a stale entry were decoded too, before its age was known. They are no answer.
                 None => selected.values.filter(|_| answer.outcome == Outcome::Hit),
             })
         }
-    }
-
-    /// Gets many records at once. The results have the order and the number of the ids, which may repeat.
-    ///
-    /// All records are read in one round trip, or in a cluster in one to each server. `loader` is called once, with the
-    /// missing ids that no other call is loading yet. It returns their records in any order, and none for an id that the
-    /// primary doesn't have. If another call, in this process or another, is loading an id, this call waits for that load.
-    /// If that load fails, or began before this call, `loader` is called again for those ids. Each record has a lease of
-    /// its own, is stored, fenced and counted by itself, and has [the promise](Self#the-promise) by itself.
-    ///
-    /// More than 1,024 different ids are read and loaded in chunks of 1,024, one after the other.
-    ///
-    /// Redis: the commands of as many [`get`](Self::get)s, sent together.
-    ///
-    /// # Errors
-    ///
-    /// For each id as for [`get`](Self::get). If `loader` fails, all ids that it was called with have its error; the other
-    /// ids are not affected. If `loader` returns a record that it wasn't asked for, each of its ids that has no record is an
-    /// error.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`get`](Self::get).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::sync::Arc;
-    ///
-    /// # use cache_aside::{Backend, BoxError, Cache, Cacheable};
-    /// # #[derive(Debug, Cacheable)]
-    /// # struct Product { #[cacheable(id)] id: u64, stock: u32 }
-    /// # #[derive(Clone)] struct Db;
-    /// # impl Db { async fn find_all(&self, ids: Vec<u64>) -> Result<Vec<Product>, BoxError> {
-    /// #     Ok(ids.into_iter().filter(|id| *id < 9).map(|id| Product { id, stock: 42 }).collect()) } }
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), BoxError> {
-    /// # let db = Db;
-    /// # let products: Cache<Product> = Cache::new(Backend::connect("memory://").await?);
-    /// let found = products.get_many([7, 8, 9, 7], move |ids| {
-    ///     let db = db.clone();
-    ///     async move { db.find_all(ids).await } // SELECT .. WHERE id = ANY($1)
-    /// });
-    /// let found: Vec<Option<Arc<Product>>> = found.await.into_iter().collect::<Result<_, _>>()?;
-    /// assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false, true]);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn get_many<'a, I, K, F, Fut, R, E>(
-        &self,
-        ids: I,
-        loader: F,
-    ) -> BoxFuture<'a, Vec<Result<Option<Arc<T>>, Error>>>
-    where
-        I: IntoIterator<Item = K>,
-        K: CacheKey<T::Id> + 'a,
-        F: Fn(Vec<T::Id>) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<R, E>> + Send + 'static,
-        R: IntoIterator<Item = T>,
-        E: Into<BoxError> + 'static,
-    {
-        self.answers(ids, Batch::new(loader), value)
-    }
-
-    /// Like [`get_many`](Self::get_many), but also reports where each record came from.
-    ///
-    /// # Errors
-    ///
-    /// As [`get_many`](Self::get_many).
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`get`](Self::get).
-    pub fn lookup_many<'a, I, K, F, Fut, R, E>(&self, ids: I, loader: F) -> BoxFuture<'a, Vec<Result<Lookup<T>, Error>>>
-    where
-        I: IntoIterator<Item = K>,
-        K: CacheKey<T::Id> + 'a,
-        F: Fn(Vec<T::Id>) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<R, E>> + Send + 'static,
-        R: IntoIterator<Item = T>,
-        E: Into<BoxError> + 'static,
-    {
-        self.answers(ids, Batch::new(loader), Lookup::from)
     }
 
     /// Invalidates a record and then gets it, which loads it again.
@@ -377,55 +292,6 @@ impl<T: Cacheable> Cache<T> {
         self.refreshed(id, |id| erase(loader(id)))
     }
 
-    /// Reads the cache only, and never loads. `Ok(None)` if there is no entry, or if the entry is a not-found entry,
-    /// unreadable, stale, or one whose invalidation is [pending](Self::pending). It counts neither as a hit nor as a miss,
-    /// and doesn't start a refresh.
-    ///
-    /// Redis: like a hit of [`get`](Self::get).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Backend`] or [`Error::Timeout`] if the cache is out of reach, [`Error::InvalidId`] if the id can't be part of
-    /// a key.
-    pub fn peek(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'_, Result<Option<Arc<T>>, Error>> {
-        self.core.peek(self.key(id)).map(|peeked| Ok(peeked?.map(typed))).boxed()
-    }
-
-    /// Returns the entry's remaining TTL, also of a not-found entry. `None` if there is no entry, or a stale one.
-    ///
-    /// Redis: as [`inspect`](Self::inspect).
-    ///
-    /// # Errors
-    ///
-    /// As [`peek`](Self::peek).
-    pub fn ttl(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'_, Result<Option<Duration>, Error>> {
-        self.core.ttl(self.key(id))
-    }
-
-    /// Shows what is stored for a record, for debugging.
-    ///
-    /// Redis: two `PTTL` and `HGETALL`, one round trip.
-    ///
-    /// # Errors
-    ///
-    /// As [`peek`](Self::peek).
-    pub fn inspect(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'_, Result<Inspection, Error>> {
-        self.core.inspect(self.key(id))
-    }
-
-    /// Lists the records of this struct that are read around the cache because an invalidation or update of them failed.
-    /// Each is retried in the background, as an invalidation, until it is applied. Only this process knows of them, and
-    /// they are lost when it ends: [`Backend::close`] waits for them.
-    pub fn pending(&self) -> Pending {
-        let mut pending = Pending::default();
-        for prefix in self.core.keys.prefixes() {
-            let (keys, whole_type) = self.core.backend.pending(prefix);
-            pending.keys.extend(keys);
-            pending.whole_type |= whole_type;
-        }
-        pending
-    }
-
     /// Returns the statistics of this cache and its clones in this process.
     pub fn stats(&self) -> Stats {
         self.core.stats()
@@ -439,10 +305,6 @@ impl<T: Cacheable> Cache<T> {
     #[cfg(feature = "__proof")]
     pub(crate) fn flights(&self) -> usize {
         self.core.flights.count() + self.core.bypasses.count()
-    }
-
-    fn of(core: Core) -> Self {
-        Self { core: ShardedArc::new(core), of: PhantomData }
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "calls that need only the key consume their id here")]
@@ -481,26 +343,63 @@ impl<T: Cacheable> Cache<T> {
         let (core, mut call) = (self.core.shard(), Call::<T, _, _>::new(id, loader));
         async move { core.refresh(&mut call).await.map(value) }.boxed()
     }
+}
 
-    fn answers<'a, K: CacheKey<T::Id> + 'a, A: 'a>(
-        &self,
-        ids: impl IntoIterator<Item = K>,
-        batch: Arc<Batch>,
-        typed: fn(Answer) -> A,
-    ) -> BoxFuture<'a, Vec<Result<A, Error>>> {
-        let (mut asked, mut different) = (Asked::default(), Vec::new());
-        for id in ids {
-            if asked.add(self.core.keys.key(&id)) {
-                different.push(Some(id));
-            }
-        }
-        let core = self.core.shard();
-        let mut take_id = move |place: usize| -> ErasedId {
-            let id: Option<K> = different[place].take();
-            Box::new(id.expect(TAKEN_ONCE).into_id())
-        };
-        let answers = async move { core.get_many(asked, &mut take_id, batch).await };
-        answers.map(move |answers| answers.into_iter().map(|answer| answer.map(typed)).collect()).boxed()
+pub(super) const TAKEN_ONCE: &str = "each id of a call is loaded at most once";
+
+/// The id and the loader of a get.
+struct Call<T, K, L> {
+    id_and_loader: Option<(K, L)>,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T, K, L> Call<T, K, L> {
+    fn new(id: K, loader: L) -> Self {
+        Self { id_and_loader: Some((id, loader)), of: PhantomData }
+    }
+}
+
+impl<T, K, L> Request for Call<T, K, L>
+where
+    T: Cacheable,
+    K: CacheKey<T::Id>,
+    L: FnOnce(T::Id) -> Loading + Send + 'static,
+{
+    fn write_id(&mut self, out: &mut dyn IdParts) -> fmt::Result {
+        self.id_and_loader.as_ref().map_or(Err(fmt::Error), |(id, _)| id.write_parts(out))
+    }
+
+    fn loader(&mut self) -> Loader {
+        let (id, loader) = self.id_and_loader.take().expect(TAKEN_ONCE);
+        let id = id.into_id();
+        Box::new(move || loader(id))
+    }
+}
+
+/// The fields of a projection, and their values once decoded.
+struct Selected<T: Cacheable, P: Projection<T>> {
+    fields: P,
+    selection: Selection,
+    values: Option<P::Values>,
+}
+
+impl<T: Cacheable, P: Projection<T>> Selected<T, P> {
+    fn new(fields: P) -> Self {
+        let mut names = Vec::new();
+        fields.add_names(&mut names);
+        Self { fields, selection: Selection::with_id(names, &T::SCHEMA), values: None }
+    }
+}
+
+impl<T: Cacheable, P: Projection<T>> Fields for Selected<T, P> {
+    fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    fn decode(&mut self, hash: &Hash) -> Result<(), FieldError> {
+        let mut reader = RecordReader::new(hash, self.selection.names().unwrap_or_default());
+        self.values = Some(self.fields.decode(&mut reader)?);
+        Ok(())
     }
 }
 

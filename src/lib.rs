@@ -14,7 +14,6 @@ mod read;
 mod record;
 mod repeats;
 mod sharded;
-mod spans;
 mod stats;
 mod write;
 

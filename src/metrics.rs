@@ -1,19 +1,22 @@
-//! The metrics of caches, near caches and backends, with their names, labels and help texts.
+//! The metrics of caches, near caches and backends, with their names, labels and help texts, and the spans of calls and loads.
 //!
 //! An event is counted in one place, both for [`Stats`] and for the recorder of the `metrics` crate. No label has an id: there
 //! would be a series for each record.
 
-mod series;
+#[cfg(feature = "metrics")]
+use std::time::Instant;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
+#[cfg(feature = "metrics")]
+use ::metrics::{Key, Label, Level, Metadata, Unit, with_recorder};
 use parking_lot::Mutex;
 
-use self::series::Name;
-pub(crate) use self::series::{Series, Stopwatch};
 use crate::cache::Outcome;
+use crate::error::Error;
 use crate::sharded::ShardedCounter;
-use crate::stats::Stats;
+use crate::stats::{Counter, Counters, Stats};
+
+/// A metric's name and help text.
+pub(crate) type Name = (&'static str, &'static str);
 
 const OPERATIONS: Name = ("cache_aside_operations_total", "gets, updates and invalidations by outcome");
 const GET_SECONDS: Name = ("cache_aside_get_seconds", "duration of gets, including loads");
@@ -54,64 +57,20 @@ const OUTCOMES: [&str; 9] =
     ["hit", "not_found_hit", "near_hit", "loaded", "coalesced", "waited", "bypassed", "stale", FAILED];
 const FAILED: &str = "error";
 
-/// A monotonic counter: for [`Stats`], and for its series if it has one.
-#[derive(Default)]
-pub(crate) struct Counter {
-    count: AtomicU64,
-    series: Option<Series>,
-}
-
-impl Counter {
-    fn with(series: Series) -> Self {
-        Self { count: AtomicU64::new(0), series: Some(series) }
-    }
-
-    pub(crate) fn add(&self) {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        if let Some(series) = &self.series {
-            series.count(1);
+impl Outcome {
+    /// Its name in metrics and spans.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::NotFoundHit => "not_found_hit",
+            Self::NearHit => "near_hit",
+            Self::Loaded => "loaded",
+            Self::Coalesced => "coalesced",
+            Self::Waited => "waited",
+            Self::Bypassed => "bypassed",
+            Self::Stale { .. } => "stale",
         }
     }
-
-    fn get(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
-    }
-
-    fn reset(&self) {
-        self.count.store(0, Ordering::Relaxed);
-    }
-}
-
-macro_rules! counters {
-    ($($name:ident)*) => {
-        /// The live counters behind [`Stats`].
-        #[derive(Default)]
-        pub(crate) struct Counters {
-            $(pub(crate) $name: Counter,)*
-        }
-
-        impl Counters {
-            pub(crate) fn snapshot(&self) -> Stats {
-                Stats { $($name: self.$name.get(),)* ..Stats::default() }
-            }
-
-            pub(crate) fn reset(&self) {
-                $(self.$name.reset();)*
-            }
-        }
-    };
-}
-
-counters! {
-    hits not_found_hits misses loads load_errors stampedes_suppressed fenced_fills bypasses stale_served
-    refreshes_ahead decode_errors updates invalidations
-}
-
-/// A value of the label `operation`, for writes.
-#[derive(Clone, Copy)]
-pub(crate) enum Operation {
-    Update,
-    Invalidate,
 }
 
 /// The metrics of one cache and its clones.
@@ -119,8 +78,9 @@ pub(crate) struct CacheMetrics {
     pub(crate) counts: Counters,
     /// By outcome: the number of gets, and their duration.
     gets: [(&'static str, Series, Series); OUTCOMES.len()],
-    /// By [`Operation`], and then by outcome: applied, nothing to do, failed.
-    writes: [[Series; 3]; 2],
+    /// By outcome: applied, nothing to do, failed.
+    updates: [Series; 3],
+    invalidations: [Series; 3],
     loaded: Series,
     load_failed: Series,
     pub(crate) lock_wait: Series,
@@ -132,14 +92,14 @@ impl CacheMetrics {
     pub(crate) fn new(namespace: &str, entity: &str) -> Self {
         let own = of_entity(namespace, entity);
         let with = |more: &[(&'static str, &'static str)]| [&own, more].concat();
-        let counter = |name| Counter::with(Series::counter(name, &own));
+        let counter = |name| Counter::with(Series::new(Kind::Counter, name, &own));
         let get = |outcome| {
-            let count = Series::counter(OPERATIONS, &with(&[("operation", "get"), ("outcome", outcome)]));
-            (outcome, count, Series::seconds(GET_SECONDS, &with(&[("outcome", outcome)])))
+            let count = Series::new(Kind::Counter, OPERATIONS, &with(&[("operation", "get"), ("outcome", outcome)]));
+            (outcome, count, Series::new(Kind::Seconds, GET_SECONDS, &with(&[("outcome", outcome)])))
         };
         let write = |operation| {
             let labels = |outcome| with(&[("operation", operation), ("outcome", outcome)]);
-            ["applied", "nothing", "failed"].map(|outcome| Series::counter(OPERATIONS, &labels(outcome)))
+            ["applied", "nothing", "failed"].map(|outcome| Series::new(Kind::Counter, OPERATIONS, &labels(outcome)))
         };
         Self {
             counts: Counters {
@@ -150,12 +110,13 @@ impl CacheMetrics {
                 ..Counters::default()
             },
             gets: OUTCOMES.map(get),
-            writes: ["update", "invalidate"].map(write),
-            loaded: Series::seconds(LOAD_SECONDS, &with(&[("result", "ok")])),
-            load_failed: Series::seconds(LOAD_SECONDS, &with(&[("result", "error")])),
-            lock_wait: Series::seconds(LOCK_WAIT_SECONDS, &own),
-            bypasses: Series::counter(BYPASSES, &own),
-            leases_lost: Series::counter(LEASES_LOST, &own),
+            updates: write("update"),
+            invalidations: write("invalidate"),
+            loaded: Series::new(Kind::Seconds, LOAD_SECONDS, &with(&[("result", "ok")])),
+            load_failed: Series::new(Kind::Seconds, LOAD_SECONDS, &with(&[("result", "error")])),
+            lock_wait: Series::new(Kind::Seconds, LOCK_WAIT_SECONDS, &own),
+            bypasses: Series::new(Kind::Counter, BYPASSES, &own),
+            leases_lost: Series::new(Kind::Counter, LEASES_LOST, &own),
         }
     }
 
@@ -192,18 +153,19 @@ impl CacheMetrics {
         }
     }
 
-    /// `done`: whether there was something to write to; `None` when the write failed.
-    pub(crate) fn wrote(&self, operation: Operation, done: Option<bool>) {
-        let [applied, nothing, failed] = &self.writes[operation as usize];
-        match done {
-            Some(true) => applied.count(1),
-            Some(false) => nothing.count(1),
-            None => failed.count(1),
+    /// `updated`: whether a record was changed.
+    pub(crate) fn updated(&self, updated: &Result<bool, Error>) {
+        count_write(&self.updates, updated);
+        if let Ok(true) = updated {
+            self.counts.updates.add();
         }
-        match operation {
-            Operation::Update if done == Some(true) => self.counts.updates.add(),
-            Operation::Invalidate if done.is_some() => self.counts.invalidations.add(),
-            _ => {}
+    }
+
+    /// `invalidated`: whether there was an entry.
+    pub(crate) fn invalidated(&self, invalidated: &Result<bool, Error>) {
+        count_write(&self.invalidations, invalidated);
+        if invalidated.is_ok() {
+            self.counts.invalidations.add();
         }
     }
 
@@ -215,6 +177,15 @@ impl CacheMetrics {
             self.counts.load_errors.add();
         }
     }
+}
+
+fn count_write([applied, nothing, failed]: &[Series; 3], done: &Result<bool, Error>) {
+    let outcome = match done {
+        Ok(true) => applied,
+        Ok(false) => nothing,
+        Err(_) => failed,
+    };
+    outcome.count(1);
 }
 
 /// The metrics of one near cache.
@@ -229,7 +200,7 @@ pub(crate) struct NearMetrics {
 impl NearMetrics {
     pub(crate) fn new(namespace: &str, entity: &str) -> Self {
         let counter = |name| {
-            let series = Series::counter(name, &of_entity(namespace, entity));
+            let series = Series::new(Kind::Counter, name, &of_entity(namespace, entity));
             // Creates the series: these events are rare, and a missing series looks like a mistake in a dashboard.
             series.count(0);
             Counter::with(series)
@@ -276,8 +247,9 @@ pub(crate) struct BackendMetrics {
 impl BackendMetrics {
     /// `address` is without user and password.
     pub(crate) fn new(address: &str) -> Self {
-        let failures = |kind| Series::counter(STEP_FAILURES, &[("backend", address), ("kind", kind)]);
-        let connections = |state| Series::gauge(UPDATE_CONNECTIONS, &[("backend", address), ("state", state)]);
+        let failures = |kind| Series::new(Kind::Counter, STEP_FAILURES, &[("backend", address), ("kind", kind)]);
+        let connections =
+            |state| Series::new(Kind::Gauge, UPDATE_CONNECTIONS, &[("backend", address), ("state", state)]);
         Self {
             unanswered: failures("unanswered"),
             refused: failures("refused"),
@@ -310,7 +282,7 @@ impl Drop for BackendMetrics {
 
 /// A gauge of a backend, which is 0 until something is added. `address` is without user and password.
 pub(crate) fn gauge(name: Name, address: &str) -> Series {
-    let gauge = Series::gauge(name, &[("backend", address)]);
+    let gauge = Series::new(Kind::Gauge, name, &[("backend", address)]);
     gauge.add(0.0);
     gauge
 }
@@ -320,7 +292,7 @@ pub(crate) fn pending(prefix: &str, removed: usize, added: usize) {
     let names = prefix.strip_prefix("cache:").unwrap_or(prefix).trim_end_matches(':');
     let (namespace, entity) = names.split_once(':').unwrap_or(("", names));
     let entity = entity.split_once('@').map_or(entity, |(entity, _version)| entity);
-    Series::gauge(PENDING, &of_entity(namespace, entity)).add(difference(added, removed));
+    Series::new(Kind::Gauge, PENDING, &of_entity(namespace, entity)).add(difference(added, removed));
 }
 
 fn of_entity<'a>(namespace: &'a str, entity: &'a str) -> [(&'static str, &'a str); 2] {
@@ -330,4 +302,115 @@ fn of_entity<'a>(namespace: &'a str, entity: &'a str) -> [(&'static str, &'a str
 #[expect(clippy::cast_precision_loss, reason = "small counts")]
 fn difference(now: usize, before: usize) -> f64 {
     now as f64 - before as f64
+}
+
+/// Measures a duration, if metrics are recorded.
+#[derive(Clone, Copy)]
+pub(crate) struct Stopwatch {
+    #[cfg(feature = "metrics")]
+    started: Instant,
+}
+
+impl Stopwatch {
+    pub(crate) fn start() -> Self {
+        Self {
+            #[cfg(feature = "metrics")]
+            started: Instant::now(),
+        }
+    }
+}
+
+/// One series of a metric: its name and its labels. Without the feature `metrics` it is empty and does nothing.
+///
+/// The recorder is looked up for each event, since an application may install it after its caches are built.
+pub(crate) struct Series {
+    #[cfg(feature = "metrics")]
+    key: Key,
+}
+
+#[cfg(feature = "metrics")]
+const METADATA: Metadata<'static> = Metadata::new("cache_aside", Level::INFO, Some("cache_aside"));
+
+/// A kind of series, and the unit of its values: counters and gauges count, histograms measure seconds.
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+    Seconds,
+}
+
+#[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
+impl Series {
+    /// Also describes the metric to the recorder that is installed now.
+    fn new(kind: Kind, name: Name, labels: &[(&'static str, &str)]) -> Self {
+        #[cfg(feature = "metrics")]
+        with_recorder(|recorder| match kind {
+            Kind::Counter => recorder.describe_counter(name.0.into(), Some(Unit::Count), name.1.into()),
+            Kind::Gauge => recorder.describe_gauge(name.0.into(), Some(Unit::Count), name.1.into()),
+            Kind::Seconds => recorder.describe_histogram(name.0.into(), Some(Unit::Seconds), name.1.into()),
+        });
+        Self {
+            #[cfg(feature = "metrics")]
+            key: {
+                let labels = labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned()));
+                Key::from_parts(name.0, labels.collect::<Vec<_>>())
+            },
+        }
+    }
+
+    /// Adds to a counter.
+    pub(crate) fn count(&self, more: u64) {
+        #[cfg(feature = "metrics")]
+        with_recorder(|recorder| recorder.register_counter(&self.key, &METADATA).increment(more));
+    }
+
+    /// Adds to a gauge.
+    pub(crate) fn add(&self, more: f64) {
+        #[cfg(feature = "metrics")]
+        with_recorder(|recorder| recorder.register_gauge(&self.key, &METADATA).increment(more));
+    }
+
+    /// Adds a duration to a histogram.
+    pub(crate) fn record(&self, stopwatch: Stopwatch) {
+        #[cfg(feature = "metrics")]
+        with_recorder(|recorder| {
+            recorder.register_histogram(&self.key, &METADATA).record(stopwatch.started.elapsed().as_secs_f64());
+        });
+    }
+}
+
+/// Spans show keys only if the debug level is enabled, since keys contain ids.
+pub(crate) mod spans {
+    use tracing::field::{Empty, display};
+    use tracing::{Level, Span, info_span};
+
+    use crate::record::{Key, Shape};
+
+    /// The caller records `outcome`.
+    pub(crate) fn get(shape: &Shape, key: &Key) -> Span {
+        with_key(info_span!("cache.get", entity = shape.schema.entity, key = Empty, outcome = Empty), key)
+    }
+
+    pub(crate) fn get_many(shape: &Shape, ids: usize) -> Span {
+        info_span!("cache.get_many", entity = shape.schema.entity, ids)
+    }
+
+    pub(crate) fn load(shape: &Shape, key: &Key) -> Span {
+        with_key(info_span!("cache.load", entity = shape.schema.entity, key = Empty), key)
+    }
+
+    pub(crate) fn update(shape: &Shape, key: &Key) -> Span {
+        with_key(info_span!("cache.update", entity = shape.schema.entity, key = Empty), key)
+    }
+
+    pub(crate) fn invalidate(shape: &Shape, key: &Key) -> Span {
+        with_key(info_span!("cache.invalidate", entity = shape.schema.entity, key = Empty), key)
+    }
+
+    fn with_key(span: Span, key: &Key) -> Span {
+        if tracing::enabled!(Level::DEBUG) {
+            span.record("key", display(key));
+        }
+        span
+    }
 }

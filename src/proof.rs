@@ -7,66 +7,56 @@ mod internals;
 #[cfg(feature = "__proof")]
 pub use self::internals::{Failpoint, Phase, Rig, Step, StoredHash, decode, encode, flights, keys};
 
-/// A rule of the protocol. Proofs take out one at a time, to show that they would notice a violation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Guard {
-    /// A fill checks that its load still holds the lease.
-    TokenCheck,
-    /// An invalidation revokes the lease.
-    Revocation,
-    /// An invalidation deletes the lease before the entry.
-    LeaseFirst,
-    /// An update that finds no entry revokes the lease in the same step.
-    AtomicRevocation,
-    /// A call takes a flight's result only if what justifies it came after the call's start.
-    TimestampRule,
-    /// Each attempt to acquire a lease has a token of its own.
-    FreshTokens,
-    /// Whoever acquires a lease looks at the entry after the grant.
-    Recheck,
-    /// An update deletes a not-found entry and never sets fields in it.
-    WholeNotFound,
-    /// A near cache keeps what was read only if the key's epoch is still the one from before the read.
-    NearEpoch,
-    /// A near cache is emptied when messages may have been missed.
-    NearFlush,
-    /// A near cache is used only for a limited time after the server has answered a heartbeat.
-    NearHeartbeat,
-    /// A write of this process drops the record from its near caches.
-    NearOwnWrite,
+macro_rules! guards {
+    ($($(#[$of:meta])* $list:ident: $number:literal { $($(#[$rule:meta])* $guard:ident = $name:literal,)* })*) => {
+        /// A rule of the protocol. Proofs take out one at a time, to show that they would notice a violation.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Guard {
+            $($($(#[$rule])* $guard,)*)*
+        }
+
+        impl Guard {
+            $($(#[$of])* pub const $list: [Self; $number] = [$(Self::$guard),*];)*
+
+            /// The guard's name on a command line.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $($(Self::$guard => $name,)*)*
+                }
+            }
+        }
+    };
 }
 
-impl Guard {
+guards! {
     /// The guards of what is stored in Redis.
-    pub const STORED: [Self; 8] = [
-        Self::TokenCheck,
-        Self::Revocation,
-        Self::LeaseFirst,
-        Self::AtomicRevocation,
-        Self::TimestampRule,
-        Self::FreshTokens,
-        Self::Recheck,
-        Self::WholeNotFound,
-    ];
-
+    STORED: 8 {
+        /// A fill checks that its load still holds the lease.
+        TokenCheck = "token-check",
+        /// An invalidation revokes the lease.
+        Revocation = "revocation",
+        /// An invalidation deletes the lease before the entry.
+        LeaseFirst = "lease-first",
+        /// An update that finds no entry revokes the lease in the same step.
+        AtomicRevocation = "atomic-revocation",
+        /// A call takes a flight's result only if what justifies it came after the call's start.
+        TimestampRule = "timestamp-rule",
+        /// Each attempt to acquire a lease has a token of its own.
+        FreshTokens = "fresh-tokens",
+        /// Whoever acquires a lease looks at the entry after the grant.
+        Recheck = "recheck",
+        /// An update deletes a not-found entry and never sets fields in it.
+        WholeNotFound = "whole-not-found",
+    }
     /// The guards of near caches.
-    pub const NEAR: [Self; 4] = [Self::NearEpoch, Self::NearFlush, Self::NearHeartbeat, Self::NearOwnWrite];
-
-    /// The guard's name on a command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::TokenCheck => "token-check",
-            Self::Revocation => "revocation",
-            Self::LeaseFirst => "lease-first",
-            Self::AtomicRevocation => "atomic-revocation",
-            Self::TimestampRule => "timestamp-rule",
-            Self::FreshTokens => "fresh-tokens",
-            Self::Recheck => "recheck",
-            Self::WholeNotFound => "whole-not-found",
-            Self::NearEpoch => "near-epoch",
-            Self::NearFlush => "near-flush",
-            Self::NearHeartbeat => "near-heartbeat",
-            Self::NearOwnWrite => "near-own-write",
-        }
+    NEAR: 4 {
+        /// A near cache keeps what was read only if the key's epoch is still the one from before the read.
+        NearEpoch = "near-epoch",
+        /// A near cache is emptied when messages may have been missed.
+        NearFlush = "near-flush",
+        /// A near cache is used only for a limited time after the server has answered a heartbeat.
+        NearHeartbeat = "near-heartbeat",
+        /// A write of this process drops the record from its near caches.
+        NearOwnWrite = "near-own-write",
     }
 }

@@ -1,6 +1,6 @@
 //! One get, top to bottom: `get` looks into the near cache and reads the entry. A miss leads or joins the flight of its key
 //! (`single_flight`), which acquires the lease, loads and fills (`read_through`, `lease`, `loader`). `many` does the same for
-//! many keys, and `batch` loads them in one call. `refresh_ahead` reloads a record before it expires. `peek` never loads.
+//! many keys, and `batch` loads them in one call. `refresh_ahead` reloads a record before it expires.
 //!
 //! Nothing here knows the type of a record.
 
@@ -9,7 +9,6 @@ mod get;
 mod lease;
 mod loader;
 mod many;
-mod peek;
 mod read_through;
 mod refresh_ahead;
 mod single_flight;

@@ -1,30 +1,26 @@
 //! What is stored: a struct's fields as text in a hash, under the key of its id.
 //!
-//! Knows nothing of backends. `cacheable` is what a struct must be, and `shape` is the same without its type, for
-//! everything below the typed face. `codec` and `value` are the name and the text form of one field. `hash` holds the
-//! fields that were found of an entry, and `entry` says what they mean. `id` and `key` are the key grammar.
+//! Knows nothing of backends. `cacheable` is what a struct must be, `codec` converts its records, and `value` one field.
+//! `entry` is what is read and stored, and what it means. `key` is ids and the grammar of keys.
 
 mod cacheable;
 mod codec;
 pub(crate) mod entry;
-mod hash;
 pub(crate) mod heap;
-mod id;
 mod key;
 mod projection;
-pub(crate) mod shape;
 mod value;
 
 pub(crate) use self::cacheable::FieldChange;
 pub use self::cacheable::{Cacheable, Change, Field, Schema};
 #[cfg(feature = "json")]
 pub use self::codec::json;
-pub use self::codec::{Codec, FieldError, id, native, or_default};
-pub(crate) use self::entry::{Entry, Found, META, Meta, Reading};
-pub(crate) use self::hash::{Changes, FoundField, Hash, StoredField};
-pub use self::hash::{RecordReader, RecordWriter};
-pub use self::id::{CacheId, CacheKey, IdParts};
+pub use self::codec::{Codec, FieldError, RecordReader, RecordWriter, id, native, or_default};
+pub(crate) use self::codec::{Record, Shape, borrowed, typed};
+pub(crate) use self::entry::{
+    ALL, Changes, Entry, Found, FoundField, Hash, META, Meta, Reading, Selection, StoredField,
+};
+pub use self::key::{CacheId, CacheKey, IdParts};
 pub(crate) use self::key::{Key, KeySpace, WriteId};
 pub use self::projection::Projection;
-pub(crate) use self::shape::{Record, Shape, typed};
 pub use self::value::FieldValue;

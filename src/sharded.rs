@@ -42,10 +42,7 @@ impl ShardedCounter {
 }
 
 /// An `Arc` with a reference count for each shard.
-pub(crate) struct ShardedArc<T>(Arc<[Shard<T>]>);
-
-/// A reference to the value's `Arc`, counted by one shard.
-pub(crate) type Shard<T> = Arc<CachePadded<Arc<T>>>;
+pub(crate) struct ShardedArc<T>(Arc<[Arc<CachePadded<Arc<T>>>]>);
 
 impl<T> ShardedArc<T> {
     pub(crate) fn new(value: T) -> Self {
@@ -54,7 +51,7 @@ impl<T> ShardedArc<T> {
     }
 
     /// A reference for calls of this thread.
-    pub(crate) fn shard(&self) -> Shard<T> {
+    pub(crate) fn shard(&self) -> Arc<CachePadded<Arc<T>>> {
         self.0[shard_of_thread()].clone()
     }
 }

@@ -103,7 +103,8 @@ fn implementation(record: &Record) -> TokenStream {
         if field.attributes.default.is_some() {
             codec = quote!(#private::or_default::<#ty>(#codec));
         }
-        let aliases = aliases(field.aliases());
+        let aliases: Vec<_> = field.aliases().collect();
+        let aliases = (!aliases.is_empty()).then(|| quote!(.aliases(&[#(#aliases),*])));
         quote!(const #name: #private::Codec<#ty> = #codec #aliases;)
     });
     let default_ttl_check = default_ttl_check(record);
@@ -172,37 +173,43 @@ fn schema(record: &Record) -> TokenStream {
     let library = record.library();
     let entity = record.entity();
     let attributes = &record.attributes;
-    let namespace = value(&attributes.namespace).map(|namespace| quote!(.namespace(#namespace)));
-    let version = value(&attributes.version).map(|version| quote!(.version(#version)));
-    let ttl = value(&attributes.ttl).map(|millis| quote!(.ttl_millis(#millis)));
-    let not_found_ttl = value(&attributes.not_found_ttl).map(|millis| quote!(.not_found_ttl_millis(#millis)));
-    let stale_if_error = value(&attributes.stale_if_error).map(|millis| quote!(.stale_if_error_millis(#millis)));
-    let stale_retry = value(&attributes.stale_retry).map(|millis| quote!(.stale_retry_millis(#millis)));
-    let refresh_ahead = value(&attributes.refresh_ahead).map(|beta| match beta {
-        Some(beta) => quote!(.refresh_ahead(#beta)),
-        None => quote!(.refresh_ahead(#library::defaults::REFRESH_AHEAD)),
-    });
-    let also_invalidates = value(&attributes.also_invalidates).map(|versions| {
-        let versions = versions.iter().map(|version| match version.number {
-            Some(number) => quote!(::core::option::Option::Some(#number)),
-            None => quote!(::core::option::Option::None),
-        });
-        quote!(.also_invalidates(&[#(#versions),*]))
+    let duration = |millis: &u64| quote!(::core::time::Duration::from_millis(#millis));
+    let options = [
+        ("namespace", value(&attributes.namespace).map(ToTokens::to_token_stream)),
+        ("version", value(&attributes.version).map(ToTokens::to_token_stream)),
+        ("ttl", value(&attributes.ttl).map(duration)),
+        ("not_found_ttl", value(&attributes.not_found_ttl).map(duration)),
+        ("stale_if_error", value(&attributes.stale_if_error).map(duration)),
+        ("stale_retry", value(&attributes.stale_retry).map(duration)),
+        (
+            "refresh_ahead",
+            value(&attributes.refresh_ahead).map(|beta| match beta {
+                Some(beta) => quote!(#beta),
+                None => quote!(#library::defaults::REFRESH_AHEAD),
+            }),
+        ),
+    ];
+    let options = options.into_iter().filter_map(|(field, value)| {
+        let (field, value) = (format_ident!("{field}"), value?);
+        Some(quote!(__schema.#field = ::core::option::Option::Some(#value);))
     });
     let names = record.stored().map(Field::name);
     let ids = record.ids().map(Field::name);
-    let aliases = aliases(record.aliases());
-    quote! {
-        #library::Schema::new(#entity)
-            #namespace #version #also_invalidates #ttl #not_found_ttl #stale_if_error #stale_retry #refresh_ahead
-            .fields(&[#(#names),*]) .ids(&[#(#ids),*]) #aliases
-    }
-}
-
-/// The call that sets the aliases, if there are any.
-fn aliases<'a>(names: impl Iterator<Item = &'a str>) -> Option<TokenStream> {
-    let names: Vec<_> = names.collect();
-    (!names.is_empty()).then(|| quote!(.aliases(&[#(#names),*])))
+    let aliases = record.aliases();
+    let also_invalidates = value(&attributes.also_invalidates).into_iter().flatten();
+    let also_invalidates = also_invalidates.map(|version| match version.number {
+        Some(number) => quote!(::core::option::Option::Some(#number)),
+        None => quote!(::core::option::Option::None),
+    });
+    quote! {{
+        let mut __schema = #library::Schema::new(#entity);
+        #(#options)*
+        __schema.fields = &[#(#names),*];
+        __schema.ids = &[#(#ids),*];
+        __schema.aliases = &[#(#aliases),*];
+        __schema.also_invalidates = &[#(#also_invalidates),*];
+        __schema
+    }}
 }
 
 fn codec(record: &Record, field: &Field) -> TokenStream {

@@ -9,9 +9,9 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
 use super::call::{CallOptions, call, check_runtime, dispatch};
-use super::{Backend, Each, Selection, Store};
+use super::{Backend, Each, Store};
 use crate::error::Error;
-use crate::record::Key;
+use crate::record::{Key, Selection};
 
 /// The most keys of all batches that are read at a time: enough to keep the connections busy, and few enough that their replies
 /// fit the CPU's caches, and that a single get behind them is not held up.

@@ -20,10 +20,9 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{
-    Acquired, Attempt, Decision, Each, EntryAndLease, Filled, KeyKind, Selection, Store, StoreResult, StoreUpdate,
-    Token,
+    Acquired, Attempt, Decision, Each, EntryAndLease, Filled, KeyKind, Store, StoreResult, StoreUpdate, Token,
 };
-use crate::record::{Entry, Found, FoundField, Hash, Key, StoredField, entry};
+use crate::record::{Entry, Found, FoundField, Hash, Key, Selection, StoredField, entry};
 
 /// In smaller shards, the bound on entries would depend too much on how the keys hash.
 const ENTRIES_PER_SHARD: usize = 1024;

@@ -39,10 +39,10 @@ pub(super) use self::tracker::track;
 use self::update::{Queues, Update};
 use super::builder::Settings;
 use super::{
-    ALL, Acquired, DELETE_PREFIX_TIMEOUTS, Each, EntryAndLease, Filled, KeyKind, Selection, Store, StoreError,
-    StoreResult, StoreUpdate, Token,
+    Acquired, DELETE_PREFIX_TIMEOUTS, Each, EntryAndLease, Filled, KeyKind, Store, StoreError, StoreResult,
+    StoreUpdate, Token,
 };
-use crate::record::{Found, Key, StoredField};
+use crate::record::{ALL, Found, Key, Selection, StoredField};
 
 /// Pause before a step on two keys is retried while their hash slot is migrating, so that they may be at two servers.
 const MIGRATION_PAUSE: Duration = Duration::from_millis(5);

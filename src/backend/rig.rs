@@ -9,9 +9,9 @@ use futures_util::future::BoxFuture;
 
 use super::call::{CallOptions, on_store};
 use super::deadline::within;
-use super::{ALL, Acquired, AnyStore, Attempt, Decision, Filled, KeyKind, Store, StoreError, StoreUpdate, Token};
+use super::{Acquired, AnyStore, Attempt, Decision, Filled, KeyKind, Store, StoreError, StoreUpdate, Token};
 use crate::proof::Guard;
-use crate::record::{Found, Key, StoredField};
+use crate::record::{ALL, Found, Key, StoredField};
 
 /// The settings of a rigged backend.
 #[derive(Clone)]

@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::selection::Selection;
 use crate::error::BoxError;
-use crate::record::{Changes, Found, Key, StoredField};
+use crate::record::{Changes, Found, Key, Selection, StoredField};
 
 /// The name of one lease: 128 random bits, drawn anew for every attempt to acquire one.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,9 +9,9 @@ use futures_util::future::BoxFuture;
 use super::call::{CallOptions, call, check_runtime, on_store, report, timed_out};
 use super::deadline::within;
 use super::pending::Write;
-use super::{Attempt, Backend, Decision, Selection, Store, StoreUpdate};
+use super::{Attempt, Backend, Decision, Store, StoreUpdate};
 use crate::error::Error;
-use crate::record::{Found, Key};
+use crate::record::{Found, Key, Selection};
 
 pub(crate) struct Update<'a> {
     backend: &'a Backend,

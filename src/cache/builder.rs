@@ -8,7 +8,8 @@ use super::{Cache, Core, OnOutage, Policy, UpdateTtl};
 use crate::backend::Backend;
 use crate::error::Error;
 use crate::near::NearCache;
-use crate::record::{Cacheable, Shape, shape};
+use crate::record::{Cacheable, Shape, borrowed};
+use crate::sharded::ShardedArc;
 
 /// Builds a [`Cache`] with settings of its own: see [`Cache::builder`].
 ///
@@ -64,7 +65,7 @@ impl<T: Cacheable> CacheBuilder<T> {
     /// Chooses the lifetime of each record when it is stored. Less than a millisecond keeps the record out of the
     /// cache. Default: every record lives for `ttl`.
     pub fn ttl_by(mut self, ttl_by: impl Fn(&T) -> Duration + Send + Sync + 'static) -> Self {
-        self.policy.ttl_by = Some(Arc::new(move |record| ttl_by(shape::borrow(record))));
+        self.policy.ttl_by = Some(Arc::new(move |record| ttl_by(borrowed(record))));
         self
     }
 
@@ -220,7 +221,8 @@ impl<T: Cacheable> CacheBuilder<T> {
     /// For [`Cache::new`]: the derive has checked the attributes, and the defaults are valid.
     pub(super) fn build_unchecked(self) -> Cache<T> {
         let namespace = self.namespace.as_deref();
-        Cache::of(Core::new(Shape::of::<T>(), self.backend, namespace, self.policy))
+        let core = Core::new(Shape::of::<T>(), self.backend, namespace, self.policy);
+        Cache { core: ShardedArc::new(core), of: PhantomData }
     }
 }
 

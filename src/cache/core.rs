@@ -6,12 +6,12 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::policy::Policy;
-use crate::backend::{Backend, Selection};
+use crate::backend::Backend;
 use crate::defaults;
 use crate::metrics::{CacheMetrics, NearMetrics};
 use crate::near::Near;
 use crate::read::{Flights, Orphans, Refreshes};
-use crate::record::{Key, KeySpace, Meta, Record, Shape, StoredField, entry};
+use crate::record::{Key, KeySpace, Meta, Record, Selection, Shape, StoredField, entry};
 use crate::stats::Stats;
 
 pub(crate) struct Core {

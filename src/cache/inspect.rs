@@ -1,10 +1,110 @@
-//! An entry as it is stored, for debugging: [`Inspection`].
+//! Looks at what is stored and at what is pending, which never load.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::{Cache, Core};
 use crate::backend::EntryAndLease;
-use crate::record::{Entry, Found, Key, Reading, Shape, entry};
+use crate::error::Error;
+use crate::record::{CacheKey, Cacheable, Entry, Found, Key, Reading, Record, entry, typed};
+
+impl<T: Cacheable> Cache<T> {
+    /// Reads the cache only, and never loads. `Ok(None)` if there is no entry, or if the entry is a not-found entry,
+    /// unreadable, stale, or one whose invalidation is [pending](Self::pending). It counts neither as a hit nor as a miss,
+    /// and doesn't start a refresh.
+    ///
+    /// Redis: like a hit of [`get`](Self::get).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`] or [`Error::Timeout`] if the cache is out of reach, [`Error::InvalidId`] if the id can't be part of
+    /// a key.
+    pub fn peek(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'_, Result<Option<Arc<T>>, Error>> {
+        self.core.peek(self.key(id)).map(|peeked| Ok(peeked?.map(typed))).boxed()
+    }
+
+    /// Returns the entry's remaining TTL, also of a not-found entry. `None` if there is no entry, or a stale one.
+    ///
+    /// Redis: as [`inspect`](Self::inspect).
+    ///
+    /// # Errors
+    ///
+    /// As [`peek`](Self::peek).
+    pub fn ttl(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'_, Result<Option<Duration>, Error>> {
+        self.core.inspect(self.key(id)).map(|inspected| Ok(inspected?.ttl)).boxed()
+    }
+
+    /// Shows what is stored for a record, for debugging.
+    ///
+    /// Redis: two `PTTL` and `HGETALL`, one round trip.
+    ///
+    /// # Errors
+    ///
+    /// As [`peek`](Self::peek).
+    pub fn inspect(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'_, Result<Inspection, Error>> {
+        self.core.inspect(self.key(id))
+    }
+
+    /// Lists the records of this struct that are read around the cache because an invalidation or update of them failed.
+    /// Each is retried in the background, as an invalidation, until it is applied. Only this process knows of them, and
+    /// they are lost when it ends: [`Backend::close`](crate::Backend::close) waits for them.
+    pub fn pending(&self) -> Pending {
+        let mut pending = Pending::default();
+        for prefix in self.core.keys.prefixes() {
+            let (keys, whole_type) = self.core.backend.pending(prefix);
+            pending.keys.extend(keys);
+            pending.whole_type |= whole_type;
+        }
+        pending
+    }
+}
+
+impl Core {
+    fn peek(&self, key: Result<Key, Error>) -> BoxFuture<'_, Result<Option<Record>, Error>> {
+        async move {
+            let key = key?;
+            if !self.policy.enabled || self.backend.is_pending(&key) {
+                return Ok(None);
+            }
+            let found = self.read_entry(&key, &self.selection).await?;
+            let Some(reading) = found.map(|found| found.read(self.shape)) else { return Ok(None) };
+            self.report_unreadable(&key, &reading);
+            Ok(match reading {
+                Reading::Record(record) => Some(record),
+                Reading::Stale(..) | Reading::NotFound | Reading::Unreadable(_) => None,
+            })
+        }
+        .boxed()
+    }
+
+    fn inspect(&self, key: Result<Key, Error>) -> BoxFuture<'_, Result<Inspection, Error>> {
+        async move {
+            let key = key?;
+            let EntryAndLease { found, lease_ttl: lock_ttl } = self.backend.look(&key).await?;
+            let ttl = found.as_ref().and_then(Found::ttl).filter(|ttl| !ttl.is_zero());
+            let stale_ttl = found.as_ref().and_then(|found| found.entry.meta().stale.min(found.left));
+            let fields = match found.as_ref().map(|found| &found.entry) {
+                Some(Entry::Hash(hash)) => entry::named(hash, &[]),
+                Some(Entry::WrongType) | None => Vec::new(),
+            };
+            let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+            let fields = fields.iter().map(|(name, value)| (text(name), value.to_vec())).collect();
+            let state = match found.map(|found| found.read(self.shape)) {
+                None => EntryState::Missing,
+                Some(Reading::Record(_)) => EntryState::Record,
+                Some(Reading::Stale(..)) => EntryState::Stale,
+                Some(Reading::NotFound) => EntryState::NotFound,
+                Some(Reading::Unreadable(_)) => EntryState::Unreadable,
+            };
+            Ok(Inspection { key: key.to_string(), state, fields, ttl, stale_ttl, lock_ttl })
+        }
+        .boxed()
+    }
+}
 
 /// The stored entry of one record, as [`Cache::inspect`](crate::Cache::inspect) found it. Its `Display` is a short text
 /// with one field per line.
@@ -43,27 +143,6 @@ pub enum EntryState {
     Unreadable,
 }
 
-impl Inspection {
-    pub(crate) fn new(shape: &Shape, key: &Key, look: &EntryAndLease) -> Self {
-        let ttl = look.found.as_ref().and_then(Found::ttl).filter(|ttl| !ttl.is_zero());
-        let stale_ttl = look.found.as_ref().and_then(|found| found.entry.meta().stale.min(found.left));
-        let fields = match look.found.as_ref().map(|found| &found.entry) {
-            Some(Entry::Hash(hash)) => entry::named(hash, &[]),
-            Some(Entry::WrongType) | None => Vec::new(),
-        };
-        let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
-        let fields = fields.iter().map(|(name, value)| (text(name), value.to_vec())).collect();
-        let state = match look.found.as_ref().map(|found| found.read(shape)) {
-            None => EntryState::Missing,
-            Some(Reading::Record(_)) => EntryState::Record,
-            Some(Reading::Stale(..)) => EntryState::Stale,
-            Some(Reading::NotFound) => EntryState::NotFound,
-            Some(Reading::Unreadable(_)) => EntryState::Unreadable,
-        };
-        Self { key: key.to_string(), state, fields, ttl, stale_ttl, lock_ttl: look.lease_ttl }
-    }
-}
-
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
@@ -91,5 +170,27 @@ impl fmt::Display for Inspection {
             }
         }
         Ok(())
+    }
+}
+
+/// The records of one struct whose `invalidate` or update failed, as [`Cache::pending`](crate::Cache::pending) lists them.
+///
+/// Their invalidation is retried in the background. Until it is applied, this process reads these records around the cache,
+/// in all caches over the same [`Backend`](crate::Backend). Other processes don't know of them, and they are lost when this
+/// process ends.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Pending {
+    /// The entries' keys, in no particular order.
+    pub keys: Vec<String>,
+    /// Whether all records of the struct are read around the cache, because there were more failures than
+    /// [`max_pending_invalidations`](crate::BackendBuilder::max_pending_invalidations).
+    pub whole_type: bool,
+}
+
+impl Pending {
+    /// Whether nothing is pending.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty() && !self.whole_type
     }
 }

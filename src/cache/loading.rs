@@ -7,28 +7,19 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::{Cache, Lookup, value};
-use crate::error::{BoxError, Error};
-use crate::read::{Loading, Options, erase};
+use crate::error::Error;
+use crate::read::{Loading, Options};
 use crate::record::{CacheKey, Cacheable};
 
 /// A [`Cache`] with a bound loader, so that calls need only the id. [`Cache::with_loader`] makes it.
 ///
 /// It dereferences to the cache, for the operations that don't load.
 pub struct LoadingCache<T: Cacheable> {
-    cache: Cache<T>,
-    loader: Arc<dyn Fn(T::Id) -> Loading + Send + Sync>,
+    pub(super) cache: Cache<T>,
+    pub(super) loader: Arc<dyn Fn(T::Id) -> Loading + Send + Sync>,
 }
 
 impl<T: Cacheable> LoadingCache<T> {
-    pub(super) fn new<F, Fut, E>(cache: Cache<T>, loader: F) -> Self
-    where
-        F: Fn(T::Id) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
-        E: Into<BoxError> + 'static,
-    {
-        Self { cache, loader: Arc::new(move |id| erase(loader(id))) }
-    }
-
     /// Calls [`Cache::get`] with the bound loader.
     ///
     /// # Errors

@@ -56,19 +56,3 @@ pub enum Outcome {
         age: Duration,
     },
 }
-
-impl Outcome {
-    /// Its name in metrics and spans.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Hit => "hit",
-            Self::NotFoundHit => "not_found_hit",
-            Self::NearHit => "near_hit",
-            Self::Loaded => "loaded",
-            Self::Coalesced => "coalesced",
-            Self::Waited => "waited",
-            Self::Bypassed => "bypassed",
-            Self::Stale { .. } => "stale",
-        }
-    }
-}

@@ -86,11 +86,6 @@ impl Policy {
         }
     }
 
-    /// Whether this cache needs the lifetime of each entry that it reads.
-    pub(crate) fn reads_lifetimes(&self) -> bool {
-        self.stale_if_error.is_some() || self.refresh_ahead.is_some()
-    }
-
     /// The lifetime of a not-found entry that is stored now. `None` if it isn't stored.
     pub(super) fn not_found_lifetime(&self) -> Option<Duration> {
         self.not_found_ttl.map(|ttl| self.jittered(ttl))
@@ -107,9 +102,16 @@ impl Policy {
         ttl.mul_f64(1.0 - part).max(defaults::SHORTEST)
     }
 
-    /// Checks the range of each setting, and that no two settings contradict each other.
+    /// Checks the range of each setting, and that no two settings contradict each other. `not_found_ttl`: the argument of the
+    /// builder's setter, if it was called.
     pub(super) fn check(&mut self, schema: &Schema, not_found_ttl: Option<Option<Duration>>) -> Result<(), Error> {
-        self.settle_not_found_ttl(schema, not_found_ttl)?;
+        let ttl = self.ttl;
+        if let Some(Some(given)) = not_found_ttl
+            && given >= ttl
+        {
+            return Err(Error::config(format!("not_found_ttl is {given:?}: it must be less than ttl, {ttl:?}")));
+        }
+        self.not_found_ttl = not_found_ttl.unwrap_or_else(|| Some(default_not_found_ttl(schema, ttl)));
         self.check_durations()?;
         if !(0.0..1.0).contains(&self.jitter) {
             return Err(Error::config(format!("jitter is {}: it must be at least 0.0 and less than 1.0", self.jitter)));
@@ -133,21 +135,6 @@ impl Policy {
             return Err(Error::config("max_entry_bytes is 0: to switch the cache off write `enabled(false)`"));
         }
         self.near_cache.as_ref().map_or(Ok(()), NearCache::check)
-    }
-
-    /// `given`: the argument of the builder's setter, if it was called.
-    fn settle_not_found_ttl(&mut self, schema: &Schema, given: Option<Option<Duration>>) -> Result<(), Error> {
-        let ttl = self.ttl;
-        self.not_found_ttl = match given {
-            None => Some(default_not_found_ttl(schema, ttl)),
-            Some(Some(not_found_ttl)) if not_found_ttl >= ttl => {
-                return Err(Error::config(format!(
-                    "not_found_ttl is {not_found_ttl:?}: it must be less than ttl, {ttl:?}"
-                )));
-            }
-            Some(not_found_ttl) => not_found_ttl,
-        };
-        Ok(())
     }
 
     fn check_durations(&self) -> Result<(), Error> {

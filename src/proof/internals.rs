@@ -5,7 +5,7 @@ use std::sync::Arc;
 pub use crate::backend::{Failpoint, Phase, Rig, Step};
 use crate::cache::Cache;
 use crate::error::{BoxError, Error};
-use crate::record::{CacheKey, Cacheable, Entry, Found, Hash, KeySpace, Reading, RecordWriter, Shape, entry, shape};
+use crate::record::{CacheKey, Cacheable, Entry, Found, Hash, KeySpace, Reading, RecordWriter, Shape, entry, typed};
 
 /// The names and values of a hash.
 pub type StoredHash = Vec<(Vec<u8>, Vec<u8>)>;
@@ -18,7 +18,7 @@ pub type StoredHash = Vec<(Vec<u8>, Vec<u8>)>;
 pub fn decode<T: Cacheable>(fields: StoredHash) -> Result<Option<T>, BoxError> {
     let fields = fields.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
     match (Found { entry: Entry::Hash(Hash::Whole(Arc::new(fields))), left: None }).read(Shape::of::<T>()) {
-        Reading::Record(record) | Reading::Stale(record, _) => Ok(Arc::into_inner(shape::typed(record))),
+        Reading::Record(record) | Reading::Stale(record, _) => Ok(Arc::into_inner(typed(record))),
         Reading::NotFound => Ok(None),
         Reading::Unreadable(cause) => Err(cause),
     }

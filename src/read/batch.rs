@@ -11,8 +11,8 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 use parking_lot::Mutex;
-use tokio::sync::watch;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
 
 use super::loader::{Loading, ended_early};
@@ -31,8 +31,8 @@ type Loaded = Vec<(Option<Box<str>>, Record)>;
 /// The loads that share calls of one loader.
 pub(crate) struct Batch {
     loader: Loader,
-    /// The number of loads that the next call awaits.
-    awaited: Arc<watch::Sender<usize>>,
+    /// The loads that the next call awaits.
+    awaited: TaskTracker,
     next: Mutex<Option<Next>>,
 }
 
@@ -57,9 +57,7 @@ enum Failure {
 }
 
 /// Makes the next call wait until this is dropped.
-pub(crate) struct Awaited {
-    awaited: Arc<watch::Sender<usize>>,
-}
+pub(crate) type Awaited = TaskTrackerToken;
 
 impl Batch {
     pub(crate) fn new<T, F, Fut, R, E>(loader: F) -> Arc<Self>
@@ -82,13 +80,15 @@ impl Batch {
             });
             loading.boxed()
         });
-        Arc::new(Self { loader, awaited: Arc::default(), next: Mutex::default() })
+        let awaited = TaskTracker::new();
+        // Or `wait` would never return.
+        awaited.close();
+        Arc::new(Self { loader, awaited, next: Mutex::default() })
     }
 
     /// Makes the next call wait for one more load.
     pub(crate) fn await_one(&self) -> Awaited {
-        self.awaited.send_modify(|awaited| *awaited += 1);
-        Awaited { awaited: self.awaited.clone() }
+        self.awaited.token()
     }
 
     /// Asks for a record at once, and waits for the call. The call is aborted once no load waits for it.
@@ -124,8 +124,10 @@ impl Batch {
     }
 
     async fn call(self: Arc<Self>) -> Result<Records, Failure> {
-        // It can't fail: the sender is right here.
-        let _ = self.awaited.subscribe().wait_for(|awaited| *awaited == 0).await;
+        // Another load may be awaited before this task runs again.
+        while !self.awaited.is_empty() {
+            self.awaited.wait().await;
+        }
         let asked = self.next.lock().take().map(|next| next.asked).unwrap_or_default();
         let (keys, ids): (Vec<_>, _) = asked.into_iter().unzip();
         let loaded = (self.loader)(ids).await.map_err(|error| Failure::Failed(Cause::new(error)))?;
@@ -144,11 +146,5 @@ impl Records {
                 .into()),
             record => Ok(record),
         }
-    }
-}
-
-impl Drop for Awaited {
-    fn drop(&mut self) {
-        self.awaited.send_modify(|awaited| *awaited -= 1);
     }
 }

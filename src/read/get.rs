@@ -16,14 +16,13 @@ use super::loader::Loader;
 use super::read_through::ReadThrough;
 use super::refresh_ahead::Due;
 use super::single_flight::{Flight, FlightResult, Role, Timestamp};
-use crate::backend::{Selection, check_runtime};
+use crate::backend::check_runtime;
 use crate::cache::{Core, Outcome};
 use crate::error::Error;
-use crate::metrics::Stopwatch;
+use crate::metrics::{Stopwatch, spans};
 use crate::near::{Near, ReadEpoch};
 use crate::proof::Guard;
-use crate::record::{FieldError, Found, Hash, IdParts, Key, KeySpace, Reading, Record, WriteId};
-use crate::spans;
+use crate::record::{FieldError, Found, Hash, IdParts, Key, KeySpace, Reading, Record, Selection, WriteId};
 
 /// The id and the loader of a get, with their types erased.
 pub(crate) trait Request: Send {
@@ -168,11 +167,11 @@ impl Core {
 
     /// Whether every read asks for the lifetime too.
     pub(super) fn reads_lifetimes(&self) -> bool {
-        self.policy.reads_lifetimes() || self.near.is_some()
+        self.policy.stale_if_error.is_some() || self.policy.refresh_ahead.is_some() || self.near.is_some()
     }
 
     /// Counts and logs an entry that turned out to be unreadable.
-    pub(super) fn report_unreadable<V>(&self, key: &Key, reading: &Reading<V>) {
+    pub(crate) fn report_unreadable<V>(&self, key: &Key, reading: &Reading<V>) {
         if let Reading::Unreadable(cause) = reading {
             self.metrics.counts.decode_errors.add();
             let keys = key.prefix();

@@ -96,9 +96,6 @@ pub(crate) struct Orphans {
 
 impl Orphans {
     pub(super) fn take(&self, key: &Key) -> Option<Token> {
-        if self.leases.is_empty() {
-            return None;
-        }
         self.leases.remove(key).map(|(_, (token, _))| token)
     }
 

@@ -15,9 +15,8 @@ use super::get::{Answer, Get, Looked};
 use super::single_flight::Role;
 use crate::cache::{Core, Outcome};
 use crate::error::Error;
-use crate::metrics::Stopwatch;
+use crate::metrics::{Stopwatch, spans};
 use crate::record::{Found, Key};
-use crate::spans;
 
 /// The number of keys that are read and loaded together: enough to keep a connection busy, few enough for each step to meet
 /// its deadline.

@@ -23,9 +23,8 @@ use crate::backend::{Acquired, Filled, Token};
 use crate::backoff::Backoff;
 use crate::cache::{Core, OnOutage, Outcome};
 use crate::error::Error;
-use crate::metrics::Stopwatch;
+use crate::metrics::{Stopwatch, spans};
 use crate::record::{Key, Reading, Record, StoredField};
-use crate::spans;
 
 /// The shortest pause between two polls for another process' load: servers count a lease's PTTL in whole milliseconds.
 const SHORTEST_POLL: Duration = Duration::from_millis(1);

@@ -107,7 +107,6 @@ impl ReadThrough {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{KeySpace, Schema};
 
     const LOAD: Duration = Duration::from_millis(100);
 
@@ -133,15 +132,5 @@ mod tests {
             should_refresh(Duration::from_secs(3), LOAD, 1.0, f64::EPSILON / 2.0),
             "the smallest number that is drawn"
         );
-    }
-
-    #[test]
-    fn a_key_has_one_turn_at_a_time() {
-        let key = KeySpace::new(None, &Schema::new("thing")).key::<u64>(&1).unwrap();
-        let refreshes = Refreshes::default();
-        let turn = Turn::begin(&refreshes, &key).unwrap();
-        assert!(Turn::begin(&refreshes, &key).is_none());
-        drop(turn);
-        assert!(Turn::begin(&refreshes, &key).is_some() && refreshes.is_empty());
     }
 }

@@ -165,67 +165,13 @@ impl Schema {
             also_invalidates: &[],
         }
     }
-
-    pub const fn namespace(mut self, namespace: &'static str) -> Self {
-        self.namespace = Some(namespace);
-        self
-    }
-
-    pub const fn version(mut self, version: u32) -> Self {
-        self.version = Some(version);
-        self
-    }
-
-    pub const fn ttl_millis(mut self, millis: u64) -> Self {
-        self.ttl = Some(Duration::from_millis(millis));
-        self
-    }
-
-    pub const fn not_found_ttl_millis(mut self, millis: u64) -> Self {
-        self.not_found_ttl = Some(Duration::from_millis(millis));
-        self
-    }
-
-    pub const fn stale_if_error_millis(mut self, millis: u64) -> Self {
-        self.stale_if_error = Some(Duration::from_millis(millis));
-        self
-    }
-
-    pub const fn stale_retry_millis(mut self, millis: u64) -> Self {
-        self.stale_retry = Some(Duration::from_millis(millis));
-        self
-    }
-
-    pub const fn refresh_ahead(mut self, beta: f64) -> Self {
-        self.refresh_ahead = Some(beta);
-        self
-    }
-
-    pub const fn fields(mut self, fields: &'static [&'static str]) -> Self {
-        self.fields = fields;
-        self
-    }
-
-    pub const fn ids(mut self, ids: &'static [&'static str]) -> Self {
-        self.ids = ids;
-        self
-    }
-
-    pub const fn aliases(mut self, aliases: &'static [&'static str]) -> Self {
-        self.aliases = aliases;
-        self
-    }
-
-    pub const fn also_invalidates(mut self, versions: &'static [Option<u32>]) -> Self {
-        self.also_invalidates = versions;
-        self
-    }
 }
 
 /// The handle of one field of `T`, whose values are of type `V`: `Product::FIELDS.stock`.
 pub struct Field<T, V> {
-    codec: Codec<V>,
-    of: fn(&T) -> &V,
+    pub(super) codec: Codec<V>,
+    /// The field of a record.
+    pub(super) of: fn(&T) -> &V,
 }
 
 impl<T, V> Field<T, V> {
@@ -234,25 +180,16 @@ impl<T, V> Field<T, V> {
         Self { codec, of }
     }
 
-    pub(crate) const fn codec(&self) -> &Codec<V> {
-        &self.codec
-    }
-
-    /// The field's value in a record.
-    pub(crate) fn value_of<'a>(&self, record: &'a T) -> &'a V {
-        (self.of)(record)
-    }
-
     /// The field's name in the hash.
     pub const fn name(&self) -> &'static str {
-        self.codec.name()
+        self.codec.name
     }
 
     /// Makes a change that sets the field, for [`update_fields`](crate::Cache::update_fields).
     #[must_use = "it changes nothing until it is passed to `update_fields`"]
     #[allow(clippy::needless_pass_by_value, reason = "by value, the literal `41` takes the field's type")]
     pub fn set(&self, value: V) -> Change<T> {
-        Change { change: FieldChange { field: self.name(), value: self.codec.encode(&value) }, of: PhantomData }
+        Change { change: (self.name(), self.codec.encode(&value)), of: PhantomData }
     }
 }
 
@@ -276,15 +213,11 @@ pub struct Change<T> {
     of: PhantomData<fn() -> T>,
 }
 
-/// A [`Change`] without the type of its record.
-pub(crate) struct FieldChange {
-    pub(crate) field: &'static str,
-    /// The encoded value. `None` removes the field from the hash.
-    pub(crate) value: Result<Option<Vec<u8>>, FieldError>,
-}
+/// A [`Change`] without the type of its record: the field, and its encoded value. `None` removes the field from the hash.
+pub(crate) type FieldChange = (&'static str, Result<Option<Vec<u8>>, FieldError>);
 
 impl<T> fmt::Debug for Change<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Change").field("field", &self.change.field).finish_non_exhaustive()
+        f.debug_struct("Change").field("field", &self.change.0).finish_non_exhaustive()
     }
 }

@@ -1,22 +1,27 @@
-//! The name of one field in the hash, and the functions that convert its values: [`Codec`].
+//! How records are converted: a field by its [`Codec`], a record by its struct's [`Shape`].
+//!
+//! Everything below the typed face is compiled once, in this crate: it handles the records of all structs as a [`Record`], by
+//! the struct's shape.
 //!
 //! The attributes of a field choose its codec: [`native`] without any, [`id`] for `id`, [`json`] for `json`, and for `with`
 //! the derive generates the functions. A codec is a value, not a type with bounds. So the compiler checks the field's type in
 //! one place, where the codec is made, and reports a type that doesn't fit once, at that type.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
-use super::{CacheId, CacheKey, FieldValue, IdParts, heap};
+use super::{CacheId, CacheKey, Cacheable, Changes, FieldValue, Hash, IdParts, Schema, heap};
 use crate::error::BoxError;
 
 /// The name of one field in the hash, and the functions that convert its values of type `V`.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Codec<V> {
-    name: &'static str,
+    pub(super) name: &'static str,
     /// The other names to read it from, in this order.
-    aliases: &'static [&'static str],
+    pub(super) aliases: &'static [&'static str],
     encode: fn(&V) -> Result<Option<Vec<u8>>, BoxError>,
     decode: fn(Cow<'_, [u8]>) -> Result<V, BoxError>,
     missing: fn() -> Option<V>,
@@ -43,7 +48,8 @@ impl<V> Codec<V> {
             missing: || None,
             default: None,
             write_id: no_id,
-            heap: heap_of::<V>(),
+            // A type without drop glue owns no heap memory.
+            heap: if std::mem::needs_drop::<V>() { heap::of_bytes } else { |_| 0 },
         }
     }
 
@@ -51,14 +57,6 @@ impl<V> Codec<V> {
     pub const fn aliases(mut self, aliases: &'static [&'static str]) -> Self {
         self.aliases = aliases;
         self
-    }
-
-    pub(crate) const fn name(&self) -> &'static str {
-        self.name
-    }
-
-    pub(crate) const fn other_names(&self) -> &'static [&'static str] {
-        self.aliases
     }
 
     /// Encodes a value; `None` leaves the field out of the hash.
@@ -82,10 +80,6 @@ impl<V> Codec<V> {
         (self.write_id)(value, out)
     }
 
-    pub(crate) fn heap(&self, bytes: &[u8]) -> usize {
-        (self.heap)(bytes)
-    }
-
     /// The value of a field that is not in the hash.
     pub(crate) fn missing(&self) -> Result<V, FieldError> {
         match self.default {
@@ -107,25 +101,10 @@ impl<V> Clone for Codec<V> {
 
 impl<V> Copy for Codec<V> {}
 
-/// A type without drop glue owns no heap memory.
-const fn heap_of<V>() -> fn(&[u8]) -> usize {
-    if std::mem::needs_drop::<V>() { heap::of_bytes } else { |_| 0 }
-}
-
 /// The codec of a field without attributes: its own [`FieldValue`].
 #[doc(hidden)]
 pub const fn native<V: FieldValue>(name: &'static str) -> Codec<V> {
-    let encode: fn(&V) -> _ = |value| Ok(value.encode());
-    Codec {
-        name,
-        aliases: &[],
-        encode,
-        decode: V::decode,
-        missing: V::missing,
-        default: None,
-        write_id: no_id,
-        heap: heap_of::<V>(),
-    }
+    Codec { missing: V::missing, ..Codec::with(name, |value| Ok(value.encode()), V::decode) }
 }
 
 /// Adds `#[cacheable(default)]` to a codec.
@@ -154,19 +133,12 @@ fn no_id<V>(_: &V, _: &mut dyn IdParts) -> fmt::Result {
 pub const fn json<V: serde::Serialize + serde::de::DeserializeOwned>(name: &'static str) -> Codec<V> {
     const NULL: &[u8] = b"null";
 
-    Codec {
-        name,
-        aliases: &[],
-        encode: |value| {
-            let text = serde_json::to_vec(value)?;
-            Ok((text != NULL).then_some(text))
-        },
-        decode: |bytes| Ok(serde_json::from_slice(&bytes)?),
-        missing: || serde_json::from_slice(NULL).ok(),
-        default: None,
-        write_id: no_id,
-        heap: heap::of_json,
-    }
+    let encode: fn(&V) -> _ = |value| {
+        let text = serde_json::to_vec(value)?;
+        Ok((text != NULL).then_some(text))
+    };
+    let codec = Codec::with(name, encode, |bytes| Ok(serde_json::from_slice(&bytes)?));
+    Codec { missing: || serde_json::from_slice(NULL).ok(), heap: heap::of_json, ..codec }
 }
 
 /// A value of a record that could not be encoded or decoded.
@@ -177,3 +149,148 @@ pub struct FieldError {
     pub(crate) field: &'static str,
     pub(crate) source: BoxError,
 }
+
+/// Collects the encoded fields of a record, in declaration order.
+#[doc(hidden)]
+#[derive(Debug, Default)]
+pub struct RecordWriter {
+    fields: Changes,
+    mistake: Option<FieldError>,
+}
+
+impl RecordWriter {
+    /// Writes one field.
+    pub fn put<V>(&mut self, codec: &Codec<V>, value: &V) {
+        match codec.encode(value) {
+            Ok(bytes) => self.fields.push((codec.name, bytes)),
+            Err(mistake) => self.mistake = Some(mistake),
+        }
+    }
+
+    /// All fields of the record.
+    pub(crate) fn finish(self) -> Result<Changes, FieldError> {
+        self.mistake.map_or(Ok(self.fields), Err)
+    }
+}
+
+/// Reads the fields of a stored hash.
+///
+/// The search for a field starts where the last one was found, since most hashes keep the declaration order.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct RecordReader<'a> {
+    hash: &'a Hash,
+    /// The names of the values of [`Hash::Selected`].
+    selected: &'a [&'static str],
+    next: usize,
+    /// An estimate of the heap memory that the values read so far own, in bytes. `None`: nobody wants to know.
+    heap: Option<usize>,
+}
+
+impl<'a> RecordReader<'a> {
+    pub(crate) fn new(hash: &'a Hash, selected: &'a [&'static str]) -> Self {
+        Self { hash, selected, next: 0, heap: None }
+    }
+
+    /// Reads a field. A missing field has the value that its type or its attribute gives it.
+    ///
+    /// # Errors
+    ///
+    /// If the field is missing and has no such value, or if it can't be decoded.
+    pub fn read<V>(&mut self, codec: &Codec<V>) -> Result<V, FieldError> {
+        match self.take_any(codec) {
+            Some(bytes) => {
+                if let Some(heap) = &mut self.heap {
+                    *heap += (codec.heap)(bytes);
+                }
+                codec.decode(Cow::Borrowed(bytes))
+            }
+            None => codec.missing(),
+        }
+    }
+
+    /// Finds a field by its own name, or by the first alias that exists.
+    fn take_any<V>(&mut self, codec: &Codec<V>) -> Option<&'a [u8]> {
+        self.take(codec.name).or_else(|| codec.aliases.iter().find_map(|alias| self.take(alias)))
+    }
+
+    fn take(&mut self, field: &str) -> Option<&'a [u8]> {
+        match self.hash {
+            Hash::Whole(fields) => {
+                let at = find(fields, &mut self.next, |(name, _)| **name == *field.as_bytes())?;
+                Some(&fields[at].1)
+            }
+            Hash::Selected { values, .. } => {
+                values.get(find(self.selected, &mut self.next, |name| *name == field)?)?.as_deref()
+            }
+        }
+    }
+}
+
+/// The place of the item that `is_it`. Searches from `next` on, and then from the beginning.
+fn find<I>(items: &[I], next: &mut usize, mut is_it: impl FnMut(&I) -> bool) -> Option<usize> {
+    let at = (*next..items.len()).chain(0..*next).find(|at| is_it(&items[*at]))?;
+    *next = at + 1;
+    Some(at)
+}
+
+/// A record with its type erased. Only its cache knows the type.
+pub(crate) type Record = Arc<dyn Any + Send + Sync>;
+
+/// The reference counts of an `Arc`, in bytes.
+const REFERENCE_COUNTS: usize = 2 * size_of::<usize>();
+
+/// How records of one struct are read, written and named.
+pub(crate) struct Shape {
+    pub(crate) schema: Schema,
+    /// The size of the struct itself, in bytes, without the heap memory of its fields.
+    size: usize,
+    decode: fn(&mut RecordReader<'_>) -> Result<Record, FieldError>,
+    encode: fn(&Record, &mut RecordWriter),
+    pub(crate) write_id: fn(&Record, &mut dyn IdParts) -> fmt::Result,
+}
+
+impl Shape {
+    pub(crate) const fn of<T: Cacheable>() -> &'static Self {
+        const {
+            &Self {
+                schema: T::SCHEMA,
+                size: size_of::<T>(),
+                decode: |reader| Ok(Arc::new(T::decode(reader)?)),
+                encode: |record, writer| borrowed::<T>(record).encode(writer),
+                write_id: |record, out| borrowed::<T>(record).write_id(out),
+            }
+        }
+    }
+
+    /// Decodes a whole record.
+    pub(crate) fn decode(&self, hash: &Hash) -> Result<Record, FieldError> {
+        (self.decode)(&mut RecordReader::new(hash, self.schema.fields))
+    }
+
+    /// Like `decode`, with an estimate of the record's memory in bytes.
+    pub(crate) fn decode_weighed(&self, hash: &Hash) -> Result<(Record, usize), FieldError> {
+        let mut reader = RecordReader { heap: Some(0), ..RecordReader::new(hash, self.schema.fields) };
+        let record = (self.decode)(&mut reader)?;
+        Ok((record, heap::allocation(self.size + REFERENCE_COUNTS) + reader.heap.unwrap_or_default()))
+    }
+
+    /// The fields of a record by name. `None` for a field that its hash leaves out.
+    pub(crate) fn fields_of(&self, record: &Record) -> Result<Changes, FieldError> {
+        let mut writer = RecordWriter::default();
+        (self.encode)(record, &mut writer);
+        writer.finish()
+    }
+}
+
+/// Restores the type of a record.
+pub(crate) fn typed<T: Cacheable>(record: Record) -> Arc<T> {
+    record.downcast().expect(ONE_TYPE)
+}
+
+/// Borrows a record with its type restored.
+pub(crate) fn borrowed<T: Cacheable>(record: &Record) -> &T {
+    record.downcast_ref().expect(ONE_TYPE)
+}
+
+const ONE_TYPE: &str = "a cache takes records from its own struct's decoder and loaders alone";

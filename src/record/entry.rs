@@ -1,19 +1,53 @@
-//! The meaning of a stored entry: a live or stale record, a not-found entry, or something unreadable.
+//! A stored entry: its hash, which of its fields a read asks for, and what it means: a live or stale record, a not-found
+//! entry, or something unreadable.
 //!
 //! Owns the one reserved field, `~meta`. Later releases may add to it, so an entry whose `~meta` this release doesn't
 //! understand is unreadable, which makes it a miss.
 
 use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Changes, FieldError, FoundField, Hash, Record, Shape, StoredField};
+use super::{FieldError, Record, Schema, Shape};
 use crate::error::BoxError;
 
 /// The name of the library's own field.
 pub(crate) const META: &[u8] = b"~meta";
 const ABSENT: &[u8] = b"absent";
+
+/// One field of a stored hash: its name and its value.
+pub(crate) type StoredField = (Cow<'static, [u8]>, Vec<u8>);
+
+/// One field of a hash that was read: its name and its value.
+pub(crate) type FoundField = (Bytes, Bytes);
+
+/// A stored hash, as it was read. Its bytes are slices of the reply, or shared with the embedded backend.
+#[derive(Debug)]
+pub(crate) enum Hash {
+    /// All fields, with their names.
+    Whole(Arc<Vec<FoundField>>),
+    /// Without names: the values of the selected fields, in the order of the selection, and `~meta`.
+    Selected { values: Vec<Option<Bytes>>, meta: Option<Bytes> },
+}
+
+impl Hash {
+    /// `None` if there are no fields.
+    pub(crate) fn whole(fields: Vec<FoundField>) -> Option<Self> {
+        (!fields.is_empty()).then(|| Self::Whole(Arc::new(fields)))
+    }
+
+    /// The last value is `~meta`. `None` if no field exists.
+    pub(crate) fn selected(mut values: Vec<Option<Bytes>>) -> Option<Self> {
+        let meta = values.pop()?;
+        let is_there = meta.is_some() || values.iter().any(Option::is_some);
+        is_there.then_some(Self::Selected { values, meta })
+    }
+}
+
+/// The new values of fields, by name. `None` removes a field from the hash.
+pub(crate) type Changes = Vec<(&'static str, Option<Vec<u8>>)>;
 
 /// The value that a backend found at an entry's key.
 #[derive(Debug)]
@@ -80,6 +114,61 @@ impl Found {
     pub(crate) fn ttl(&self) -> Option<Duration> {
         let tail = self.entry.meta().stale.unwrap_or_default();
         self.left.map(|left| left.saturating_sub(tail))
+    }
+}
+
+/// The most fields that are read by their names: with more of them, the names cost more than they save.
+const MOST_SELECTED: usize = 12;
+
+/// Field names, or all fields.
+#[derive(Debug, Clone)]
+pub(crate) struct Selection {
+    /// Without `~meta`, which is always read too. Empty for all fields.
+    names: Cow<'static, [&'static str]>,
+    /// The names as the store sends them: encoded once, since every hit sends them again.
+    encoded: OnceLock<Vec<u8>>,
+}
+
+pub(crate) static ALL: Selection = Selection::new(Cow::Borrowed(&[]));
+
+impl Selection {
+    const fn new(names: Cow<'static, [&'static str]>) -> Self {
+        Self { names, encoded: OnceLock::new() }
+    }
+
+    /// The fields of a struct.
+    pub(crate) fn of(schema: &Schema) -> Self {
+        // A field with aliases may be stored under any of its names.
+        Self::by_name(Cow::Borrowed(if schema.aliases.is_empty() { schema.fields } else { &[] }))
+    }
+
+    /// These fields, and one of the id: every record has that, so a record without any of the fields is still seen.
+    pub(crate) fn with_id(mut names: Vec<&'static str>, schema: &Schema) -> Self {
+        names.extend(schema.ids.first());
+        Self::by_name(Cow::Owned(names))
+    }
+
+    fn by_name(names: Cow<'static, [&'static str]>) -> Self {
+        Self::new(if names.len() > MOST_SELECTED { Cow::Borrowed(&[]) } else { names })
+    }
+
+    /// Whether the entry exists but has none of these fields.
+    pub(crate) fn overlooks(&self, entry: &Entry) -> bool {
+        let (Some(names), Entry::Hash(Hash::Whole(fields))) = (self.names(), entry) else {
+            return false;
+        };
+        let is_seen = |name: &[u8]| *name == *META || names.iter().any(|seen| *seen.as_bytes() == *name);
+        !fields.iter().any(|(name, _)| is_seen(name))
+    }
+
+    /// The names as `encode` writes them, which is called only once.
+    pub(crate) fn encoded(&self, encode: impl FnOnce(&[&'static str]) -> Vec<u8>) -> &[u8] {
+        self.encoded.get_or_init(|| encode(&self.names))
+    }
+
+    /// `None` for all fields.
+    pub(crate) fn names(&self) -> Option<&[&'static str]> {
+        Some(&*self.names).filter(|names| !names.is_empty())
     }
 }
 

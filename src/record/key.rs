@@ -1,16 +1,218 @@
-//! The key grammar: the Redis keys of an id's entry and lease.
+//! Ids and keys: [`CacheId`], a type that can be an id or a part of one, [`CacheKey`], a value that a call accepts as an id, and
+//! the grammar of the Redis keys of an id's entry and lease.
 //!
-//! Keeps two promises. Different ids never share a key: the bytes that structure a key, and `%` itself, are escaped in ids.
-//! No id leaves its prefix or chooses its cluster slot: an escaped id has no `:`, `/` or brace, so the hash tag of the lease's
-//! key is always the whole key of the entry.
+//! Keeps two promises. Different ids never share a key: an id writes its plain text, and here the bytes that structure a key,
+//! and `%` itself, are escaped. No id leaves its prefix or chooses its cluster slot: an escaped id has no `:`, `/` or brace, so
+//! the hash tag of the lease's key is always the whole key of the entry.
+//!
+//! The impls are marked `do_not_recommend`, because the notes of the traits already name the types that the compiler would list.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt::{self, Write};
+use std::hash::Hash;
 use std::mem;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZero;
 use std::sync::Arc;
 
-use super::{CacheKey, IdParts, Schema};
+use super::{FieldValue, Schema};
 use crate::error::Error;
+
+/// A type that can be an id, or one part of an id of several fields.
+///
+/// Implemented for integers, `NonZero` integers, `bool`, `char`, `String`, `Box<str>`, `Arc<str>`, IP addresses and,
+/// with the feature `uuid`, `uuid::Uuid`. `#[derive(CacheId)]` implements it for a newtype around one of these, together with
+/// [`FieldValue`]: every id is one, since it is stored like any other field.
+///
+/// # Examples
+///
+/// ```
+/// use cache_aside::{CacheId, Cacheable};
+///
+/// #[derive(Debug, Clone, PartialEq, Eq, Hash, CacheId)]
+/// struct OrderId(u64);
+///
+/// #[derive(Debug, Cacheable)]
+/// struct Order {
+///     #[cacheable(id)]
+///     id: OrderId,
+///     total_cents: i64,
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be an id, or a part of one",
+    label = "no `CacheId`",
+    note = "ids are integers, `bool`, `char`, `String`, `Box<str>`, `Arc<str>`, IP addresses and `Uuid`, never an `Option`;",
+    note = "for a newtype around one of these write `#[derive(Clone, PartialEq, Eq, Hash, CacheId)]`"
+)]
+pub trait CacheId: FieldValue + Clone + Eq + Hash + Send + Sync + 'static {
+    /// Writes the id as plain text, which is never empty, and different for different ids. The text is then escaped for the
+    /// key.
+    ///
+    /// # Errors
+    ///
+    /// Passes on the errors of `out`. Any other error makes the id invalid.
+    fn write_id(&self, out: &mut dyn fmt::Write) -> fmt::Result;
+}
+
+/// A value that a call accepts as an id of type `Id`: the id itself, a reference to it, or a value that converts to it
+/// without loss, such as `"p-001"` for a `String`, or `("acme", 42)` for `(String, u64)`.
+///
+/// Never implement it by hand: it follows from [`CacheId`]. Code that is generic over the record needs a bound to pass ids:
+///
+/// ```
+/// use cache_aside::{Cache, CacheKey, Cacheable, Error};
+///
+/// async fn forget<T: Cacheable>(cache: &Cache<T>, record: &T) -> Result<bool, Error>
+/// where
+///     T::Id: CacheKey<T::Id>,
+/// {
+///     cache.invalidate(record.id()).await
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't stand for an id of type `{Id}`",
+    label = "this struct's id is `{Id}`",
+    note = "pass the id, a reference to it, or for text a `&str`; for an id of several fields a tuple of these in declaration order;",
+    note = "in code that is generic over the record, write `where T::Id: CacheKey<T::Id>`"
+)]
+pub trait CacheKey<Id>: Send {
+    /// Writes each part as plain text, and calls [`IdParts::next_part`] before each.
+    #[doc(hidden)]
+    fn write_parts(&self, out: &mut dyn IdParts) -> fmt::Result;
+
+    /// Makes the id, for the loader.
+    #[doc(hidden)]
+    fn into_id(self) -> Id;
+}
+
+/// The writer that [`CacheKey::write_parts`] writes to.
+#[doc(hidden)]
+#[allow(unnameable_types)]
+pub trait IdParts: fmt::Write {
+    /// Begins the next part of the id.
+    fn next_part(&mut self) -> fmt::Result;
+}
+
+#[diagnostic::do_not_recommend]
+impl<I: CacheId> CacheKey<I> for I {
+    fn write_parts(&self, out: &mut dyn IdParts) -> fmt::Result {
+        out.next_part()?;
+        self.write_id(&mut *out)
+    }
+
+    fn into_id(self) -> I {
+        self
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<I: CacheId> CacheKey<I> for &I {
+    fn write_parts(&self, out: &mut dyn IdParts) -> fmt::Result {
+        (*self).write_parts(out)
+    }
+
+    fn into_id(self) -> I {
+        self.clone()
+    }
+}
+
+macro_rules! display_ids {
+    ($($ty:ty)*) => {$(
+        #[diagnostic::do_not_recommend]
+        impl CacheId for $ty {
+            fn write_id(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+                write!(out, "{self}")
+            }
+        }
+    )*};
+}
+
+display_ids!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize bool char IpAddr Ipv4Addr Ipv6Addr);
+display_ids!(NonZero<u8> NonZero<u16> NonZero<u32> NonZero<u64> NonZero<u128> NonZero<usize>);
+#[cfg(feature = "uuid")]
+display_ids!(uuid::Uuid);
+display_ids!(NonZero<i8> NonZero<i16> NonZero<i32> NonZero<i64> NonZero<i128> NonZero<isize>);
+
+macro_rules! text_ids {
+    ($($id:ty)*) => {$(
+        #[diagnostic::do_not_recommend]
+        impl CacheId for $id {
+            fn write_id(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+                out.write_str(self)
+            }
+        }
+
+        text_keys!($id: &str, &&str, Cow<'_, str>, &Cow<'_, str>,);
+    )*};
+}
+
+macro_rules! text_keys {
+    ($id:ty: $($key:ty,)*) => {$(
+        #[diagnostic::do_not_recommend]
+        impl CacheKey<$id> for $key {
+            fn write_parts(&self, out: &mut dyn IdParts) -> fmt::Result {
+                out.next_part()?;
+                out.write_str(self)
+            }
+
+            fn into_id(self) -> $id {
+                <$id>::from(&*self as &str)
+            }
+        }
+    )*};
+}
+
+text_ids!(String Box<str> Arc<str>);
+text_keys!(String: Box<str>, &Box<str>, Arc<str>, &Arc<str>,);
+text_keys!(Box<str>: String, &String, Arc<str>, &Arc<str>,);
+text_keys!(Arc<str>: String, &String, Box<str>, &Box<str>,);
+
+macro_rules! tuples {
+    ($(($($key:ident $id:ident $index:tt),+))*) => {$(
+        #[diagnostic::do_not_recommend]
+        impl<$($key, $id),+> CacheKey<($($id,)+)> for ($($key,)+)
+        where
+            $($key: CacheKey<$id>,)+
+        {
+            fn write_parts(&self, out: &mut dyn IdParts) -> fmt::Result {
+                $(self.$index.write_parts(out)?;)+
+                Ok(())
+            }
+
+            fn into_id(self) -> ($($id,)+) {
+                ($(self.$index.into_id(),)+)
+            }
+        }
+
+        #[diagnostic::do_not_recommend]
+        impl<'a, $($key, $id),+> CacheKey<($($id,)+)> for &'a ($($key,)+)
+        where
+            $($key: Sync, &'a $key: CacheKey<$id>,)+
+        {
+            fn write_parts(&self, out: &mut dyn IdParts) -> fmt::Result {
+                let parts: &'a ($($key,)+) = self;
+                $((&parts.$index).write_parts(out)?;)+
+                Ok(())
+            }
+
+            fn into_id(self) -> ($($id,)+) {
+                ($((&self.$index).into_id(),)+)
+            }
+        }
+    )*};
+}
+
+tuples! {
+    (A IA 0, B IB 1)
+    (A IA 0, B IB 1, C IC 2)
+    (A IA 0, B IB 1, C IC 2, D ID 3)
+    (A IA 0, B IB 1, C IC 2, D ID 3, E IE 4)
+    (A IA 0, B IB 1, C IC 2, D ID 3, E IE 4, F IF 5)
+    (A IA 0, B IB 1, C IC 2, D ID 3, E IE 4, F IF 5, G IG 6)
+    (A IA 0, B IB 1, C IC 2, D ID 3, E IE 4, F IF 5, G IG 6, H IH 7)
+}
 
 /// The most bytes that an escaped id may have.
 const MAX_ID_BYTES: usize = 1024;
@@ -200,62 +402,4 @@ impl Write for IdWriter {
 
 fn is_escaped(byte: u8) -> bool {
     byte <= b' ' || matches!(byte, 0x7F | b'%' | b'/' | b':' | b'{' | b'}')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn keys() -> KeySpace {
-        KeySpace::new(Some("billing"), &Schema::new("product"))
-    }
-
-    fn key<Id>(id: &impl CacheKey<Id>) -> String {
-        keys().key(id).unwrap().to_string()
-    }
-
-    #[test]
-    fn follows_the_grammar() {
-        assert_eq!(key::<String>(&"p-001"), "cache:billing:product:p-001");
-        assert_eq!(key::<u64>(&42), "cache:billing:product:42");
-        assert_eq!(key::<(String, u64)>(&("acme", 42)), "cache:billing:product:acme/42");
-        assert_eq!(
-            key::<String>(&"a:b{c}d/e%f g\n\0\u{7F}"),
-            "cache:billing:product:a%3Ab%7Bc%7Dd%2Fe%25f%20g%0A%00%7F"
-        );
-        assert_eq!(key::<String>(&"Käse"), "cache:billing:product:Käse");
-        let unnamed = KeySpace::new(None, &Schema::new("product").version(3));
-        assert_eq!(unnamed.key::<u64>(&1).unwrap().as_str(), "cache:product@3:1");
-        assert_eq!(unnamed.key::<String>(&"a:b").unwrap().prefix(), "cache:product@3:");
-    }
-
-    #[test]
-    fn gives_the_same_id_to_every_version() {
-        let schema = Schema::new("product").version(3).also_invalidates(&[Some(2), None]);
-        let keys = KeySpace::new(Some("billing"), &schema);
-        let key = keys.key::<(String, u64)>(&("a:b", 42)).unwrap();
-        assert_eq!(key.as_str(), "cache:billing:product@3:a%3Ab/42");
-        let others: Vec<_> = keys.in_other_versions(&key).map(|key| key.to_string()).collect();
-        assert_eq!(others, ["cache:billing:product@2:a%3Ab/42", "cache:billing:product:a%3Ab/42"]);
-        let plain = self::keys();
-        assert_eq!(plain.in_other_versions(&plain.key::<u64>(&1).unwrap()).count(), 0);
-    }
-
-    #[test]
-    fn puts_the_whole_data_key_into_the_hash_tag_of_the_lock() {
-        let key = keys().key::<String>(&"a{b}c").unwrap();
-        assert_eq!(key.lock(), "{cache:billing:product:a%7Bb%7Dc}:lock");
-    }
-
-    #[test]
-    fn refuses_empty_and_overlong_ids() {
-        let longest = "x".repeat(MAX_ID_BYTES);
-        assert!(keys().key::<String>(&longest.as_str()).is_ok());
-        let escaped = ":".repeat(MAX_ID_BYTES / 3 + 1);
-        for id in ["", &format!("{longest}x"), &escaped, &"x".repeat(1 << 20)] {
-            assert!(matches!(keys().key::<String>(&id), Err(Error::InvalidId { .. })));
-        }
-        assert!(matches!(keys().key::<(String, u64)>(&("", 1)), Err(Error::InvalidId { .. })));
-        assert!(matches!(keys().key::<(u64, String)>(&(1, "")), Err(Error::InvalidId { .. })));
-    }
 }

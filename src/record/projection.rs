@@ -32,15 +32,15 @@ impl<T: Cacheable, V: Clone + Send + 'static> Projection<T> for Field<T, V> {
 
     fn add_names(self, names: &mut Vec<&'static str>) {
         names.push(self.name());
-        names.extend(self.codec().other_names());
+        names.extend(self.codec.aliases);
     }
 
     fn decode(self, record: &mut RecordReader<'_>) -> Result<V, FieldError> {
-        record.read(self.codec())
+        record.read(&self.codec)
     }
 
     fn of(self, record: &T) -> V {
-        self.value_of(record).clone()
+        (self.of)(record).clone()
     }
 }
 

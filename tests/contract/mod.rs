@@ -10,9 +10,9 @@ use testkit::access::Access;
 use testkit::cluster::{self, Cluster};
 use testkit::server::{Flavor, Server};
 
-use super::{ALL, Attempt, Backend, Decision, Filled, Selection, Token};
+use super::{Attempt, Backend, Decision, Filled, Token};
 use crate::record::entry::named;
-use crate::record::{Entry, Found, Key, KeySpace, META, Schema, StoredField};
+use crate::record::{ALL, Entry, Found, Key, KeySpace, META, Schema, Selection, StoredField};
 
 const LEASE: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(20);
@@ -336,7 +336,7 @@ test_on!(every_backend, applies_the_decision_and_keeps_the_lifetime, async |back
 });
 
 test_on!(every_backend, an_update_sees_at_least_the_selected_fields_and_keeps_the_rest, async |backend, key| {
-    let selection = Selection::of(&Schema::new("thing").fields(&["b", "none", "a"]));
+    let selection = Selection::of(&Schema { fields: &["b", "none", "a"], ..Schema::new("thing") });
     fill(&backend, &key, &[("a", "1"), ("more", "2"), ("b", ""), ("~meta", "stale=1")]).await;
     let mut decide = |shown: Option<&Found>| {
         let shown = shown.unwrap();
@@ -377,7 +377,7 @@ test_on!(every_backend, revokes_the_lease_with_every_update, async |backend, key
 });
 
 test_on!(every_backend, reads_at_least_the_selected_fields, async |backend, key| {
-    let selection = Selection::of(&Schema::new("thing").fields(&["b", "none", "a"]));
+    let selection = Selection::of(&Schema { fields: &["b", "none", "a"], ..Schema::new("thing") });
     let read = async || {
         let found = backend.read(&key, &selection, false).await.unwrap();
         let with_ttl = backend.read(&key, &selection, true).await.unwrap();

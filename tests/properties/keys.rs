@@ -43,6 +43,23 @@ struct ByTexts {
     right: String,
 }
 
+#[test]
+fn keys_follow_the_grammar() {
+    fn key<T: Cacheable>(id: &impl CacheKey<T::Id>) -> String {
+        keys::<T>(id).unwrap().0
+    }
+    assert_eq!(
+        keys::<ByText>(&"a{b}c").unwrap(),
+        ("cache:fuzz:text:a%7Bb%7Dc".into(), "{cache:fuzz:text:a%7Bb%7Dc}:lock".into())
+    );
+    assert_eq!(key::<ByText>(&"a:b/c%d e\n\0\u{7F}-_.~@*"), "cache:fuzz:text:a%3Ab%2Fc%25d%20e%0A%00%7F-_.~@*");
+    assert_eq!(key::<ByText>(&"Käse"), "cache:fuzz:text:Käse");
+    assert_eq!(key::<ByNumber>(&1), "cache:number@3:1");
+    assert_eq!(key::<ByTextAndNumber>(&("acme", 42)), "cache:text_and_number:acme/42");
+    let longest = "x".repeat(MAX_ID_BYTES);
+    assert!(keys::<ByText>(&longest).is_ok() && keys::<ByText>(&(longest + "x")).is_err());
+}
+
 /// Texts and numbers from which ids are made.
 #[derive(Debug, Arbitrary)]
 pub(crate) struct Input {

@@ -11,8 +11,7 @@ use resp_rs::resp2::{Frame, parse_frame};
 use resp_rs::{ParseError, resp3};
 
 use super::errors::{is_wrong_type, unexpected_reply};
-use crate::backend::Selection;
-use crate::record::{Entry, Hash, Key, META};
+use crate::record::{Entry, Hash, Key, META, Selection};
 
 /// The largest reply that is accepted.
 const MAX_REPLY_BYTES: usize = 64 * 1024 * 1024;

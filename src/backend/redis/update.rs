@@ -26,9 +26,9 @@ use super::shared::{Epoch, Shared};
 use super::topology::Destination;
 use super::{Redis, found, millis};
 use crate::backend::deadline::within;
-use crate::backend::{Attempt, Decision, KeyKind, Selection, Store, StoreError, StoreResult, StoreUpdate};
+use crate::backend::{Attempt, Decision, KeyKind, Store, StoreError, StoreResult, StoreUpdate};
 use crate::backoff::Backoff;
-use crate::record::{Found, Key};
+use crate::record::{Found, Key, Selection};
 use crate::repeats::Repeats;
 
 /// Far more queues than connections, so that unrelated keys seldom wait for each other.
