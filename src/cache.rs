@@ -26,7 +26,7 @@ pub(crate) use self::policy::Policy;
 pub use self::policy::{OnOutage, UpdateTtl};
 use crate::backend::Backend;
 use crate::error::{BoxError, Error};
-use crate::read::{Answer, Fields, Loader, Loading, Options, Request, erase};
+use crate::read::{Answer, Fields, Loader, Loading, Request, erase};
 use crate::record::{
     CacheKey, Cacheable, FieldError, Hash, IdParts, Key, Projection, RecordReader, Selection, borrowed, typed,
 };
@@ -161,7 +161,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.answer(id, |id| erase(loader(id)), Options::default(), value)
+        self.answer(id, |id| erase(loader(id)), Kind::Get, value)
     }
 
     /// Like [`get`](Self::get), but skips the [near cache](crate::NearCache): for reads that must see the writes of every
@@ -185,7 +185,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.answer(id, |id| erase(loader(id)), Options::FRESH, value)
+        self.answer(id, |id| erase(loader(id)), Kind::Fresh, value)
     }
 
     /// Like [`get`](Self::get), but also reports where the record came from.
@@ -208,7 +208,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.answer(id, |id| erase(loader(id)), Options::TIMED, Lookup::from)
+        self.answer(id, |id| erase(loader(id)), Kind::Lookup, Lookup::from)
     }
 
     /// Reads some fields of a record through the cache. A hit reads only these fields. A miss loads and stores the whole
@@ -263,7 +263,7 @@ impl<T: Cacheable> Cache<T> {
             let mut selected = Selected::<T, P>::new(fields);
             let answer = match core.near_hit(&mut |out| call.write_id(out)) {
                 Some(record) => Answer::near(record),
-                None => core.get(&mut call, Some(&mut selected), Options::default()).await?,
+                None => core.get(&mut call, Some(&mut selected), false).await?,
             };
             Ok(match answer.record {
                 Some(record) => Some(fields.of(borrowed(&record))),
@@ -316,22 +316,22 @@ impl<T: Cacheable> Cache<T> {
         &self,
         id: K,
         loader: L,
-        options: Options,
-        typed: F,
+        kind: Kind,
+        convert: F,
     ) -> impl Future<Output = Result<A, Error>> + Send + use<T, K, L, A, F>
     where
-        F: Fn(Answer) -> A + Send,
+        F: FnOnce(Answer) -> A + Send,
         K: CacheKey<T::Id>,
         L: FnOnce(T::Id) -> Loading + Send + 'static,
     {
         let (core, mut call) = (self.core.shard(), Call::<T, _, _>::new(id, loader));
         async move {
-            if !options.is_fresh
+            if kind != Kind::Fresh
                 && let Some(record) = core.near_hit(&mut |out| call.write_id(out))
             {
-                return Ok(typed(Answer::near(record)));
+                return Ok(convert(Answer::near(record)));
             }
-            core.get(&mut call, None, options).await.map(typed)
+            core.get(&mut call, None, kind == Kind::Lookup).await.map(convert)
         }
     }
 
@@ -345,7 +345,17 @@ impl<T: Cacheable> Cache<T> {
     }
 }
 
-pub(super) const TAKEN_ONCE: &str = "each id of a call is loaded at most once";
+const TAKEN_ONCE: &str = "each id of a call is loaded at most once";
+
+/// The gets that read a whole record.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Get,
+    /// Skips the near cache.
+    Fresh,
+    /// Measures the read of the cache.
+    Lookup,
+}
 
 /// The id and the loader of a get.
 struct Call<T, K, L> {

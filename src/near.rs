@@ -1,8 +1,8 @@
 //! The near cache: decoded records in process memory, which the server's invalidation messages keep up to date.
 //!
-//! This file has the settings. `records` keeps what was read, `session` knows whether messages are being received, `registry`
-//! passes them on to the near caches, and `epochs` decides whether what was read may be older than a message. The connections that
-//! messages come over are the backend's.
+//! This file has the settings. `records` keeps what was read, `session` knows whether messages are being received, and has the
+//! clock for that, `registry` passes messages on to the near caches, and `epochs` decides whether what was read may be older than
+//! a message. The connections that messages come over are the backend's.
 
 mod epochs;
 mod records;

@@ -14,7 +14,7 @@ mod refresh_ahead;
 mod single_flight;
 
 pub(crate) use self::batch::{Batch, ErasedId};
-pub(crate) use self::get::{Answer, Fields, Options, Request};
+pub(crate) use self::get::{Answer, Fields, Request};
 pub(crate) use self::lease::Orphans;
 pub(crate) use self::loader::{Loader, Loading, erase};
 pub(crate) use self::many::Asked;

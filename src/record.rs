@@ -1,7 +1,7 @@
 //! What is stored: a struct's fields as text in a hash, under the key of its id.
 //!
 //! Knows nothing of backends. `cacheable` is what a struct must be, `codec` converts its records, and `value` one field.
-//! `entry` is what is read and stored, and what it means. `key` is ids and the grammar of keys.
+//! `entry` has the stored hash, what a read asks for, and what the result means. `key` has ids and the key grammar.
 
 mod cacheable;
 mod codec;

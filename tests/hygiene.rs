@@ -240,16 +240,13 @@ mod shadowed {
     /// Methods on every type, with the names that generated code calls.
     trait Everything: ::core::marker::Sized {
         fn put(self) {}
-        fn required(self) {}
         fn or_default(self) {}
         fn clone(self) {}
         fn into(self) {}
         fn map_err(self) {}
-        fn namespace(self) {}
-        fn version(self) {}
-        fn fields(self) {}
         fn aliases(self) {}
-        fn also_invalidates(self) {}
+        fn read(self) {}
+        fn write_id(self) {}
         #[allow(clippy::wrong_self_convention)]
         fn as_millis(self) {}
         fn id(self) {}

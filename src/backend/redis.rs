@@ -189,7 +189,7 @@ impl Store for Redis {
                 encode_read(out, key, selection);
             }
         };
-        // A key's two commands go out together, and are overdue together: whose lifetime got no reply has no entry either.
+        // A key's two commands go out together, and are overdue together: a key whose PTTL got no reply gets no entry either.
         let mut left = Some(None);
         let take = |at: usize, reply: RedisResult<Reply>| {
             if with_ttl && at.is_multiple_of(per_key) {
@@ -333,7 +333,7 @@ impl Store for Redis {
         // Finds the keys of the type, and more. A prefix has no character that is special in a pattern.
         let pattern = format!("{before}*{after}");
         let changes = self.topology.changes.load(Ordering::Acquire);
-        let primaries = self.topology.slots().await?.primaries();
+        let primaries = self.topology.known_slots().await?.primaries();
         for server in &primaries {
             let mut cursor = "0".to_owned();
             loop {

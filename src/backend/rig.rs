@@ -15,7 +15,7 @@ use crate::record::{ALL, Found, Key, StoredField};
 
 /// The settings of a rigged backend.
 #[derive(Clone)]
-#[expect(missing_debug_implementations, reason = "nobody shows it")]
+#[expect(missing_debug_implementations, reason = "never printed")]
 pub struct Rig {
     pub(super) without: Option<Guard>,
     splits_invalidations: bool,

@@ -1,4 +1,4 @@
-//! Looks at what is stored and at what is pending, which never load.
+//! What is stored for a record, and what is pending: calls that never load.
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ impl<T: Cacheable> Cache<T> {
     ///
     /// As [`peek`](Self::peek).
     pub fn ttl(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'_, Result<Option<Duration>, Error>> {
-        self.core.inspect(self.key(id)).map(|inspected| Ok(inspected?.ttl)).boxed()
+        self.core.ttl(self.key(id))
     }
 
     /// Shows what is stored for a record, for debugging.
@@ -77,6 +77,14 @@ impl Core {
                 Reading::Record(record) => Some(record),
                 Reading::Stale(..) | Reading::NotFound | Reading::Unreadable(_) => None,
             })
+        }
+        .boxed()
+    }
+
+    fn ttl(&self, key: Result<Key, Error>) -> BoxFuture<'_, Result<Option<Duration>, Error>> {
+        async move {
+            let found = self.backend.look(&key?).await?.found;
+            Ok(found.and_then(|found| found.ttl()).filter(|ttl| !ttl.is_zero()))
         }
         .boxed()
     }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::{Cache, Lookup, value};
+use super::{Cache, Kind, Lookup, value};
 use crate::error::Error;
-use crate::read::{Loading, Options};
+use crate::read::Loading;
 use crate::record::{CacheKey, Cacheable};
 
 /// A [`Cache`] with a bound loader, so that calls need only the id. [`Cache::with_loader`] makes it.
@@ -29,7 +29,7 @@ impl<T: Cacheable> LoadingCache<T> {
         &self,
         id: K,
     ) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send + use<T, K> {
-        self.cache.answer(id, self.loader(), Options::default(), value)
+        self.cache.answer(id, self.loader(), Kind::Get, value)
     }
 
     /// Calls [`Cache::get_fresh`] with the bound loader.
@@ -41,7 +41,7 @@ impl<T: Cacheable> LoadingCache<T> {
         &self,
         id: K,
     ) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send + use<T, K> {
-        self.cache.answer(id, self.loader(), Options::FRESH, value)
+        self.cache.answer(id, self.loader(), Kind::Fresh, value)
     }
 
     /// Calls [`Cache::lookup`] with the bound loader.
@@ -53,7 +53,7 @@ impl<T: Cacheable> LoadingCache<T> {
         &self,
         id: K,
     ) -> impl Future<Output = Result<Lookup<T>, Error>> + Send + use<T, K> {
-        self.cache.answer(id, self.loader(), Options::TIMED, Lookup::from)
+        self.cache.answer(id, self.loader(), Kind::Lookup, Lookup::from)
     }
 
     /// Calls [`Cache::refresh`] with the bound loader.

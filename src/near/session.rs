@@ -3,7 +3,7 @@
 //! A session begins when all servers have been asked for messages, and ends when one of their connections is lost. Messages may
 //! be missed then, so all records are dropped. Within a session each answered heartbeat allows near caches to be used for a
 //! limited time. Readers compare that limit with the clock themselves, so it also holds while nothing polls the heartbeat's
-//! task, or after the whole process stood still.
+//! task, or after the whole process stood still. That clock is here too: [`Moment`].
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -22,8 +22,8 @@ use crate::stats::TrackerState;
 /// How late the clock may be: on a Linux kernel with 100 ticks a second, and on Windows.
 pub(super) const STEP: Duration = Duration::from_millis(if cfg!(windows) { 16 } else { 10 });
 
-/// A point in time, in ticks of a clock that is cheap to read, since each hit reads it, and moves in steps. When it is taken, it
-/// is never later than the true time, nor earlier by more than a step.
+/// A point in time, in ticks of a clock that moves in steps: each hit reads it, so it has to be cheap. When it is taken, it is
+/// never later than the true time, nor earlier by more than a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(u64);
 

@@ -38,20 +38,6 @@ pub(crate) trait Fields: Send {
     fn decode(&mut self, hash: &Hash) -> Result<(), FieldError>;
 }
 
-/// The options that set one kind of get apart from another.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Options {
-    /// Skips the near cache.
-    pub(crate) is_fresh: bool,
-    /// Measures the read of the cache.
-    pub(crate) is_timed: bool,
-}
-
-impl Options {
-    pub(crate) const FRESH: Self = Self { is_fresh: true, is_timed: false };
-    pub(crate) const TIMED: Self = Self { is_fresh: false, is_timed: true };
-}
-
 /// The answer to a get. `record` is `None` also if [`Fields`] keeps the decoded values.
 #[derive(Clone)]
 pub(crate) struct Answer {
@@ -95,12 +81,14 @@ pub(super) struct Get<'a> {
 }
 
 impl Core {
+    /// Gets a record that the caller has not found in the near cache, or must not take from there. `is_timed`: whether to
+    /// measure the read of the cache.
     #[expect(clippy::manual_async_fn, reason = "an async fn's arguments take their memory twice")]
     pub(crate) fn get<'a>(
         self: &'a Arc<Self>,
         request: &'a mut dyn Request,
         fields: Option<&'a mut dyn Fields>,
-        options: Options,
+        is_timed: bool,
     ) -> impl Future<Output = Result<Answer, Error>> + Send + use<'a> {
         async move {
             let began = Stopwatch::start();
@@ -109,7 +97,7 @@ impl Core {
             let span = spans::get(self.shape, &key);
             let looked = if self.policy.enabled {
                 // Pinned: a future that is passed on by value is copied as a whole.
-                let look = pin!(get.look(fields, options.is_timed));
+                let look = pin!(get.look(fields, is_timed));
                 Some(look.instrument(span.clone()).await)
             } else {
                 None
@@ -138,7 +126,7 @@ impl Core {
     pub(crate) async fn refresh(self: &Arc<Self>, request: &mut dyn Request) -> Result<Answer, Error> {
         let key = self.keys.key_by(&mut |out| request.write_id(out))?;
         self.invalidate(key).await?;
-        self.get(request, None, Options::FRESH).await
+        self.get(request, None, false).await
     }
 
     /// Looks into the near cache. Such a hit has no span, which would take longer than the hit.

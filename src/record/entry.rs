@@ -120,7 +120,7 @@ impl Found {
 /// The most fields that are read by their names: with more of them, the names cost more than they save.
 const MOST_SELECTED: usize = 12;
 
-/// Field names, or all fields.
+/// The fields that a read asks for: some by name, or all. Stores may return more, but never less.
 #[derive(Debug, Clone)]
 pub(crate) struct Selection {
     /// Without `~meta`, which is always read too. Empty for all fields.

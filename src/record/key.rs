@@ -403,3 +403,19 @@ impl Write for IdWriter {
 fn is_escaped(byte: u8) -> bool {
     byte <= b' ' || matches!(byte, 0x7F | b'%' | b'/' | b':' | b'{' | b'}')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_the_same_text_in_the_keys_of_every_version() {
+        let schema = Schema { version: Some(3), also_invalidates: &[Some(2), None], ..Schema::new("product") };
+        let keys = KeySpace::new(Some("billing"), &schema);
+        let key = keys.key::<(String, u64)>(&("a:b", 42)).unwrap();
+        assert_eq!(key.as_str(), "cache:billing:product@3:a%3Ab/42");
+        assert_eq!((key.prefix(), key.id()), ("cache:billing:product@3:", "a%3Ab/42"));
+        let others: Vec<_> = keys.in_other_versions(&key).map(|key| key.to_string()).collect();
+        assert_eq!(others, ["cache:billing:product@2:a%3Ab/42", "cache:billing:product:a%3Ab/42"]);
+    }
+}

@@ -1,4 +1,4 @@
-//! Sentinels: the shared connection goes to the master that they name, and follows a failover.
+//! Sentinels: their URL, and how the shared connection goes to the master that they name, and follows a failover.
 //!
 //! They are asked before each attempt to connect, and now and then while connected. Their word is not enough: over each
 //! connection the server itself is asked for its role too, since one that was demoted goes on answering reads.
@@ -258,7 +258,7 @@ impl NoMaster {
         }
     }
 
-    /// What is wrong with the master by the sentinels.
+    /// A problem with the master that the sentinels name.
     fn of_master(place: &Place, problem: &str, advice: &'static str) -> Self {
         Self { problem: format!("{place}, the master by the sentinels{problem}"), advice }
     }

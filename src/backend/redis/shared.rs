@@ -209,12 +209,12 @@ impl Shared {
         self: &Arc<Self>,
         request: &Request<'_>,
         groups: usize,
-        group: usize,
+        group_size: usize,
         mut each: impl FnMut(usize, RedisResult<Reply>),
     ) -> RedisResult<()> {
         let (sender, mut receiver) = mpsc::unbounded_channel();
         let other_task =
-            self.push(request, request.limit, groups * group, group, |at| ReplyTo::Many(sender.clone(), at))?;
+            self.push(request, request.limit, groups * group_size, group_size, |at| ReplyTo::Many(sender.clone(), at))?;
         drop(sender);
         let received = async {
             let mut lost = None;
@@ -241,7 +241,7 @@ impl Shared {
         request: &Request<'_>,
         limit: Duration,
         count: usize,
-        group: usize,
+        group_size: usize,
         reply_to: impl FnMut(usize) -> ReplyTo,
     ) -> RedisResult<Option<u64>> {
         let no_runtime = |_| RedisError::from((ErrorKind::InvalidClientConfig, "there is no tokio runtime here"));
@@ -253,7 +253,7 @@ impl Shared {
         {
             return Err(error.clone());
         }
-        state.queue.push(request, limit, count, group, reply_to);
+        state.queue.push(request, limit, count, group_size, reply_to);
         let other_task = (state.runtime != Some(runtime)).then_some(state.task);
         match mem::replace(&mut state.phase, Phase::Awake) {
             Phase::Absent => {

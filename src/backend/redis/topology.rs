@@ -133,8 +133,8 @@ impl Topology {
         }
     }
 
-    /// Runs the commands of which one was redirected there, and then those after it again, one by one, so that they keep their
-    /// order.
+    /// Follows a redirection: runs that command at the other server, and then those after it again (for a write, all of them),
+    /// one by one, so that they keep their order.
     pub(super) async fn follow<const N: usize>(
         self: &Arc<Self>,
         key: &Key,
@@ -172,7 +172,7 @@ impl Topology {
     }
 
     /// The slots, as soon as they are known.
-    pub(super) async fn slots(self: &Arc<Self>) -> RedisResult<RwLockReadGuard<'_, SlotMap>> {
+    pub(super) async fn known_slots(self: &Arc<Self>) -> RedisResult<RwLockReadGuard<'_, SlotMap>> {
         if !self.slots.read().is_known() {
             let fetched = within(self.settings.operation_timeout, self.fetch_slots()).await;
             fetched.unwrap_or_else(|| Err(not_answered()))?;
@@ -182,7 +182,7 @@ impl Topology {
 
     /// The server that has the key.
     pub(super) async fn destination(self: &Arc<Self>, key: &Key) -> RedisResult<Destination> {
-        let owner = self.slots().await?.owner(slot(key.as_str())).cloned();
+        let owner = self.known_slots().await?.owner(slot(key.as_str())).cloned();
         let server = owner.ok_or_else(|| {
             self.refresh();
             RedisError::from((ErrorKind::Server(ServerErrorKind::ClusterDown), "no server has the key's hash slot"))

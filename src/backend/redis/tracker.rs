@@ -94,7 +94,7 @@ struct Tracker<'a> {
 }
 
 async fn connect<'a>(redis: &Redis, wanted: &'a Wanted, tracking: &'a Tracking) -> RedisResult<Vec<Tracker<'a>>> {
-    let servers = redis.topology.slots().await?.data_nodes();
+    let servers = redis.topology.known_slots().await?.data_nodes();
     let trackers = servers.into_iter().map(|server| Tracker::connect(server, wanted, tracking));
     try_join_all(trackers).await.inspect_err(|_| redis.topology.refresh())
 }

@@ -65,8 +65,8 @@ struct Exclusive {
 /// The connections of updates to one server.
 pub(super) struct Exclusives {
     shared: Arc<Shared>,
-    /// A permit for each connection that may be in use.
     most: usize,
+    /// A permit for each connection that may be in use.
     permits: Arc<Semaphore>,
     idle: parking_lot::Mutex<VecDeque<Exclusive>>,
 }
@@ -77,7 +77,7 @@ impl Exclusives {
         Self { shared, most, permits: Arc::new(Semaphore::new(most)), idle: parking_lot::Mutex::default() }
     }
 
-    /// How many connections are in use, and how many are idle.
+    /// How many updates have a connection or are making one, and how many connections are idle.
     pub(super) fn in_use_and_idle(&self) -> (usize, usize) {
         (self.most - self.permits.available_permits(), self.idle.lock().len())
     }

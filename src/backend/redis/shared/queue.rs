@@ -1,4 +1,4 @@
-//! The commands that are not sent yet, and who waits for the reply to each.
+//! Requests, and the queue of their commands that are not sent yet, with who waits for the reply to each.
 //!
 //! The invariant: `unsent`, from `taken` on, holds exactly the commands of `waiting`, in the same order. The queue knows
 //! nothing of tasks and connections; whoever uses it holds the lock that it is in.
@@ -18,7 +18,7 @@ pub(super) const ATTEMPTS: u32 = 4;
 /// Appends one of a request's commands, by its number.
 pub(in crate::backend::redis) type Encode<'a> = dyn Fn(usize, &mut Vec<u8>) + Sync + 'a;
 
-/// Commands that a caller wants sent together, and what may become of them when their connection is lost.
+/// A caller's commands, and what may become of them when their connection is lost.
 #[derive(Clone, Copy)]
 pub(in crate::backend::redis) struct Request<'a> {
     pub(in crate::backend::redis) encode: &'a Encode<'a>,
@@ -92,14 +92,14 @@ impl Waiter {
 }
 
 impl Queue {
-    /// Appends a request's commands, each with where its reply goes. So many of a `group` go out one right after the other, with
-    /// none of another request in between. The server may take `limit` ticks for them.
+    /// Appends a request's commands, each with where its reply goes. The commands of each group, of `group_size`, go out one right
+    /// after the other, with none of another request in between. The server may take `limit` ticks for them.
     pub(super) fn push(
         &mut self,
         request: &Request<'_>,
         limit: u32,
         count: usize,
-        group: usize,
+        group_size: usize,
         mut reply_to: impl FnMut(usize) -> ReplyTo,
     ) {
         for at in 0..count {
@@ -107,7 +107,7 @@ impl Queue {
             (request.encode)(at, &mut self.unsent);
             // No server takes a command of 4 GiB.
             let bytes = u32::try_from(self.unsent.len() - before).unwrap_or(u32::MAX);
-            let is_followed = !(at + 1).is_multiple_of(group);
+            let is_followed = !(at + 1).is_multiple_of(group_size);
             self.waiting.push_back(Waiter { reply_to: reply_to(at), bytes, since: self.now, limit, is_followed });
         }
     }
@@ -123,7 +123,7 @@ impl Queue {
     }
 
     /// Moves commands to `out`, which is empty, and their waiters to `expect`: at most so many commands and bytes, but always one
-    /// whole request, however large.
+    /// whole group, however large.
     pub(super) fn take(&mut self, commands: usize, bytes: usize, out: &mut Vec<u8>, mut expect: impl FnMut(Waiter)) {
         /// Room that an empty queue keeps. The memory that a burst needed is given back.
         const KEPT_PLACES: usize = 1024;
@@ -164,8 +164,8 @@ impl Queue {
         mem::take(&mut self.waiting)
     }
 
-    /// Drops the commands of overdue waiters, and returns these. All commands of a request are overdue at the same time, so none
-    /// is torn apart; but limits differ between requests, so overdue ones may stand between others.
+    /// Drops the commands of overdue waiters, and returns these. All commands of a group are overdue at the same time, so none is
+    /// torn apart; but limits differ between requests, so overdue ones may stand between others.
     pub(super) fn take_overdue(&mut self, is_overdue: impl Fn(&Waiter) -> bool) -> VecDeque<Waiter> {
         let mut overdue = VecDeque::new();
         if !self.waiting.iter().any(&is_overdue) {
@@ -197,15 +197,17 @@ pub(super) fn answer_all(waiting: impl IntoIterator<Item = Waiter>, error: &Redi
 mod tests {
     use super::*;
 
-    fn push(queue: &mut Queue, command: &[u8], limit: u32, count: usize, group: usize) {
+    fn push(queue: &mut Queue, command: &[u8], limit: u32, count: usize, group_size: usize) {
         let encode = |_: usize, out: &mut Vec<u8>| out.extend_from_slice(command);
-        queue.push(&Request::new(Duration::ZERO, &encode), limit, count, group, |_| ReplyTo::One(oneshot::channel().0));
+        queue.push(&Request::new(Duration::ZERO, &encode), limit, count, group_size, |_| {
+            ReplyTo::One(oneshot::channel().0)
+        });
     }
 
     /// Ten commands of 100 bytes.
-    fn queue(group: usize) -> Queue {
+    fn queue(group_size: usize) -> Queue {
         let mut queue = Queue::default();
-        push(&mut queue, &[b'x'; 100], 1, 10, group);
+        push(&mut queue, &[b'x'; 100], 1, 10, group_size);
         queue
     }
 
@@ -232,10 +234,10 @@ mod tests {
     #[test]
     fn overdue_commands_are_dropped_from_between_others() {
         let mut queue = Queue { unsent: b"_".to_vec(), taken: 1, ..Queue::default() };
-        for (command, limit) in [(b"aa", 9), (b"bb", 1), (b"cc", 9)] {
-            push(&mut queue, command, limit, 1, 1);
+        for (command, limit) in [(b"a", 9), (b"b", 1), (b"c", 9)] {
+            push(&mut queue, command, limit, 2, 2);
         }
-        assert_eq!(queue.take_overdue(|waiter| waiter.is_overdue(2)).len(), 1);
+        assert_eq!(queue.take_overdue(|waiter| waiter.is_overdue(2)).len(), 2, "a group was torn apart");
         let mut out = Vec::new();
         queue.take(10, 100, &mut out, drop);
         assert_eq!(out, b"aacc");

@@ -47,8 +47,14 @@ impl Shared {
     /// Gives up the task of this number, and ends its epoch. Callers whose commands are not sent yet get the error. Those whose
     /// commands it has sent get theirs when the task drops its connection, or find out that the task isn't driven.
     pub(super) fn end_task(&self, task: u64, error: &RedisError) {
-        let mut state = self.state.lock();
-        if state.task != task || matches!(state.phase, Phase::Absent) {
+        let state = self.state.lock();
+        if state.task == task {
+            self.give_up(state, error);
+        }
+    }
+
+    fn give_up(&self, mut state: MutexGuard<'_, State>, error: &RedisError) {
+        if matches!(state.phase, Phase::Absent) {
             return;
         }
         state.task += 1;
@@ -65,9 +71,7 @@ impl Shared {
     pub(in crate::backend::redis) fn close(&self) {
         let mut state = self.state.lock();
         state.epoch = None;
-        let task = state.task;
-        drop(state);
-        self.end_task(task, &connection_lost());
+        self.give_up(state, &connection_lost());
     }
 }
 
