@@ -116,7 +116,7 @@ fn implementation(record: &Record) -> TokenStream {
     });
     let id_parts = record.ids().map(|field| {
         let (ident, codec) = (derived(field.ident), codec_name(field));
-        quote!(#codec.write_id(&self.#ident, __out)?)
+        quote!(#private::Codec::write_id(&#codec, &self.#ident, __out)?)
     });
     let puts = record.stored().map(|field| {
         let (ident, codec) = (derived(field.ident), codec_name(field));
