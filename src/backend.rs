@@ -22,7 +22,7 @@ mod update;
 mod url;
 
 use std::fmt;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -185,7 +185,7 @@ impl Backend {
     /// how a service behaves during an outage. Entries stay as they are; near caches are emptied, and not used.
     #[cfg(feature = "testing")]
     pub fn outage(&self, on: bool) {
-        self.inner.outage.store(on, std::sync::atomic::Ordering::SeqCst);
+        self.inner.outage.store(on, Ordering::SeqCst);
         self.all_written("");
         self.inner.pending.try_now.notify_one();
     }
@@ -226,21 +226,21 @@ impl Backend {
 
     async fn ping(&self, key: Option<&Key>, limit: Duration) -> Result<(), Error> {
         let advice = "check that the server is up and the URL right, rediss:// for TLS and redis:// without, or allow it more time";
-        let options = CallOptions { limit, advice, when_open: WhenOpen::Passes, ..CallOptions::read(self, key) };
+        let options = CallOptions { limit, advice, when_open: WhenOpen::Passes, ..CallOptions::for_get(self, key) };
         dispatch!(self, options, "connect", "to the cache", store => store.ping(key, limit))
     }
 
     pub(crate) async fn read(&self, key: &Key, selection: &Selection, with_ttl: bool) -> Result<Option<Found>, Error> {
-        dispatch!(self, CallOptions::read(self, key), Read "read", key, store => store.read(key, selection, with_ttl))
+        dispatch!(self, CallOptions::for_get(self, key), Read "read", key, store => store.read(key, selection, with_ttl))
     }
 
     /// After an error too, `token` is the one that may have been granted.
     pub(crate) async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, Error> {
-        dispatch!(self, CallOptions::read(self, key), Acquire "lease", key, store => store.acquire(key, token, lease))
+        dispatch!(self, CallOptions::for_get(self, key), Acquire "lease", key, store => store.acquire(key, token, lease))
     }
 
     pub(crate) async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, Error> {
-        let options = CallOptions::read(self, key);
+        let options = CallOptions::for_get(self, key);
         dispatch!(self, options, Renew "renew the lease of", key, store => store.renew(key, token, lease))
     }
 
@@ -253,18 +253,18 @@ impl Backend {
         ttl: Duration,
     ) -> impl Future<Output = Result<Filled, Error>> + Send + 'a {
         async move {
-            let options = CallOptions::read(self, key);
+            let options = CallOptions::for_get(self, key);
             dispatch!(self, options, Fill "fill", key, store => store.fill(key, token, fields, ttl))
         }
     }
 
     pub(crate) async fn abandon(&self, key: &Key, token: &Token) -> Result<(), Error> {
-        let options = CallOptions::read(self, key);
+        let options = CallOptions::for_get(self, key);
         dispatch!(self, options, Abandon "abandon the lease of", key, store => store.abandon(key, token))
     }
 
     pub(crate) async fn mark_failed(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), Error> {
-        let options = CallOptions::read(self, key);
+        let options = CallOptions::for_get(self, key);
         dispatch!(self, options, MarkFailed "mark the failed load of", key, store => store.mark_failed(key, token, pause))
     }
 
@@ -273,7 +273,7 @@ impl Backend {
     pub(crate) fn invalidate(&self, key: Key) -> impl Future<Output = Result<bool, Error>> + '_ {
         let write = Write::new(self, key);
         async move {
-            let was_there = self.remove(&write.key, CallOptions::write(self, &write.key)).await?;
+            let was_there = self.remove(&write.key, CallOptions::for_write(self, &write.key)).await?;
             write.invalidated();
             Ok(was_there)
         }
@@ -287,7 +287,7 @@ impl Backend {
     /// Deletes all entries with this prefix, and revokes the leases of loads that are under way.
     async fn delete_prefix(&self, prefix: &str) -> Result<(), Error> {
         let limit = self.operation_timeout() * DELETE_PREFIX_TIMEOUTS;
-        let options = CallOptions { limit, ..CallOptions::write(self, None) };
+        let options = CallOptions { limit, ..CallOptions::for_write(self, None) };
         // Leases come first: in the other order, a load from before could fill again what was deleted.
         for kind in [KeyKind::Lease, KeyKind::Entry] {
             dispatch!(self, options, "sweep", prefix, store => store.delete_prefix(prefix, kind))?;
@@ -296,7 +296,18 @@ impl Backend {
     }
 
     pub(crate) async fn look(&self, key: &Key) -> Result<EntryAndLease, Error> {
-        dispatch!(self, CallOptions::read(self, key), Look "look at", key, store => store.look(key))
+        dispatch!(self, CallOptions::for_get(self, key), Look "look at", key, store => store.look(key))
+    }
+
+    /// Whether a write of this key has failed and its invalidation has not been applied yet.
+    pub(crate) fn is_pending(&self, key: &Key) -> bool {
+        let pending = &self.inner.pending;
+        if pending.waiting.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        // The runtime of the task that retries may have ended since, or may not be driven.
+        pending::retry_in_background(self);
+        pending.contains(key)
     }
 
     /// Why a pending key is not read.

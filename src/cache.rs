@@ -25,12 +25,12 @@ pub use self::outcome::{Lookup, Outcome};
 pub(crate) use self::policy::Policy;
 pub use self::policy::{OnOutage, UpdateTtl};
 use crate::backend::Backend;
+use crate::counters::ShardedArc;
 use crate::error::{BoxError, Error};
 use crate::read::{Answer, Fields, Loader, Loading, Request, erase};
 use crate::record::{
     CacheKey, Cacheable, FieldError, Hash, IdParts, Key, Projection, RecordReader, Selection, borrowed, typed,
 };
-use crate::sharded::ShardedArc;
 use crate::stats::Stats;
 
 /// A typed cache of `T` records over a [`Backend`].

@@ -4,6 +4,7 @@ mod backend;
 mod background;
 mod backoff;
 mod cache;
+mod counters;
 pub mod defaults;
 mod error;
 mod metrics;
@@ -13,7 +14,6 @@ pub mod proof;
 mod read;
 mod record;
 mod repeats;
-mod sharded;
 mod stats;
 mod write;
 

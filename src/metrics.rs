@@ -11,9 +11,9 @@ use ::metrics::{Key, Label, Level, Metadata, Unit, with_recorder};
 use parking_lot::Mutex;
 
 use crate::cache::Outcome;
+use crate::counters::{Counter, Counters, ShardedCounter};
 use crate::error::Error;
-use crate::sharded::ShardedCounter;
-use crate::stats::{Counter, Counters, Stats};
+use crate::stats::Stats;
 
 /// A metric's name and help text.
 pub(crate) type Name = (&'static str, &'static str);

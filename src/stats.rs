@@ -1,8 +1,4 @@
-//! The statistics of a cache, [`Stats`], and the counters behind them.
-
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use crate::metrics::Series;
+//! The statistics of a cache: [`Stats`].
 
 /// Counts of what a cache and its clones have done in this process, since it was built or
 /// [`reset_stats`](crate::Cache::reset_stats) was called.
@@ -73,57 +69,4 @@ impl Stats {
         let all = hits + self.misses + self.bypasses;
         if all == 0 { 0.0 } else { 100.0 * hits as f64 / all as f64 }
     }
-}
-
-/// A monotonic counter: for [`Stats`], and for its metric if it has one.
-#[derive(Default)]
-pub(crate) struct Counter {
-    count: AtomicU64,
-    series: Option<Series>,
-}
-
-impl Counter {
-    pub(crate) fn with(series: Series) -> Self {
-        Self { series: Some(series), ..Self::default() }
-    }
-
-    pub(crate) fn add(&self) {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        if let Some(series) = &self.series {
-            series.count(1);
-        }
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn reset(&self) {
-        self.count.store(0, Ordering::Relaxed);
-    }
-}
-
-macro_rules! counters {
-    ($($name:ident)*) => {
-        /// The live counters behind [`Stats`].
-        #[derive(Default)]
-        pub(crate) struct Counters {
-            $(pub(crate) $name: Counter,)*
-        }
-
-        impl Counters {
-            pub(crate) fn snapshot(&self) -> Stats {
-                Stats { $($name: self.$name.get(),)* ..Stats::default() }
-            }
-
-            pub(crate) fn reset(&self) {
-                $(self.$name.reset();)*
-            }
-        }
-    };
-}
-
-counters! {
-    hits not_found_hits misses loads load_errors stampedes_suppressed fenced_fills bypasses stale_served
-    refreshes_ahead decode_errors updates invalidations
 }

@@ -44,7 +44,7 @@ impl Backend {
                 let mut each = each.lock();
                 each(indices[at], found);
             };
-            let options = CallOptions::read(self, of_server[0]);
+            let options = CallOptions::for_get(self, of_server[0]);
             let read = dispatch!(self, options, "read", of_server[0], store => {
                 store.read_many(&of_server, selection, with_ttl, &mut each)
             });

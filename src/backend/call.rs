@@ -45,14 +45,16 @@ pub(super) enum WhenOpen {
 }
 
 impl<'a> CallOptions<'a> {
-    pub(super) fn read(backend: &Backend, key: impl Into<Option<&'a Key>>) -> Self {
+    /// For the steps of a get, and of its load.
+    pub(super) fn for_get(backend: &Backend, key: impl Into<Option<&'a Key>>) -> Self {
         let advice = "check that the server is up and not overloaded, or raise operation_timeout";
         let limit = backend.operation_timeout();
         Self { key: key.into(), limit, advice, when_open: WhenOpen::Fails, quiet: false }
     }
 
-    pub(super) fn write(backend: &Backend, key: impl Into<Option<&'a Key>>) -> Self {
-        Self { when_open: WhenOpen::Probes, ..Self::read(backend, key) }
+    /// For invalidations and updates.
+    pub(super) fn for_write(backend: &Backend, key: impl Into<Option<&'a Key>>) -> Self {
+        Self { when_open: WhenOpen::Probes, ..Self::for_get(backend, key) }
     }
 }
 
@@ -65,7 +67,7 @@ pub(super) enum AnyStore {
 impl AnyStore {
     /// The breaker of the server that has the key, if that server has one of its own and is known.
     pub(super) fn breaker(&self, key: &Key) -> Option<Arc<Breaker>> {
-        self.redis()?.topology.breaker(key)
+        self.redis()?.breaker(key)
     }
 
     pub(super) fn redis(&self) -> Option<&Arc<Redis>> {

@@ -30,7 +30,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Default)]
 pub(super) struct Pending {
     /// How many keys and types are pending. Every call reads it, so that none takes the lock while nothing is.
-    waiting: AtomicUsize,
+    pub(super) waiting: AtomicUsize,
     /// The number of the last failure.
     failures: AtomicU64,
     state: Mutex<State>,
@@ -51,7 +51,7 @@ impl Pending {
         self.waiting.load(Ordering::Acquire)
     }
 
-    fn contains(&self, key: &Key) -> bool {
+    pub(super) fn contains(&self, key: &Key) -> bool {
         let state = self.state.lock();
         state.keys.contains_key(key) || state.types.contains_key(key.prefix())
     }
@@ -156,17 +156,6 @@ impl Drop for Write<'_> {
 }
 
 impl Backend {
-    /// Whether a write of this key has failed and its invalidation has not been applied yet.
-    pub(crate) fn is_pending(&self, key: &Key) -> bool {
-        let pending = &self.inner.pending;
-        if pending.waiting() == 0 {
-            return false;
-        }
-        // The runtime of the task may have ended since, or may not be driven.
-        retry_in_background(self);
-        pending.contains(key)
-    }
-
     /// The pending keys with this prefix, and whether all keys with it are pending.
     pub(crate) fn pending(&self, prefix: &str) -> (Vec<String>, bool) {
         let state = self.inner.pending.state.lock();
@@ -190,7 +179,7 @@ pub(super) async fn apply_within(backend: &Backend, limit: Duration) -> Result<(
     })
 }
 
-fn retry_in_background(backend: &Backend) {
+pub(super) fn retry_in_background(backend: &Backend) {
     let inner = &backend.inner;
     inner.retry.ensure(|| retry(Arc::downgrade(inner), inner.pending.clone()));
 }
@@ -224,7 +213,7 @@ async fn apply(backend: &Backend) -> bool {
         (state.keys.keys().cloned().collect(), state.types.keys().cloned().collect())
     };
     let invalidations = futures_util::stream::iter(keys).map(|key| async move {
-        let removed = backend.remove(&key, CallOptions { quiet: true, ..CallOptions::write(backend, &key) }).await;
+        let removed = backend.remove(&key, CallOptions { quiet: true, ..CallOptions::for_write(backend, &key) }).await;
         backend.written(&key);
         removed.map(|_was_there| pending.applied(&key, sent_after)).err()
     });

@@ -38,6 +38,7 @@ use self::topology::{Topology, is_sent_elsewhere};
 pub(super) use self::tracker::track;
 use self::update::{Queues, Update};
 use super::builder::Settings;
+use super::call::Breaker;
 use super::{
     Acquired, DELETE_PREFIX_TIMEOUTS, Each, EntryAndLease, Filled, KeyKind, Store, StoreError, StoreResult,
     StoreUpdate, Token,
@@ -66,6 +67,11 @@ impl Redis {
         let servers = self.topology.slots.read().primaries();
         let counts = servers.iter().map(|server| server.updates.in_use_and_idle());
         counts.fold((0, 0), |all, here| (all.0 + here.0, all.1 + here.1))
+    }
+
+    /// The breaker of the key's server, in a cluster. A single server has the backend's.
+    pub(super) fn breaker(&self, key: &Key) -> Option<Arc<Breaker>> {
+        if self.topology.only.is_some() { None } else { self.topology.breaker(key) }
     }
 
     pub(super) fn changes(&self) -> Arc<AtomicU64> {

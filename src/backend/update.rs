@@ -42,7 +42,7 @@ impl Update<'_> {
     pub(crate) fn watch(&mut self) -> BoxFuture<'_, Result<Attempt<Option<Found>>, Error>> {
         let Self { backend, store, write } = self;
         async {
-            let options = CallOptions::write(backend, &write.key);
+            let options = CallOptions::for_write(backend, &write.key);
             let watched = call(backend, &options, || format!("update {}", write.key), pin!(store.watch())).await;
             measure_connections(backend);
             watched
@@ -54,7 +54,7 @@ impl Update<'_> {
     pub(crate) fn commit(&mut self, decision: Decision) -> BoxFuture<'_, Result<Attempt<bool>, Error>> {
         let Self { backend, store, write } = self;
         async {
-            let options = CallOptions::write(backend, &write.key);
+            let options = CallOptions::for_write(backend, &write.key);
             let step = pin!(store.commit(decision));
             let committed = call(backend, &options, || format!("update {}", write.key), step).await?;
             if let Attempt::Done(_) = committed {

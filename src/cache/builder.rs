@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::{Cache, Core, OnOutage, Policy, UpdateTtl};
 use crate::backend::Backend;
+use crate::counters::ShardedArc;
 use crate::error::Error;
 use crate::near::NearCache;
 use crate::record::{Cacheable, Shape, borrowed};
-use crate::sharded::ShardedArc;
 
 /// Builds a [`Cache`] with settings of its own: see [`Cache::builder`].
 ///
@@ -149,7 +149,8 @@ impl<T: Cacheable> CacheBuilder<T> {
         self
     }
 
-    /// Sets how long a get waits for another process' load. After that it loads the record around the cache. Default:
+    /// Sets how long a get waits for another process' load. After that it loads the record around the cache. It is also how long
+    /// a load around the cache waits for its turn: see [`max_bypass_loads`](Self::max_bypass_loads). Default:
     /// [`defaults::WAIT_TIMEOUT`](crate::defaults::WAIT_TIMEOUT), 10 seconds.
     pub fn wait_timeout(mut self, wait_timeout: Duration) -> Self {
         self.policy.wait_timeout = wait_timeout;

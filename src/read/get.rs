@@ -1,7 +1,8 @@
 //! One get, from the call to its answer: near cache, stored entry, and on a miss the flight that loads the record.
 //!
-//! The caller's own future looks into the near cache and reads the entry, so a hit costs nothing else. A miss leads the
-//! flight of its key or joins it (`single_flight`), which loads and fills (`read_through`).
+//! The typed face calls `Core::near_hit` and then `Core::get`, which reads the entry. Both run in the caller's own future, so a
+//! hit costs nothing else. A miss leads the flight of its key or joins it (`single_flight`), which loads and fills
+//! (`read_through`).
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -244,6 +245,7 @@ impl<'a> Get<'a> {
         let ((record, bytes), outcome) = match reading {
             Reading::Record(read) => (read, Outcome::Hit),
             Reading::NotFound => ((None, 0), Outcome::NotFoundHit),
+            // Whether a stale record is served is decided by the flight, under the lease or after a failed load.
             Reading::Stale(..) | Reading::Unreadable(_) => return Looked::Missed(Miss::NotCached, cache_latency),
         };
         // Some fields alone are not kept.

@@ -59,7 +59,8 @@ pub trait CacheId: FieldValue + Clone + Eq + Hash + Send + Sync + 'static {
 /// A value that a call accepts as an id of type `Id`: the id itself, a reference to it, or a value that converts to it
 /// without loss, such as `"p-001"` for a `String`, or `("acme", 42)` for `(String, u64)`.
 ///
-/// Never implement it by hand: it follows from [`CacheId`]. Code that is generic over the record needs a bound to pass ids:
+/// Never implement it by hand: it follows from [`CacheId`]. Code that is generic over the record needs a bound to pass ids; to
+/// pass references to them, `for<'a> &'a T::Id: CacheKey<T::Id>`:
 ///
 /// ```
 /// use cache_aside::{Cache, CacheKey, Cacheable, Error};

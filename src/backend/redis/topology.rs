@@ -51,7 +51,7 @@ pub(in crate::backend) struct Topology {
     refreshed: watch::Sender<RedisResult<()>>,
 }
 
-/// One server: the shared connection, the exclusive ones of updates, and the breaker that both feed.
+/// One server: the shared connection, the exclusive ones of updates, and, in a cluster, the breaker that both feed.
 pub(super) struct Server {
     /// Empty for a Unix socket, and for a master, which may be anywhere.
     pub(super) place: Place,
@@ -195,9 +195,9 @@ impl Topology {
         self.slots.read().owner(slot(key.as_str())).cloned()
     }
 
-    /// The breaker of the server that has the key, if there are several servers and that one is known.
-    pub(in crate::backend) fn breaker(&self, key: &Key) -> Option<Arc<Breaker>> {
-        if self.only.is_some() { None } else { self.owner(key).map(|server| server.breaker.clone()) }
+    /// The breaker of the server that has the key, if that is known.
+    pub(super) fn breaker(&self, key: &Key) -> Option<Arc<Breaker>> {
+        self.owner(key).map(|server| server.breaker.clone())
     }
 
     /// Whether no entry can have moved since there were so many changes: each server says that it has the slots that it has in

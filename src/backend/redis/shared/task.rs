@@ -29,7 +29,8 @@ use crate::defaults::WAIT_TIMEOUT;
 
 /// A connection that has lived for less is no sign that the next one will last.
 const SHORT_LIFE: Duration = Duration::from_secs(2);
-/// The longest that a command waits for its turn to be sent: as long as a get waits for another process' load.
+/// The longest that a command waits for its turn to be sent. The backend doesn't know its caches' own `wait_timeout`: this is the
+/// default of that.
 const LONGEST_WAIT: Duration = WAIT_TIMEOUT;
 
 impl Shared {

@@ -1,4 +1,4 @@
-//! How long loads and waiting for them may take: `load_timeout`, `wait_timeout`, `lock_ttl`.
+//! How long loads and waiting for them may take: `load_timeout`, `wait_timeout`, `wait_poll`, `lock_ttl`.
 
 use std::time::Duration;
 
@@ -76,6 +76,26 @@ async fn after_wait_timeout_a_process_loads_once_around_the_cache() {
         }
         assert_eq!((primary.loads(), cache.stats().bypasses), (1, 50));
         assert_eq!(cache.inspect("p-001").await.unwrap().state, EntryState::Missing, "it fills nothing");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_process_that_waits_polls_at_least_every_wait_poll() {
+    on_every_server(async |server, backend| {
+        let mut stuck = server.client().await;
+        let lock = "{cache:billing:product:p-001}:lock";
+        redis::cmd("SET").arg(&[lock, "a stuck token", "PX", "60000"]).exec_async(&mut stuck).await.unwrap();
+        let mut polls = Vec::new();
+        for wait_poll in [Duration::from_millis(5), Duration::from_millis(500)] {
+            let cache = builder(&backend).wait_poll(wait_poll).wait_timeout(Duration::from_secs(1)).build().unwrap();
+            redis::cmd("CONFIG").arg("RESETSTAT").exec_async(&mut stuck).await.unwrap();
+            let found = lookup(&cache, Primary::of(loaf(1)).loader()).await.unwrap();
+            assert_eq!(found.outcome, Outcome::Bypassed);
+            // Each poll tries to acquire the lease.
+            polls.push(server.calls().await["set"]);
+        }
+        assert!(polls[0] > polls[1] * 3, "{polls:?}");
     })
     .await;
 }

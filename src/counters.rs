@@ -1,11 +1,67 @@
-//! Counters and reference counts that every near hit changes, sharded by thread: contention for a shared cache line would cost
-//! more than the hit itself.
+//! Counters, and the reference count of a cache. Those that every near hit changes are sharded by thread: contention for a shared
+//! cache line would cost more than the hit itself.
 
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
+
+use crate::metrics::Series;
+use crate::stats::Stats;
+
+/// A monotonic counter: for [`Stats`], and for its metric if it has one.
+#[derive(Default)]
+pub(crate) struct Counter {
+    count: AtomicU64,
+    series: Option<Series>,
+}
+
+impl Counter {
+    pub(crate) fn with(series: Series) -> Self {
+        Self { series: Some(series), ..Self::default() }
+    }
+
+    pub(crate) fn add(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        if let Some(series) = &self.series {
+            series.count(1);
+        }
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn reset(&self) {
+        self.count.store(0, Ordering::Relaxed);
+    }
+}
+
+macro_rules! counters {
+    ($($name:ident)*) => {
+        /// The live counters behind [`Stats`].
+        #[derive(Default)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter,)*
+        }
+
+        impl Counters {
+            pub(crate) fn snapshot(&self) -> Stats {
+                Stats { $($name: self.$name.get(),)* ..Stats::default() }
+            }
+
+            pub(crate) fn reset(&self) {
+                $(self.$name.reset();)*
+            }
+        }
+    };
+}
+
+counters! {
+    hits not_found_hits misses loads load_errors stampedes_suppressed fenced_fills bypasses stale_served
+    refreshes_ahead decode_errors updates invalidations
+}
 
 /// Threads beyond this number share shards.
 const SHARDS: usize = 16;
@@ -23,7 +79,7 @@ fn shard_of_thread() -> usize {
     SHARD.try_with(|shard| *shard).unwrap_or(0)
 }
 
-/// A monotonic counter.
+/// A monotonic counter, sharded by thread.
 #[derive(Default)]
 pub(crate) struct ShardedCounter([CachePadded<AtomicU64>; SHARDS]);
 
