@@ -140,7 +140,6 @@ fn none_is_no_field() {
     refuse::<Option<u32>>(&["", "x"]);
 }
 
-#[cfg(feature = "bytes")]
 #[test]
 fn bytes_of_the_bytes_crate_are_as_they_are() {
     let value = bytes::Bytes::from_static(b"\0\xFF");
@@ -148,7 +147,6 @@ fn bytes_of_the_bytes_crate_are_as_they_are() {
     assert_eq!(decoded(b"\0\xFF"), Some(value));
 }
 
-#[cfg(feature = "uuid")]
 #[test]
 fn uuids_are_hyphenated_lower_case() {
     let value = uuid::Uuid::from_u128(0x67e5_5044_10b1_426f_9247_bb68_0e5f_e0c8);
@@ -156,7 +154,6 @@ fn uuids_are_hyphenated_lower_case() {
     refuse::<uuid::Uuid>(&["", "67e55044"]);
 }
 
-#[cfg(feature = "chrono")]
 #[test]
 fn times_are_rfc_3339() {
     use chrono::{DateTime, FixedOffset, NaiveDate, Utc};
@@ -177,7 +174,6 @@ fn times_are_rfc_3339() {
     refuse::<NaiveDate>(&["", "31.1.2026", "2026-02-30"]);
 }
 
-#[cfg(feature = "rust_decimal")]
 #[test]
 fn decimals_are_as_displayed() {
     use rust_decimal::Decimal;
@@ -255,17 +251,14 @@ round_trips! {
     option_of_bytes_comes_back: any::<Option<Vec<u8>>>();
 }
 
-#[cfg(feature = "bytes")]
 round_trips! {
     bytes_come_back: any::<Vec<u8>>().prop_map(bytes::Bytes::from);
 }
 
-#[cfg(feature = "uuid")]
 round_trips! {
     uuid_comes_back: any::<u128>().prop_map(uuid::Uuid::from_u128);
 }
 
-#[cfg(feature = "chrono")]
 mod chrono_round_trips {
     use super::*;
     use chrono::{DateTime, FixedOffset, NaiveDate, Utc};
@@ -301,7 +294,6 @@ mod chrono_round_trips {
     }
 }
 
-#[cfg(feature = "rust_decimal")]
 round_trips! {
     decimal_comes_back: (any::<i64>(), 0_u32..28).prop_map(|(digits, scale)| rust_decimal::Decimal::new(digits, scale));
 }

@@ -1,4 +1,4 @@
-//! Code that the tests of cache-aside share: real servers, proxies in front of them, and programs of the examples.
+//! Code that the tests of cache-aside share: real servers, and proxies in front of them.
 //!
 //! Nothing here depends on cache-aside, so its unit tests can use it too. A helper that fails panics, and fails the
 //! test.
@@ -12,7 +12,6 @@
 
 pub mod access;
 pub mod cluster;
-pub mod example;
 pub mod fake;
 pub mod hosts;
 pub mod http;

@@ -201,3 +201,19 @@ fn everything_that_happens_is_counted() {
     }
     assert!(recorded.keys().all(|series| !series.contains("p-")), "no id in a label");
 }
+
+/// The servers of a cluster come and go; a label for each address would be there for good.
+#[test]
+fn the_breakers_of_a_cluster_have_one_gauge() {
+    const CLUSTER: &str = "redis+cluster://127.0.0.1:1,127.0.0.1:2";
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(Backend::connect(CLUSTER)).unwrap_err();
+    });
+    let gauges = snapshotter.snapshot().into_vec().into_iter().map(|(key, ..)| key.key().clone());
+    let gauges: Vec<_> = gauges.filter(|key| key.name() == "cache_aside_breaker_open").collect();
+    let labels: Vec<_> = gauges.iter().flat_map(|key| key.labels()).map(|label| label.value()).collect();
+    assert_eq!(labels, [CLUSTER]);
+}

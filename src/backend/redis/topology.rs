@@ -337,29 +337,3 @@ async fn refresh(topology: Weak<Topology>) {
     drop(topology);
     tokio::time::sleep(PAUSE).await;
 }
-
-#[cfg(all(test, feature = "metrics"))]
-mod tests {
-    use metrics_util::debugging::DebuggingRecorder;
-
-    use super::*;
-    use crate::Backend;
-    use crate::backend::url::Url;
-
-    /// The servers of a cluster come and go; a label for each address would be there for good.
-    #[test]
-    fn the_breakers_of_a_cluster_have_one_gauge() {
-        let recorder = DebuggingRecorder::new();
-        let gauges = metrics::with_local_recorder(&recorder, || {
-            let servers = Servers::named_by(&Url::new("redis+cluster://127.0.0.1:1,127.0.0.1:2"), None).unwrap();
-            let topology = Topology::new(servers, Backend::builder("").settings);
-            let server = |port| topology.server(&Place { host: "127.0.0.1".to_owned(), port }).unwrap();
-            let servers = [1, 2, 3].map(server);
-            assert_ne!(servers[0].breaker.address, servers[2].breaker.address);
-            recorder.snapshotter().snapshot().into_vec()
-        });
-        let labels: Vec<_> = gauges.iter().flat_map(|(key, ..)| key.key().labels()).collect();
-        assert_eq!(labels.len(), 1, "{labels:?}");
-        assert_eq!(labels[0].value(), "redis+cluster://127.0.0.1:1,127.0.0.1:2");
-    }
-}

@@ -5,15 +5,12 @@ use std::process::Command;
 use crate::support::fixture::on_every_server;
 
 fn run(url: Option<&str>) -> String {
-    // `cargo test` builds the examples too, in a folder next to the test's program.
-    let mut example = std::env::current_exe().unwrap();
-    example.pop();
-    example.pop();
-    example.push("examples/quickstart");
-    let mut command = Command::new(&example);
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["run", "--quiet", "--example", "quickstart"]);
+    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     command.env_remove("CACHE_URL");
     command.envs(url.map(|url| ("CACHE_URL", url)));
-    let output = command.output().unwrap_or_else(|error| panic!("{}: {error}", example.display()));
+    let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

@@ -24,7 +24,7 @@ async fn python_reads_the_hash_and_sets_a_field() {
     on_every_server(async |server, backend| {
         let (cache, primary) = (products(&backend), Primary::of(loaf(42)));
         cache.get("p-001", primary.loader()).await.unwrap();
-        let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python");
+        let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python");
         assert!(packages.exists(), "{} not found: run ./scripts/install-servers", packages.display());
         let python = Command::new("python3")
             .args(["-c", SCRIPT, &server.port().to_string()])

@@ -3,7 +3,7 @@
 //!
 //! ```sh
 //! export DATABASE_URL=postgres://localhost/shop CACHE_URL=redis://127.0.0.1:6379   # or memory://
-//! cargo run --example postgres
+//! cargo run -p postgres
 //! curl localhost:3000/products/1
 //! curl localhost:3000/orders -H content-type:application/json -d '{"customer":1,"product":1,"quantity":2}'
 //! ```

@@ -1,4 +1,4 @@
-//! The example `postgres` as its users see it: over HTTP, on a real PostgreSQL, with the cache in memory and on Redis.
+//! The service as its users see it: over HTTP, on a real PostgreSQL, with the cache in memory and on Redis.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod server;

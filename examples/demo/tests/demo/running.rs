@@ -3,10 +3,8 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use testkit::example;
 use testkit::http::{Answer, LIMIT, send};
 use testkit::server::{Flavor, Server};
 
@@ -90,8 +88,7 @@ impl Drop for Demo {
 }
 
 pub(crate) fn command() -> Command {
-    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| example::program("demo"));
-    Command::new(&*PROGRAM)
+    Command::new(env!("CARGO_BIN_EXE_demo"))
 }
 
 /// Runs a test with the cache in memory and on a real server.

@@ -1,9 +1,9 @@
 //! A page that shows the cache at work: reads, updates, stampedes, races and outages of a small shop, and a near cache.
 //!
 //! ```text
-//! cargo run --example demo                                             # http://127.0.0.1:8080, no server needed cargo
-//! run --example demo -- --cache redis://127.0.0.1:6379           # the same on Redis or Valkey, and the near cache
-//! cargo run --example demo -- --help                                   # ports, latency, the database's file
+//! cargo run -p demo                                              # http://127.0.0.1:8080, no server needed
+//! cargo run -p demo -- --cache redis://127.0.0.1:6379            # the same on Redis or Valkey, and the near cache
+//! cargo run -p demo -- --help                                    # ports, latency, the database's file
 //! ```
 //!
 //! Read `service.rs` to learn how a service uses the cache. `primary.rs` is the database, SQLite; `experiments.rs` has

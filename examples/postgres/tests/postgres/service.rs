@@ -2,13 +2,10 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
 use std::time::Instant;
 
 use serde_json::json;
-use testkit::example;
 use testkit::http::{Answer, LIMIT, send};
 use tokio::time::sleep;
 
@@ -22,8 +19,7 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) fn start(postgres: &Postgres, cache: &str) -> Service {
-        static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| example::program("postgres"));
-        let mut process = Command::new(&*PROGRAM)
+        let mut process = Command::new(env!("CARGO_BIN_EXE_postgres"))
             .env("DATABASE_URL", postgres.url())
             .env("CACHE_URL", cache)
             .env("LISTEN", "127.0.0.1:0")
