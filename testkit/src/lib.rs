@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod fake;
 pub mod hosts;
 pub mod http;
+pub mod process;
 pub mod proxy;
 pub mod sentinel;
 pub mod server;

@@ -22,6 +22,8 @@ use redis::{AsyncConnectionConfig, RedisResult};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
+use crate::process::signal;
+
 /// How long a server may take to start.
 const START_LIMIT: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(5);
@@ -126,7 +128,7 @@ impl Server {
     /// Freezes the process: connections stay open, nothing answers. The process stops a little after the signal is
     /// sent, so this waits until the system reports it as stopped.
     pub fn freeze(&self) {
-        self.signal("STOP");
+        signal(&self.process, "STOP");
         let status = format!("/proc/{}/stat", self.process.id());
         let deadline = Instant::now() + START_LIMIT;
         loop {
@@ -141,7 +143,7 @@ impl Server {
 
     /// Continues a frozen server.
     pub fn thaw(&self) {
-        self.signal("CONT");
+        signal(&self.process, "CONT");
     }
 
     /// Kills the process with SIGKILL, frozen or not, and waits until it is gone.
@@ -223,13 +225,6 @@ impl Server {
 
     fn ended(&mut self) -> Option<ExitStatus> {
         self.process.try_wait().expect("a child can be waited for")
-    }
-
-    fn signal(&self, name: &str) {
-        // The shell's own `kill`: a small system has no such program.
-        let kill = format!("kill -{name} {}", self.process.id());
-        let status = Command::new("sh").args(["-c", &kill]).status();
-        assert!(status.is_ok_and(|status| status.success()), "`{kill}` failed");
     }
 }
 

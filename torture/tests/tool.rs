@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use cache_aside::proof::Guard;
+use testkit::process::signal;
 
 const ALL_IS_WELL: i32 = 0;
 const VIOLATION: i32 = 1;
@@ -108,8 +109,7 @@ fn does_not_say_that_all_is_well_when_it_is_stopped_early() {
     let mut command = command(&["--seconds", "60"]);
     let run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     std::thread::sleep(Duration::from_secs(8));
-    let kill = format!("kill -TERM {}", run.id());
-    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    signal(&run, "TERM");
     let output = run.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(STOPPED), "{}", text(&output));
     assert!(text(&output).contains("stopped early"), "{}", text(&output));

@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use testkit::http::{Answer, LIMIT, send};
+use testkit::process;
 use testkit::server::{Flavor, Server};
 
 /// A demo on a free port; dropping it ends it.
@@ -52,8 +53,7 @@ impl Demo {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let kill = format!("kill -{name} {}", self.process.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        process::signal(&self.process, name);
     }
 
     /// Waits for the end, and returns the rest of the output.
@@ -74,16 +74,8 @@ impl Demo {
 
 impl Drop for Demo {
     fn drop(&mut self) {
-        // A regular end, so that it removes its database. No panic here: it would hide the one that may be unwinding.
-        let terminate = format!("kill -TERM {}", self.process.id());
-        let _ = Command::new("sh").args(["-c", &terminate]).status();
-        let begun = Instant::now();
-        while matches!(self.process.try_wait(), Ok(None)) {
-            if begun.elapsed() > LIMIT {
-                let _ = self.process.kill();
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        // A regular end, so that it removes its database.
+        process::end(&mut self.process, "TERM");
     }
 }
 

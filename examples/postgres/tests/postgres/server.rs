@@ -11,6 +11,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tempfile::TempDir;
 use testkit::http::LIMIT;
+use testkit::process;
 use testkit::server::free_port;
 use tokio::time::sleep;
 
@@ -96,17 +97,8 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // SIGINT ends the server and its processes at once and cleanly. No panic here: it would hide the one that may
-        // be unwinding.
-        let interrupt = format!("kill -INT {}", self.process.id());
-        let _ = Command::new("sh").args(["-c", &interrupt]).status();
-        let begun = Instant::now();
-        while matches!(self.process.try_wait(), Ok(None)) {
-            if begun.elapsed() > LIMIT {
-                let _ = self.process.kill();
-            }
-            std::thread::sleep(POLL);
-        }
+        // SIGINT ends the server and its processes at once and cleanly.
+        process::end(&mut self.process, "INT");
     }
 }
 

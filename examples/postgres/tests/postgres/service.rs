@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use serde_json::json;
 use testkit::http::{Answer, LIMIT, send};
+use testkit::process::signal;
 use tokio::time::sleep;
 
 use crate::server::{POLL, Postgres};
@@ -41,8 +42,7 @@ impl Service {
 
     /// Asks the service to stop.
     pub(crate) fn terminate(&self) {
-        let terminate = format!("kill -TERM {}", self.process.id());
-        assert!(Command::new("sh").args(["-c", &terminate]).status().unwrap().success());
+        signal(&self.process, "TERM");
     }
 
     /// Waits until the service has stopped.
