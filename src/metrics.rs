@@ -3,6 +3,7 @@
 //! An event is counted in one place, both for [`Stats`] and for the recorder of the `metrics` crate. No label has an id: there
 //! would be a series for each record.
 
+use std::time::Duration;
 #[cfg(feature = "metrics")]
 use std::time::Instant;
 
@@ -52,14 +53,23 @@ const NEAR_REFUSED_INSERTS: Name = (
 pub(crate) const TRACKER_LIVE: Name =
     ("cache_aside_tracker_live", "above 0 while the backend's servers send invalidation messages to near caches");
 
-/// The outcomes of a get: all [names](Outcome::name), and `error`.
-const OUTCOMES: [&str; 9] =
-    ["hit", "not_found_hit", "near_hit", "loaded", "coalesced", "waited", "bypassed", "stale", FAILED];
+/// The outcomes of a get, by their names.
+const OUTCOMES: [&str; 9] = [
+    Outcome::Hit.name(),
+    Outcome::NotFoundHit.name(),
+    Outcome::NearHit.name(),
+    Outcome::Loaded.name(),
+    Outcome::Coalesced.name(),
+    Outcome::Waited.name(),
+    Outcome::Bypassed.name(),
+    Outcome::Stale { age: Duration::ZERO }.name(),
+    FAILED,
+];
 const FAILED: &str = "error";
 
 impl Outcome {
     /// Its name in metrics and spans.
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Hit => "hit",
             Self::NotFoundHit => "not_found_hit",

@@ -1,4 +1,4 @@
-//! What is stored for a record, and what is pending: calls that never load.
+//! What is stored for a record, and which invalidations are pending. Nothing here loads.
 
 use std::fmt;
 use std::sync::Arc;
@@ -82,18 +82,14 @@ impl Core {
     }
 
     fn ttl(&self, key: Result<Key, Error>) -> BoxFuture<'_, Result<Option<Duration>, Error>> {
-        async move {
-            let found = self.backend.look(&key?).await?.found;
-            Ok(found.and_then(|found| found.ttl()).filter(|ttl| !ttl.is_zero()))
-        }
-        .boxed()
+        async move { Ok(live_ttl(self.backend.look(&key?).await?.found.as_ref())) }.boxed()
     }
 
     fn inspect(&self, key: Result<Key, Error>) -> BoxFuture<'_, Result<Inspection, Error>> {
         async move {
             let key = key?;
             let EntryAndLease { found, lease_ttl: lock_ttl } = self.backend.look(&key).await?;
-            let ttl = found.as_ref().and_then(Found::ttl).filter(|ttl| !ttl.is_zero());
+            let ttl = live_ttl(found.as_ref());
             let stale_ttl = found.as_ref().and_then(|found| found.entry.meta().stale.min(found.left));
             let fields = match found.as_ref().map(|found| &found.entry) {
                 Some(Entry::Hash(hash)) => entry::named(hash, &[]),
@@ -112,6 +108,11 @@ impl Core {
         }
         .boxed()
     }
+}
+
+/// The remaining TTL of an entry that is not stale.
+fn live_ttl(found: Option<&Found>) -> Option<Duration> {
+    found?.ttl().filter(|ttl| !ttl.is_zero())
 }
 
 /// The stored entry of one record, as [`Cache::inspect`](crate::Cache::inspect) found it. Its `Display` is a short text
