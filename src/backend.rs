@@ -32,7 +32,7 @@ pub use self::builder::BackendBuilder;
 use self::builder::Settings;
 pub(crate) use self::call::check_runtime;
 use self::call::{AnyStore, Breaker, CallOptions, WhenOpen, call, dispatch, failed};
-use self::pending::{Pending, Write};
+use self::pending::{Pending, Sweep, Write};
 #[cfg(feature = "__proof")]
 pub use self::rig::{Failpoint, Phase, Rig, Step};
 pub(crate) use self::store::{
@@ -166,6 +166,36 @@ impl Backend {
         BackendBuilder::new(url)
     }
 
+    /// Asks the server whether it is there, for a readiness probe: also while the circuit breaker is open, which an answer
+    /// closes. In a cluster it is enough that one server tells which has which hash slot. `memory://` always answers.
+    ///
+    /// Redis: `PING`, or in a cluster `CLUSTER SLOTS`; one round trip.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`] or [`Error::Timeout`] if nothing answers within `operation_timeout`, 250 ms by default.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future has no effect.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use cache_aside::Backend;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), cache_aside::Error> {
+    /// let backend = Backend::connect_lazy("memory://")?;
+    /// let is_ready = backend.ping().await.is_ok();
+    /// # assert!(is_ready);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias("health"))]
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.ping_within(None, self.operation_timeout()).await
+    }
+
     /// Waits until all failed writes have been applied to the cache, for at most the builder's `close_timeout`: call it before
     /// the process ends, since what is pending dies with it. The backend can be used all the same, also afterwards; its
     /// connections end with its last clone.
@@ -224,7 +254,8 @@ impl Backend {
         self.inner.settings.operation_timeout
     }
 
-    async fn ping(&self, key: Option<&Key>, limit: Duration) -> Result<(), Error> {
+    /// Asks the server that has the key, or the backend as a whole, within `limit`.
+    async fn ping_within(&self, key: Option<&Key>, limit: Duration) -> Result<(), Error> {
         let advice = "check that the server is up and the URL right, rediss:// for TLS and redis:// without, or allow it more time";
         let options = CallOptions { limit, advice, when_open: WhenOpen::Passes, ..CallOptions::for_get(self, key) };
         dispatch!(self, options, "connect", "to the cache", store => store.ping(key, limit))
@@ -284,15 +315,28 @@ impl Backend {
         dispatch!(self, options, Invalidate "invalidate", key, store => store.invalidate(key))
     }
 
-    /// Deletes all entries with this prefix, and revokes the leases of loads that are under way.
-    async fn delete_prefix(&self, prefix: &str) -> Result<(), Error> {
+    /// Deletes all entries of a type, and the leases of its loads; returns how many entries there were. Unless that succeeds the
+    /// whole type is [pending](Self::is_pending): also when the future is dropped before it was polled.
+    pub(crate) fn clear<'a>(&'a self, prefix: &'a str) -> impl Future<Output = Result<u64, Error>> + Send + use<'a> {
+        let sweep = Sweep::new(self, prefix);
+        async move {
+            let deleted = self.delete_prefix(prefix).await?;
+            sweep.succeed();
+            Ok(deleted)
+        }
+    }
+
+    /// Deletes all entries of a type, and the leases of its loads; leaves it to the caller to remember a failure.
+    async fn delete_prefix(&self, prefix: &str) -> Result<u64, Error> {
+        // Leases come first: in the other order, a load from before could fill again what was deleted.
+        self.delete_kind(prefix, KeyKind::Lease).await?;
+        self.delete_kind(prefix, KeyKind::Entry).await
+    }
+
+    async fn delete_kind(&self, prefix: &str, kind: KeyKind) -> Result<u64, Error> {
         let limit = self.operation_timeout() * DELETE_PREFIX_TIMEOUTS;
         let options = CallOptions { limit, ..CallOptions::for_write(self, None) };
-        // Leases come first: in the other order, a load from before could fill again what was deleted.
-        for kind in [KeyKind::Lease, KeyKind::Entry] {
-            dispatch!(self, options, "sweep", prefix, store => store.delete_prefix(prefix, kind))?;
-        }
-        Ok(())
+        dispatch!(self, options, "sweep", prefix, store => store.delete_prefix(prefix, kind))
     }
 
     pub(crate) async fn look(&self, key: &Key) -> Result<EntryAndLease, Error> {

@@ -46,8 +46,10 @@ use crate::stats::Stats;
 ///
 /// Provided that there is one Redis primary, that the loader reads the primary database at read-committed or better, and
 /// that all writers call [`invalidate`](Self::invalidate) after their commit: a `get` that starts after `invalidate` has
-/// returned never returns the older value, and a returned record is never partial. `docs/protocol.md` lists what breaks
+/// returned never returns the older value, and a returned record is never partial. [The protocol] lists what breaks
 /// this. A [near cache](crate::NearCache) promises less about the writes of other processes.
+///
+/// [The protocol]: crate::docs::protocol#what-breaks-it
 ///
 /// # Examples
 ///
@@ -79,6 +81,7 @@ use crate::stats::Stats;
 /// # Ok(())
 /// # }
 /// ```
+#[doc(alias("put", "insert"))]
 pub struct Cache<T: Cacheable> {
     core: ShardedArc<Core>,
     of: PhantomData<fn() -> T>,
@@ -150,6 +153,7 @@ impl<T: Cacheable> Cache<T> {
     ///
     /// Dropping the future doesn't stop the load, which fills the cache for the next caller. If the cache is not `enabled`,
     /// it drops the loader.
+    #[doc(alias("get_or_load", "get_with", "fetch", "get_or_insert_with"))]
     pub fn get<K, F, Fut, E>(
         &self,
         id: K,
@@ -282,6 +286,7 @@ impl<T: Cacheable> Cache<T> {
     /// # Cancel safety
     ///
     /// As [`invalidate`](Self::invalidate) and [`get`](Self::get).
+    #[doc(alias("reload"))]
     pub fn refresh<'a, K, F, Fut, E>(&self, id: K, loader: F) -> BoxFuture<'a, Result<Option<Arc<T>>, Error>>
     where
         K: CacheKey<T::Id> + 'a,

@@ -138,6 +138,42 @@ impl Error {
     }
 }
 
+/// The errors that a service's own tests need. The others are easy to get from a cache: an [`Error::InvalidId`] with an empty id,
+/// an [`Error::LoadPanicked`] with a loader that panics.
+#[cfg(feature = "testing")]
+impl Error {
+    /// Makes an [`Error::Load`]: `key` is the entry's key, `source` the loader's error.
+    pub fn load(key: impl Into<String>, source: impl Into<BoxError> + 'static) -> Self {
+        Self::Load { key: key.into(), source: Cause::new(boxed(source)) }
+    }
+
+    /// Makes an [`Error::Backend`]: `action` is what the error says that can't be done, for example
+    /// "read cache:billing:product:p-001".
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use cache_aside::Error;
+    /// let error = Error::backend("read cache:billing:product:p-001", "connection refused");
+    /// assert!(matches!(error, Error::Backend { .. }));
+    /// assert_eq!(error.to_string(), "can't read cache:billing:product:p-001 at test://: this error was made by a test");
+    /// ```
+    pub fn backend(action: impl Into<String>, source: impl Into<BoxError> + 'static) -> Self {
+        let (action, address) = (action.into(), "test://".to_owned());
+        Self::Backend { action, address, advice: MADE_BY_A_TEST, source: Cause::new(boxed(source)) }
+    }
+
+    /// Makes an [`Error::Timeout`]: `action` is what the error says that took too long, for example
+    /// "loading cache:billing:product:p-001".
+    pub fn timeout(action: impl Into<String>, limit: Duration) -> Self {
+        Self::Timeout { action: action.into(), limit, advice: MADE_BY_A_TEST }
+    }
+}
+
+/// The advice in errors that a test has made.
+#[cfg(feature = "testing")]
+const MADE_BY_A_TEST: &str = "this error was made by a test";
+
 /// The error behind an [`Error`], shared by all callers that got it.
 #[derive(Clone)]
 pub struct Cause(Arc<dyn StdError + Send + Sync>);

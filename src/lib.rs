@@ -1,4 +1,6 @@
+#![doc = include_str!("docs/links.md")]
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod backend;
 mod background;
@@ -6,6 +8,8 @@ mod backoff;
 mod cache;
 mod counters;
 pub mod defaults;
+#[cfg(any(doc, doctest))]
+pub mod docs;
 mod error;
 mod metrics;
 mod near;

@@ -44,7 +44,7 @@ const NEAR_INVALIDATIONS: Name =
     ("cache_aside_near_invalidations_total", "invalidation messages from the server to a near cache");
 const NEAR_FLUSHES: Name = (
     "cache_aside_near_flushes_total",
-    "times a near cache was emptied, because invalidation messages may have been missed",
+    "times a near cache was emptied, because invalidation messages may have been missed or the cache was cleared",
 );
 const NEAR_REFUSED_INSERTS: Name = (
     "cache_aside_near_refused_inserts_total",

@@ -27,7 +27,7 @@ use crate::error::Error;
 /// [`heartbeat_interval`](crate::BackendBuilder::heartbeat_interval) and
 /// [`heartbeat_timeout`](crate::BackendBuilder::heartbeat_timeout) together. Nothing is kept for longer than `max_age`. This
 /// process' own writes over the same backend are seen at once. While there is no such connection, reads go to Redis.
-/// `docs/protocol.md` has the promise in full.
+/// [The protocol](crate::docs::protocol#the-promise) has the promise in full.
 ///
 /// # Examples
 ///
@@ -88,7 +88,7 @@ impl NearCache {
     }
 
     /// The longest time that an entry is kept, and never longer than its TTL in Redis. This bounds its age whatever happens.
-    /// Default: [`defaults::NEAR_MAX_AGE`].
+    /// It must be more than 10 ms, on Windows 16. Default: [`defaults::NEAR_MAX_AGE`], 30 seconds.
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.max_age = max_age;
         self

@@ -38,7 +38,8 @@ pub struct Stats {
     pub near_hits: u64,
     /// Invalidation messages from the server, whether the entry was in the near cache or not.
     pub near_invalidations: u64,
-    /// How often the near cache was emptied, because messages may have been missed or the server was flushed.
+    /// How often the near cache was emptied, because messages may have been missed, the server was flushed, or
+    /// [`clear`](crate::Cache::clear) was called.
     pub near_flushes: u64,
     /// Entries that the near cache did not keep, because they may have changed while they were read.
     pub near_refused_inserts: u64,

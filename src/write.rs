@@ -1,9 +1,9 @@
-//! Writes: `invalidate` deletes the entry of a record, `update` changes a live, whole record in place and deletes any other
-//! entry.
+//! Writes: `invalidate` deletes the entry of a record, `clear` those of all records, `update` changes a live, whole record in
+//! place and deletes any other entry.
 //!
-//! Both revoke the lease of a load that is under way, and remove this process' own flight from the map, so that later gets
-//! don't join it. Both invalidate the versions in `also_invalidates` at the same time, each by a step of its own, since their
-//! keys may lie in different cluster slots. A failure of one leaves out no other, and makes the call an error.
+//! All revoke the lease of a load that is under way, and remove this process' own flight from the map, so that later gets
+//! don't join it. All reach the versions in `also_invalidates` too, each by a step of its own, since their keys may lie in
+//! different cluster slots. A failure of one leaves out no other, and makes the call an error.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -60,6 +60,23 @@ impl Core {
                 Err(error) => std::future::ready(Err(error)).boxed(),
             });
             stream::iter(begun.collect::<Vec<_>>()).buffered(AT_A_TIME).collect().await
+        }
+        .boxed()
+    }
+
+    /// Deletes all entries, of every version, and returns how many there were.
+    pub(crate) fn clear(&self) -> BoxFuture<'_, Result<u64, Error>> {
+        async move {
+            // All are begun before the first is sent, so that each is retried if this future is dropped.
+            let begun: Vec<_> = self.keys.prefixes().map(|prefix| self.backend.clear(prefix)).collect();
+            let mut deleted = Ok(0);
+            // One after the other: each is many commands. A failure leaves out no other version.
+            for sweep in begun {
+                let swept = sweep.await;
+                deleted = deleted.and_then(|before| Ok(before + swept?));
+            }
+            self.flights.forget_all();
+            deleted
         }
         .boxed()
     }

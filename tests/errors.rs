@@ -3,6 +3,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use cache_aside::{Backend, BoxError, Cache, Cacheable, Error};
@@ -78,4 +79,17 @@ async fn a_loading_cache_passes_errors_on_the_same() {
     let cache: Cache<Item> = Cache::new(Backend::connect("memory://").await.unwrap());
     let cache = cache.with_loader(|_| async { Err(anyhow::Error::new(Locked(7))) });
     assert_eq!(cache.get(7).await.unwrap_err().downcast_ref::<Locked>(), Some(&Locked(7)));
+}
+
+#[tokio::test]
+async fn an_error_that_a_test_makes_looks_like_that_of_a_cache() {
+    let (made, real) = (Error::load("cache:item:7", Locked(7)), load_fails_with(Locked(7)).await);
+    assert_eq!(format!("{made:?}"), format!("{real:?}"));
+    let made = Error::load("cache:item:7", anyhow::Error::new(Locked(7)));
+    assert_eq!(made.downcast_ref::<Locked>(), Some(&Locked(7)));
+    let made = Error::backend("read cache:item:7", Locked(7));
+    assert!(matches!(&made, Error::Backend { action, .. } if action == "read cache:item:7"));
+    assert_eq!(made.downcast_ref::<Locked>(), Some(&Locked(7)));
+    let made = Error::timeout("loading cache:item:7", Duration::from_secs(30));
+    assert!(made.to_string().starts_with("loading cache:item:7 did not end within 30s"), "{made}");
 }

@@ -12,7 +12,7 @@ use crate::defaults;
 use crate::error::Error;
 use crate::near::check_bound;
 
-/// The settings of a [`Backend`], begun with [`Backend::builder`].
+/// The settings of a [`Backend`], begun with [`Backend::builder`]. Durations must lie between 1 ms and 36,500 days.
 ///
 /// # Examples
 ///
@@ -37,9 +37,10 @@ pub struct BackendBuilder {
     tls: Tls,
 }
 
-/// Declares the settings: each with the builder's method that sets it, and its default, which the method's documentation links.
+/// Declares the settings: each with the builder's method that sets it, and its default with the text of its value, which the
+/// method's documentation shows.
 macro_rules! settings {
-    ($($(#[$doc:meta])* $setting:ident: $type:ty = $default:ident;)*) => {
+    ($($(#[$doc:meta])* $setting:ident: $type:ty = $default:ident, $value:literal;)*) => {
         /// The checked settings of a backend. Some matter to one of the stores alone.
         #[derive(Debug, Clone, Copy)]
         pub(super) struct Settings {
@@ -56,7 +57,7 @@ macro_rules! settings {
             $(
                 $(#[$doc])*
                 #[doc = concat!(
-                    "Default: [`defaults::", stringify!($default), "`](crate::defaults::", stringify!($default), ")."
+                    "Default: [`defaults::", stringify!($default), "`](crate::defaults::", stringify!($default), "), ", $value, "."
                 )]
                 pub fn $setting(mut self, $setting: $type) -> Self {
                     self.settings.$setting = $setting;
@@ -64,47 +65,53 @@ macro_rules! settings {
                 }
             )*
         }
+
+        #[cfg(test)]
+        #[test]
+        fn the_documented_defaults_are_the_values() {
+            $(assert_eq!(format!("{:?}", defaults::$default), $value.replace([' ', ','], ""));)*
+        }
     };
 }
 
 settings! {
     /// How long a server may take to answer a step. The time runs from when the step's command goes out, or while there is no
     /// connection; how busy this process is doesn't count.
-    operation_timeout: Duration = OPERATION_TIMEOUT;
+    operation_timeout: Duration = OPERATION_TIMEOUT, "250 ms";
 
     /// The limit of [`connect`](Self::connect), and of each later attempt to connect: names, TLS and the greeting included.
-    connect_timeout: Duration = CONNECT_TIMEOUT;
+    connect_timeout: Duration = CONNECT_TIMEOUT, "2 s";
 
     /// The most connections for updates to each server, beside the one that all other steps share: each update that is under
     /// way needs one of its own. Redis only.
-    update_connections: usize = UPDATE_CONNECTIONS;
+    update_connections: usize = UPDATE_CONNECTIONS, "8";
 
     /// The most entries that are kept. Beyond that, the least recently read ones are dropped. `memory://` only: a Redis server
     /// has its own `maxmemory`.
-    max_entries: usize = MAX_ENTRIES;
+    max_entries: usize = MAX_ENTRIES, "100,000";
 
     /// The number of steps in a row without an answer that opens the circuit breaker: reads then go around the server at once,
     /// without waiting for `operation_timeout`. In a cluster each server has a breaker. A refusal is an answer.
-    breaker_threshold: u32 = BREAKER_THRESHOLD;
+    breaker_threshold: u32 = BREAKER_THRESHOLD, "5";
 
     /// How long an open breaker waits before it asks the server again, at most: a random time between 50 and 100 % of it.
-    breaker_pause: Duration = BREAKER_PAUSE;
+    breaker_pause: Duration = BREAKER_PAUSE, "500 ms";
 
     /// How many failed invalidations and updates are remembered by their key, until they have been applied. If there are more,
     /// all entries of the type are read around the cache, and deleted from it once it answers again.
-    max_pending_invalidations: usize = MAX_PENDING_INVALIDATIONS;
+    max_pending_invalidations: usize = MAX_PENDING_INVALIDATIONS, "10,000";
 
     /// How often a heartbeat is sent over the connection that brings [near caches](crate::NearCache) the servers' invalidation
     /// messages. When that connection breaks without a trace, a near cache may miss the writes of others for at most this time
     /// and `heartbeat_timeout` together. It must be more than 10 ms, on Windows 16.
-    heartbeat_interval: Duration = HEARTBEAT_INTERVAL;
+    heartbeat_interval: Duration = HEARTBEAT_INTERVAL, "1 s";
 
     /// How long the answer to a heartbeat may take. Then the connection is given up, and near caches are emptied. It must be
     /// more than 10 ms, on Windows 16.
-    heartbeat_timeout: Duration = HEARTBEAT_TIMEOUT;
+    heartbeat_timeout: Duration = HEARTBEAT_TIMEOUT, "500 ms";
 
     /// The limit of [`Backend::close`].
-    close_timeout: Duration = CLOSE_TIMEOUT;
+    close_timeout: Duration = CLOSE_TIMEOUT, "5 s";
 }
 
 impl BackendBuilder {
@@ -152,7 +159,7 @@ impl BackendBuilder {
     pub async fn connect(self) -> Result<Backend, Error> {
         let limit = self.settings.connect_timeout;
         let backend = self.connect_lazy()?;
-        backend.ping(None, limit).await?;
+        backend.ping_within(None, limit).await?;
         Ok(backend)
     }
 

@@ -182,7 +182,7 @@ fn admits(backend: &Backend, options: &CallOptions<'_>, breaker: &Breaker) -> bo
 fn ping_in_background(backend: &Backend, key: Option<&Key>) {
     if let Ok(runtime) = Handle::try_current() {
         let (backend, key) = (backend.clone(), key.cloned());
-        runtime.spawn(async move { backend.ping(key.as_ref(), backend.operation_timeout()).await });
+        runtime.spawn(async move { backend.ping_within(key.as_ref(), backend.operation_timeout()).await });
     }
 }
 

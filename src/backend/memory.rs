@@ -275,18 +275,22 @@ impl Store for Memory {
         Ok(EntryAndLease { found: shard.found(key), lease_ttl })
     }
 
-    async fn delete_prefix(&self, prefix: &str, kind: KeyKind) -> StoreResult<()> {
-        for shard in &self.shards {
+    async fn delete_prefix(&self, prefix: &str, kind: KeyKind) -> StoreResult<u64> {
+        let delete = |shard: &Mutex<Shard>| {
             let mut shard = shard.lock();
             match kind {
-                KeyKind::Lease => shard.leases.retain(|key, _| key.prefix() != prefix),
+                KeyKind::Lease => {
+                    let before = shard.leases.len();
+                    shard.leases.retain(|key, _| key.prefix() != prefix);
+                    before - shard.leases.len()
+                }
                 KeyKind::Entry => {
                     let keys = shard.entries.iter().map(|(key, _)| key).filter(|key| key.prefix() == prefix);
                     let keys: Vec<_> = keys.cloned().collect();
-                    keys.iter().for_each(|key| drop(shard.entries.pop(key)));
+                    keys.iter().filter(|key| shard.remove(key)).count()
                 }
             }
-        }
-        Ok(())
+        };
+        Ok(self.shards.iter().map(|shard| delete(shard) as u64).sum())
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A write that failed, or whose future was dropped, is remembered by its key until it has been applied: as an
 //! invalidation, never as the update that it may have been. Meanwhile this process reads around the cache for the key. The
-//! memory is bounded: beyond `limit` keys all keys of a type count as pending, and are deleted by their prefix later.
+//! memory is bounded: beyond `limit` keys all keys of a type count as pending, and are deleted by their prefix later. The same
+//! applies to a deletion of all entries of a type that failed.
 //!
 //! The invariant: a key is forgotten only by an invalidation that was sent after the key's last failure. So failures are
 //! numbered. A background task retries; what is still pending when the process ends is lost.
@@ -59,21 +60,39 @@ impl Pending {
     /// If `limit` keys are pending already, all keys of the type are from now on.
     fn remember(&self, key: &Key, limit: usize) {
         let mut state = self.state.lock();
-        let number = self.failures.fetch_add(1, Ordering::SeqCst) + 1;
+        let number = self.next_failure();
         if let Some(last) = state.types.get_mut(key.prefix()) {
             *last = number;
         } else if state.keys.len() < limit || state.keys.contains_key(key) {
             let is_new = state.keys.insert(key.clone(), number).is_none();
             self.count(&state, key.prefix(), 0, usize::from(is_new));
         } else {
-            let (prefix, before) = (key.prefix(), state.keys.len());
-            state.keys.retain(|other, _| other.prefix() != prefix);
-            let fewer = before - state.keys.len();
-            state.types.insert(prefix.to_owned(), number);
-            self.count(&state, prefix, fewer, 1);
+            let prefix = key.prefix();
+            self.add_type(&mut state, prefix, number);
             drop(state);
             tracing::warn!(prefix, "too many invalidations wait: all keys of the type are read around the cache");
         }
+    }
+
+    /// From now on all keys of the type are pending.
+    fn remember_type(&self, prefix: &str) {
+        let mut state = self.state.lock();
+        let number = self.next_failure();
+        self.add_type(&mut state, prefix, number);
+    }
+
+    /// In place of those of its keys that are pending by themselves.
+    fn add_type(&self, state: &mut State, prefix: &str, number: u64) {
+        let before = state.keys.len();
+        state.keys.retain(|key, _| key.prefix() != prefix);
+        let fewer = before - state.keys.len();
+        let is_new = state.types.insert(prefix.to_owned(), number).is_none();
+        self.count(state, prefix, fewer, usize::from(is_new));
+    }
+
+    /// Called under the lock of the state that gets the number.
+    fn next_failure(&self) -> u64 {
+        self.failures.fetch_add(1, Ordering::SeqCst) + 1
     }
 
     /// The number of the last failure. An invalidation that is sent from now on covers all failures up to it.
@@ -93,13 +112,17 @@ impl Pending {
         }
     }
 
-    /// Forgets a type, unless one of its keys has failed again since.
+    /// Forgets a type and its keys, but for those that have failed again since.
     fn applied_to_all(&self, prefix: &str, sent_after: u64) {
-        let mut state = self.state.lock();
-        if state.types.get(prefix).is_some_and(|number| *number <= sent_after) {
-            state.types.remove(prefix);
-            self.count(&state, prefix, 1, 0);
+        if self.waiting() == 0 {
+            return;
         }
+        let mut state = self.state.lock();
+        let before = state.keys.len() + state.types.len();
+        state.keys.retain(|key, number| key.prefix() != prefix || *number > sent_after);
+        state.types.retain(|other, number| other != prefix || *number > sent_after);
+        let fewer = before - state.keys.len() - state.types.len();
+        self.count(&state, prefix, fewer, 0);
     }
 
     /// Updates the count and the gauge after a change of one type: `gone` were removed, and `come` were added.
@@ -152,6 +175,37 @@ impl Drop for Write<'_> {
         // Near caches come last: a read that starts now either finds the key pending or the new entry. Dropped before, their
         // records could be replaced by what such a read has found of the old one.
         self.backend.written(&self.key);
+    }
+}
+
+/// A deletion of all entries of a type that is under way. Unless it succeeds, the whole type is pending once this is dropped.
+pub(super) struct Sweep<'a> {
+    backend: &'a Backend,
+    prefix: &'a str,
+    sent_after: u64,
+    failed: bool,
+}
+
+impl<'a> Sweep<'a> {
+    pub(super) fn new(backend: &'a Backend, prefix: &'a str) -> Self {
+        Self { backend, prefix, sent_after: backend.inner.pending.last_failure(), failed: true }
+    }
+
+    /// The entries and their leases are gone, which covers earlier failures too.
+    pub(super) fn succeed(mut self) {
+        self.backend.inner.pending.applied_to_all(self.prefix, self.sent_after);
+        self.failed = false;
+    }
+}
+
+impl Drop for Sweep<'_> {
+    fn drop(&mut self) {
+        if self.failed {
+            self.backend.inner.pending.remember_type(self.prefix);
+            retry_in_background(self.backend);
+        }
+        // Near caches come last, for the same reason as after a `Write`.
+        self.backend.all_written(self.prefix);
     }
 }
 
@@ -223,7 +277,7 @@ async fn apply(backend: &Backend) -> bool {
         let deleted = backend.delete_prefix(&prefix).await;
         backend.all_written(&prefix);
         match deleted {
-            Ok(()) => pending.applied_to_all(&prefix, sent_after),
+            Ok(_deleted) => pending.applied_to_all(&prefix, sent_after),
             Err(error) => last_error = Some(error),
         }
     }
@@ -264,5 +318,22 @@ mod tests {
             apply(pending.last_failure());
             assert!(!pending.contains(&key) && pending.waiting() == 0);
         }
+    }
+
+    #[test]
+    fn a_sweep_makes_up_for_earlier_failures_of_its_type_alone() {
+        let key = |entity, id: u64| KeySpace::new(None, &Schema::new(entity)).key(&id).unwrap();
+        let (pending, thing, other) = (Pending::default(), key("thing", 1), key("other", 1));
+        pending.remember(&thing, 10);
+        pending.remember(&other, 10);
+        let sent_after = pending.last_failure();
+        let late = key("thing", 2);
+        pending.remember(&late, 10);
+        pending.applied_to_all(thing.prefix(), sent_after);
+        assert!(!pending.contains(&thing) && pending.contains(&late) && pending.contains(&other));
+        pending.remember_type(thing.prefix());
+        assert!(pending.contains(&thing) && pending.waiting() == 2, "the type is in place of its keys");
+        pending.applied_to_all(thing.prefix(), pending.last_failure());
+        assert!(!pending.contains(&thing) && pending.contains(&other) && pending.waiting() == 1);
     }
 }

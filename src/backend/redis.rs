@@ -29,7 +29,7 @@ use redis::RedisResult;
 use tokio::time::Instant;
 
 pub(super) use self::address::Servers;
-use self::errors::{is_migrating, is_worth_another_attempt, is_wrong_type, unexpected_reply};
+use self::errors::{is_migrating, is_worth_another_attempt, is_wrong_type, not_answered, unexpected_reply};
 use self::resp::{Reply, encode, encode_read, entry};
 use self::script::{ABANDON, CLEAR_LEASE, FILL, MARK_FAILED, RENEW, Script, encode_call};
 use self::shared::{Encode, Request};
@@ -39,6 +39,7 @@ pub(super) use self::tracker::track;
 use self::update::{Queues, Update};
 use super::builder::Settings;
 use super::call::Breaker;
+use super::deadline::within;
 use super::{
     Acquired, DELETE_PREFIX_TIMEOUTS, Each, EntryAndLease, Filled, KeyKind, Store, StoreError, StoreResult,
     StoreUpdate, Token,
@@ -157,7 +158,10 @@ impl Store for Redis {
         let server = match (&topology.only, key) {
             (Some(server), _) => server.clone(),
             (None, Some(key)) => topology.destination(key).await?.server,
-            (None, None) => return Ok(topology.fetch_slots().await?),
+            (None, None) => {
+                let fetched = within(limit, topology.fetch_slots()).await;
+                return Ok(fetched.unwrap_or_else(|| Err(not_answered()))?);
+            }
         };
         server.shared.ask(limit, &[b"PING"]).await.inspect_err(|error| topology.refresh_after(error))?;
         Ok(())
@@ -329,7 +333,7 @@ impl Store for Redis {
         Ok(EntryAndLease { found: found(left?.remaining(), read, &ALL)?, lease_ttl: lease_ttl?.remaining() })
     }
 
-    async fn delete_prefix(&self, prefix: &str, kind: KeyKind) -> StoreResult<()> {
+    async fn delete_prefix(&self, prefix: &str, kind: KeyKind) -> StoreResult<u64> {
         const KEYS_AT_A_TIME: &[u8] = b"500";
         let limit = self.operation_timeout * DELETE_PREFIX_TIMEOUTS;
         let (before, after) = match kind {
@@ -338,8 +342,10 @@ impl Store for Redis {
         };
         // Finds the keys of the type, and more. A prefix has no character that is special in a pattern.
         let pattern = format!("{before}*{after}");
+        // Before `changes` is read: to learn the slots for the first time counts as a change.
+        drop(self.topology.known_slots().await?);
         let changes = self.topology.changes.load(Ordering::Acquire);
-        let primaries = self.topology.known_slots().await?.primaries();
+        let (primaries, mut deleted) = (self.topology.slots.read().primaries(), 0);
         for server in &primaries {
             let mut cursor = "0".to_owned();
             loop {
@@ -348,7 +354,9 @@ impl Store for Redis {
                 let [next, found] = <[_; 2]>::try_from(scanned).map_err(|_| unexpected_reply())?;
                 let found = found?.array()?.into_iter().map(|key| key?.bytes()).collect::<RedisResult<Vec<_>>>()?;
                 let found: Vec<_> = found.into_iter().flatten().filter(|key| is_of_type(key, &before, after)).collect();
-                try_join_all(found.iter().map(async |key| server.shared.ask(limit, &[b"DEL", key]).await)).await?;
+                let deletions = found.iter().map(async |key| server.shared.ask(limit, &[b"DEL", key]).await?.integer());
+                deleted +=
+                    try_join_all(deletions).await?.into_iter().filter(|was_there| *was_there != 0).count() as u64;
                 cursor = next?.text()?;
                 if cursor == "0" {
                     break;
@@ -357,7 +365,7 @@ impl Store for Redis {
         }
         // A cursor means nothing to another server, so a change on the way may have left keys out.
         if self.topology.is_unchanged_since(changes).await? {
-            return Ok(());
+            return Ok(deleted);
         }
         let cause = "another server has taken over, or hash slots are moving".into();
         Err(StoreError::Failed { advice: "it is tried again", cause, answered: Some(true) })

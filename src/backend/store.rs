@@ -96,7 +96,7 @@ pub(crate) enum KeyKind {
 
 /// The steps of the protocol.
 pub(crate) trait Store {
-    /// Fails unless the store answers within `limit`: the server that has the key, if one is given.
+    /// Fails unless the store answers within `limit`: the server that has the key, if one is given, or else any.
     async fn ping(&self, key: Option<&Key>, limit: Duration) -> StoreResult<()>;
 
     /// Reads K, at least its selected fields, and `with_ttl` how long it will be there. If K has none of the fields, the result
@@ -143,8 +143,9 @@ pub(crate) trait Store {
     /// Reads K, and how long K and L will be there.
     async fn look(&self, key: &Key) -> StoreResult<EntryAndLease>;
 
-    /// Deletes the leases, or the entries, whose data key begins with `prefix`: all that were there at the beginning.
-    async fn delete_prefix(&self, prefix: &str, kind: KeyKind) -> StoreResult<()>;
+    /// Deletes the leases, or the entries, whose data key is `prefix` and an id: all that were there at the beginning. Returns
+    /// how many it has deleted.
+    async fn delete_prefix(&self, prefix: &str, kind: KeyKind) -> StoreResult<u64>;
 }
 
 /// An update in one store. A commit follows each watch that is done, until one of the commits is done.

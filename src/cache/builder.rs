@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::near::NearCache;
 use crate::record::{Cacheable, Shape, borrowed};
 
-/// Builds a [`Cache`] with settings of its own: see [`Cache::builder`].
+/// Builds a [`Cache`] with settings of its own: see [`Cache::builder`]. Durations must lie between 1 ms and 36,500 days.
 ///
 /// # Examples
 ///

@@ -23,6 +23,7 @@ impl<T: Cacheable> Cache<T> {
     ///
     /// [`Error::Backend`] or [`Error::Timeout`] if the cache is out of reach, [`Error::InvalidId`] if the id can't be part of
     /// a key.
+    #[doc(alias("get_if_present", "exists"))]
     pub fn peek(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'_, Result<Option<Arc<T>>, Error>> {
         self.core.peek(self.key(id)).map(|peeked| Ok(peeked?.map(typed))).boxed()
     }
@@ -193,7 +194,8 @@ pub struct Pending {
     /// The entries' keys, in no particular order.
     pub keys: Vec<String>,
     /// Whether all records of the struct are read around the cache, because there were more failures than
-    /// [`max_pending_invalidations`](crate::BackendBuilder::max_pending_invalidations).
+    /// [`max_pending_invalidations`](crate::BackendBuilder::max_pending_invalidations), or because
+    /// [`clear`](crate::Cache::clear) failed.
     pub whole_type: bool,
 }
 

@@ -57,6 +57,7 @@ impl<T: Cacheable> Cache<T> {
     /// # Ok(())
     /// # }
     /// ```
+    #[doc(alias("mget", "get_all"))]
     pub fn get_many<'a, I, K, F, Fut, R, E>(
         &self,
         ids: I,

@@ -18,6 +18,14 @@ pub struct Lookup<T> {
     pub cache_latency: Duration,
 }
 
+#[cfg(feature = "testing")]
+impl<T> Lookup<T> {
+    /// Makes the result of a lookup, for tests of a service's own code. `cache_latency` is zero.
+    pub fn new(value: Option<Arc<T>>, outcome: Outcome) -> Self {
+        Self { value, outcome, cache_latency: Duration::ZERO }
+    }
+}
+
 impl<T: Cacheable> From<Answer> for Lookup<T> {
     fn from(Answer { record, outcome, cache_latency }: Answer) -> Self {
         Self { value: record.map(typed), outcome, cache_latency }

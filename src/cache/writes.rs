@@ -1,4 +1,4 @@
-//! The writes of a [`Cache`]: updates in place, and invalidation.
+//! The writes of a [`Cache`]: updates in place, invalidation, and clearing.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -35,6 +35,7 @@ impl<T: Cacheable> Cache<T> {
     /// # Cancel safety
     ///
     /// If the future is dropped, the field is either set or not, and the entry will be invalidated, as after an error.
+    #[doc(alias("set", "put", "hset"))]
     pub fn update_field<V>(
         &self,
         id: impl CacheKey<T::Id>,
@@ -133,6 +134,7 @@ impl<T: Cacheable> Cache<T> {
     ///
     /// If the future is dropped before the entry is removed, the invalidation is retried, as after an error. With several
     /// versions, this applies to each of them. A future that was never polled does nothing.
+    #[doc(alias("remove", "delete", "evict", "del"))]
     pub fn invalidate(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'_, Result<bool, Error>> {
         self.core.invalidate_when_polled(self.key(id))
     }
@@ -152,5 +154,49 @@ impl<T: Cacheable> Cache<T> {
         ids: impl IntoIterator<Item = K>,
     ) -> BoxFuture<'_, Vec<Result<bool, Error>>> {
         self.core.invalidate_many(ids.into_iter().map(|id| self.key(id)).collect())
+    }
+
+    /// Removes all entries of this struct in the cache's namespace, and revokes the leases of all its loads. Call it after a
+    /// commit that changed many records in the primary. Returns how many entries were removed, not-found entries included.
+    ///
+    /// A `get` that starts after this call has returned never returns a record that is older than the call. The versions that
+    /// the struct's `also_invalidates` lists are cleared in the same call, and counted. Other structs are not affected.
+    /// Afterwards every read is a miss, so the primary gets the load of an empty cache.
+    ///
+    /// Redis: for each version two passes of `SCAN` over the whole keyspace of each server, other keys included, in steps of 500
+    /// keys; and a `DEL` for each key that is removed. The server answers other commands between the steps. There is no limit for the
+    /// whole call: each command may take eight times `operation_timeout`. In a cluster it fails while slots are moving.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`] or [`Error::Timeout`] if a server is out of reach, or another one took over meanwhile. Some entries
+    /// may have been removed. The call is retried in the background. Until it has succeeded, this process reads all records of
+    /// the struct around the cache, see [`pending`](Self::pending); other processes may get old entries.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped before it is ready, the call is retried, as after an error. A future that was never polled does
+    /// nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use cache_aside::{Backend, BoxError, Cache, Cacheable};
+    /// # #[derive(Debug, Cacheable)]
+    /// # struct Product { #[cacheable(id)] id: u64, stock: u32 }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BoxError> {
+    /// # let products: Cache<Product> = Cache::new(Backend::connect("memory://").await?);
+    /// # let load = |id| async move { Ok::<_, BoxError>(Some(Product { id, stock: 42 })) };
+    /// products.get(7, load).await?;
+    /// products.get(8, load).await?;
+    /// assert_eq!(products.clear().await?, 2);
+    /// assert!(products.peek(7).await?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias("flush", "delete_all", "invalidate_all"))]
+    pub fn clear(&self) -> BoxFuture<'_, Result<u64, Error>> {
+        self.core.clear()
     }
 }

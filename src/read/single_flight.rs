@@ -122,6 +122,14 @@ impl Flights {
         self.forget_if(key, |running| Arc::ptr_eq(&running.0, &flight.0));
     }
 
+    /// Takes all flights out of the map, as `forget` does.
+    pub(crate) fn forget_all(&self) {
+        self.running.retain(|_, _| {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            false
+        });
+    }
+
     fn forget_if(&self, key: &Key, is_it: impl FnOnce(&Flight) -> bool) {
         if self.running.remove_if(key, |_, running| is_it(running)).is_some() {
             self.count.fetch_sub(1, Ordering::Relaxed);

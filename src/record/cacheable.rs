@@ -41,13 +41,13 @@ use super::{Codec, FieldError, IdParts, RecordReader, RecordWriter};
 ///
 /// # Changing a struct
 ///
-/// While a new release is rolled out, old and new processes share one Redis. `docs/schema.md` says, for each change of a
-/// struct, how they read each other's entries, and which steps to take.
+/// While a new release is rolled out, old and new processes share one Redis. The page [`schema`](crate::docs::schema) says,
+/// for each change of a struct, how they read each other's entries, and which steps to take.
 ///
 /// - An update that finds a field under an `alias`, even beside the field's own name, deletes the entry. Otherwise a process
 ///   that knows only the old name would go on reading the old value.
-/// - With `also_invalidates`, [`invalidate`](crate::Cache::invalidate), `invalidate_many`, `refresh` and all updates also
-///   delete the entries and leases of the versions that it lists.
+/// - With `also_invalidates`, [`invalidate`](crate::Cache::invalidate), `invalidate_many`, `clear`, `refresh` and all
+///   updates also delete the entries and leases of the versions that it lists.
 ///
 /// # Examples
 ///

@@ -289,7 +289,7 @@ test_on!(every_backend, invalidates_the_entry_and_the_lease, async |backend, key
 test_on!(every_backend, deletes_one_type_and_no_other, async |backend, _key| {
     // The first has the name of the second's namespace.
     let spaces = [KeySpace::new(None, &Schema::new("billing")), KeySpace::new(Some("billing"), &Schema::new("thing"))];
-    let [billing, thing] = spaces.map(|space| ["1", "a:b", "2"].map(|id| space.key::<String>(&id).unwrap()));
+    let [billing, thing] = spaces.map(|space| ["1", "a:b", "2", "3"].map(|id| space.key::<String>(&id).unwrap()));
     let mut held = Vec::new();
     for keys in [&billing, &thing] {
         for key in &keys[..2] {
@@ -297,7 +297,12 @@ test_on!(every_backend, deletes_one_type_and_no_other, async |backend, _key| {
         }
         held.push(granted(&backend, &keys[2], LEASE).await);
     }
-    backend.delete_prefix(billing[0].prefix()).await.unwrap();
+    let token = granted(&backend, &billing[3], LEASE).await;
+    backend.fill(&billing[3], &token, fields(&[("v", "1")]), Duration::from_millis(30)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(80)).await;
+    let prefix = billing[0].prefix();
+    assert_eq!(backend.delete_prefix(prefix).await.unwrap(), 2, "no leases, and no entry whose time is over");
+    assert_eq!(backend.delete_prefix(prefix).await.unwrap(), 0);
     for key in &billing[..2] {
         assert_eq!(stored(&backend, key).await, None);
     }

@@ -1,5 +1,6 @@
 //! The API: each operation, each setting, ids and URLs, as documented.
 
+mod clear;
 mod fields;
 mod ids;
 mod many;

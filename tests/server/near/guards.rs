@@ -49,6 +49,26 @@ async fn sees_own_writes(flavor: Flavor, without: Option<Guard>) -> bool {
     sees
 }
 
+/// While the messages about the deleted entries are delayed: `clear` of the cache itself, and of another version.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cleared_near_cache_is_empty_at_once() {
+    for flavor in Flavor::ALL {
+        let server = Server::start(flavor).await;
+        let proxy = Proxy::to(server.port()).await;
+        let backend = backend(&proxy.url()).heartbeat_timeout(LONG).connect().await.unwrap();
+        let (cache, newer, primary) = (near(&backend), Cache::<Newer>::new(backend), Primary::of(loaf(1)));
+        warm(&cache, &primary).await;
+        proxy.lose(HEARTBEAT, Lost::ReplyForNow).await;
+        primary.put(loaf(2));
+        assert_eq!(cache.clear().await.unwrap(), 1);
+        assert_eq!(stock(&cache, &primary).await, 2, "{flavor:?}");
+        warm(&cache, &primary).await;
+        primary.put(loaf(3));
+        assert_eq!(newer.clear().await.unwrap(), 1);
+        assert_eq!(stock(&cache, &primary).await, 3, "{flavor:?}");
+    }
+}
+
 /// A near cache whose link to its server can fail, and a cache elsewhere that writes.
 struct Stage {
     server: Server,

@@ -334,3 +334,44 @@ async fn all_entries_of_a_type_are_deleted_on_all_servers() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clear_reaches_all_servers_and_fails_while_a_slot_moves() {
+    on_every_cluster(async |cluster, backend| {
+        let cache = products(&backend);
+        let ids: Vec<_> = (0..100).map(|id| format!("p-{id}")).collect();
+        let load = |ids: Vec<String>| async {
+            Ok::<_, BoxError>(ids.into_iter().map(|id| Product { id, ..loaf(1) }).collect::<Vec<_>>())
+        };
+        assert!(cache.get_many(&ids, load).await.iter().all(Result::is_ok));
+        // It is the first step of this backend, which doesn't know the slots yet.
+        let lazy = Backend::builder(&cluster.url()).operation_timeout(Duration::from_secs(5)).connect_lazy().unwrap();
+        assert_eq!(products(&lazy).clear().await.unwrap(), 100);
+        for id in &ids {
+            assert_eq!(cache.peek(id).await.unwrap(), None);
+        }
+        let way = cluster.open(KEY).await;
+        cache.clear().await.unwrap_err();
+        assert!(cache.pending().whole_type, "keys may be at either server");
+        cluster.close(KEY, way).await;
+        backend.close().await.unwrap();
+        assert!(cache.pending().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ping_asks_any_server_and_ends_by_operation_timeout() {
+    for flavor in Flavor::OF_CLUSTERS {
+        let cluster = Cluster::start(flavor).await;
+        let backend = Backend::builder(&cluster.url()).connect_timeout(Duration::from_secs(600));
+        let backend = backend.operation_timeout(Duration::from_secs(2)).connect().await.unwrap();
+        backend.ping().await.unwrap();
+        let (first, others) = cluster.servers.split_first().unwrap();
+        first.freeze();
+        backend.ping().await.unwrap();
+        others.iter().for_each(Server::freeze);
+        let ping = tokio::time::timeout(Duration::from_secs(20), backend.ping());
+        assert!(ping.await.expect("it waits for connect_timeout").is_err(), "{flavor:?}");
+    }
+}

@@ -43,6 +43,47 @@ async fn reads_bypass_the_cache_during_an_outage_and_report_it() {
 }
 
 #[tokio::test]
+async fn ping_fails_during_an_outage() {
+    on_every_backend(async |backend| {
+        backend.ping().await.unwrap();
+        backend.outage(true);
+        assert!(matches!(backend.ping().await, Err(Error::Backend { .. })));
+        backend.outage(false);
+        backend.ping().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ping_passes_an_open_breaker_and_its_answer_closes_it() {
+    for flavor in Flavor::ALL {
+        let mut server = Server::start(flavor).await;
+        let backend = Backend::builder(&server.url()).breaker_threshold(1).breaker_pause(Duration::from_secs(600));
+        let backend = backend.operation_timeout(Duration::from_secs(5)).connect().await.unwrap();
+        let cache = products(&backend);
+        server.kill().await;
+        cache.peek("p-001").await.unwrap_err();
+        server.restart().await;
+        let error = cache.peek("p-001").await.unwrap_err();
+        assert!(error.to_string().contains("it has not answered lately"), "{flavor:?}: {error}");
+        // Until then callers may get the error of the last attempt to connect.
+        until(LIMIT, "the server doesn't answer", async || backend.ping().await.is_ok()).await;
+        assert_eq!(cache.peek("p-001").await.unwrap(), None, "{flavor:?}");
+    }
+}
+
+#[tokio::test]
+async fn ping_ends_by_operation_timeout() {
+    let server = Server::start(Flavor::Redis70).await;
+    let limit = Duration::from_millis(100);
+    let backend = Backend::builder(&server.url()).operation_timeout(limit).connect_timeout(Duration::from_secs(600));
+    let backend = backend.connect().await.unwrap();
+    server.freeze();
+    let error = tokio::time::timeout(LIMIT, backend.ping()).await.unwrap().unwrap_err();
+    assert!(matches!(&error, Error::Timeout { limit: passed, .. } if *passed == limit), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_loader_that_fails_during_an_outage_is_an_error() {
     let backend = Backend::connect("memory://").await.unwrap();
     let cache = products(&backend);

@@ -47,6 +47,48 @@ async fn a_failed_write_is_pending_until_it_is_applied() {
 }
 
 #[tokio::test]
+async fn after_a_failed_clear_the_whole_type_is_pending_until_it_is_applied() {
+    for flavor in Flavor::ALL {
+        for dropped in [false, true] {
+            println!("{flavor:?}, dropped: {dropped}");
+            let (server, cache, primary) = frozen_with_an_old_entry(flavor).await;
+            if dropped {
+                let hurried = tokio::time::timeout(Duration::from_millis(10), cache.clear());
+                assert!(hurried.await.is_err(), "the server is frozen");
+            } else {
+                let error = cache.clear().await.unwrap_err();
+                assert!(error.to_string().contains("sweep cache:billing:product:"), "{error}");
+            }
+            assert!(cache.pending().whole_type && cache.pending().keys.is_empty(), "{:?}", cache.pending());
+            let found = lookup(&cache, primary.loader()).await.unwrap();
+            assert_eq!((found.outcome, found.value.unwrap().stock), (Outcome::Bypassed, 2));
+            server.thaw();
+            until_applied(&cache).await;
+            assert_eq!(cache.inspect("p-001").await.unwrap().state, EntryState::Missing);
+            let found = lookup(&cache, primary.loader()).await.unwrap();
+            assert_eq!((found.outcome, found.value.unwrap().stock), (Outcome::Loaded, 2));
+        }
+    }
+}
+
+#[tokio::test]
+async fn clear_applies_what_is_pending() {
+    on_every_backend(async |backend| {
+        let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+        cache.get("p-001", primary.loader()).await.unwrap();
+        backend.outage(true);
+        cache.invalidate("p-001").await.unwrap_err();
+        cache.clear().await.unwrap_err();
+        assert!(cache.pending().whole_type);
+        backend.outage(false);
+        cache.clear().await.unwrap();
+        assert!(cache.pending().is_empty());
+        assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Loaded);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn reads_go_around_an_entry_that_could_not_be_invalidated() {
     let server = Server::start(Flavor::Redis70).await;
     let backend = Backend::connect(&server.url()).await.unwrap();

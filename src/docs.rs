@@ -1,0 +1,40 @@
+//! The pages of the repository's folder `docs/`.
+//!
+//! | page | for |
+//! |---|---|
+//! | [guide] | those who write a service: from hand-written code to this library, and recipes |
+//! | [errors] | those who have an error or a log line in front of them |
+//! | [schema] | those who change a struct while old and new processes share one Redis |
+//! | [operations] | those who operate a service: settings, servers, TLS, access control, metrics |
+//! | [protocol] | those who want to know what is promised, why it holds, and what breaks it |
+//! | [compare] | those who choose a cache |
+//! | [performance] | those who want to know what an operation costs |
+//! | [testing] | those who want to see the evidence, or run it |
+//! | [architecture] | those who change the library |
+// Pages link to each other by reference: `[outages][protocol.md#outages]`. A page defines its references at its end, as an editor
+// needs them. Here `links.md` comes before each page and defines them for rustdoc: the first definition counts.
+
+/// Makes a module of each page.
+macro_rules! pages {
+    ($($page:ident)*) => {$(
+        #[doc = include_str!("docs/links.md")]
+        #[doc = include_str!(concat!("../docs/", stringify!($page), ".md"))]
+        pub mod $page {}
+    )*};
+}
+
+pages! { architecture compare errors guide protocol schema testing }
+
+#[doc = include_str!("docs/links.md")]
+#[doc = concat!("[alerts.yml]: https://docs.rs/crate/cache-aside/", env!("CARGO_PKG_VERSION"), "/source/docs/alerts.yml")]
+#[doc = concat!("[grafana.json]: https://docs.rs/crate/cache-aside/", env!("CARGO_PKG_VERSION"), "/source/docs/grafana.json")]
+#[doc = ""]
+#[doc = include_str!("../docs/operations.md")]
+pub mod operations {}
+
+#[doc = include_str!("docs/links.md")]
+#[doc = include_str!("../docs/performance.md")]
+#[doc = "<span id=\"picture\"></span>"]
+#[doc = ""]
+#[doc = include_str!("../docs/performance.svg")]
+pub mod performance {}
