@@ -1,5 +1,5 @@
 //! A first tour of the cache: cold read, warm read, field update, invalidation, a missing id, 100 readers at once,
-//! statistics, and the stored entry. The primary is an SQLite database.
+//! statistics, and the stored entry. A map stands in for the primary database.
 //!
 //! ```text
 //! cargo run --example quickstart                                        # no server needed
@@ -7,11 +7,12 @@
 //! redis-cli HGETALL cache:billing:product:p-001                         # shows the stored entry
 //! ```
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, BoxError, Cache, Cacheable, Outcome};
-use rusqlite::{Connection, OptionalExtension};
+use tokio::sync::Mutex;
 
 #[derive(Debug, Clone, PartialEq, Cacheable)]
 #[cacheable(namespace = "billing", entity = "product", ttl = "30s", not_found_ttl = "2s")]
@@ -23,44 +24,33 @@ struct Product {
     stock: u32,
 }
 
-/// The primary: an SQLite database, as slow as one across a network.
+/// Stands in for the primary database: a map, as slow as a database across a network.
 #[derive(Clone)]
 struct Shop {
-    database: Arc<Mutex<Connection>>,
+    products: Arc<Mutex<HashMap<&'static str, Product>>>,
 }
 
 impl Shop {
     const LATENCY: Duration = Duration::from_millis(50);
 
-    fn open() -> Result<Self, BoxError> {
-        let database = Connection::open_in_memory()?;
-        database.execute_batch(
-            "CREATE TABLE product (id TEXT PRIMARY KEY, name TEXT NOT NULL, price_cents INTEGER NOT NULL, stock INTEGER NOT NULL);
-             INSERT INTO product VALUES ('p-001', 'Sourdough Loaf', 650, 42), ('p-002', 'Rye Loaf', 590, 17), ('p-003', 'Croissant', 280, 96);",
-        )?;
-        Ok(Self { database: Arc::new(Mutex::new(database)) })
+    fn open() -> Self {
+        let rows =
+            [("p-001", "Sourdough Loaf", 650, 42), ("p-002", "Rye Loaf", 590, 17), ("p-003", "Croissant", 280, 96)];
+        let products = rows.map(|(id, name, price_cents, stock)| {
+            (id, Product { id: id.to_owned(), name: name.to_owned(), price_cents, stock })
+        });
+        Self { products: Arc::new(Mutex::new(HashMap::from(products))) }
     }
 
     async fn find(&self, id: String) -> Result<Option<Product>, BoxError> {
         tokio::time::sleep(Self::LATENCY).await;
-        self.with(|database| {
-            let query = "SELECT id, name, price_cents, stock FROM product WHERE id = ?1";
-            let row = database.query_row(query, [id], |row| {
-                Ok(Product { id: row.get(0)?, name: row.get(1)?, price_cents: row.get(2)?, stock: row.get(3)? })
-            });
-            Ok(row.optional()?)
-        })
+        Ok(self.products.lock().await.get(id.as_str()).cloned())
     }
 
-    fn set_stock(&self, id: &str, stock: u32) -> Result<(), BoxError> {
-        self.with(|database| {
-            database.execute("UPDATE product SET stock = ?2 WHERE id = ?1", (id, stock))?;
-            Ok(())
-        })
-    }
-
-    fn with<R>(&self, work: impl FnOnce(&Connection) -> Result<R, BoxError>) -> Result<R, BoxError> {
-        work(&self.database.lock().unwrap_or_else(PoisonError::into_inner))
+    async fn set_stock(&self, id: &str, stock: u32) {
+        if let Some(product) = self.products.lock().await.get_mut(id) {
+            product.stock = stock;
+        }
     }
 }
 
@@ -68,9 +58,9 @@ impl Shop {
 async fn main() -> Result<(), BoxError> {
     let url = std::env::var("CACHE_URL").unwrap_or_else(|_| "memory://".to_owned());
     let backend = Backend::connect(&url).await?;
-    println!("{backend:?}, primary in SQLite\n");
+    println!("{backend:?}, with a map as the primary\n");
     let cache: Cache<Product> = Cache::new(backend);
-    let shop = Shop::open()?;
+    let shop = Shop::open();
     let primary = shop.clone();
     let products = cache.with_loader(move |id| {
         let primary = primary.clone();
@@ -86,7 +76,7 @@ async fn main() -> Result<(), BoxError> {
     let warm = products.lookup("p-001").await?;
     report("warm read", began, &format!("{:?}: {}", warm.outcome, text(warm.value.as_deref())));
 
-    shop.set_stock("p-001", 41)?;
+    shop.set_stock("p-001", 41).await;
     let began = Instant::now();
     let applied = products.update_field("p-001", Product::FIELDS.stock, 41).await?;
     report("field update", began, &format!("stock = 41 in place, applied: {applied}"));
@@ -95,7 +85,7 @@ async fn main() -> Result<(), BoxError> {
     let updated = products.lookup("p-001").await?;
     report("read", began, &format!("{:?}: {}", updated.outcome, text(updated.value.as_deref())));
 
-    shop.set_stock("p-001", 40)?;
+    shop.set_stock("p-001", 40).await;
     let began = Instant::now();
     let was_there = products.invalidate("p-001").await?;
     report("invalidation", began, &format!("stock = 40 in the primary, an entry was there: {was_there}"));
