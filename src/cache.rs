@@ -29,7 +29,8 @@ use crate::counters::ShardedArc;
 use crate::error::{BoxError, Error};
 use crate::read::{Answer, Fields, Loader, Loading, Request, erase};
 use crate::record::{
-    CacheKey, Cacheable, FieldError, Hash, IdParts, Key, Projection, RecordReader, Selection, borrowed, typed,
+    CacheKey, Cacheable, FieldError, Hash, IdParts, InvalidId, Key, Projection, RecordReader, Selection, borrowed,
+    typed,
 };
 use crate::stats::Stats;
 
@@ -313,7 +314,7 @@ impl<T: Cacheable> Cache<T> {
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "calls that need only the key consume their id here")]
-    fn key(&self, id: impl CacheKey<T::Id>) -> Result<Key, Error> {
+    fn key(&self, id: impl CacheKey<T::Id>) -> Result<Key, InvalidId> {
         self.core.keys.key(&id)
     }
 

@@ -21,7 +21,7 @@ mod repeats;
 mod stats;
 mod write;
 
-pub use cache_aside_derive::{CacheId, Cacheable};
+pub use cache_aside_derive::{CacheId, Cacheable, Embeddable, FieldValue};
 
 pub use crate::backend::{Backend, BackendBuilder};
 pub use crate::cache::{
@@ -29,7 +29,7 @@ pub use crate::cache::{
 };
 pub use crate::error::{BoxError, Cause, Error};
 pub use crate::near::{NearCache, Untracked};
-pub use crate::record::{CacheId, CacheKey, Cacheable, Change, Field, FieldValue, Projection, Schema};
+pub use crate::record::{CacheId, CacheKey, Cacheable, Change, Embeddable, Field, FieldValue, Projection, Schema};
 pub use crate::stats::{Stats, TrackerState};
 
 /// The functions and types that derived code uses. Not part of the public interface.
@@ -39,7 +39,12 @@ pub mod __private {
     pub use std::vec::Vec;
 
     pub use crate::BoxError;
+    pub use crate::record::embed::{Name, Place, Text, check_names_differ, count, flatten, join};
+    pub use crate::record::features;
     #[cfg(feature = "json")]
-    pub use crate::record::json;
-    pub use crate::record::{Codec, FieldError, IdParts, RecordReader, RecordWriter, id, native, or_default};
+    pub use crate::record::json::{json, optional_json};
+    pub use crate::record::{
+        Codec, FieldError, IdParts, Part, RecordReader, RecordWriter, id, native, optional_part, or_default,
+        unknown_variant, write_id,
+    };
 }

@@ -34,6 +34,16 @@ const FENCED_FILLS: Name = (
 );
 const LEASES_LOST: Name = ("cache_aside_leases_lost_total", "leases that expired or were revoked during their load");
 const DECODE_ERRORS: Name = ("cache_aside_decode_errors_total", "unreadable entries, which count as misses");
+const ENCODE_ERRORS: Name = (
+    "cache_aside_encode_errors_total",
+    "records and updates that were not stored, because a value can not be encoded or would not come back from its text",
+);
+const INVALID_IDS: Name =
+    ("cache_aside_invalid_ids_total", "calls with an id that can not be part of a key, whose record is never cached");
+const OTHER_IDS: Name = (
+    "cache_aside_other_ids_total",
+    "records that were not stored, because a loader returned them with another id than it was asked for",
+);
 pub(crate) const BREAKER_OPEN: Name =
     ("cache_aside_breaker_open", "servers of the backend whose circuit breaker is open, because they do not answer");
 const STEP_FAILURES: Name = ("cache_aside_step_failures_total", "failed calls to the backend, unanswered or refused");
@@ -117,6 +127,9 @@ impl CacheMetrics {
                 stale_served: counter(STALE_SERVED),
                 refreshes_ahead: counter(REFRESHES_AHEAD),
                 decode_errors: counter(DECODE_ERRORS),
+                encode_errors: counter(ENCODE_ERRORS),
+                invalid_ids: counter(INVALID_IDS),
+                other_ids: counter(OTHER_IDS),
                 ..Counters::default()
             },
             gets: OUTCOMES.map(get),

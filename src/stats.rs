@@ -4,7 +4,7 @@
 /// [`reset_stats`](crate::Cache::reset_stats) was called.
 ///
 /// Each `get`, `lookup` and `refresh` adds to exactly one of `hits`, `not_found_hits`, `misses` and `bypasses`, even if its
-/// load fails. A call that is refused, for example for an invalid id, isn't counted.
+/// load fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
@@ -30,6 +30,12 @@ pub struct Stats {
     pub refreshes_ahead: u64,
     /// Unreadable entries. Each is a miss, and the next load replaces it.
     pub decode_errors: u64,
+    /// Loaded records and updates that were not stored, because a value can't be encoded, or would not come back from its text.
+    pub encode_errors: u64,
+    /// Calls with an id that can't be part of a key. Gets with such an id are bypasses too.
+    pub invalid_ids: u64,
+    /// Records that were not stored, because a loader returned them with another id than it was asked for.
+    pub other_ids: u64,
     /// Calls of `update_field`, `update_fields` and `modify` that changed a cached record.
     pub updates: u64,
     /// Records that `invalidate`, `invalidate_many` and `refresh` have invalidated; all versions of a record count as one.

@@ -18,7 +18,7 @@ use crate::cache::{Core, UpdateTtl};
 use crate::error::Error;
 use crate::metrics::spans;
 use crate::proof::Guard;
-use crate::record::{Changes, Entry, FieldChange, FieldError, Found, Hash, Key, KeySpace, Reading, Record, entry};
+use crate::record::{Changes, Entry, FieldError, Found, Hash, InvalidId, Key, Notes, Reading, Record, entry};
 
 /// The number of keys that are sent together: enough to keep a connection busy, few enough for each to meet its deadline.
 const AT_A_TIME: usize = 128;
@@ -48,15 +48,20 @@ impl Core {
     }
 
     /// Like `invalidate`, but does nothing before it is polled.
-    pub(crate) fn invalidate_when_polled(&self, key: Result<Key, Error>) -> BoxFuture<'_, Result<bool, Error>> {
-        async move { self.invalidate(key?).await }.boxed()
+    pub(crate) fn invalidate_when_polled(&self, key: Result<Key, InvalidId>) -> BoxFuture<'_, Result<bool, Error>> {
+        async move {
+            let Some(key) = self.valid(key)? else { return Ok(false) };
+            self.invalidate(key).await
+        }
+        .boxed()
     }
 
-    pub(crate) fn invalidate_many(&self, keys: Vec<Result<Key, Error>>) -> BoxFuture<'_, Vec<Result<bool, Error>>> {
+    pub(crate) fn invalidate_many(&self, keys: Vec<Result<Key, InvalidId>>) -> BoxFuture<'_, Vec<Result<bool, Error>>> {
         async move {
             // All are begun before the first is sent, so that each is retried if this future is dropped.
-            let begun = keys.into_iter().map(|key| match key {
-                Ok(key) => self.invalidate(key).boxed(),
+            let begun = keys.into_iter().map(|key| match self.valid(key) {
+                Ok(Some(key)) => self.invalidate(key).boxed(),
+                Ok(None) => std::future::ready(Ok(false)).boxed(),
                 Err(error) => std::future::ready(Err(error)).boxed(),
             });
             stream::iter(begun.collect::<Vec<_>>()).buffered(AT_A_TIME).collect().await
@@ -83,15 +88,15 @@ impl Core {
 
     pub(crate) fn update_fields(
         &self,
-        key: Result<Key, Error>,
-        changes: Vec<FieldChange>,
+        key: Result<Key, InvalidId>,
+        changes: Vec<Result<Changes, FieldError>>,
     ) -> BoxFuture<'_, Result<bool, Error>> {
         async move {
-            let key = key?;
+            let Some(key) = self.valid(key)? else { return Ok(false) };
             let changes = last_of_each_field(changes).map_err(|mistake| self.warn_unencodable(&key, &mistake));
             self.update(&key, |shown| {
-                let may_change = match shown.read(self.shape) {
-                    Reading::Record(_) => true,
+                let may_change = match shown.read_by(|hash| self.shape.decode_noted(hash)) {
+                    Reading::Record((_, notes)) => !notes.has_other,
                     Reading::NotFound => !self.backend.enforces(Guard::WholeNotFound),
                     Reading::Stale(..) | Reading::Unreadable(_) => false,
                 };
@@ -105,19 +110,21 @@ impl Core {
     /// Returns the changed record, if the change was applied.
     pub(crate) fn modify<'a>(
         &'a self,
-        key: Result<Key, Error>,
+        key: Result<Key, InvalidId>,
         mut change: Modify<'a>,
     ) -> BoxFuture<'a, Result<Option<Record>, Error>> {
         async move {
-            let (key, mut latest) = (key?, None);
+            let Some(key) = self.valid(key)? else { return Ok(None) };
+            let mut latest = None;
             let decide = |shown: &Found| {
-                let Reading::Record(mut record) = shown.read(self.shape) else {
+                let reading = shown.read_by(|hash| self.shape.decode_noted(hash));
+                let Reading::Record((mut record, Notes { has_other: false, .. })) = reading else {
                     return Ok(None);
                 };
-                let (id, before) = (self.id_of(&record), self.shape.fields_of(&record));
+                let (id, before) = (self.id_text(&record), self.shape.fields_of(&record));
                 // It was decoded right here, so it is not shared.
                 change(Arc::get_mut(&mut record).expect("a record that was just decoded has one owner"));
-                if self.id_of(&record) != id {
+                if self.id_text(&record) != id {
                     return Err(Error::invalid_id(key.as_str(), "`modify` has changed it; nothing was written"));
                 }
                 let changes = differences(before, self.shape.fields_of(&record));
@@ -128,11 +135,6 @@ impl Core {
             Ok(latest.filter(|_| applied))
         }
         .boxed()
-    }
-
-    /// A record's id as written in a key. `None` if it is invalid.
-    fn id_of(&self, record: &Record) -> Option<Box<str>> {
-        KeySpace::with_id(&mut |out| (self.shape.write_id)(record, out), |id| Some(id.into()))
     }
 
     /// Applies the changes that `decide` returns for the entry. If it returns none, the entry is deleted.
@@ -176,6 +178,7 @@ impl Core {
     }
 
     fn warn_unencodable(&self, key: &Key, mistake: &FieldError) {
+        self.metrics.counts.encode_errors.add();
         let (keys, cause) = (key.prefix(), std::error::Error::source(mistake).map(ToString::to_string));
         self.backend.repeats().warn(format!("update {keys} {mistake}"), |times| {
             tracing::warn!(keys, %mistake, cause, times, "a value could not be encoded: its entry is removed");
@@ -212,11 +215,13 @@ impl Core {
 }
 
 /// The changes by field. If a field is changed several times, the last change.
-fn last_of_each_field(changes: Vec<FieldChange>) -> Result<Changes, FieldError> {
+fn last_of_each_field(changes: Vec<Result<Changes, FieldError>>) -> Result<Changes, FieldError> {
     let mut last = Changes::new();
-    for (field, value) in changes {
-        last.retain(|(other, _)| *other != field);
-        last.push((field, value?));
+    for fields in changes {
+        for (field, value) in fields? {
+            last.retain(|(other, _)| *other != field);
+            last.push((field, value));
+        }
     }
     Ok(last)
 }

@@ -2,7 +2,7 @@
 
 #![allow(missing_docs)]
 
-use cache_aside::{Backend, BoxError, Cache, CacheId, CacheKey, Cacheable, EntryState, Outcome};
+use cache_aside::{Backend, BoxError, Cache, CacheId, CacheKey, Cacheable, EntryState, FieldValue, Outcome};
 
 type TestResult = Result<(), BoxError>;
 
@@ -39,7 +39,6 @@ mod schema {
         #[cacheable(rename = "price")]
         price_cents: i64,
         #[cacheable(skip)]
-        #[expect(dead_code)]
         seen: bool,
         r#type: String,
     }
@@ -158,7 +157,7 @@ mod schema {
 mod ids {
     use super::*;
 
-    #[derive(Debug, Clone, PartialEq, Eq, Hash, CacheId)]
+    #[derive(Debug, Clone, PartialEq, Eq, Hash, FieldValue, CacheId)]
     struct Sku(String);
 
     #[derive(Debug, Clone, PartialEq, Cacheable)]
@@ -582,7 +581,7 @@ mod elsewhere {
         }
     }
 
-    #[derive(Clone, PartialEq, Eq, Hash, CacheId)]
+    #[derive(Clone, PartialEq, Eq, Hash, FieldValue, CacheId)]
     #[cacheable(crate = vendored::cache)]
     struct Sku(u64);
 

@@ -11,10 +11,58 @@
 
 /// Public types with private members.
 pub mod public {
-    use cache_aside::{CacheId, Cacheable};
+    use cache_aside::{CacheId, Cacheable, Embeddable, FieldValue};
+
+    /// An enum.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, FieldValue, CacheId)]
+    #[cacheable(rename_all = "kebab-case")]
+    pub enum Status {
+        /// A variant.
+        OnSale,
+        /// Another one.
+        #[cacheable(other)]
+        Unknown,
+    }
+
+    /// A generic newtype.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, FieldValue)]
+    pub struct Secret<V>(V);
+
+    /// An embedded struct with fields of all visibilities.
+    #[derive(Debug, Embeddable)]
+    #[cacheable(rename_all = "camelCase")]
+    pub struct Address {
+        /// A public field.
+        #[cacheable(alias = "road")]
+        pub street_name: String,
+        pub(crate) city: Option<String>,
+        #[cacheable(embed)]
+        point: Point,
+        #[cacheable(skip)]
+        seen: u32,
+    }
+
+    #[derive(Debug, Embeddable)]
+    struct Point {
+        latitude: f64,
+    }
+
+    /// A record that exists once, with embedded structs.
+    #[derive(Debug, Cacheable)]
+    #[cacheable(singleton)]
+    pub struct Settings {
+        /// A public field.
+        #[cacheable(embed)]
+        pub home: Address,
+        #[cacheable(embed)]
+        work: Option<Address>,
+        /// An enum.
+        pub status: Status,
+        secret: Secret<String>,
+    }
 
     /// A newtype.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, CacheId)]
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, FieldValue, CacheId)]
     pub struct ProductId(u64);
 
     /// A record with fields of all visibilities, some of a private type.
@@ -110,9 +158,9 @@ fn two_in_one_module() {
 
 #[test]
 fn inside_a_function() {
-    use cache_aside::{CacheId, Cacheable};
+    use cache_aside::{CacheId, Cacheable, FieldValue};
 
-    #[derive(Clone, PartialEq, Eq, Hash, CacheId)]
+    #[derive(Clone, PartialEq, Eq, Hash, FieldValue, CacheId)]
     struct LocalId(String);
 
     #[derive(Cacheable)]
@@ -235,6 +283,9 @@ mod shadowed {
     trait Schema {}
     trait CacheId {}
     trait FieldValue {}
+    trait Embeddable {}
+    trait Place {}
+    trait Name {}
     trait Cacheable {}
 
     /// Methods on every type, with the names that generated code calls.
@@ -251,14 +302,80 @@ mod shadowed {
         fn as_millis(self) {}
         fn id(self) {}
         fn encode(self) {}
+        fn decode(self) {}
+        fn reset_skipped(self) {}
+        fn optional(self) {}
+        fn trying_texts(self) {}
+        #[allow(clippy::wrong_self_convention)]
+        fn as_str(self) {}
+        fn next_part(self) {}
+        fn write_str(self) {}
+        fn missing(self) {}
+        #[allow(clippy::wrong_self_convention)]
+        fn is_other(self) {}
+        fn from(self) {}
+        fn of(self) {}
     }
 
     impl<T> Everything for T {}
 
     #[derive(
-        ::cache_aside::CacheId, ::core::clone::Clone, ::core::cmp::PartialEq, ::core::cmp::Eq, ::core::hash::Hash,
+        ::cache_aside::CacheId,
+        ::cache_aside::FieldValue,
+        ::core::clone::Clone,
+        ::core::cmp::PartialEq,
+        ::core::cmp::Eq,
+        ::core::hash::Hash,
     )]
     struct Id(::core::primitive::u64);
+
+    #[derive(
+        ::cache_aside::CacheId,
+        ::cache_aside::FieldValue,
+        ::core::clone::Clone,
+        ::core::cmp::PartialEq,
+        ::core::cmp::Eq,
+        ::core::hash::Hash,
+    )]
+    enum Kind {
+        Plain,
+        #[cacheable(other)]
+        Other,
+    }
+
+    #[derive(::cache_aside::FieldValue)]
+    struct Wrapped<V>(V);
+
+    #[derive(::cache_aside::Embeddable)]
+    #[cacheable(rename_all = "camelCase")]
+    struct Address {
+        #[cacheable(alias = "road")]
+        street: ::std::string::String,
+        #[cacheable(embed)]
+        point: Point,
+        #[cacheable(json)]
+        tags: ::core::option::Option<::std::vec::Vec<::core::primitive::u8>>,
+    }
+
+    #[derive(::cache_aside::Embeddable)]
+    struct Point {
+        latitude: ::core::primitive::u64,
+        #[cacheable(skip)]
+        skipped: ::core::primitive::bool,
+    }
+
+    #[derive(::cache_aside::Cacheable)]
+    #[cacheable(singleton)]
+    struct Single {
+        #[cacheable(embed)]
+        home: Address,
+        #[cacheable(embed(prefix = ""))]
+        work: ::core::option::Option<Address>,
+        kind: Kind,
+        wrapped: Wrapped<::core::primitive::u64>,
+        #[cacheable(with = "text")]
+        text: ::core::option::Option<::std::string::String>,
+    }
 
     #[derive(::cache_aside::Cacheable)]
     #[cacheable(namespace = "shop", version = 1, also_invalidates = [2, none], not_found_ttl = "1s")]

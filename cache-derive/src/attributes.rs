@@ -1,4 +1,5 @@
-//! The attributes `#[cacheable(..)]` of a struct and of a field, as structs of options.
+//! The attributes `#[cacheable(..)]` of a type, a field and a variant, as structs of options; and those of serde that matter
+//! here.
 //!
 //! Checks that concern a single attribute are made here: its name, its place, its value, and that it is given once.
 
@@ -6,11 +7,21 @@ use quote::ToTokens;
 use syn::punctuated::Punctuated;
 use syn::{Attribute, Error, Meta, Path, Result, Token};
 
+use crate::case::Case;
 use crate::mistakes::Mistakes;
 use crate::nearest::nearest;
 use crate::value::{self, Version};
 
-const OF_STRUCTS: &[&str] = &[
+const SYNTAX: &str = "attributes are written `#[cacheable(word, name = value)]`";
+
+/// The attributes that one kind of item may have, and where the others belong.
+#[derive(Clone, Copy)]
+pub(crate) struct Known {
+    words: &'static [&'static str],
+    elsewhere: &'static [(&'static [&'static str], &'static str)],
+}
+
+const RECORD: &[&str] = &[
     "namespace",
     "entity",
     "ttl",
@@ -21,13 +32,56 @@ const OF_STRUCTS: &[&str] = &[
     "version",
     "also_invalidates",
     "crate",
+    "rename_all",
+    "singleton",
 ];
-const OF_FIELDS: &[&str] = &["id", "rename", "alias", "default", "skip", "json", "with"];
+const FIELD: &[&str] = &["id", "rename", "alias", "default", "skip", "json", "with", "embed", "store"];
+const VARIANT: &[&str] = &["rename", "alias", "other"];
 
-const SYNTAX: &str = "attributes are written `#[cacheable(word, name = value)]`";
+/// A struct that derives `Cacheable`.
+pub(crate) const OF_RECORDS: Known = Known {
+    words: RECORD,
+    elsewhere: &[(FIELD, "on a field, not on the struct"), (VARIANT, "on a variant of an enum")],
+};
 
-/// The attributes of a newtype that derives `CacheId`.
-const OF_NEWTYPES: &[&str] = &["crate"];
+/// A struct that derives `Embeddable`.
+pub(crate) const OF_EMBEDDED: Known = Known {
+    words: &["rename_all", "crate"],
+    elsewhere: &[(FIELD, "on a field, not on the struct"), (RECORD, "on a struct that derives `Cacheable`")],
+};
+
+/// A newtype that derives `FieldValue` or `CacheId`.
+pub(crate) const OF_NEWTYPES: Known =
+    Known { words: &["crate"], elsewhere: &[(RECORD, "on a struct that derives `Cacheable`")] };
+
+/// An enum that derives `FieldValue` or `CacheId`.
+pub(crate) const OF_ENUMS: Known = Known {
+    words: &["rename_all", "crate"],
+    elsewhere: &[(VARIANT, "on a variant, not on the enum"), (RECORD, "on a struct that derives `Cacheable`")],
+};
+
+/// A field of a struct that derives `Cacheable`.
+pub(crate) const OF_FIELDS: Known = Known {
+    words: FIELD,
+    elsewhere: &[(RECORD, "on the struct, not on a field"), (VARIANT, "on a variant of an enum")],
+};
+
+/// A field of a struct that derives `Embeddable`.
+pub(crate) const OF_EMBEDDED_FIELDS: Known = Known {
+    words: &["rename", "alias", "default", "skip", "json", "with", "embed", "store"],
+    elsewhere: &[
+        (&["id"], "on a field of a struct that derives `Cacheable`"),
+        (RECORD, "on the struct, not on a field"),
+        (VARIANT, "on a variant of an enum"),
+    ],
+};
+
+const OF_VARIANTS: Known = Known {
+    words: VARIANT,
+    elsewhere: &[(RECORD, "on the enum, not on a variant"), (FIELD, "on a field of a struct")],
+};
+
+const OF_EMBED: Known = Known { words: &["prefix"], elsewhere: &[(FIELD, "on the field, outside of `embed`")] };
 
 #[derive(Default)]
 pub(crate) struct StructAttributes {
@@ -42,6 +96,8 @@ pub(crate) struct StructAttributes {
     pub(crate) version: Option<Given<u32>>,
     pub(crate) also_invalidates: Option<Given<Vec<Version>>>,
     pub(crate) krate: Option<Given<Path>>,
+    pub(crate) rename_all: Option<Given<Case>>,
+    pub(crate) singleton: Option<Given<()>>,
     /// Whether an attribute could not be understood. It may be one that seems to be missing, so that is no mistake
     /// then.
     pub(crate) unclear: bool,
@@ -57,8 +113,30 @@ pub(crate) struct FieldAttributes {
     pub(crate) skip: Option<Given<()>>,
     pub(crate) json: Option<Given<()>>,
     pub(crate) with: Option<Given<Path>>,
+    /// The prefix, if one is given.
+    pub(crate) embed: Option<Given<Option<String>>>,
+    pub(crate) store: Option<Given<()>>,
+    pub(crate) serde: SerdeAttributes,
     /// As for structs.
     pub(crate) unclear: bool,
+}
+
+/// The attributes of a variant.
+#[derive(Default)]
+pub(crate) struct VariantAttributes {
+    pub(crate) rename: Option<Given<String>>,
+    /// May be given several times.
+    pub(crate) aliases: Vec<Given<String>>,
+    pub(crate) other: Option<Given<()>>,
+}
+
+/// The attributes of serde on a field that say something about the cache too.
+#[derive(Default)]
+pub(crate) struct SerdeAttributes {
+    /// `skip`, `skip_serializing` or `skip_deserializing`.
+    pub(crate) skip: Option<Meta>,
+    /// `with`, `serialize_with` or `deserialize_with`.
+    pub(crate) with: Option<Meta>,
 }
 
 /// An attribute that was given.
@@ -98,11 +176,11 @@ pub(crate) fn value<T>(given: &Option<Given<T>>) -> Option<&T> {
 }
 
 impl StructAttributes {
-    pub(crate) fn read(attributes: &[Attribute], mistakes: &mut Mistakes) -> Self {
+    pub(crate) fn read(attributes: &[Attribute], known: Known, mistakes: &mut Mistakes) -> Self {
         let (items, unclear) = items(attributes, mistakes);
         let mut read = Self { unclear, ..Self::default() };
         for item in items {
-            let result = match value::word(&item).as_str() {
+            let result = match known.word(&item).as_str() {
                 "namespace" => set(&mut read.namespace, item, value::key_part),
                 "entity" => set(&mut read.entity, item, value::key_part),
                 "ttl" => set(&mut read.ttl, item, value::millis),
@@ -113,23 +191,12 @@ impl StructAttributes {
                 "version" => set(&mut read.version, item, value::version),
                 "also_invalidates" => set(&mut read.also_invalidates, item, value::versions),
                 "crate" => set(&mut read.krate, item, value::crate_path),
-                word => {
+                "rename_all" => set(&mut read.rename_all, item, value::case),
+                "singleton" => set(&mut read.singleton, item, value::none),
+                _ => {
                     read.unclear = true;
-                    Err(unknown(&item, word, OF_STRUCTS, OF_FIELDS, "on a field, not on the struct"))
+                    Err(known.refuse(&item))
                 }
-            };
-            mistakes.sift(result);
-        }
-        read
-    }
-
-    /// Reads the attributes of a newtype, which can only give the path of the crate.
-    pub(crate) fn read_newtype(attributes: &[Attribute], mistakes: &mut Mistakes) -> Self {
-        let mut read = Self::default();
-        for item in items(attributes, mistakes).0 {
-            let result = match value::word(&item).as_str() {
-                "crate" => set(&mut read.krate, item, value::crate_path),
-                word => Err(unknown(&item, word, OF_NEWTYPES, OF_STRUCTS, "on a struct that derives `Cacheable`")),
             };
             mistakes.sift(result);
         }
@@ -138,11 +205,11 @@ impl StructAttributes {
 }
 
 impl FieldAttributes {
-    pub(crate) fn read(attributes: &[Attribute], mistakes: &mut Mistakes) -> Self {
+    pub(crate) fn read(attributes: &[Attribute], known: Known, mistakes: &mut Mistakes) -> Self {
         let (items, unclear) = items(attributes, mistakes);
-        let mut read = Self { unclear, ..Self::default() };
+        let mut read = Self { unclear, serde: SerdeAttributes::read(attributes), ..Self::default() };
         for item in items {
-            let result = match value::word(&item).as_str() {
+            let result = match known.word(&item).as_str() {
                 "id" => set(&mut read.id, item, value::none),
                 "rename" => set(&mut read.rename, item, value::field_name),
                 "alias" => add(&mut read.aliases, item, value::field_name),
@@ -150,15 +217,72 @@ impl FieldAttributes {
                 "skip" => set(&mut read.skip, item, value::none),
                 "json" => set(&mut read.json, item, value::json),
                 "with" => set(&mut read.with, item, value::module),
-                word => {
+                "embed" => set(&mut read.embed, item, prefix),
+                "store" => set(&mut read.store, item, value::none),
+                _ => {
                     read.unclear = true;
-                    Err(unknown(&item, word, OF_FIELDS, OF_STRUCTS, "on the struct, not on a field"))
+                    Err(known.refuse(&item))
                 }
             };
             mistakes.sift(result);
         }
         read
     }
+}
+
+impl VariantAttributes {
+    pub(crate) fn read(attributes: &[Attribute], mistakes: &mut Mistakes) -> Self {
+        let mut read = Self::default();
+        for item in items(attributes, mistakes).0 {
+            let result = match OF_VARIANTS.word(&item).as_str() {
+                "rename" => set(&mut read.rename, item, value::variant_text),
+                "alias" => add(&mut read.aliases, item, value::variant_text),
+                "other" => set(&mut read.other, item, value::none),
+                _ => Err(OF_VARIANTS.refuse(&item)),
+            };
+            mistakes.sift(result);
+        }
+        read
+    }
+}
+
+impl SerdeAttributes {
+    /// Whatever can't be understood here is serde's own to report.
+    fn read(attributes: &[Attribute]) -> Self {
+        let mut read = Self::default();
+        for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("serde")) {
+            let items = attribute.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated);
+            for item in items.into_iter().flatten() {
+                match value::word(&item).as_str() {
+                    "skip" | "skip_serializing" | "skip_deserializing" => read.skip = Some(item),
+                    "with" | "serialize_with" | "deserialize_with" => read.with = Some(item),
+                    _ => {}
+                }
+            }
+        }
+        read
+    }
+}
+
+/// The prefix in `embed(prefix = "..")`, if there is one.
+fn prefix(meta: &Meta) -> Result<Option<String>> {
+    let list = match meta {
+        Meta::Path(_) => return Ok(None),
+        Meta::List(list) => list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated)?,
+        Meta::NameValue(_) => {
+            return Err(Error::new_spanned(meta, "write `embed`, or `embed(prefix = \"..\")` with another prefix"));
+        }
+    };
+    let mut given = None;
+    let mut mistakes = Mistakes::default();
+    for item in list {
+        let result = match OF_EMBED.word(&item).as_str() {
+            "prefix" => set(&mut given, item, value::prefix),
+            _ => Err(OF_EMBED.refuse(&item)),
+        };
+        mistakes.sift(result);
+    }
+    mistakes.into_error().map_or_else(|| Ok(value(&given).cloned()), Err)
 }
 
 /// The attributes `#[cacheable(..)]`.
@@ -203,13 +327,22 @@ fn add<T>(list: &mut Vec<Given<T>>, original: Meta, read: impl FnOnce(&Meta) -> 
     result
 }
 
-fn unknown(item: &Meta, word: &str, known: &[&str], elsewhere: &[&str], place: &str) -> Error {
-    let message = if elsewhere.contains(&word) {
-        format!("`{word}` belongs {place}")
-    } else if let Some(nearest) = nearest(word, known) {
-        format!("unknown attribute `{word}`; did you mean `{nearest}`?")
-    } else {
-        format!("unknown attribute `{word}`; expected one of `{}`", known.join("`, `"))
-    };
-    Error::new_spanned(item.path(), message)
+impl Known {
+    /// The attribute's name, or nothing if the item can't have it.
+    fn word(self, item: &Meta) -> String {
+        Some(value::word(item)).filter(|word| self.words.contains(&word.as_str())).unwrap_or_default()
+    }
+
+    fn refuse(self, item: &Meta) -> Error {
+        let word = value::word(item);
+        let place = self.elsewhere.iter().find(|(words, _)| words.contains(&word.as_str())).map(|(_, place)| place);
+        let message = if let Some(place) = place {
+            format!("`{word}` belongs {place}")
+        } else if let Some(nearest) = nearest(&word, self.words) {
+            format!("unknown attribute `{word}`; did you mean `{nearest}`?")
+        } else {
+            format!("unknown attribute `{word}`; expected one of `{}`", self.words.join("`, `"))
+        };
+        Error::new_spanned(item.path(), message)
+    }
 }

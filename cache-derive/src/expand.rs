@@ -3,21 +3,21 @@
 //! It is inside a `const _`, names everything by absolute paths, and imports nothing. Each stored field gets a constant
 //! with its codec. Nothing else depends on the traits of the field's type, so an unsuitable type is one error.
 
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::TokenStream;
 use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{DeriveInput, Generics};
 
-use crate::attributes::value;
+use crate::attributes::{OF_FIELDS, OF_RECORDS, value};
+use crate::fields::Site;
 use crate::mistakes::Mistakes;
 use crate::model::{Field, Record};
-use crate::tokens::{derived, derived_span, mention};
+use crate::tokens::{derived, derived_span};
 use crate::{rules, stub};
 
 pub(crate) fn cacheable(input: &DeriveInput) -> TokenStream {
     let mut mistakes = Mistakes::default();
-    let record = Record::read(input, &mut mistakes);
+    let record = Record::read(input, OF_RECORDS, OF_FIELDS, &mut mistakes);
     rules::check(&record, &mut mistakes);
     match mistakes.into_error() {
         None => implementation(&record),
@@ -30,62 +30,43 @@ pub(crate) fn cacheable(input: &DeriveInput) -> TokenStream {
 }
 
 /// The parts that differ between a working impl and a stub.
-pub(crate) struct Parts<'a> {
+pub(crate) struct Parts {
     pub(crate) generics: Generics,
     pub(crate) id: TokenStream,
-    pub(crate) handles: Vec<&'a Field<'a>>,
-    pub(crate) codecs: TokenStream,
+    /// What the fields need, the struct of the handles, and the value of `FIELDS`.
+    pub(crate) fields: TokenStream,
+    pub(crate) handles: TokenStream,
+    pub(crate) handle_values: TokenStream,
     /// The schema and the methods of `Cacheable`.
     pub(crate) members: TokenStream,
 }
 
 pub(crate) fn assemble(record: &Record, parts: Parts) -> TokenStream {
     let library = record.library();
-    let Parts { generics, id, handles, codecs, members } = parts;
+    let Parts { generics, id, fields, handles, handle_values, members } = parts;
     let vis = &record.original.vis;
     let name = derived(&record.original.ident);
     let (impl_generics, ty_generics, where_clause) = generics.split_for_impl();
-
-    let fields = fields_name(record);
-    let fields_doc = format!("The handles of the fields of `{name}`.");
-    let handle_values = handles.iter().map(|field| {
-        let (ident, codec) = (derived(field.ident), codec_name(field));
-        quote!(#ident: #library::Field::new(#codec, |__record| &__record.#ident))
-    });
-    let declarations = handles.iter().map(|field| {
-        let vis = &field.original.vis;
-        let ident = derived(field.ident);
-        let ty = record.type_of(field);
-        let doc = format!("The field `{}`.", field.name());
-        quote!(#[doc = #doc] #vis #ident: #library::Field<#name, #ty>)
-    });
 
     // The compiler already warns of a deprecated type at the struct itself.
     quote! {
         #[allow(deprecated)]
         const _: () = {
-            #codecs
-
-            #[doc = #fields_doc]
-            #vis struct #fields {
-                #(#declarations,)*
-            }
+            #fields
 
             #[automatically_derived]
             impl #impl_generics #name #ty_generics #where_clause {
                 /// The handles of the fields.
                 #[allow(dead_code)]
-                #vis const FIELDS: #fields = <Self as #library::Cacheable>::FIELDS;
+                #vis const FIELDS: #handles = <Self as #library::Cacheable>::FIELDS;
             }
 
             #[automatically_derived]
             impl #impl_generics #library::Cacheable for #name #ty_generics #where_clause {
                 type Id = #id;
-                type Fields = #fields;
+                type Fields = #handles;
 
-                const FIELDS: #fields = #fields {
-                    #(#handle_values,)*
-                };
+                const FIELDS: #handles = #handle_values;
 
                 #members
             }
@@ -96,41 +77,40 @@ pub(crate) fn assemble(record: &Record, parts: Parts) -> TokenStream {
 fn implementation(record: &Record) -> TokenStream {
     let library = record.library();
     let private = quote!(#library::__private);
-    let codecs = record.stored().map(|field| {
-        let name = codec_name(field);
-        let ty = record.type_of(field);
-        let mut codec = codec(record, field);
-        if field.attributes.default.is_some() {
-            codec = quote!(#private::or_default::<#ty>(#codec));
-        }
-        let aliases: Vec<_> = field.aliases().collect();
-        let aliases = (!aliases.is_empty()).then(|| quote!(.aliases(&[#(#aliases),*])));
-        quote!(const #name: #private::Codec<#ty> = #codec #aliases;)
-    });
+    let site = Site::of_record(record);
+    let places = site.places();
+    let codecs = site.codecs();
+    let handles = site.handles_name();
+    let handles_struct = site.handles_struct();
     let default_ttl_check = default_ttl_check(record);
+    let names_check = names_check(record);
+    let singleton_check = singleton_check(record, &site);
 
-    let schema = schema(record);
-    let id = id_of(record.ids(), |field| {
-        let ident = derived(field.ident);
-        quote_spanned!(ident.span()=> ::core::clone::Clone::clone(&self.#ident))
+    let schema = schema(record, &site);
+    let id = (!record.is_singleton()).then(|| {
+        id_of(record.ids(), |field| {
+            let ident = derived(field.ident);
+            quote_spanned!(ident.span()=> ::core::clone::Clone::clone(&self.#ident))
+        })
     });
     let id_parts = record.ids().map(|field| {
-        let (ident, codec) = (derived(field.ident), codec_name(field));
-        quote!(#private::Codec::write_id(&#codec, &self.#ident, __out)?)
+        let (ident, codec) = (derived(field.ident), site.codec(field));
+        quote!(#private::Codec::write_id(&#codec, &self.#ident, __out)?;)
     });
-    let puts = record.stored().map(|field| {
-        let (ident, codec) = (derived(field.ident), codec_name(field));
-        quote!(__record.put(&#codec, &self.#ident))
-    });
-    let reads = record.fields.iter().map(|field| read(record, field));
+    let id_parts = match record.is_singleton() {
+        true => quote!(#private::IdParts::next_part(__out)?; #library::CacheId::write_id(&(), __out)?;),
+        false => quote!(#(#id_parts)*),
+    };
+    let (encode, decode, reset_skipped) = (site.encode(), site.decode(), site.reset_skipped());
 
     assemble(
         record,
         Parts {
             generics: record.original.generics.clone(),
             id: id_of(record.ids(), |field| record.type_of(field)),
-            handles: record.updatable().collect(),
-            codecs: quote!(#(#codecs)* #default_ttl_check),
+            fields: quote!(#places #codecs #handles_struct #default_ttl_check #names_check #singleton_check),
+            handles: quote!(#handles),
+            handle_values: site.handle_values(),
             members: quote! {
                 const SCHEMA: #library::Schema = #schema;
 
@@ -139,19 +119,13 @@ fn implementation(record: &Record) -> TokenStream {
                 }
 
                 fn write_id(&self, __out: &mut dyn #private::IdParts) -> ::core::fmt::Result {
-                    #(#id_parts;)*
+                    #id_parts
                     ::core::result::Result::Ok(())
                 }
 
-                fn encode(&self, __record: &mut #private::RecordWriter) {
-                    #(#puts;)*
-                }
-
-                fn decode(
-                    __record: &mut #private::RecordReader<'_>,
-                ) -> ::core::result::Result<Self, #private::FieldError> {
-                    ::core::result::Result::Ok(Self { #(#reads,)* })
-                }
+                #encode
+                #decode
+                #reset_skipped
             },
         },
     )
@@ -169,7 +143,7 @@ pub(crate) fn id_of<'a>(
     }
 }
 
-fn schema(record: &Record) -> TokenStream {
+fn schema(record: &Record, site: &Site) -> TokenStream {
     let library = record.library();
     let entity = record.entity();
     let attributes = &record.attributes;
@@ -193,9 +167,22 @@ fn schema(record: &Record) -> TokenStream {
         let (field, value) = (format_ident!("{field}"), value?);
         Some(quote!(__schema.#field = ::core::option::Option::Some(#value);))
     });
-    let names = record.stored().map(Field::name);
     let ids = record.ids().map(Field::name);
-    let aliases = record.aliases();
+    let has_embedded = record.stored().any(Field::is_embedded);
+    let (names, aliases) = if has_embedded {
+        let private = quote!(#library::__private);
+        let flat = |names: TokenStream| {
+            quote! {{
+                const __NAMES: &[#private::Name] = #names;
+                const __FLAT: [&::core::primitive::str; #private::count(__NAMES)] = #private::flatten(__NAMES);
+                &__FLAT
+            }}
+        };
+        (flat(site.names()), flat(site.aliases()))
+    } else {
+        let (names, aliases) = (record.stored().map(Field::name), record.aliases());
+        (quote!(&[#(#names),*]), quote!(&[#(#aliases),*]))
+    };
     let also_invalidates = value(&attributes.also_invalidates).into_iter().flatten();
     let also_invalidates = also_invalidates.map(|version| match version.number {
         Some(number) => quote!(::core::option::Option::Some(#number)),
@@ -204,49 +191,12 @@ fn schema(record: &Record) -> TokenStream {
     quote! {{
         let mut __schema = #library::Schema::new(#entity);
         #(#options)*
-        __schema.fields = &[#(#names),*];
+        __schema.fields = #names;
         __schema.ids = &[#(#ids),*];
-        __schema.aliases = &[#(#aliases),*];
+        __schema.aliases = #aliases;
         __schema.also_invalidates = &[#(#also_invalidates),*];
         __schema
     }}
-}
-
-fn codec(record: &Record, field: &Field) -> TokenStream {
-    let library = record.library();
-    let private = quote!(#library::__private);
-    let name = field.name();
-    let ty = record.type_of(field);
-    if field.is_id() {
-        return quote!(#private::id::<#ty>(#name));
-    }
-    if field.attributes.json.is_some() {
-        return quote!(#private::json::<#ty>(#name));
-    }
-    let Some((with, module)) = field.attributes.with.as_ref().zip(value(&field.attributes.with)) else {
-        return quote!(#private::native::<#ty>(#name));
-    };
-    // Errors in the module's functions are shown at the text that names the module.
-    quote_spanned! {derived_span(with.argument().span())=>
-        #private::Codec::with(
-            #name,
-            |__value| ::core::result::Result::Ok(::core::option::Option::Some(
-                ::core::convert::Into::into(#module::encode(__value)),
-            )),
-            |__bytes| ::core::result::Result::map_err(#module::decode(&__bytes), ::core::convert::Into::into),
-        )
-    }
-}
-
-fn read(record: &Record, field: &Field) -> TokenStream {
-    let ident = derived(field.ident);
-    let codec = codec_name(field);
-    let ty = record.type_of(field);
-    if field.is_stored() {
-        quote!(#ident: __record.read(&#codec)?)
-    } else {
-        quote!(#ident: <#ty as ::core::default::Default>::default())
-    }
 }
 
 /// Compares a `not_found_ttl` that is given without `ttl` with the library's default for `ttl`.
@@ -264,18 +214,29 @@ fn default_ttl_check(record: &Record) -> Option<TokenStream> {
     })
 }
 
-pub(crate) fn codec_name(field: &Field) -> Ident {
-    format_ident!("__codec_{}", field.ident.unraw(), span = derived_span(field.ident.span()))
+/// Compares the names of all fields, also those of embedded structs, which the derive doesn't see.
+fn names_check(record: &Record) -> Option<TokenStream> {
+    let embed = record.stored().find_map(|field| field.attributes.embed.as_ref())?;
+    let library = record.library();
+    let name = derived(&record.original.ident);
+    Some(quote_spanned! {derived_span(embed.original.span())=>
+        const _: () = #library::__private::check_names_differ(
+            <#name as #library::Cacheable>::SCHEMA.fields,
+            <#name as #library::Cacheable>::SCHEMA.aliases,
+        );
+    })
 }
 
-/// `ProductFields`, or a longer name if a field has a type of that name.
-fn fields_name(record: &Record) -> Ident {
-    let name = &record.original.ident;
-    let mut fields = format!("{}Fields", name.unraw());
-    while record.fields.iter().any(|field| mention(field.original.ty.to_token_stream(), &fields)) {
-        fields.push('_');
-    }
-    Ident::new(&fields, derived_span(name.span()))
+/// A hash without a field does not exist.
+fn singleton_check(record: &Record, site: &Site) -> Option<TokenStream> {
+    let given = record.attributes.singleton.as_ref()?;
+    let is_always_stored = site.is_always_stored();
+    Some(quote_spanned! {derived_span(given.original.span())=>
+        const _: () = ::core::assert!(
+            #is_always_stored,
+            "a `singleton` needs at least one field that is always stored: all of its fields may be absent",
+        );
+    })
 }
 
 #[cfg(test)]
@@ -283,6 +244,8 @@ mod tests {
     use syn::parse_quote;
 
     use crate::cache_id::cache_id;
+    use crate::embeddable::embeddable;
+    use crate::field_value::field_value;
 
     use super::cacheable;
 
@@ -299,17 +262,37 @@ mod tests {
                 seen: bool,
                 #[cacheable(with = "grams")]
                 weight: f64,
+                #[cacheable(embed)]
+                home: Address,
+                #[cacheable(embed)]
+                work: Option<Address>,
+                day: Option<Date>,
             }
+        });
+        let embedded = embeddable(&parse_quote! {
+            #[cacheable(crate = elsewhere)]
+            struct Address {
+                #[cacheable(alias = "road")]
+                street: String,
+                #[cacheable(embed)]
+                place: Place,
+            }
+        });
+        let variants = field_value(&parse_quote! {
+            #[cacheable(crate = elsewhere)]
+            enum Status { Active, #[cacheable(other)] Unknown }
         });
         let stub = cacheable(&parse_quote! {
             #[cacheable(crate = elsewhere)]
             struct Product { stock: u32 }
         });
-        let newtype = cache_id(&parse_quote! {
+        let newtype = parse_quote! {
             #[cacheable(crate = elsewhere)]
             struct OrderId(u64);
-        });
-        for code in [record, stub, newtype].map(|code| code.to_string()) {
+        };
+        for code in
+            [record, embedded, variants, stub, cache_id(&newtype), field_value(&newtype)].map(|code| code.to_string())
+        {
             assert!(code.contains("elsewhere ::"), "{code}");
             assert!(!code.contains("cache_aside"), "{code}");
         }

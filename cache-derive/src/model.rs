@@ -7,11 +7,12 @@ use quote::{ToTokens, quote};
 use syn::ext::IdentExt;
 use syn::{Data, DeriveInput, Path};
 
-use crate::attributes::{FieldAttributes, Given, StructAttributes, value};
+use crate::attributes::{FieldAttributes, Given, Known, StructAttributes, value};
+use crate::case::Case;
 use crate::mistakes::Mistakes;
-use crate::{names, tokens};
+use crate::{field_type, names, tokens};
 
-/// A struct that derives `Cacheable`.
+/// A struct that derives `Cacheable` or `Embeddable`.
 pub(crate) struct Record<'a> {
     pub(crate) original: &'a DeriveInput,
     pub(crate) attributes: StructAttributes,
@@ -23,17 +24,20 @@ pub(crate) struct Field<'a> {
     pub(crate) original: &'a syn::Field,
     pub(crate) ident: &'a Ident,
     pub(crate) attributes: FieldAttributes,
+    case: Option<Case>,
 }
 
 impl<'a> Record<'a> {
-    pub(crate) fn read(original: &'a DeriveInput, mistakes: &mut Mistakes) -> Self {
-        let attributes = StructAttributes::read(&original.attrs, mistakes);
+    /// Reads a struct that may have these attributes, and its fields those.
+    pub(crate) fn read(original: &'a DeriveInput, of: Known, of_fields: Known, mistakes: &mut Mistakes) -> Self {
+        let attributes = StructAttributes::read(&original.attrs, of, mistakes);
+        let case = value(&attributes.rename_all).copied();
         let mut fields = Vec::new();
         if let Data::Struct(data) = &original.data {
             for original in &data.fields {
                 let Some(ident) = &original.ident else { continue };
-                let attributes = FieldAttributes::read(&original.attrs, mistakes);
-                fields.push(Field { original, ident, attributes });
+                let attributes = FieldAttributes::read(&original.attrs, of_fields, mistakes);
+                fields.push(Field { original, ident, attributes, case });
             }
         }
         Self { original, attributes, fields }
@@ -59,19 +63,23 @@ impl<'a> Record<'a> {
         self.fields.iter().filter(|field| field.is_stored())
     }
 
+    pub(crate) fn is_singleton(&self) -> bool {
+        self.attributes.singleton.is_some()
+    }
+
     /// The aliases of all fields.
     pub(crate) fn aliases(&self) -> impl Iterator<Item = &str> {
         self.stored().flat_map(Field::aliases)
     }
 
+    /// The type in a field's `Option`, or else the field's type, as written outside of the struct.
+    pub(crate) fn type_without_option(&self, field: &Field) -> TokenStream {
+        tokens::outside(field.in_option().unwrap_or(&field.original.ty), &self.original.ident)
+    }
+
     /// The type of a field, as written outside of the struct.
     pub(crate) fn type_of(&self, field: &Field) -> TokenStream {
         tokens::outside(&field.original.ty, &self.original.ident)
-    }
-
-    /// The fields that can be updated on their own.
-    pub(crate) fn updatable(&self) -> impl Iterator<Item = &Field<'a>> {
-        self.stored().filter(|field| !field.is_id())
     }
 }
 
@@ -84,11 +92,36 @@ impl Field<'_> {
         self.attributes.skip.is_none()
     }
 
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.attributes.embed.is_some()
+    }
+
+    /// Whether its own fields are fields of the struct, each with a handle.
+    pub(crate) fn is_spread(&self) -> bool {
+        self.is_embedded() && self.in_option().is_none()
+    }
+
+    /// The type in its `Option`.
+    pub(crate) fn in_option(&self) -> Option<&syn::Type> {
+        field_type::in_option(&self.original.ty)
+    }
+
     /// The name in the hash.
     pub(crate) fn name(&self) -> Cow<'_, str> {
         match value(&self.attributes.rename) {
             Some(name) => Cow::Borrowed(name),
-            None => Cow::Owned(self.ident.unraw().to_string()),
+            None => {
+                let name = self.ident.unraw().to_string();
+                Cow::Owned(self.case.map_or_else(|| name.clone(), |case| case.of_field(&name)))
+            }
+        }
+    }
+
+    /// What the names of its own fields begin with, if it is an embedded struct.
+    pub(crate) fn prefix(&self) -> String {
+        match value(&self.attributes.embed) {
+            Some(Some(prefix)) => prefix.clone(),
+            _ => format!("{}.", self.name()),
         }
     }
 

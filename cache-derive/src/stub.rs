@@ -5,53 +5,82 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{DeriveInput, Generics, parse_quote};
 
-use crate::expand::{Parts, assemble, codec_name, id_of};
+use crate::embeddable as embedded;
+use crate::expand::{Parts, assemble, id_of};
+use crate::fields::Site;
 use crate::model::{Field, Record};
 use crate::tokens::derived;
 
 pub(crate) fn cacheable(record: &Record) -> TokenStream {
     let library = record.library();
     let private = quote!(#library::__private);
-    // The types of the fields may use the struct's parameters, which don't exist here.
     let generics = &record.original.generics;
-    let fields = if generics.params.is_empty() { record.fields.as_slice() } else { &[] };
-    let (ids, others): (Vec<_>, Vec<_>) = fields.iter().partition(|field| is_taken_for_id(record, field));
-    let handles: Vec<_> = others.into_iter().filter(|field| field.is_stored()).collect();
-    let codecs = handles.iter().map(|field| {
-        let name = codec_name(field);
-        let ty = record.type_of(field);
-        quote! {
-            const #name: #private::Codec<#ty> =
-                #private::Codec::with("", |_| ::core::unreachable!(), |_| ::core::unreachable!());
-        }
-    });
+    // The types of the fields may use the struct's parameters, which don't exist here.
+    let is_known = |_: &Field| generics.params.is_empty();
+    let ids = record.fields.iter().filter(|field| is_known(field) && is_taken_for_id(record, field));
+    let id = id_of(ids, |field| record.type_of(field));
+    let site = Site::of_record(record).only(|field| is_known(field) && !is_taken_for_id(record, field));
 
-    let parts = Parts {
-        generics: assume(generics, &TokenStream::new()),
-        id: id_of(ids.into_iter(), |field| record.type_of(field)),
-        codecs: quote!(#(#codecs)*),
-        handles,
-        members: quote! {
-            const SCHEMA: #library::Schema = #library::Schema::new("");
+    assemble(
+        record,
+        Parts {
+            generics: assume(generics, &TokenStream::new()),
+            id,
+            fields: fields(&site, &private),
+            handles: site.handles_name(),
+            handle_values: site.handle_values(),
+            members: quote! {
+                const SCHEMA: #library::Schema = #library::Schema::new("");
 
-            fn id(&self) -> Self::Id {
-                ::core::unreachable!()
-            }
+                fn id(&self) -> Self::Id {
+                    ::core::unreachable!()
+                }
 
-            fn write_id(&self, _: &mut dyn #private::IdParts) -> ::core::fmt::Result {
-                ::core::unreachable!()
-            }
+                fn write_id(&self, _: &mut dyn #private::IdParts) -> ::core::fmt::Result {
+                    ::core::unreachable!()
+                }
 
-            fn encode(&self, _: &mut #private::RecordWriter) {
-                ::core::unreachable!()
-            }
+                fn encode(&self, _: &mut #private::RecordWriter) {
+                    ::core::unreachable!()
+                }
 
-            fn decode(_: &mut #private::RecordReader<'_>) -> ::core::result::Result<Self, #private::FieldError> {
-                ::core::unreachable!()
-            }
+                fn decode(_: &mut #private::RecordReader<'_>) -> ::core::result::Result<Self, #private::FieldError> {
+                    ::core::unreachable!()
+                }
+            },
         },
+    )
+}
+
+pub(crate) fn embeddable(record: &Record) -> TokenStream {
+    if !record.original.generics.params.is_empty() {
+        return TokenStream::new();
+    }
+    let library = record.library();
+    let private = quote!(#library::__private);
+    let site = Site::embedded(record);
+    let members = quote! {
+        const NAMES: &'static [#private::Name] = &[];
+        const ALIASES: &'static [#private::Name] = &[];
+        const IS_ALWAYS_STORED: ::core::primitive::bool = true;
+
+        fn encode(&self, _: &mut #private::RecordWriter) {
+            ::core::unreachable!()
+        }
+
+        fn decode(_: &mut #private::RecordReader<'_>) -> ::core::result::Result<Self, #private::FieldError> {
+            ::core::unreachable!()
+        }
     };
-    assemble(record, parts)
+    embedded::assemble(record, &site, embedded::Parts { fields: fields(&site, &private), members })
+}
+
+/// What the fields need, with codecs that never run.
+fn fields(site: &Site, private: &TokenStream) -> TokenStream {
+    let codecs =
+        site.codecs_by(|_| quote!(#private::Codec::with("", |_| ::core::unreachable!(), |_| ::core::unreachable!())));
+    let (places, handles_struct) = (site.places(), site.handles_struct());
+    quote!(#places #codecs #handles_struct)
 }
 
 /// If no field is marked as the id, a field of that name is the best guess.
@@ -61,7 +90,6 @@ fn is_taken_for_id(record: &Record, field: &Field) -> bool {
 
 pub(crate) fn cache_id(input: &DeriveInput, library: &TokenStream) -> TokenStream {
     let name = derived(&input.ident);
-    let private = quote!(#library::__private);
     let generics = assume(&input.generics, &quote!(::core::clone::Clone + ::core::cmp::Eq + ::core::hash::Hash));
     let (impl_generics, ty_generics, where_clause) = generics.split_for_impl();
 
@@ -72,7 +100,15 @@ pub(crate) fn cache_id(input: &DeriveInput, library: &TokenStream) -> TokenStrea
                 ::core::unreachable!()
             }
         }
+    }
+}
 
+pub(crate) fn field_value(input: &DeriveInput, library: &TokenStream) -> TokenStream {
+    let name = derived(&input.ident);
+    let private = quote!(#library::__private);
+    let (impl_generics, ty_generics, where_clause) = input.generics.split_for_impl();
+
+    quote! {
         #[automatically_derived]
         impl #impl_generics #library::FieldValue for #name #ty_generics #where_clause {
             fn encode(&self) -> ::core::option::Option<#private::Vec<::core::primitive::u8>> {

@@ -3,6 +3,7 @@
 use quote::ToTokens;
 use syn::{Error, Expr, ExprArray, ExprLit, ExprPath, Lit, LitStr, Meta, Path, Result};
 
+use crate::case::{CASES, Case};
 use crate::mistakes::Mistakes;
 use crate::{duration, names, tokens};
 
@@ -120,6 +121,36 @@ pub(crate) fn field_name(meta: &Meta) -> Result<String> {
         return Err(Error::new_spanned(literal, "names that begin with `~` are reserved: choose another one"));
     }
     Ok(name)
+}
+
+/// The prefix of an embedded struct's fields, which may be empty.
+pub(crate) fn prefix(meta: &Meta) -> Result<String> {
+    let literal = text(meta, "..")?;
+    if literal.value().starts_with('~') {
+        return Err(Error::new_spanned(literal, "names that begin with `~` are reserved: choose another prefix"));
+    }
+    Ok(literal.value())
+}
+
+/// The stored text of a variant.
+pub(crate) fn variant_text(meta: &Meta) -> Result<String> {
+    let literal = text(meta, "..")?;
+    if literal.value().is_empty() {
+        return Err(Error::new_spanned(literal, "a variant's text can't be empty"));
+    }
+    Ok(literal.value())
+}
+
+/// A rule of `rename_all`.
+pub(crate) fn case(meta: &Meta) -> Result<Case> {
+    let literal = text(meta, "snake_case")?;
+    let rule = literal.value();
+    if let Some((_, case)) = CASES.iter().find(|(name, _)| *name == rule) {
+        return Ok(*case);
+    }
+    let names: Vec<_> = CASES.iter().map(|(name, _)| *name).collect();
+    let message = format!("unknown rule `{rule}`; expected one of `{}`", names.join("`, `"));
+    Err(Error::new_spanned(literal, message))
 }
 
 /// The module in the text of `with`, as a path with the span of that text.

@@ -8,10 +8,11 @@ use tokio::sync::Semaphore;
 use super::policy::Policy;
 use crate::backend::Backend;
 use crate::defaults;
+use crate::error::Error;
 use crate::metrics::{CacheMetrics, NearMetrics};
 use crate::near::Near;
 use crate::read::{Flights, Orphans, Refreshes};
-use crate::record::{Key, KeySpace, Meta, Record, Selection, Shape, StoredField, entry};
+use crate::record::{InvalidId, Key, KeySpace, Meta, Record, Selection, Shape, StoredField, entry};
 use crate::stats::Stats;
 
 pub(crate) struct Core {
@@ -71,10 +72,15 @@ impl Core {
         let Some(record) = record else {
             return Some((entry::not_found(), self.policy.not_found_lifetime()?));
         };
+        if self.id_text(record).as_deref() != Some(key.id()) {
+            self.report_other_id();
+            return None;
+        }
         let ttl = self.policy.lifetime(record)?;
         let mut fields = match self.shape.fields_of(record) {
             Ok(fields) => entry::stored(fields),
             Err(mistake) => {
+                self.metrics.counts.encode_errors.add();
                 let (keys, cause) = (key.prefix(), std::error::Error::source(&mistake).map(ToString::to_string));
                 self.backend.repeats().warn(format!("encode {keys} {mistake}"), |times| {
                     tracing::warn!(keys, %mistake, cause, times, "a record could not be encoded and is not cached");
@@ -86,6 +92,39 @@ impl Core {
         let meta = Meta { stale: self.policy.stale_if_error, load };
         fields.extend(meta.field());
         self.fits(key, entry::size(&fields)).then_some((fields, ttl + meta.stale.unwrap_or_default()))
+    }
+
+    /// A record's id as written in a key, even if it is invalid. `None` if it can't be written.
+    pub(crate) fn id_text(&self, record: &Record) -> Option<Box<str>> {
+        KeySpace::id_text(&mut |out| (self.shape.write_id)(record, out))
+    }
+
+    /// A loader has returned a record with an id that it was not asked for.
+    pub(crate) fn report_other_id(&self) {
+        self.metrics.counts.other_ids.add();
+        let keys = self.keys.prefix();
+        self.backend.repeats().warn(format!("other id {keys}"), |times| {
+            let advice = "return each record with the id that was asked for: mind case, spaces and number formats";
+            tracing::warn!(keys, times, advice, "a loader returned a record with another id: it is not cached");
+        });
+    }
+
+    /// The key of an id. `None` if it can't be part of a key: such a record is never cached.
+    pub(crate) fn valid(&self, key: Result<Key, InvalidId>) -> Result<Option<Key>, Error> {
+        key.map(Some).or_else(|invalid| self.report_invalid_id(invalid).map(|_name| None))
+    }
+
+    /// What would be the key of an invalid id, in this process only.
+    pub(crate) fn report_invalid_id(&self, invalid: InvalidId) -> Result<(Key, Error), Error> {
+        let InvalidId { name, error } = invalid;
+        let Some(name) = name else { return Err(*error) };
+        self.metrics.counts.invalid_ids.add();
+        let keys = self.keys.prefix();
+        self.backend.repeats().warn(format!("invalid id {keys}"), |times| {
+            let cause = &*error;
+            tracing::warn!(keys, %cause, times, "an id can't be part of a key: its record is never cached");
+        });
+        Ok((name, *error))
     }
 
     /// Whether an entry of this size may be stored.

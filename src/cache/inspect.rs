@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use super::{Cache, Core};
 use crate::backend::EntryAndLease;
 use crate::error::Error;
-use crate::record::{CacheKey, Cacheable, Entry, Found, Key, Reading, Record, entry, typed};
+use crate::record::{CacheKey, Cacheable, Entry, Found, InvalidId, Key, Reading, Record, entry, typed};
 
 impl<T: Cacheable> Cache<T> {
     /// Reads the cache only, and never loads. `Ok(None)` if there is no entry, or if the entry is a not-found entry,
@@ -65,9 +65,9 @@ impl<T: Cacheable> Cache<T> {
 }
 
 impl Core {
-    fn peek(&self, key: Result<Key, Error>) -> BoxFuture<'_, Result<Option<Record>, Error>> {
+    fn peek(&self, key: Result<Key, InvalidId>) -> BoxFuture<'_, Result<Option<Record>, Error>> {
         async move {
-            let key = key?;
+            let Some(key) = self.valid(key)? else { return Ok(None) };
             if !self.policy.enabled || self.backend.is_pending(&key) {
                 return Ok(None);
             }
@@ -82,11 +82,15 @@ impl Core {
         .boxed()
     }
 
-    fn ttl(&self, key: Result<Key, Error>) -> BoxFuture<'_, Result<Option<Duration>, Error>> {
-        async move { Ok(live_ttl(self.backend.look(&key?).await?.found.as_ref())) }.boxed()
+    fn ttl(&self, key: Result<Key, InvalidId>) -> BoxFuture<'_, Result<Option<Duration>, Error>> {
+        async move {
+            let Some(key) = self.valid(key)? else { return Ok(None) };
+            Ok(live_ttl(self.backend.look(&key).await?.found.as_ref()))
+        }
+        .boxed()
     }
 
-    fn inspect(&self, key: Result<Key, Error>) -> BoxFuture<'_, Result<Inspection, Error>> {
+    fn inspect(&self, key: Result<Key, InvalidId>) -> BoxFuture<'_, Result<Inspection, Error>> {
         async move {
             let key = key?;
             let EntryAndLease { found, lease_ttl: lock_ttl } = self.backend.look(&key).await?;

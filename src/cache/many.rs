@@ -71,7 +71,7 @@ impl<T: Cacheable> Cache<T> {
         R: IntoIterator<Item = T>,
         E: Into<BoxError> + 'static,
     {
-        self.answers(ids, Batch::new(loader), value)
+        self.answers(ids, Batch::new(Arc::clone(&self.core), loader), value)
     }
 
     /// Like [`get_many`](Self::get_many), but also reports where each record came from.
@@ -92,7 +92,7 @@ impl<T: Cacheable> Cache<T> {
         R: IntoIterator<Item = T>,
         E: Into<BoxError> + 'static,
     {
-        self.answers(ids, Batch::new(loader), Lookup::from)
+        self.answers(ids, Batch::new(Arc::clone(&self.core), loader), Lookup::from)
     }
 
     fn answers<'a, K: CacheKey<T::Id> + 'a, A: 'a>(
@@ -103,7 +103,7 @@ impl<T: Cacheable> Cache<T> {
     ) -> BoxFuture<'a, Vec<Result<A, Error>>> {
         let (mut asked, mut different) = (Asked::default(), Vec::new());
         for id in ids {
-            if asked.add(self.core.keys.key(&id)) {
+            if asked.add(&self.core, self.core.keys.key(&id)) {
                 different.push(Some(id));
             }
         }

@@ -74,7 +74,7 @@ impl<T: Cacheable> Cache<T> {
         id: impl CacheKey<T::Id>,
         changes: impl IntoIterator<Item = Change<T>>,
     ) -> BoxFuture<'_, Result<bool, Error>> {
-        self.core.update_fields(self.key(id), changes.into_iter().map(|change| change.change).collect())
+        self.core.update_fields(self.key(id), changes.into_iter().map(|change| change.fields).collect())
     }
 
     /// Changes a cached record with a function, and returns the record as it is then stored. `None` if there was nothing to
@@ -110,7 +110,11 @@ impl<T: Cacheable> Cache<T> {
         id: impl CacheKey<T::Id>,
         mut change: impl FnMut(&mut T) + Send + 'a,
     ) -> BoxFuture<'a, Result<Option<Arc<T>>, Error>> {
-        let change = Box::new(move |record: &mut dyn Any| record.downcast_mut().map_or((), &mut change));
+        let mut change_and_reset = move |record: &mut T| {
+            change(record);
+            record.reset_skipped();
+        };
+        let change = Box::new(move |record: &mut dyn Any| record.downcast_mut().map_or((), &mut change_and_reset));
         self.core.modify(self.key(id), change).map(|modified| Ok(modified?.map(typed))).boxed()
     }
 

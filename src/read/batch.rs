@@ -15,7 +15,8 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
 
-use super::loader::{Loading, ended_early};
+use super::loader::{Loading, ended_early, erase_record};
+use crate::cache::Core;
 use crate::error::{self, BoxError, Cause};
 use crate::record::{Cacheable, Key, KeySpace, Record};
 
@@ -23,13 +24,14 @@ use crate::record::{Cacheable, Key, KeySpace, Record};
 pub(crate) type ErasedId = Box<dyn Any + Send>;
 
 /// A user's loader of many records, with its types erased. It returns each record with its id as written in a key, or `None`
-/// for an id that can't be part of one.
+/// for an id that can't be written.
 type Loader = Box<dyn Fn(Vec<ErasedId>) -> BoxFuture<'static, Result<Loaded, BoxError>> + Send + Sync>;
 
 type Loaded = Vec<(Option<Box<str>>, Record)>;
 
 /// The loads that share calls of one loader.
 pub(crate) struct Batch {
+    core: Arc<Core>,
     loader: Loader,
     /// The loads that the next call awaits.
     awaited: TaskTracker,
@@ -47,8 +49,8 @@ type Ended = Arc<Result<Mutex<Records>, Failure>>;
 
 struct Records {
     by_id: HashMap<Box<str>, Record>,
-    /// Whether the loader returned records that it was not asked for.
-    has_others: bool,
+    /// The id of a record that the loader was not asked for.
+    other: Option<Box<str>>,
 }
 
 enum Failure {
@@ -60,7 +62,7 @@ enum Failure {
 pub(crate) type Awaited = TaskTrackerToken;
 
 impl Batch {
-    pub(crate) fn new<T, F, Fut, R, E>(loader: F) -> Arc<Self>
+    pub(crate) fn new<T, F, Fut, R, E>(core: Arc<Core>, loader: F) -> Arc<Self>
     where
         T: Cacheable,
         F: Fn(Vec<T::Id>) -> Fut + Send + Sync + 'static,
@@ -69,8 +71,8 @@ impl Batch {
         E: Into<BoxError> + 'static,
     {
         let with_id = |record: T| {
-            let id = KeySpace::with_id(&mut |out| record.write_id(out), |id| Some(Box::<str>::from(id)));
-            (id, Arc::new(record) as Record)
+            let id = KeySpace::id_text(&mut |out| record.write_id(out));
+            (id, erase_record(record))
         };
         let loader: Loader = Box::new(move |ids| {
             let ids = ids.into_iter().flat_map(ErasedId::downcast).map(|id| *id).collect();
@@ -83,7 +85,7 @@ impl Batch {
         let awaited = TaskTracker::new();
         // Or `wait` would never return.
         awaited.close();
-        Arc::new(Self { loader, awaited, next: Mutex::default() })
+        Arc::new(Self { core, loader, awaited, next: Mutex::default() })
     }
 
     /// Makes the next call wait for one more load.
@@ -132,19 +134,29 @@ impl Batch {
         let (keys, ids): (Vec<_>, _) = asked.into_iter().unzip();
         let loaded = (self.loader)(ids).await.map_err(|error| Failure::Failed(Cause::new(error)))?;
         let asked: HashSet<_> = keys.iter().map(Key::id).collect();
-        let has_others = loaded.iter().any(|(id, _)| id.as_ref().is_none_or(|id| !asked.contains(&**id)));
-        let by_id = loaded.into_iter().filter_map(|(id, record)| Some((id?, record))).collect();
-        Ok(Records { by_id, has_others })
+        let mut records = Records { by_id: HashMap::with_capacity(loaded.len()), other: None };
+        for (id, record) in loaded {
+            match id {
+                Some(id) if asked.contains(&*id) => drop(records.by_id.insert(id, record)),
+                other => {
+                    self.core.report_other_id();
+                    records.other = Some(other.unwrap_or_else(|| "an id that can't be written".into()));
+                }
+            }
+        }
+        Ok(records)
     }
 }
 
 impl Records {
     fn take(&mut self, id: &str) -> Result<Option<Record>, BoxError> {
-        match self.by_id.remove(id) {
-            None if self.has_others => Err("the loader returned no record with this id, but one with an id that was \
-                not asked for: it must return each record with the id that it was asked for by"
-                .into()),
-            record => Ok(record),
+        match (self.by_id.remove(id), &self.other) {
+            (None, Some(other)) => Err(format!(
+                "the loader returned no record with this id, but one with the id \"{other}\", which was not asked for: it must \
+                 return each record with the id that it was asked for by"
+            )
+            .into()),
+            (record, _) => Ok(record),
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::error::Error;
 use crate::metrics::{Stopwatch, spans};
 use crate::near::{Near, ReadEpoch};
 use crate::proof::Guard;
-use crate::record::{FieldError, Found, Hash, IdParts, Key, KeySpace, Reading, Record, Selection, WriteId};
+use crate::record::{FieldError, Found, Hash, IdParts, InvalidId, Key, KeySpace, Reading, Record, Selection, WriteId};
 
 /// The id and the loader of a get, with their types erased.
 pub(crate) trait Request: Send {
@@ -93,7 +93,11 @@ impl Core {
     ) -> impl Future<Output = Result<Answer, Error>> + Send + use<'a> {
         async move {
             let began = Stopwatch::start();
-            let key = self.keys.key_by(&mut |out| request.write_id(out))?;
+            let key = match self.keys.key_by(&mut |out| request.write_id(out)) {
+                Ok(key) => key,
+                // Boxed, so that the future of a hit stays small.
+                Err(invalid) => return self.get_invalid(invalid, request.loader()).boxed().await,
+            };
             let get = Get { core: self, key: &key, called: self.timestamp_of_call(), began };
             let span = spans::get(self.shape, &key);
             let looked = if self.policy.enabled {
@@ -123,10 +127,30 @@ impl Core {
         }
     }
 
+    /// Gets a record whose id can't be part of a key: it is loaded around the cache.
+    async fn get_invalid(self: &Arc<Self>, invalid: InvalidId, loader: Loader) -> Result<Answer, Error> {
+        let (name, error) = self.report_invalid_id(invalid)?;
+        let get = Get { core: self, key: &name, called: self.timestamp_of_call(), began: Stopwatch::start() };
+        let read_through = get.read_through(loader, None);
+        let span = spans::get(self.shape, &name);
+        let load = async {
+            if !self.policy.enabled {
+                return get.load_around(read_through).await;
+            }
+            let (role, unusable) = get.join(Miss::Unusable(Box::new(error)));
+            get.load(role, unusable, Duration::ZERO, || read_through).await
+        };
+        let answered = load.instrument(span.clone()).await;
+        span.record("outcome", answered.as_ref().map_or("error", |answer| answer.outcome.name()));
+        answered
+    }
+
     /// Invalidates the record, and then gets it.
     pub(crate) async fn refresh(self: &Arc<Self>, request: &mut dyn Request) -> Result<Answer, Error> {
-        let key = self.keys.key_by(&mut |out| request.write_id(out))?;
-        self.invalidate(key).await?;
+        // The get reports an invalid id.
+        if let Ok(key) = self.keys.key_by(&mut |out| request.write_id(out)) {
+            self.invalidate(key).await?;
+        }
         self.get(request, None, false).await
     }
 

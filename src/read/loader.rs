@@ -27,9 +27,15 @@ pub(crate) fn erase<T: Cacheable, E: Into<BoxError> + 'static>(
     loading: impl Future<Output = Result<Option<T>, E>> + Send + 'static,
 ) -> Loading {
     Box::pin(loading.map(|loaded| match loaded {
-        Ok(record) => Ok(record.map(|record| Arc::new(record) as Record)),
+        Ok(record) => Ok(record.map(erase_record)),
         Err(error) => Err(error::boxed(error)),
     }))
+}
+
+/// Erases the type of a loaded record, which is first made what a hit would return.
+pub(super) fn erase_record<T: Cacheable>(mut record: T) -> Record {
+    record.reset_skipped();
+    Arc::new(record)
 }
 
 /// Runs `work` for at most `limit`. `work` is dropped at the limit, and when this future is dropped. It runs in a task of its

@@ -11,12 +11,12 @@ use futures_util::future::join_all;
 use tracing::Instrument;
 
 use super::batch::{Awaited, Batch, ErasedId};
-use super::get::{Answer, Get, Looked};
+use super::get::{Answer, Get, Looked, Miss};
 use super::single_flight::Role;
 use crate::cache::{Core, Outcome};
 use crate::error::Error;
 use crate::metrics::{Stopwatch, spans};
-use crate::record::{Found, Key};
+use crate::record::{Found, InvalidId, Key};
 
 /// The number of keys that are read and loaded together: enough to keep a connection busy, few enough for each step to meet
 /// its deadline.
@@ -25,10 +25,17 @@ const AT_A_TIME: usize = 1_024;
 /// The keys of the ids that were asked for, each once.
 #[derive(Default)]
 pub(crate) struct Asked {
-    different: Vec<Key>,
+    different: Vec<Different>,
     known: HashMap<Key, usize, RandomState>,
     /// For each id, its place among the different keys, or what is wrong with it. Boxed, as errors are large.
     places: Vec<Result<usize, Box<Error>>>,
+}
+
+/// One of the keys.
+struct Different {
+    key: Key,
+    /// The error of an id that can't be part of a key: its record is loaded around the cache.
+    invalid: Option<Box<Error>>,
 }
 
 /// Takes the id at a place among the different ones. Called at most once for each place.
@@ -36,11 +43,15 @@ type TakeId<'a> = &'a mut (dyn FnMut(usize) -> ErasedId + Send);
 
 impl Asked {
     /// Adds an id; returns whether it is the first with this key.
-    pub(crate) fn add(&mut self, key: Result<Key, Error>) -> bool {
+    pub(crate) fn add(&mut self, core: &Core, key: Result<Key, InvalidId>) -> bool {
         let before = self.different.len();
-        let place = key.map(|key| {
+        let key = match key {
+            Ok(key) => Ok((key, None)),
+            Err(invalid) => core.report_invalid_id(invalid).map(|(name, error)| (name, Some(Box::new(error)))),
+        };
+        let place = key.map(|(key, invalid)| {
             *self.known.entry(key.clone()).or_insert_with(|| {
-                self.different.push(key);
+                self.different.push(Different { key, invalid });
                 before
             })
         });
@@ -78,14 +89,14 @@ impl Core {
     /// Adds the answers for a part of the keys, which comes after those that are answered already.
     async fn get_together(
         self: &Arc<Self>,
-        part: &[Key],
+        part: &[Different],
         take_id: TakeId<'_>,
         batch: &Arc<Batch>,
         answers: &mut Vec<Result<Answer, Error>>,
     ) {
         let first = answers.len();
         let (called, began) = (self.timestamp_of_call(), Stopwatch::start());
-        let gets: Vec<_> = part.iter().map(|key| Get { core: self, key, called, began }).collect();
+        let gets: Vec<_> = part.iter().map(|asked| Get { core: self, key: &asked.key, called, began }).collect();
         let mut read_through = |place: usize, awaited: Option<Awaited>| {
             let (get, id, batch) = (gets[place], take_id(first + place), batch.clone());
             let key = get.key.clone();
@@ -100,7 +111,7 @@ impl Core {
         }
         let mut together: Vec<Option<Result<Answer, Error>>> = Vec::with_capacity(gets.len());
         let mut loads = Vec::new();
-        for (place, looked) in self.look_at_all(&gets).await.into_iter().enumerate() {
+        for (place, looked) in self.look_at_all(part, &gets).await.into_iter().enumerate() {
             match looked {
                 Looked::Hit(answer, due) => {
                     if let Some(due) = due {
@@ -125,10 +136,13 @@ impl Core {
     }
 
     /// Looks into the near cache, and reads all other entries in one go.
-    async fn look_at_all(&self, gets: &[Get<'_>]) -> Vec<Looked> {
-        let mut looks: Vec<_> = gets.iter().map(|_| None).collect();
+    async fn look_at_all(&self, part: &[Different], gets: &[Get<'_>]) -> Vec<Looked> {
+        let unusable = |asked: &Different| {
+            asked.invalid.clone().map(|error| Looked::Missed(Miss::Unusable(error), Duration::ZERO))
+        };
+        let mut looks: Vec<_> = part.iter().map(unusable).collect();
         let mut reads = Vec::new();
-        for (get, look) in gets.iter().zip(&mut looks) {
+        for (get, look) in gets.iter().zip(&mut looks).filter(|(_, look)| look.is_none()) {
             if let Some(kept) = self.near.as_ref().and_then(|near| near.get(get.key.id())) {
                 self.metrics.got(Outcome::NearHit, true, get.began);
                 *look = Some(Looked::Hit(Answer::near(kept), None));

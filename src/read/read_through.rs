@@ -131,7 +131,8 @@ impl ReadThrough {
         let failed =
             |error| FlightResult { record: Err(error), outcome: Outcome::Bypassed, justified: Timestamp::of_step() };
         let (core, limit) = (self.core.clone(), self.core.policy.wait_timeout);
-        if core.policy.on_outage == OnOutage::Fail {
+        // An id that can't be part of a key is no outage.
+        if core.policy.on_outage == OnOutage::Fail && !matches!(error, Error::InvalidId { .. }) {
             return failed(error);
         }
         if let Ok(_turn) = core.bypass_loads.try_acquire() {

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use super::{Codec, FieldError, IdParts, RecordReader, RecordWriter};
+use super::{Changes, Codec, FieldError, IdParts, RecordReader, RecordWriter};
 
 /// A struct that can be cached as a Redis hash. `#[derive(Cacheable)]` implements it; never implement it by hand.
 ///
@@ -115,6 +115,10 @@ pub trait Cacheable: Sized + Send + Sync + 'static {
 
     #[doc(hidden)]
     fn decode(record: &mut RecordReader<'_>) -> Result<Self, FieldError>;
+
+    /// Sets the fields that are not stored to their defaults, as a hit has them.
+    #[doc(hidden)]
+    fn reset_skipped(&mut self) {}
 }
 
 /// The names and lifetimes that the attributes of a [`Cacheable`] set.
@@ -189,7 +193,9 @@ impl<T, V> Field<T, V> {
     #[must_use = "it changes nothing until it is passed to `update_fields`"]
     #[allow(clippy::needless_pass_by_value, reason = "by value, the literal `41` takes the field's type")]
     pub fn set(&self, value: V) -> Change<T> {
-        Change { change: (self.name(), self.codec.encode(&value)), of: PhantomData }
+        let mut record = RecordWriter::default();
+        record.put(&self.codec, &value);
+        Change { fields: record.finish(), of: PhantomData }
     }
 }
 
@@ -209,15 +215,14 @@ impl<T, V> fmt::Debug for Field<T, V> {
 
 /// A new value for one field of `T`, made by [`Field::set`].
 pub struct Change<T> {
-    pub(crate) change: FieldChange,
+    /// Several for an embedded struct that is set as a whole.
+    pub(crate) fields: Result<Changes, FieldError>,
     of: PhantomData<fn() -> T>,
 }
 
-/// A [`Change`] without the type of its record: the field, and its encoded value. `None` removes the field from the hash.
-pub(crate) type FieldChange = (&'static str, Result<Option<Vec<u8>>, FieldError>);
-
 impl<T> fmt::Debug for Change<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Change").field("field", &self.change.0).finish_non_exhaustive()
+        let names = self.fields.as_ref().map(|fields| fields.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+        f.debug_struct("Change").field("fields", &names).finish_non_exhaustive()
     }
 }

@@ -3,8 +3,8 @@
 //! Everything below the typed face is compiled once, in this crate: it handles the records of all structs as a [`Record`], by
 //! the struct's shape.
 //!
-//! The attributes of a field choose its codec: [`native`] without any, [`id`] for `id`, [`json`] for `json`, and for `with`
-//! the derive generates the functions. A codec is a value, not a type with bounds. So the compiler checks the field's type in
+//! The attributes of a field choose its codec: [`native`] without any, [`id`] for `id`, `json` for `json`, [`optional_part`] for
+//! `embed` on an `Option`, and for `with` the derive generates the functions. A codec is a value, not a type with bounds. So the compiler checks the field's type in
 //! one place, where the codec is made, and reports a type that doesn't fit once, at that type.
 
 use std::any::Any;
@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::{CacheId, CacheKey, Cacheable, Changes, FieldValue, Hash, IdParts, Schema, heap};
+use super::{CacheId, CacheKey, Cacheable, Changes, FieldValue, Hash, IdParts, Part, Schema, heap};
 use crate::error::BoxError;
 
 /// The name of one field in the hash, and the functions that convert its values of type `V`.
@@ -22,6 +22,8 @@ pub struct Codec<V> {
     pub(super) name: &'static str,
     /// The other names to read it from, in this order.
     pub(super) aliases: &'static [&'static str],
+    /// A value of several fields, which are read and written as a whole. It needs nothing else here but the name.
+    pub(super) part: Option<Part<V>>,
     encode: fn(&V) -> Result<Option<Vec<u8>>, BoxError>,
     decode: fn(Cow<'_, [u8]>) -> Result<V, BoxError>,
     missing: fn() -> Option<V>,
@@ -31,6 +33,12 @@ pub struct Codec<V> {
     write_id: fn(&V, &mut dyn IdParts) -> fmt::Result,
     /// An estimate of the heap memory that a value of this text owns, in bytes.
     heap: fn(&[u8]) -> usize,
+    /// Whether this is a text that only the variant `other` of an enum stands for.
+    is_other: fn(&[u8]) -> bool,
+    /// Whether a missing field is a value.
+    is_optional: bool,
+    /// Whether a text must decode before it may be stored: a user's own functions may not be each other's inverse.
+    tries_texts: bool,
 }
 
 impl<V> Codec<V> {
@@ -43,6 +51,7 @@ impl<V> Codec<V> {
         Self {
             name,
             aliases: &[],
+            part: None,
             encode,
             decode,
             missing: || None,
@@ -50,7 +59,23 @@ impl<V> Codec<V> {
             write_id: no_id,
             // A type without drop glue owns no heap memory.
             heap: if std::mem::needs_drop::<V>() { heap::of_bytes } else { |_| 0 },
+            is_other: |_| false,
+            is_optional: false,
+            tries_texts: false,
         }
+    }
+
+    /// Estimates the memory of a value in another way.
+    #[cfg(feature = "json")]
+    pub(super) const fn heap(mut self, heap: fn(&[u8]) -> usize) -> Self {
+        self.heap = heap;
+        self
+    }
+
+    /// Stores only texts that decode.
+    pub const fn trying_texts(mut self) -> Self {
+        self.tries_texts = true;
+        self
     }
 
     /// Also reads the field from these names, in this order.
@@ -61,10 +86,16 @@ impl<V> Codec<V> {
 
     /// Encodes a value; `None` leaves the field out of the hash.
     pub(crate) fn encode(&self, value: &V) -> Result<Option<Vec<u8>>, FieldError> {
-        match (self.encode)(value).map_err(|source| self.error(source))? {
-            None if (self.missing)().is_none() => Err(self.error("this value can't be stored".into())),
-            bytes => Ok(bytes),
+        let text = (self.encode)(value).map_err(|source| self.error(source))?;
+        match &text {
+            None if (self.missing)().is_none() => return Err(self.error("this value can't be stored".into())),
+            Some(text) if self.tries_texts => {
+                let tried = (self.decode)(Cow::Borrowed(text));
+                tried.map_err(|cause| self.error(format!("its text does not decode again: {cause}").into()))?;
+            }
+            _ => {}
         }
+        Ok(text)
     }
 
     pub(crate) fn decode(&self, bytes: Cow<'_, [u8]>) -> Result<V, FieldError> {
@@ -88,8 +119,55 @@ impl<V> Codec<V> {
         }
     }
 
+    /// Whether the field is in the hash whatever its value.
+    pub const fn is_always_stored(&self) -> bool {
+        !self.is_optional
+    }
+
+    /// The value's [`FieldValue::encode`], for a newtype around it.
+    pub fn encode_wrapped(&self, value: &V) -> Option<Vec<u8>> {
+        // It never fails for a `FieldValue`.
+        (self.encode)(value).unwrap_or_default()
+    }
+
+    /// The value's [`FieldValue::decode`], for a newtype around it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the value.
+    pub fn decode_wrapped(&self, bytes: Cow<'_, [u8]>) -> Result<V, BoxError> {
+        (self.decode)(bytes)
+    }
+
+    /// The value's [`FieldValue::missing`], for a newtype around it.
+    pub fn missing_wrapped(&self) -> Option<V> {
+        (self.missing)()
+    }
+
+    /// The value's `is_other`, for a newtype around it.
+    pub fn is_other_wrapped(&self, bytes: &[u8]) -> bool {
+        (self.is_other)(bytes)
+    }
+
+    /// Adds the names under which the field may be stored.
+    pub(crate) fn add_names(&self, names: &mut Vec<&'static str>) {
+        match &self.part {
+            Some(part) => part.for_each_name(&mut |name| names.push(name)),
+            None => names.extend(std::iter::once(&self.name).chain(self.aliases)),
+        }
+    }
+
     fn error(&self, source: BoxError) -> FieldError {
         FieldError { field: self.name, source }
+    }
+}
+
+impl<V> Codec<Option<V>> {
+    /// A missing field is `None`.
+    pub const fn optional(mut self) -> Self {
+        self.missing = || Some(None);
+        self.is_optional = true;
+        self
     }
 }
 
@@ -104,7 +182,13 @@ impl<V> Copy for Codec<V> {}
 /// The codec of a field without attributes: its own [`FieldValue`].
 #[doc(hidden)]
 pub const fn native<V: FieldValue>(name: &'static str) -> Codec<V> {
-    Codec { missing: V::missing, ..Codec::with(name, |value| Ok(value.encode()), V::decode) }
+    Codec {
+        missing: V::missing,
+        is_other: V::is_other,
+        // Refuses an `Option` of an `Option` too.
+        is_optional: V::OPTIONAL,
+        ..Codec::with(name, |value| Ok(value.encode()), V::decode)
+    }
 }
 
 /// Adds `#[cacheable(default)]` to a codec.
@@ -116,7 +200,7 @@ pub const fn or_default<V: Default>(mut codec: Codec<V>) -> Codec<V> {
 
 /// The codec of an id field.
 #[doc(hidden)]
-pub const fn id<V: CacheId>(name: &'static str) -> Codec<V> {
+pub const fn id<V: CacheId + FieldValue>(name: &'static str) -> Codec<V> {
     let mut codec = native(name);
     codec.write_id = |part: &V, out| part.write_parts(out);
     codec
@@ -127,18 +211,10 @@ fn no_id<V>(_: &V, _: &mut dyn IdParts) -> fmt::Result {
     Err(fmt::Error)
 }
 
-/// The codec of `#[cacheable(json)]`: JSON text. `null` (a `None`) is an absent field.
-#[cfg(feature = "json")]
+/// The codec of `#[cacheable(embed)]` on an `Option`: the fields of the embedded struct, or none of them.
 #[doc(hidden)]
-pub const fn json<V: serde::Serialize + serde::de::DeserializeOwned>(name: &'static str) -> Codec<V> {
-    const NULL: &[u8] = b"null";
-
-    let encode: fn(&V) -> _ = |value| {
-        let text = serde_json::to_vec(value)?;
-        Ok((text != NULL).then_some(text))
-    };
-    let codec = Codec::with(name, encode, |bytes| Ok(serde_json::from_slice(&bytes)?));
-    Codec { missing: || serde_json::from_slice(NULL).ok(), heap: heap::of_json, ..codec }
+pub const fn optional_part<V>(name: &'static str, part: Part<Option<V>>) -> Codec<Option<V>> {
+    Codec { part: Some(part), ..Codec::with(name, |_| Ok(None), |_| Ok(None)) }.optional()
 }
 
 /// A value of a record that could not be encoded or decoded.
@@ -161,10 +237,18 @@ pub struct RecordWriter {
 impl RecordWriter {
     /// Writes one field.
     pub fn put<V>(&mut self, codec: &Codec<V>, value: &V) {
-        match codec.encode(value) {
-            Ok(bytes) => self.fields.push((codec.name, bytes)),
-            Err(mistake) => self.mistake = Some(mistake),
+        match &codec.part {
+            Some(part) => (part.encode)(value, self),
+            None => match codec.encode(value) {
+                Ok(bytes) => self.fields.push((codec.name, bytes)),
+                Err(mistake) => self.mistake = Some(mistake),
+            },
         }
+    }
+
+    /// Leaves a field out.
+    pub(super) fn leave_out(&mut self, name: &'static str) {
+        self.fields.push((name, None));
     }
 
     /// All fields of the record.
@@ -183,13 +267,22 @@ pub struct RecordReader<'a> {
     /// The names of the values of [`Hash::Selected`].
     selected: &'a [&'static str],
     next: usize,
-    /// An estimate of the heap memory that the values read so far own, in bytes. `None`: nobody wants to know.
-    heap: Option<usize>,
+    /// `None`: nobody wants to know.
+    notes: Option<Notes>,
+}
+
+/// Notes about the values that a reader has read.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    /// An estimate of the heap memory that they own, in bytes.
+    heap: usize,
+    /// Whether one was a text that only the variant `other` of an enum stands for.
+    pub(crate) has_other: bool,
 }
 
 impl<'a> RecordReader<'a> {
     pub(crate) fn new(hash: &'a Hash, selected: &'a [&'static str]) -> Self {
-        Self { hash, selected, next: 0, heap: None }
+        Self { hash, selected, next: 0, notes: None }
     }
 
     /// Reads a field. A missing field has the value that its type or its attribute gives it.
@@ -198,10 +291,14 @@ impl<'a> RecordReader<'a> {
     ///
     /// If the field is missing and has no such value, or if it can't be decoded.
     pub fn read<V>(&mut self, codec: &Codec<V>) -> Result<V, FieldError> {
+        if let Some(part) = &codec.part {
+            return (part.decode)(self);
+        }
         match self.take_any(codec) {
             Some(bytes) => {
-                if let Some(heap) = &mut self.heap {
-                    *heap += (codec.heap)(bytes);
+                if let Some(notes) = &mut self.notes {
+                    notes.heap += (codec.heap)(bytes);
+                    notes.has_other |= (codec.is_other)(bytes);
                 }
                 codec.decode(Cow::Borrowed(bytes))
             }
@@ -212,6 +309,15 @@ impl<'a> RecordReader<'a> {
     /// Finds a field by its own name, or by the first alias that exists.
     fn take_any<V>(&mut self, codec: &Codec<V>) -> Option<&'a [u8]> {
         self.take(codec.name).or_else(|| codec.aliases.iter().find_map(|alias| self.take(alias)))
+    }
+
+    /// Whether the hash has this field.
+    pub(super) fn has(&mut self, field: &str) -> bool {
+        let next = self.next;
+        let has = self.take(field).is_some();
+        // The field is still to be read.
+        self.next = next;
+        has
     }
 
     fn take(&mut self, field: &str) -> Option<&'a [u8]> {
@@ -270,9 +376,15 @@ impl Shape {
 
     /// Like `decode`, with an estimate of the record's memory in bytes.
     pub(crate) fn decode_weighed(&self, hash: &Hash) -> Result<(Record, usize), FieldError> {
-        let mut reader = RecordReader { heap: Some(0), ..RecordReader::new(hash, self.schema.fields) };
+        let (record, notes) = self.decode_noted(hash)?;
+        Ok((record, heap::allocation(self.size + REFERENCE_COUNTS) + notes.heap))
+    }
+
+    /// Like `decode`, with notes about the values.
+    pub(crate) fn decode_noted(&self, hash: &Hash) -> Result<(Record, Notes), FieldError> {
+        let mut reader = RecordReader { notes: Some(Notes::default()), ..RecordReader::new(hash, self.schema.fields) };
         let record = (self.decode)(&mut reader)?;
-        Ok((record, heap::allocation(self.size + REFERENCE_COUNTS) + reader.heap.unwrap_or_default()))
+        Ok((record, reader.notes.unwrap_or_default()))
     }
 
     /// The fields of a record by name. `None` for a field that its hash leaves out.

@@ -144,7 +144,11 @@ impl Selection {
 
     /// These fields, and one of the id: every record has that, so a record without any of the fields is still seen.
     pub(crate) fn with_id(mut names: Vec<&'static str>, schema: &Schema) -> Self {
-        names.extend(schema.ids.first());
+        match schema.ids.first() {
+            Some(id) => names.push(id),
+            // A record without an id is seen by all of its fields.
+            None => names.clear(),
+        }
         Self::by_name(Cow::Owned(names))
     }
 

@@ -31,8 +31,7 @@ impl<T: Cacheable, V: Clone + Send + 'static> Projection<T> for Field<T, V> {
     type Values = V;
 
     fn add_names(self, names: &mut Vec<&'static str>) {
-        names.push(self.name());
-        names.extend(self.codec.aliases);
+        self.codec.add_names(names);
     }
 
     fn decode(self, record: &mut RecordReader<'_>) -> Result<V, FieldError> {

@@ -7,13 +7,15 @@
 
 #[cfg(feature = "chrono")]
 mod chrono;
+mod clock;
+#[cfg(feature = "time")]
+mod time;
 
 use std::borrow::Cow;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::num::NonZero;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::error::BoxError;
 
@@ -21,15 +23,26 @@ use crate::error::BoxError;
 ///
 /// | type | text in Redis |
 /// |---|---|
-/// | integers, [`NonZero`] integers, `char`, `String`, `Box<str>`, `Arc<str>`, [`IpAddr`], [`Ipv4Addr`], [`Ipv6Addr`] | as `Display` writes it; integers with a `+`, with leading zeros or with spaces are refused |
+/// | integers, [`NonZero`] integers, `char`, `String`, `Box<str>`, `Arc<str>`, [`IpAddr`], [`SocketAddr`] and their `V4` and `V6` types | as `Display` writes it; integers with a `+`, with leading zeros or with spaces are refused |
 /// | `bool` | `true` or `false`; `1` and `0` are read too |
 /// | `f32`, `f64` | the shortest decimal that reads back the same, with an exponent where the plain form would be long; `NaN`, `inf`, `-inf` |
-/// | `Vec<u8>`, `[u8; N]`, `bytes::Bytes` (feature `bytes`) | the bytes |
-/// | [`Duration`] | decimal seconds: `90`, `0.25` |
+/// | `Vec<u8>`, `Box<[u8]>`, `Arc<[u8]>`, `[u8; N]`, `bytes::Bytes` (feature `bytes`) | the bytes |
+/// | [`Duration`](std::time::Duration) | decimal seconds: `90`, `0.25` |
+/// | [`SystemTime`](std::time::SystemTime), from 1970 to 9999 | RFC 3339 in UTC: `2026-01-31T12:00:00Z` |
 /// | `Option<V>` | `None`: the field is not in the hash |
+/// | `Box<V>`, `Arc<V>` | as `V` |
+/// | enums without data, newtypes | with [`#[derive(FieldValue)]`](derive@crate::FieldValue) |
+/// | `chrono`'s `DateTime<Utc>`, `DateTime<FixedOffset>` (feature `chrono`) | RFC 3339 |
+/// | `chrono`'s `NaiveDateTime`, `NaiveDate`, `NaiveTime` (feature `chrono`) | ISO 8601: `2026-01-31T12:00:00`, `2026-01-31`, `12:00:00` |
+/// | `time`'s `OffsetDateTime`, years from 0 to 9999 (feature `time`) | RFC 3339 |
+/// | `time`'s `PrimitiveDateTime`, `Date`, `Time`, years from 0 to 9999 (feature `time`) | ISO 8601, as for `chrono` |
+/// | `jiff`'s `Timestamp`, `Zoned`, `civil::DateTime`, `civil::Date`, `civil::Time` (feature `jiff`) | as `Display` writes it: RFC 3339, RFC 9557 for `Zoned`, ISO 8601 |
+/// | `rust_decimal::Decimal`, `bigdecimal::BigDecimal` (features `rust_decimal`, `bigdecimal`) | as `Display` writes it |
+/// | `smol_str::SmolStr`, `compact_str::CompactString` (features `smol_str`, `compact_str`) | the text |
 /// | `uuid::Uuid` (feature `uuid`) | hyphenated lower case |
-/// | `chrono::DateTime<Utc>`, `DateTime<FixedOffset>`, `NaiveDate` (feature `chrono`) | RFC 3339 |
-/// | `rust_decimal::Decimal` (feature `rust_decimal`) | as `Display` writes it |
+/// | `ulid::Ulid` (feature `ulid`) | 26 characters in upper case |
+/// | `url::Url` (feature `url`) | the URL |
+/// | `serde_json::Value` (feature `json`) | JSON text; `Value::Null` is `null` |
 ///
 /// Implement it for a type of your own when its text form is worth reading in `redis-cli`. For one field there are
 /// shorter ways: `#[cacheable(json)]` for any serde type, `#[cacheable(with = "module")]` for two functions.
@@ -84,6 +97,13 @@ pub trait FieldValue: Sized {
     /// The value of a field that is not in the hash. `None`, the default, means that the field must exist.
     fn missing() -> Option<Self> {
         None
+    }
+
+    /// Whether only the variant `other` of an enum stands for this text. An update then deletes the entry: a process that knows
+    /// the text would go on reading its old neighbours.
+    #[doc(hidden)]
+    fn is_other(_bytes: &[u8]) -> bool {
+        false
     }
 }
 
@@ -184,10 +204,31 @@ displayed! {
     IpAddr: "an IP address",
     Ipv4Addr: "an IPv4 address",
     Ipv6Addr: "an IPv6 address",
+    SocketAddr: "an IP address with a port",
+    SocketAddrV4: "an IPv4 address with a port",
+    SocketAddrV6: "an IPv6 address with a port",
+    #[cfg(feature = "bigdecimal")]
+    bigdecimal::BigDecimal: "a decimal number",
     #[cfg(feature = "chrono")]
     ::chrono::NaiveDate: "a date such as 2026-01-31",
+    #[cfg(feature = "chrono")]
+    ::chrono::NaiveTime: "a time of day such as 12:00:00",
+    #[cfg(feature = "jiff")]
+    jiff::Timestamp: "a time such as 2026-01-31T12:00:00Z",
+    #[cfg(feature = "jiff")]
+    jiff::Zoned: "a time such as 2026-01-31T12:00:00+01:00[Europe/Rome]",
+    #[cfg(feature = "jiff")]
+    jiff::civil::DateTime: "a date and time such as 2026-01-31T12:00:00",
+    #[cfg(feature = "jiff")]
+    jiff::civil::Date: "a date such as 2026-01-31",
+    #[cfg(feature = "jiff")]
+    jiff::civil::Time: "a time of day such as 12:00:00",
     #[cfg(feature = "rust_decimal")]
     rust_decimal::Decimal: "a decimal number",
+    #[cfg(feature = "ulid")]
+    ulid::Ulid: "a ULID",
+    #[cfg(feature = "url")]
+    url::Url: "a URL",
     #[cfg(feature = "uuid")]
     uuid::Uuid: "a UUID",
 }
@@ -208,7 +249,8 @@ impl FieldValue for bool {
 }
 
 macro_rules! texts {
-    ($($ty:ty)*) => {$(
+    ($($(#[$gate:meta])? $ty:ty,)*) => {$(
+        $(#[$gate])?
         #[diagnostic::do_not_recommend]
         impl FieldValue for $ty {
             fn encode(&self) -> Option<Vec<u8>> {
@@ -222,7 +264,15 @@ macro_rules! texts {
     )*};
 }
 
-texts!(String Box<str> Arc<str>);
+texts! {
+    String,
+    Box<str>,
+    Arc<str>,
+    #[cfg(feature = "compact_str")]
+    compact_str::CompactString,
+    #[cfg(feature = "smol_str")]
+    smol_str::SmolStr,
+}
 
 macro_rules! octets {
     ($($(#[$gate:meta])? $ty:ty,)*) => {$(
@@ -242,6 +292,8 @@ macro_rules! octets {
 
 octets! {
     Vec<u8>,
+    Box<[u8]>,
+    Arc<[u8]>,
     #[cfg(feature = "bytes")]
     bytes::Bytes,
 }
@@ -257,35 +309,16 @@ impl<const N: usize> FieldValue for [u8; N] {
     }
 }
 
-#[diagnostic::do_not_recommend]
-impl FieldValue for Duration {
-    fn encode(&self) -> Option<Vec<u8>> {
-        let text = format!("{}.{:09}", self.as_secs(), self.subsec_nanos());
-        let text = text.trim_end_matches('0').trim_end_matches('.');
-        Some(text.as_bytes().to_vec())
-    }
-
-    fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
-        decimal_seconds(&bytes).ok_or_else(|| unexpected("decimal seconds such as 1.5", &bytes))
-    }
-}
-
-fn decimal_seconds(bytes: &[u8]) -> Option<Duration> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    if !is_digits(whole) || !is_digits(fraction) || fraction.len() > 9 {
-        return None;
-    }
-    let nanos = format!("{fraction:0<9}").parse().ok()?;
-    Some(Duration::new(whole.parse().ok()?, nanos))
-}
-
 impl<V: FieldValue> FieldValue for Option<V> {
-    const OPTIONAL: bool = true;
+    const OPTIONAL: bool = {
+        assert!(
+            !V::OPTIONAL,
+            "in `Option<Option<_>>`, `Some(None)` and `None` would be stored alike: write `#[cacheable(json)]`"
+        );
+        true
+    };
 
     fn encode(&self) -> Option<Vec<u8>> {
-        const { assert!(!V::OPTIONAL, "in `Option<Option<_>>`, `Some(None)` and `None` would be stored alike") }
         self.as_ref().and_then(FieldValue::encode)
     }
 
@@ -296,4 +329,40 @@ impl<V: FieldValue> FieldValue for Option<V> {
     fn missing() -> Option<Self> {
         Some(None)
     }
+
+    fn is_other(bytes: &[u8]) -> bool {
+        V::is_other(bytes)
+    }
+}
+
+macro_rules! pointers {
+    ($($pointer:ident)*) => {$(
+        impl<V: FieldValue> FieldValue for $pointer<V> {
+            const OPTIONAL: bool = V::OPTIONAL;
+
+            fn encode(&self) -> Option<Vec<u8>> {
+                (**self).encode()
+            }
+
+            fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
+                V::decode(bytes).map(Self::new)
+            }
+
+            fn missing() -> Option<Self> {
+                V::missing().map(Self::new)
+            }
+
+            fn is_other(bytes: &[u8]) -> bool {
+                V::is_other(bytes)
+            }
+        }
+    )*};
+}
+
+pointers!(Arc Box);
+
+/// The error for a text that no variant of an enum has.
+#[doc(hidden)]
+pub fn unknown_variant(known: &[&str], found: &[u8]) -> BoxError {
+    unexpected(&known.join(" or "), found)
 }

@@ -1,8 +1,8 @@
-//! `chrono`'s points in time as fields, in RFC 3339 text.
+//! `chrono`'s points in time as fields, in RFC 3339 text, and a date with a time in ISO 8601.
 
 use std::borrow::Cow;
 
-use chrono::{DateTime, FixedOffset, SecondsFormat, Utc};
+use chrono::{DateTime, FixedOffset, NaiveDateTime, SecondsFormat, Utc};
 
 use super::{FieldValue, parse};
 use crate::error::BoxError;
@@ -32,5 +32,17 @@ impl FieldValue for DateTime<FixedOffset> {
 
     fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
         parse(&bytes, "a time such as 2026-01-31T12:00:00Z")
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl FieldValue for NaiveDateTime {
+    fn encode(&self) -> Option<Vec<u8>> {
+        // `Display` writes a space in place of the `T`, which its own parser refuses.
+        Some(format!("{self:?}").into_bytes())
+    }
+
+    fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
+        parse(&bytes, "a date and time such as 2026-01-31T12:00:00")
     }
 }

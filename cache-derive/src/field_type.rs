@@ -1,0 +1,74 @@
+//! What a field's type says by its name. A derive sees names, not types: a type under another name is treated as any other.
+
+use syn::{GenericArgument, PathArguments, PathSegment, Type};
+
+/// The type in an `Option`, if it is one.
+pub(crate) fn in_option(ty: &Type) -> Option<&Type> {
+    argument(ty, &["Option"])
+}
+
+/// The feature that a type needs, as the module of the library that has its codec.
+pub(crate) fn feature(ty: &Type) -> Option<&'static str> {
+    if let Some(inner) = argument(ty, &["Option", "Box", "Arc"]) {
+        return feature(inner);
+    }
+    let (last, before) = segments(ty)?;
+    let is_within = |name: &str| before.iter().any(|segment| segment.ident == name);
+    Some(match last.ident.to_string().as_str() {
+        "BigDecimal" => "bigdecimal",
+        "Bytes" => "bytes",
+        "CompactString" => "compact_str",
+        "DateTime" | "Date" | "Time" if is_within("civil") || is_within("jiff") => "jiff",
+        "Timestamp" | "Zoned" => "jiff",
+        "DateTime" if !last.arguments.is_none() => "chrono",
+        "NaiveDate" | "NaiveDateTime" | "NaiveTime" => "chrono",
+        "Date" | "Time" | "OffsetDateTime" | "PrimitiveDateTime" => "time",
+        "Decimal" => "rust_decimal",
+        "SmolStr" => "smol_str",
+        "Ulid" => "ulid",
+        "Url" => "url",
+        "Uuid" => "uuid",
+        "Value" if is_within("serde_json") => "json",
+        _ => return None,
+    })
+}
+
+/// Whether it is chrono's `DateTime<Local>`, or contains it.
+pub(crate) fn is_local_time(ty: &Type) -> bool {
+    if let Some(inner) = argument(ty, &["Option", "Box", "Arc"]) {
+        return is_local_time(inner);
+    }
+    argument(ty, &["DateTime"]).and_then(segments).is_some_and(|(last, _)| last.ident == "Local")
+}
+
+/// Whether it is a text of the standard library.
+pub(crate) fn is_text(ty: &Type) -> bool {
+    segments(ty).is_some_and(|(last, _)| last.ident == "String")
+        || argument(ty, &["Box", "Arc"]).and_then(segments).is_some_and(|(last, _)| last.ident == "str")
+}
+
+/// The only argument of a type with one of these names.
+fn argument<'a>(ty: &'a Type, names: &[&str]) -> Option<&'a Type> {
+    let (last, _) = segments(ty)?;
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else {
+        return None;
+    };
+    match arguments.args.first() {
+        Some(GenericArgument::Type(argument)) if arguments.args.len() == 1 => {
+            names.iter().any(|name| last.ident == name).then_some(argument)
+        }
+        _ => None,
+    }
+}
+
+/// The last segment of a path, and those before.
+fn segments(ty: &Type) -> Option<(&PathSegment, Vec<&PathSegment>)> {
+    let path = match ty {
+        Type::Path(path) if path.qself.is_none() => &path.path,
+        Type::Group(group) => return segments(&group.elem),
+        Type::Paren(paren) => return segments(&paren.elem),
+        _ => return None,
+    };
+    let mut segments: Vec<_> = path.segments.iter().collect();
+    Some((segments.pop()?, segments))
+}

@@ -1,0 +1,135 @@
+//! `#[derive(FieldValue)]`: a newtype as the type that it wraps, and a variant as its text.
+
+use proc_macro2::{Literal, TokenStream};
+use quote::{format_ident, quote};
+use syn::{DeriveInput, Type, parse_quote};
+
+use crate::field_type;
+use crate::mistakes::Mistakes;
+use crate::plain::{Plain, Variant};
+use crate::stub;
+use crate::tokens::derived;
+
+pub(crate) fn field_value(input: &DeriveInput) -> TokenStream {
+    let mut mistakes = Mistakes::default();
+    let (plain, library) = Plain::read(input, "FieldValue", &mut mistakes);
+    match (plain, mistakes.into_error()) {
+        (Some(Plain::Newtype(wrapped)), None) => newtype(input, &library, wrapped),
+        (Some(Plain::Variants(variants)), None) => enumeration(input, &library, &variants),
+        (_, error) => {
+            let error = error.map(syn::Error::into_compile_error);
+            let stub = stub::field_value(input, &library);
+            quote!(#error #stub)
+        }
+    }
+}
+
+fn newtype(input: &DeriveInput, library: &TokenStream, wrapped: &Type) -> TokenStream {
+    let name = derived(&input.ident);
+    let private = quote!(#library::__private);
+    let native = field_type::feature(wrapped).map_or_else(
+        || quote!(#private::native),
+        |module| {
+            let module = format_ident!("{module}");
+            quote!(#private::features::#module::native)
+        },
+    );
+    let mut generics = input.generics.clone();
+    // Only this uses the wrapped type's impl, so that a type without one is one error.
+    let (codec, definition) = if generics.params.is_empty() {
+        (quote!(__WRAPPED), Some(quote!(const __WRAPPED: #private::Codec<#wrapped> = #native::<#wrapped>("");)))
+    } else {
+        generics.make_where_clause().predicates.push(parse_quote!(#wrapped: #library::FieldValue));
+        (quote!(#private::native::<#wrapped>("")), None)
+    };
+    let (impl_generics, ty_generics, where_clause) = generics.split_for_impl();
+
+    quote! {
+        const _: () = {
+            #definition
+
+            #[automatically_derived]
+            impl #impl_generics #library::FieldValue for #name #ty_generics #where_clause {
+                const OPTIONAL: ::core::primitive::bool = !#private::Codec::is_always_stored(&#codec);
+
+                fn encode(&self) -> ::core::option::Option<#private::Vec<::core::primitive::u8>> {
+                    #private::Codec::encode_wrapped(&#codec, &self.0)
+                }
+
+                fn decode(
+                    __bytes: #private::Cow<'_, [::core::primitive::u8]>,
+                ) -> ::core::result::Result<Self, #private::BoxError> {
+                    ::core::result::Result::map(#private::Codec::decode_wrapped(&#codec, __bytes), Self)
+                }
+
+                fn missing() -> ::core::option::Option<Self> {
+                    ::core::option::Option::map(#private::Codec::missing_wrapped(&#codec), Self)
+                }
+
+                fn is_other(__bytes: &[::core::primitive::u8]) -> ::core::primitive::bool {
+                    #private::Codec::is_other_wrapped(&#codec, __bytes)
+                }
+            }
+        };
+    }
+}
+
+fn enumeration(input: &DeriveInput, library: &TokenStream, variants: &[Variant]) -> TokenStream {
+    let name = derived(&input.ident);
+    let private = quote!(#library::__private);
+    let byte_string = |text: &str| Literal::byte_string(text.as_bytes());
+    let texts = variants.iter().map(|variant| {
+        let (ident, text) = (derived(variant.ident), &variant.text);
+        quote!(Self::#ident => #text)
+    });
+    let known = variants.iter().map(|variant| {
+        let ident = derived(variant.ident);
+        let (text, aliases) = (byte_string(&variant.text), variant.aliases().map(byte_string));
+        quote!(#text #(| #aliases)* => ::core::option::Option::Some(#name::#ident))
+    });
+    let all_texts = variants.iter().map(|variant| &variant.text);
+    let other = variants.iter().find(|variant| variant.is_other()).map(|variant| derived(variant.ident));
+    let unknown = match &other {
+        Some(other) => quote!(::core::result::Result::Ok(Self::#other)),
+        None => quote!(::core::result::Result::Err(#private::unknown_variant(&[#(#all_texts),*], &__bytes))),
+    };
+    let is_other = other.map(|_| {
+        quote! {
+            fn is_other(__bytes: &[::core::primitive::u8]) -> ::core::primitive::bool {
+                ::core::option::Option::is_none(&__known(__bytes))
+            }
+        }
+    });
+
+    quote! {
+        const _: () = {
+            fn __known(__bytes: &[::core::primitive::u8]) -> ::core::option::Option<#name> {
+                match __bytes {
+                    #(#known,)*
+                    _ => ::core::option::Option::None,
+                }
+            }
+
+            #[automatically_derived]
+            impl #library::FieldValue for #name {
+                fn encode(&self) -> ::core::option::Option<#private::Vec<::core::primitive::u8>> {
+                    let __text: &::core::primitive::str = match self {
+                        #(#texts,)*
+                    };
+                    ::core::option::Option::Some(<#private::Vec<_> as ::core::convert::From<_>>::from(__text))
+                }
+
+                fn decode(
+                    __bytes: #private::Cow<'_, [::core::primitive::u8]>,
+                ) -> ::core::result::Result<Self, #private::BoxError> {
+                    match __known(&__bytes) {
+                        ::core::option::Option::Some(__value) => ::core::result::Result::Ok(__value),
+                        ::core::option::Option::None => #unknown,
+                    }
+                }
+
+                #is_other
+            }
+        };
+    }
+}
