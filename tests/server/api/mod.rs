@@ -11,3 +11,4 @@ mod settings;
 mod stale_if_error;
 mod updates;
 mod urls;
+mod values;

@@ -77,7 +77,8 @@ async fn invalidate_many_keeps_the_order() {
         let (cache, primary) = (products(&backend), Primary::of(loaf(42)));
         cache.get("p-001", primary.loader()).await.unwrap();
         let results = cache.invalidate_many(["p-000", "", "p-001", "p-001"]).await;
-        assert!(matches!(results[..], [Ok(false), Err(cache_aside::Error::InvalidId { .. }), Ok(true), Ok(false)]));
+        let results: Vec<_> = results.into_iter().map(Result::unwrap).collect();
+        assert_eq!(results, [false, false, true, false]);
         let ids: Vec<String> = (0..1000).map(|id| format!("p-{id}")).collect();
         assert_eq!(cache.invalidate_many(&ids).await.len(), 1000);
         assert_eq!(cache.stats().invalidations, 1003);
