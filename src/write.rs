@@ -48,11 +48,17 @@ impl Core {
     }
 
     /// Like `invalidate`, but does nothing before it is polled.
-    pub(crate) fn invalidate_when_polled(&self, key: Result<Key, Error>) -> BoxFuture<'_, Result<bool, Error>> {
+    pub(crate) fn invalidate_when_polled(
+        self: Arc<Self>,
+        key: Result<Key, Error>,
+    ) -> BoxFuture<'static, Result<bool, Error>> {
         async move { self.invalidate(key?).await }.boxed()
     }
 
-    pub(crate) fn invalidate_many(&self, keys: Vec<Result<Key, Error>>) -> BoxFuture<'_, Vec<Result<bool, Error>>> {
+    pub(crate) fn invalidate_many(
+        self: Arc<Self>,
+        keys: Vec<Result<Key, Error>>,
+    ) -> BoxFuture<'static, Vec<Result<bool, Error>>> {
         async move {
             // All are begun before the first is sent, so that each is retried if this future is dropped.
             let begun = keys.into_iter().map(|key| match key {
@@ -65,7 +71,7 @@ impl Core {
     }
 
     /// Deletes all entries, of every version, and returns how many there were.
-    pub(crate) fn clear(&self) -> BoxFuture<'_, Result<u64, Error>> {
+    pub(crate) fn clear(self: Arc<Self>) -> BoxFuture<'static, Result<u64, Error>> {
         async move {
             // All are begun before the first is sent, so that each is retried if this future is dropped.
             let begun: Vec<_> = self.keys.prefixes().map(|prefix| self.backend.clear(prefix)).collect();
@@ -82,10 +88,10 @@ impl Core {
     }
 
     pub(crate) fn update_fields(
-        &self,
+        self: Arc<Self>,
         key: Result<Key, Error>,
         changes: Vec<FieldChange>,
-    ) -> BoxFuture<'_, Result<bool, Error>> {
+    ) -> BoxFuture<'static, Result<bool, Error>> {
         async move {
             let key = key?;
             let changes = last_of_each_field(changes).map_err(|mistake| self.warn_unencodable(&key, &mistake));
@@ -104,7 +110,7 @@ impl Core {
 
     /// Returns the changed record, if the change was applied.
     pub(crate) fn modify<'a>(
-        &'a self,
+        self: Arc<Self>,
         key: Result<Key, Error>,
         mut change: Modify<'a>,
     ) -> BoxFuture<'a, Result<Option<Record>, Error>> {
