@@ -41,7 +41,7 @@ impl<T: Cacheable> Cache<T> {
         id: impl CacheKey<T::Id>,
         field: Field<T, V>,
         value: V,
-    ) -> BoxFuture<'_, Result<bool, Error>> {
+    ) -> BoxFuture<'static, Result<bool, Error>> {
         self.update_fields(id, [field.set(value)])
     }
 
@@ -73,8 +73,8 @@ impl<T: Cacheable> Cache<T> {
         &self,
         id: impl CacheKey<T::Id>,
         changes: impl IntoIterator<Item = Change<T>>,
-    ) -> BoxFuture<'_, Result<bool, Error>> {
-        self.core.update_fields(self.key(id), changes.into_iter().map(|change| change.fields).collect())
+    ) -> BoxFuture<'static, Result<bool, Error>> {
+        Arc::clone(&self.core).update_fields(self.key(id), changes.into_iter().map(|change| change.fields).collect())
     }
 
     /// Changes a cached record with a function, and returns the record as it is then stored. `None` if there was nothing to
@@ -106,7 +106,7 @@ impl<T: Cacheable> Cache<T> {
     /// # }
     /// ```
     pub fn modify<'a>(
-        &'a self,
+        &self,
         id: impl CacheKey<T::Id>,
         mut change: impl FnMut(&mut T) + Send + 'a,
     ) -> BoxFuture<'a, Result<Option<Arc<T>>, Error>> {
@@ -115,11 +115,13 @@ impl<T: Cacheable> Cache<T> {
             record.reset_skipped();
         };
         let change = Box::new(move |record: &mut dyn Any| record.downcast_mut().map_or((), &mut change_and_reset));
-        self.core.modify(self.key(id), change).map(|modified| Ok(modified?.map(typed))).boxed()
+        Arc::clone(&self.core).modify(self.key(id), change).map(|modified| Ok(modified?.map(typed))).boxed()
     }
 
     /// Removes an entry, and revokes the lease of the load that is under way, if any. Call it after every commit that changed,
     /// created or deleted the record in the primary. Returns whether there was an entry, which may be a not-found entry.
+    ///
+    /// The future owns what it needs, so `tokio::spawn(products.invalidate("p-001"))` works.
     ///
     /// The versions that the struct's `also_invalidates` lists are invalidated in the same call, each by its own commands, all
     /// at the same time. The result is then whether there was an entry in any version.
@@ -139,8 +141,8 @@ impl<T: Cacheable> Cache<T> {
     /// If the future is dropped before the entry is removed, the invalidation is retried, as after an error. With several
     /// versions, this applies to each of them. A future that was never polled does nothing.
     #[doc(alias("remove", "delete", "evict", "del"))]
-    pub fn invalidate(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'_, Result<bool, Error>> {
-        self.core.invalidate_when_polled(self.key(id))
+    pub fn invalidate(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'static, Result<bool, Error>> {
+        Arc::clone(&self.core).invalidate_when_polled(self.key(id))
     }
 
     /// Invalidates many records. The results have the order and the number of the ids.
@@ -156,8 +158,8 @@ impl<T: Cacheable> Cache<T> {
     pub fn invalidate_many<K: CacheKey<T::Id>>(
         &self,
         ids: impl IntoIterator<Item = K>,
-    ) -> BoxFuture<'_, Vec<Result<bool, Error>>> {
-        self.core.invalidate_many(ids.into_iter().map(|id| self.key(id)).collect())
+    ) -> BoxFuture<'static, Vec<Result<bool, Error>>> {
+        Arc::clone(&self.core).invalidate_many(ids.into_iter().map(|id| self.key(id)).collect())
     }
 
     /// Removes all entries of this struct in the cache's namespace, and revokes the leases of all its loads. Call it after a
@@ -200,7 +202,7 @@ impl<T: Cacheable> Cache<T> {
     /// # }
     /// ```
     #[doc(alias("flush", "delete_all", "invalidate_all"))]
-    pub fn clear(&self) -> BoxFuture<'_, Result<u64, Error>> {
-        self.core.clear()
+    pub fn clear(&self) -> BoxFuture<'static, Result<u64, Error>> {
+        Arc::clone(&self.core).clear()
     }
 }

@@ -6,6 +6,7 @@ mod ids;
 mod many;
 mod operations;
 mod quickstart;
+mod redis_cli;
 mod refresh_ahead;
 mod settings;
 mod stale_if_error;
