@@ -18,7 +18,8 @@ impl<T: Cacheable> Cache<T> {
     /// commit to the end of this call. Otherwise use [`invalidate`](Self::invalidate).
     ///
     /// The entry is removed, and the result is `false`, if the update would make the record too large, if the value can't be
-    /// encoded, if the server is out of memory, if a field of the record is stored under an `alias`, or if the record is stale.
+    /// encoded, if the server is out of memory, if a field of the record is stored under an `alias` or has a text that only the
+    /// variant `other` of an enum stands for, or if the record is stale.
     ///
     /// The versions that the struct's `also_invalidates` lists are invalidated at the same time, whether or not the update
     /// succeeds. The result is about this version's entry only.
@@ -28,7 +29,7 @@ impl<T: Cacheable> Cache<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`] after `update_timeout`, [`Error::Backend`], or [`Error::InvalidId`]. Unless the id was invalid, it
+    /// [`Error::Timeout`] after `update_timeout`, or [`Error::Backend`]. It
     /// is unknown whether the field was set, and the entry will be invalidated: see [`pending`](Self::pending). The same
     /// applies if the key of another version failed; the error then names that key.
     ///
@@ -84,7 +85,7 @@ impl<T: Cacheable> Cache<T> {
     /// # Errors
     ///
     /// As [`update_field`](Self::update_field). Don't retry, which may apply the change twice: call `invalidate` instead.
-    /// [`Error::InvalidId`] also if `change` changed the id; nothing is written then.
+    /// [`Error::InvalidId`] if `change` changed the id; nothing is written then.
     ///
     /// # Cancel safety
     ///
@@ -134,7 +135,6 @@ impl<T: Cacheable> Cache<T> {
     ///   Until it is applied, this process reads the record around the cache, see [`pending`](Self::pending); other processes
     ///   may get the old entry. With several versions, the error names the first key that failed; the others were tried
     ///   nevertheless.
-    /// - [`Error::InvalidId`] if the id can't be part of a key.
     ///
     /// # Cancel safety
     ///
