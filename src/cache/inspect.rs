@@ -21,8 +21,7 @@ impl<T: Cacheable> Cache<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Backend`] or [`Error::Timeout`] if the cache is out of reach, [`Error::InvalidId`] if the id can't be part of
-    /// a key.
+    /// [`Error::Backend`] or [`Error::Timeout`] if the cache is out of reach.
     #[doc(alias("get_if_present", "exists"))]
     pub fn peek(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'static, Result<Option<Arc<T>>, Error>> {
         Arc::clone(&self.core).peek(self.key(id)).map(|peeked| Ok(peeked?.map(typed))).boxed()

@@ -29,9 +29,9 @@ impl<T: Cacheable> Cache<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`] after `update_timeout`, or [`Error::Backend`]. It
-    /// is unknown whether the field was set, and the entry will be invalidated: see [`pending`](Self::pending). The same
-    /// applies if the key of another version failed; the error then names that key.
+    /// [`Error::Timeout`] after `update_timeout`, or [`Error::Backend`]. It is unknown whether the field was set, and the entry
+    /// will be invalidated: see [`pending`](Self::pending). The same applies if the key of another version failed; the error
+    /// then names that key.
     ///
     /// # Cancel safety
     ///

@@ -73,6 +73,18 @@ struct Json {
     #[cacheable(json)]
     by_number: HashMap<u32, HashSet<u8>>,
     document: serde_json::Value,
+    #[cacheable(default)]
+    limit: Limit,
+}
+
+/// Its default is not its `None`.
+#[derive(Debug, Clone, PartialEq, FieldValue)]
+struct Limit(Option<u32>);
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(Some(10))
+    }
 }
 
 fn json() -> Json {
@@ -86,6 +98,7 @@ fn json() -> Json {
         by_point: HashMap::new(),
         by_number: (0..100).map(|number| (number, (0..100).collect())).collect(),
         document: serde_json::json!({ "a": [null, 1.5] }),
+        limit: Limit(None),
     }
 }
 
