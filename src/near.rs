@@ -88,7 +88,7 @@ impl NearCache {
     }
 
     /// The longest time that an entry is kept, and never longer than its TTL in Redis. This bounds its age whatever happens.
-    /// It must be more than 10 ms, on Windows 16. Default: [`defaults::NEAR_MAX_AGE`], 30 seconds.
+    /// More than 10 ms (on Windows 16 ms), and at most 36,500 days. Default: [`defaults::NEAR_MAX_AGE`], 30 seconds.
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.max_age = max_age;
         self

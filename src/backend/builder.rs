@@ -12,7 +12,7 @@ use crate::defaults;
 use crate::error::Error;
 use crate::near::check_bound;
 
-/// The settings of a [`Backend`], begun with [`Backend::builder`]. Durations must lie between 1 ms and 36,500 days.
+/// The settings of a [`Backend`], begun with [`Backend::builder`].
 ///
 /// # Examples
 ///
@@ -75,11 +75,12 @@ macro_rules! settings {
 }
 
 settings! {
-    /// How long a server may take to answer a step. The time runs from when the step's command goes out, or while there is no
+    /// How long a server may take to answer a step, from 1 ms to 36,500 days. The time runs from when the step's command goes out, or while there is no
     /// connection; how busy this process is doesn't count.
     operation_timeout: Duration = OPERATION_TIMEOUT, "250 ms";
 
-    /// The limit of [`connect`](Self::connect), and of each later attempt to connect: names, TLS and the greeting included.
+    /// The limit of [`connect`](Self::connect), and of each later attempt to connect: names, TLS and the greeting included. From
+    /// 1 ms to 36,500 days.
     connect_timeout: Duration = CONNECT_TIMEOUT, "2 s";
 
     /// The most connections for updates to each server, beside the one that all other steps share: each update that is under
@@ -94,7 +95,8 @@ settings! {
     /// without waiting for `operation_timeout`. In a cluster each server has a breaker. A refusal is an answer.
     breaker_threshold: u32 = BREAKER_THRESHOLD, "5";
 
-    /// How long an open breaker waits before it asks the server again, at most: a random time between 50 and 100 % of it.
+    /// How long an open breaker waits before it asks the server again, at most: a random time between 50 and 100 % of it. From 1 ms
+    /// to 36,500 days.
     breaker_pause: Duration = BREAKER_PAUSE, "500 ms";
 
     /// How many failed invalidations and updates are remembered by their key, until they have been applied. If there are more,
@@ -103,14 +105,14 @@ settings! {
 
     /// How often a heartbeat is sent over the connection that brings [near caches](crate::NearCache) the servers' invalidation
     /// messages. When that connection breaks without a trace, a near cache may miss the writes of others for at most this time
-    /// and `heartbeat_timeout` together. It must be more than 10 ms, on Windows 16.
+    /// and `heartbeat_timeout` together. More than 10 ms (on Windows 16 ms), and at most 36,500 days.
     heartbeat_interval: Duration = HEARTBEAT_INTERVAL, "1 s";
 
-    /// How long the answer to a heartbeat may take. Then the connection is given up, and near caches are emptied. It must be
-    /// more than 10 ms, on Windows 16.
+    /// How long the answer to a heartbeat may take. Then the connection is given up, and near caches are emptied. More than 10 ms
+    /// (on Windows 16 ms), and at most 36,500 days.
     heartbeat_timeout: Duration = HEARTBEAT_TIMEOUT, "500 ms";
 
-    /// The limit of [`Backend::close`].
+    /// The limit of [`Backend::close`], from 1 ms to 36,500 days.
     close_timeout: Duration = CLOSE_TIMEOUT, "5 s";
 }
 
