@@ -12,7 +12,8 @@
 //! | [testing] | those who want to see the evidence, or run it |
 //! | [architecture] | those who change the library |
 // Pages link to each other by reference: `[outages][protocol.md#outages]`. A page defines its references at its end, as an editor
-// needs them. Here `links.md` comes before each page and defines them for rustdoc: the first definition counts.
+// needs them. Here `links.md` comes before each page and defines them for rustdoc: the first definition counts. The README's picture
+// is empty there: rustdoc has no place for files.
 
 /// Makes a module of each page.
 macro_rules! pages {
