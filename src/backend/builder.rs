@@ -84,15 +84,15 @@ settings! {
     connect_timeout: Duration = CONNECT_TIMEOUT, "2 s";
 
     /// The most connections for updates to each server, beside the one that all other steps share: each update that is under
-    /// way needs one of its own. Redis only.
+    /// way needs one of its own. At least 1. Redis only.
     update_connections: usize = UPDATE_CONNECTIONS, "8";
 
-    /// The most entries that are kept. Beyond that, the least recently read ones are dropped. `memory://` only: a Redis server
-    /// has its own `maxmemory`.
+    /// The most entries that are kept, at least 1. Beyond that, the least recently read ones are dropped. `memory://` only: a Redis
+    /// server has its own `maxmemory`.
     max_entries: usize = MAX_ENTRIES, "100,000";
 
-    /// The number of steps in a row without an answer that opens the circuit breaker: reads then go around the server at once,
-    /// without waiting for `operation_timeout`. In a cluster each server has a breaker. A refusal is an answer.
+    /// The number of steps in a row without an answer that opens the circuit breaker, at least 1: reads then go around the server
+    /// at once, without waiting for `operation_timeout`. In a cluster each server has a breaker. A refusal is an answer.
     breaker_threshold: u32 = BREAKER_THRESHOLD, "5";
 
     /// How long an open breaker waits before it asks the server again, at most: a random time between 50 and 100 % of it. From 1 ms
@@ -100,7 +100,7 @@ settings! {
     breaker_pause: Duration = BREAKER_PAUSE, "500 ms";
 
     /// How many failed invalidations and updates are remembered by their key, until they have been applied. If there are more,
-    /// all entries of the type are read around the cache, and deleted from it once it answers again.
+    /// all entries of the type are read around the cache, and deleted from it once it answers again. 0 is allowed.
     max_pending_invalidations: usize = MAX_PENDING_INVALIDATIONS, "10,000";
 
     /// How often a heartbeat is sent over the connection that brings [near caches](crate::NearCache) the servers' invalidation

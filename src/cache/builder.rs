@@ -79,7 +79,7 @@ impl<T: Cacheable> CacheBuilder<T> {
 
     /// Sets the largest fraction, from 0.0 to less than 1.0, by which each lifetime is shortened at random, so that
     /// entries that were filled together don't expire together. Default: [`defaults::JITTER`](crate::defaults::JITTER),
-    /// 0.1.
+    /// 0.1, which is 10 %.
     pub fn jitter(mut self, jitter: f64) -> Self {
         self.policy.jitter = jitter;
         self
@@ -173,15 +173,15 @@ impl<T: Cacheable> CacheBuilder<T> {
 
     /// Sets how many loads may go around a cache that is out of reach at the same time, in this cache and its clones,
     /// so that a cache that is down doesn't bring down the primary. Further loads queue for at most `wait_timeout`, and
-    /// then end with [`Error::Timeout`]. Default: [`defaults::MAX_BYPASS_LOADS`](crate::defaults::MAX_BYPASS_LOADS),
-    /// 256.
+    /// then end with [`Error::Timeout`]. At least 1. Default:
+    /// [`defaults::MAX_BYPASS_LOADS`](crate::defaults::MAX_BYPASS_LOADS), 256.
     pub fn max_bypass_loads(mut self, max_bypass_loads: usize) -> Self {
         self.policy.max_bypass_loads = max_bypass_loads;
         self
     }
 
     /// Sets the size of the largest record that is stored, in bytes of field names and values. A larger record is
-    /// returned but not stored, and a warning is logged. Default:
+    /// returned but not stored, and a warning is logged. At least 1. Default:
     /// [`defaults::MAX_ENTRY_BYTES`](crate::defaults::MAX_ENTRY_BYTES), 1 MiB.
     pub fn max_entry_bytes(mut self, max_entry_bytes: usize) -> Self {
         self.policy.max_entry_bytes = max_entry_bytes;
