@@ -142,7 +142,7 @@ impl Backend {
     /// # Errors
     ///
     /// [`Error::Config`] for a URL that makes no sense; [`Error::Backend`] or [`Error::Timeout`] when nothing answers
-    /// there within [`defaults::CONNECT_TIMEOUT`](crate::defaults::CONNECT_TIMEOUT), or it wants a password.
+    /// there within [`defaults::CONNECT_TIMEOUT`](crate::defaults::CONNECT_TIMEOUT), 2 seconds, or it wants a password.
     ///
     /// # Panics
     ///
@@ -196,9 +196,9 @@ impl Backend {
         self.ping_within(None, self.operation_timeout()).await
     }
 
-    /// Waits until all failed writes have been applied to the cache, for at most the builder's `close_timeout`: call it before
-    /// the process ends, since what is pending dies with it. The backend can be used all the same, also afterwards; its
-    /// connections end with its last clone.
+    /// Waits until all failed writes have been applied to the cache, for at most the builder's
+    /// [`close_timeout`](BackendBuilder::close_timeout), 5 seconds by default: call it before the process ends, since what is
+    /// pending dies with it. The backend can be used all the same, also afterwards; its connections end with its last clone.
     ///
     /// # Errors
     ///

@@ -13,7 +13,7 @@
 //! | [architecture] | those who change the library |
 // Pages link to each other by reference: `[outages][protocol.md#outages]`. A page defines its references at its end, as an editor
 // needs them. Here `links.md` comes before each page and defines them for rustdoc: the first definition counts. Without it a
-// failed test names the page and its line.
+// failed test names the page and its line. The README's picture is empty there: rustdoc has no place for files.
 
 /// Makes a module of each page.
 macro_rules! pages {

@@ -22,7 +22,10 @@ mod repeats;
 mod stats;
 mod write;
 
-pub use cache_aside_derive::{CacheId, Cacheable, Embeddable, FieldValue};
+pub use cache_aside_derive::{CacheId, Embeddable, FieldValue};
+/// The trait [`Cacheable`](trait@Cacheable#attributes-of-the-struct) lists its attributes.
+///
+pub use cache_aside_derive::Cacheable;
 
 pub use crate::backend::{Backend, BackendBuilder};
 pub use crate::cache::{

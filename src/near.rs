@@ -68,7 +68,7 @@ pub enum Untracked {
 }
 
 impl NearCache {
-    /// Keeps at most this many entries. Those that are read least are evicted first.
+    /// Keeps at most this many entries, at least 1. Those that are read least are evicted first.
     pub fn entries(entries: usize) -> Self {
         Self {
             entries,
@@ -79,16 +79,16 @@ impl NearCache {
     }
 
     /// The most memory that the records may take, in bytes: estimated from the size of the struct, the heap memory that its
-    /// values own, the id, and the cache's own tables. Each record counts as `max_bytes / entries` at least. One that
-    /// takes more than about twice [`max_entry_bytes`](crate::CacheBuilder::max_entry_bytes), or nearly all of `max_bytes`, is not
-    /// kept. Default: [`defaults::NEAR_MAX_BYTES`], 64 MiB.
+    /// values own, the id, and the cache's own tables. Each record counts as `max_bytes / entries` at least, which must not be
+    /// less than 1. A record that takes more than about twice [`max_entry_bytes`](crate::CacheBuilder::max_entry_bytes), or nearly
+    /// all of `max_bytes`, is not kept. Default: [`defaults::NEAR_MAX_BYTES`], 64 MiB.
     pub fn max_bytes(mut self, max_bytes: usize) -> Self {
         self.max_bytes = max_bytes;
         self
     }
 
     /// The longest time that an entry is kept, and never longer than its TTL in Redis. This bounds its age whatever happens.
-    /// It must be more than 10 ms, on Windows 16. Default: [`defaults::NEAR_MAX_AGE`], 30 seconds.
+    /// More than 10 ms (on Windows 16 ms), and at most 36,500 days. Default: [`defaults::NEAR_MAX_AGE`], 30 seconds.
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.max_age = max_age;
         self

@@ -27,8 +27,6 @@ use proc_macro::TokenStream;
 use syn::{DeriveInput, parse_macro_input};
 
 /// Implements `Cacheable` for a struct with named fields, and gives it the constant `FIELDS`.
-///
-/// The trait's documentation lists the attributes.
 #[proc_macro_derive(Cacheable, attributes(cacheable))]
 pub fn cacheable(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);

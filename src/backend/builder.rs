@@ -12,7 +12,7 @@ use crate::defaults;
 use crate::error::Error;
 use crate::near::check_bound;
 
-/// The settings of a [`Backend`], begun with [`Backend::builder`]. Durations must lie between 1 ms and 36,500 days.
+/// The settings of a [`Backend`], begun with [`Backend::builder`].
 ///
 /// # Examples
 ///
@@ -75,42 +75,44 @@ macro_rules! settings {
 }
 
 settings! {
-    /// How long a server may take to answer a step. The time runs from when the step's command goes out, or while there is no
+    /// How long a server may take to answer a step, from 1 ms to 36,500 days. The time runs from when the step's command goes out, or while there is no
     /// connection; how busy this process is doesn't count.
     operation_timeout: Duration = OPERATION_TIMEOUT, "250 ms";
 
-    /// The limit of [`connect`](Self::connect), and of each later attempt to connect: names, TLS and the greeting included.
+    /// The limit of [`connect`](Self::connect), and of each later attempt to connect: names, TLS and the greeting included. From
+    /// 1 ms to 36,500 days.
     connect_timeout: Duration = CONNECT_TIMEOUT, "2 s";
 
     /// The most connections for updates to each server, beside the one that all other steps share: each update that is under
-    /// way needs one of its own. Redis only.
+    /// way needs one of its own. At least 1. Redis only.
     update_connections: usize = UPDATE_CONNECTIONS, "8";
 
-    /// The most entries that are kept. Beyond that, the least recently read ones are dropped. `memory://` only: a Redis server
-    /// has its own `maxmemory`.
+    /// The most entries that are kept, at least 1. Beyond that, the least recently read ones are dropped. `memory://` only: a Redis
+    /// server has its own `maxmemory`.
     max_entries: usize = MAX_ENTRIES, "100,000";
 
-    /// The number of steps in a row without an answer that opens the circuit breaker: reads then go around the server at once,
-    /// without waiting for `operation_timeout`. In a cluster each server has a breaker. A refusal is an answer.
+    /// The number of steps in a row without an answer that opens the circuit breaker, at least 1: reads then go around the server
+    /// at once, without waiting for `operation_timeout`. In a cluster each server has a breaker. A refusal is an answer.
     breaker_threshold: u32 = BREAKER_THRESHOLD, "5";
 
-    /// How long an open breaker waits before it asks the server again, at most: a random time between 50 and 100 % of it.
+    /// How long an open breaker waits before it asks the server again, at most: a random time between 50 and 100 % of it. From 1 ms
+    /// to 36,500 days.
     breaker_pause: Duration = BREAKER_PAUSE, "500 ms";
 
     /// How many failed invalidations and updates are remembered by their key, until they have been applied. If there are more,
-    /// all entries of the type are read around the cache, and deleted from it once it answers again.
+    /// all entries of the type are read around the cache, and deleted from it once it answers again. 0 is allowed.
     max_pending_invalidations: usize = MAX_PENDING_INVALIDATIONS, "10,000";
 
     /// How often a heartbeat is sent over the connection that brings [near caches](crate::NearCache) the servers' invalidation
     /// messages. When that connection breaks without a trace, a near cache may miss the writes of others for at most this time
-    /// and `heartbeat_timeout` together. It must be more than 10 ms, on Windows 16.
+    /// and `heartbeat_timeout` together. More than 10 ms (on Windows 16 ms), and at most 36,500 days.
     heartbeat_interval: Duration = HEARTBEAT_INTERVAL, "1 s";
 
-    /// How long the answer to a heartbeat may take. Then the connection is given up, and near caches are emptied. It must be
-    /// more than 10 ms, on Windows 16.
+    /// How long the answer to a heartbeat may take. Then the connection is given up, and near caches are emptied. More than 10 ms
+    /// (on Windows 16 ms), and at most 36,500 days.
     heartbeat_timeout: Duration = HEARTBEAT_TIMEOUT, "500 ms";
 
-    /// The limit of [`Backend::close`].
+    /// The limit of [`Backend::close`], from 1 ms to 36,500 days.
     close_timeout: Duration = CLOSE_TIMEOUT, "5 s";
 }
 

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::near::NearCache;
 use crate::record::{Cacheable, Shape, borrowed};
 
-/// Builds a [`Cache`] with settings of its own: see [`Cache::builder`]. Durations must lie between 1 ms and 36,500 days.
+/// Builds a [`Cache`] with settings of its own: see [`Cache::builder`].
 ///
 /// # Examples
 ///
@@ -55,23 +55,23 @@ impl<T: Cacheable> CacheBuilder<T> {
         self
     }
 
-    /// Sets how long a record lives in the cache. Default: the struct's `ttl`, or
+    /// Sets how long a record lives in the cache, from 1 ms to 36,500 days. Default: the struct's `ttl`, or
     /// [`defaults::TTL`](crate::defaults::TTL), 5 minutes.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.policy.ttl = ttl;
         self
     }
 
-    /// Chooses the lifetime of each record when it is stored. Less than a millisecond keeps the record out of the
-    /// cache. Default: every record lives for `ttl`.
+    /// Chooses the lifetime of each record when it is stored. Less than 1 ms keeps the record out of the cache, and more than
+    /// 36,500 days count as that. Default: every record lives for `ttl`.
     pub fn ttl_by(mut self, ttl_by: impl Fn(&T) -> Duration + Send + Sync + 'static) -> Self {
         self.policy.ttl_by = Some(Arc::new(move |record| ttl_by(borrowed(record))));
         self
     }
 
-    /// Sets how long the cache remembers that a record doesn't exist. `None`: not at all. It must be less than `ttl`.
-    /// Default: the struct's `not_found_ttl`, or [`defaults::NOT_FOUND_TTL`](crate::defaults::NOT_FOUND_TTL), 5
-    /// seconds; half of `ttl` if that is not less.
+    /// Sets how long the cache remembers that a record doesn't exist, from 1 ms to less than `ttl`. `None`: not at all. Default:
+    /// the struct's `not_found_ttl`, or [`defaults::NOT_FOUND_TTL`](crate::defaults::NOT_FOUND_TTL), 5 seconds; half of `ttl` if
+    /// that is not less.
     pub fn not_found_ttl(mut self, not_found_ttl: impl Into<Option<Duration>>) -> Self {
         self.not_found_ttl = Some(not_found_ttl.into());
         self
@@ -79,15 +79,15 @@ impl<T: Cacheable> CacheBuilder<T> {
 
     /// Sets the largest fraction, from 0.0 to less than 1.0, by which each lifetime is shortened at random, so that
     /// entries that were filled together don't expire together. Default: [`defaults::JITTER`](crate::defaults::JITTER),
-    /// 0.1.
+    /// 0.1, which is 10 %.
     pub fn jitter(mut self, jitter: f64) -> Self {
         self.policy.jitter = jitter;
         self
     }
 
     /// Sets how long a record is kept past its TTL, to be served if its load fails, panics or exceeds `load_timeout`:
-    /// as [`Outcome::Stale`](crate::Outcome::Stale), and never after an invalidation. `None`: not at all. In every
-    /// cache of these keys such a record counts as a miss; only caches with this setting serve it. Default: the
+    /// as [`Outcome::Stale`](crate::Outcome::Stale), and never after an invalidation. From 1 ms to 36,500 days; `None`: not at
+    /// all. In every cache of these keys such a record counts as a miss; only caches with this setting serve it. Default: the
     /// struct's `stale_if_error`, or `None`.
     ///
     /// Redis: each read has one more `PTTL`, in the same round trip. A load that failed costs one more read.
@@ -97,8 +97,8 @@ impl<T: Cacheable> CacheBuilder<T> {
     }
 
     /// Sets how long no process retries a failed load while its stale record is served; an invalidation ends the pause.
-    /// It is also how long this process doesn't retry a refresh ahead that failed. Default: the struct's `stale_retry`,
-    /// or [`defaults::STALE_RETRY`](crate::defaults::STALE_RETRY), 1 second.
+    /// It is also how long this process doesn't retry a refresh ahead that failed. From 1 ms to 36,500 days. Default: the
+    /// struct's `stale_retry`, or [`defaults::STALE_RETRY`](crate::defaults::STALE_RETRY), 1 second.
     pub fn stale_retry(mut self, stale_retry: Duration) -> Self {
         self.policy.stale_retry = stale_retry;
         self
@@ -121,43 +121,43 @@ impl<T: Cacheable> CacheBuilder<T> {
     }
 
     /// Sets whether updates extend the lifetime of the entry. Default:
-    /// [`defaults::UPDATE_TTL`](crate::defaults::UPDATE_TTL), keep.
+    /// [`defaults::UPDATE_TTL`](crate::defaults::UPDATE_TTL), they keep it.
     pub fn update_ttl(mut self, update_ttl: UpdateTtl) -> Self {
         self.policy.update_ttl = update_ttl;
         self
     }
 
     /// Sets the length of a lease: how long others wait, at most, for a process that died while loading. A lease is
-    /// renewed while the loader runs, so this may be shorter than a load. Default:
+    /// renewed while the loader runs, so this may be shorter than a load. From 1 ms to 36,500 days. Default:
     /// [`defaults::LOCK_TTL`](crate::defaults::LOCK_TTL), 5 seconds.
     pub fn lock_ttl(mut self, lock_ttl: Duration) -> Self {
         self.policy.lock_ttl = lock_ttl;
         self
     }
 
-    /// Sets how long a loader may run. After that it is dropped, and all callers that wait for it get
+    /// Sets how long a loader may run, from 1 ms to 36,500 days. After that it is dropped, and all callers that wait for it get
     /// [`Error::Timeout`]. Default: [`defaults::LOAD_TIMEOUT`](crate::defaults::LOAD_TIMEOUT), 30 seconds.
     pub fn load_timeout(mut self, load_timeout: Duration) -> Self {
         self.policy.load_timeout = load_timeout;
         self
     }
 
-    /// Sets the longest pause between two polls for the result of another process' load. Pauses are jittered, and
-    /// shorter at first. Default: [`defaults::WAIT_POLL`](crate::defaults::WAIT_POLL), 20 milliseconds.
+    /// Sets the longest pause between two polls for the result of another process' load, from 1 ms to `wait_timeout`. Pauses are
+    /// jittered, and shorter at first. Default: [`defaults::WAIT_POLL`](crate::defaults::WAIT_POLL), 20 milliseconds.
     pub fn wait_poll(mut self, wait_poll: Duration) -> Self {
         self.policy.wait_poll = wait_poll;
         self
     }
 
     /// Sets how long a get waits for another process' load. After that it loads the record around the cache. It is also how long
-    /// a load around the cache waits for its turn: see [`max_bypass_loads`](Self::max_bypass_loads). Default:
-    /// [`defaults::WAIT_TIMEOUT`](crate::defaults::WAIT_TIMEOUT), 10 seconds.
+    /// a load around the cache waits for its turn: see [`max_bypass_loads`](Self::max_bypass_loads). From 1 ms to 36,500 days.
+    /// Default: [`defaults::WAIT_TIMEOUT`](crate::defaults::WAIT_TIMEOUT), 10 seconds.
     pub fn wait_timeout(mut self, wait_timeout: Duration) -> Self {
         self.policy.wait_timeout = wait_timeout;
         self
     }
 
-    /// Sets how long an update retries when others change the entry at the same time. Default:
+    /// Sets how long an update retries when others change the entry at the same time, from 1 ms to 36,500 days. Default:
     /// [`defaults::UPDATE_TIMEOUT`](crate::defaults::UPDATE_TIMEOUT), 1 second.
     pub fn update_timeout(mut self, update_timeout: Duration) -> Self {
         self.policy.update_timeout = update_timeout;
@@ -165,7 +165,7 @@ impl<T: Cacheable> CacheBuilder<T> {
     }
 
     /// Sets how a get responds to a cache that is out of reach. Default:
-    /// [`defaults::ON_OUTAGE`](crate::defaults::ON_OUTAGE), load.
+    /// [`defaults::ON_OUTAGE`](crate::defaults::ON_OUTAGE), load around it.
     pub fn on_outage(mut self, on_outage: OnOutage) -> Self {
         self.policy.on_outage = on_outage;
         self
@@ -173,15 +173,15 @@ impl<T: Cacheable> CacheBuilder<T> {
 
     /// Sets how many loads may go around a cache that is out of reach at the same time, in this cache and its clones,
     /// so that a cache that is down doesn't bring down the primary. Further loads queue for at most `wait_timeout`, and
-    /// then end with [`Error::Timeout`]. Default: [`defaults::MAX_BYPASS_LOADS`](crate::defaults::MAX_BYPASS_LOADS),
-    /// 256.
+    /// then end with [`Error::Timeout`]. At least 1. Default:
+    /// [`defaults::MAX_BYPASS_LOADS`](crate::defaults::MAX_BYPASS_LOADS), 256.
     pub fn max_bypass_loads(mut self, max_bypass_loads: usize) -> Self {
         self.policy.max_bypass_loads = max_bypass_loads;
         self
     }
 
     /// Sets the size of the largest record that is stored, in bytes of field names and values. A larger record is
-    /// returned but not stored, and a warning is logged. Default:
+    /// returned but not stored, and a warning is logged. At least 1. Default:
     /// [`defaults::MAX_ENTRY_BYTES`](crate::defaults::MAX_ENTRY_BYTES), 1 MiB.
     pub fn max_entry_bytes(mut self, max_entry_bytes: usize) -> Self {
         self.policy.max_entry_bytes = max_entry_bytes;

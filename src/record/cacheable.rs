@@ -16,18 +16,19 @@ use super::{Changes, Codec, FieldError, IdParts, RecordReader, RecordWriter};
 /// |---|---|---|
 /// | `namespace = "billing"` | none | second part of every key |
 /// | `entity = "product"` | the struct's name in `snake_case` | third part of every key |
-/// | `ttl = "30s"` | [`defaults::TTL`](crate::defaults::TTL) | how long a record lives in the cache |
-/// | `not_found_ttl = "2s"` | [`defaults::NOT_FOUND_TTL`](crate::defaults::NOT_FOUND_TTL); half of a shorter `ttl` | how long the cache remembers that a record doesn't exist |
+/// | `ttl = "30s"` | [`defaults::TTL`](crate::defaults::TTL), 5 minutes | how long a record lives in the cache |
+/// | `not_found_ttl = "2s"` | [`defaults::NOT_FOUND_TTL`](crate::defaults::NOT_FOUND_TTL), 5 seconds; half of a `ttl` that is not longer | how long the cache remembers that a record doesn't exist |
 /// | `stale_if_error = "5m"` | none | how long a record is kept past its TTL, to be served if its load fails: see [`CacheBuilder::stale_if_error`](crate::CacheBuilder::stale_if_error) |
-/// | `stale_retry = "1s"` | [`defaults::STALE_RETRY`](crate::defaults::STALE_RETRY) | how long such a load is not retried |
-/// | `refresh_ahead`, `refresh_ahead = 2.0` | none; [`defaults::REFRESH_AHEAD`](crate::defaults::REFRESH_AHEAD) without a value | hits reload a record before it expires, the earlier the larger the number: see [`CacheBuilder::refresh_ahead`](crate::CacheBuilder::refresh_ahead) |
+/// | `stale_retry = "1s"` | [`defaults::STALE_RETRY`](crate::defaults::STALE_RETRY), 1 second | how long such a load is not retried |
+/// | `refresh_ahead`, `refresh_ahead = 2.0` | none; without a value [`defaults::REFRESH_AHEAD`](crate::defaults::REFRESH_AHEAD), 1.0 | hits reload a record before it expires, the earlier the larger the number: see [`CacheBuilder::refresh_ahead`](crate::CacheBuilder::refresh_ahead) |
 /// | `version = 3` | none | becomes part of the key, so that different versions of a struct never share an entry |
 /// | `also_invalidates = [2, none]` | none | other versions, older or newer, whose keys are invalidated in the same call; `none` stands for the keys without a version |
 /// | `rename_all = "camelCase"` | none | the names of the fields in the hash, by the rules of serde: `lowercase`, `UPPERCASE`, `PascalCase`, `camelCase`, `snake_case`, `SCREAMING_SNAKE_CASE`, `kebab-case`, `SCREAMING-KEBAB-CASE` |
 /// | `singleton` | | there is only one record: no field is the id, which is `()` in calls, and `_` in the key. At least one field must always be stored |
 /// | `crate = path` | `::cache_aside` | the path of this crate, for crates that re-export it |
 ///
-/// A duration is an integer followed by `ms`, `s`, `m`, `h` or `d`. Namespace and entity consist of `[a-z0-9_-]`.
+/// A duration is an integer followed by `ms`, `s`, `m`, `h` or `d`, from 1 ms to 36,500 days. Namespace and entity consist of
+/// `[a-z0-9_-]`.
 ///
 /// # Attributes of a field
 ///
@@ -127,7 +128,7 @@ pub trait Cacheable: Sized + Send + Sync + 'static {
     fn reset_skipped(&mut self) {}
 }
 
-/// The names and lifetimes that the attributes of a [`Cacheable`] set.
+/// The names and lifetimes that the attributes of a [`Cacheable`] set. `None` for an attribute that the struct doesn't have.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Schema {
