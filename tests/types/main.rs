@@ -15,6 +15,7 @@ mod labrinth;
 mod lakekeeper;
 mod lemmy;
 mod matrix;
+mod page;
 mod rauthy;
 mod svix;
 mod vaultwarden;
