@@ -64,7 +64,7 @@ async fn every_way_to_invalidate_reaches_the_versions_that_are_listed() {
 
         old.read().await;
         let results = new.cache.invalidate_many(["p-001", "", "p-002"]).await;
-        assert!(matches!(results.as_slice(), [Ok(true), Err(_), Ok(false)]), "{results:?}");
+        assert!(matches!(results.as_slice(), [Ok(true), Ok(false), Ok(false)]), "{results:?}");
         assert_eq!(old.state().await, EntryState::Missing);
 
         old.read().await;
