@@ -136,6 +136,11 @@ impl<T: Cacheable> Cache<T> {
     /// When the cache is out of reach, the loader still runs, once per key and process, unless `on_outage` says otherwise.
     /// The same applies while a failed invalidation of the record is [pending](Self::pending).
     ///
+    /// A record whose id can't be part of a key, because a part of it is empty or it has more than 1,024 bytes as written in a key,
+    /// is loaded around the cache, and `invalidate` and updates of it return `false`. A record with another id than the one that
+    /// was asked for is returned, but not cached. Fields with `skip` are `Default` in any case, hit or not. All of these are counted
+    /// in [`Stats`], and logged.
+    ///
     /// The future owns everything but a borrowed id, so `tokio::spawn(products.get("p-001", loader))` works.
     ///
     /// Redis: a hit is `HMGET` or `HGETALL`, one round trip. A miss adds a round trip of `SET NX PX` and `EXISTS`, and a
@@ -148,7 +153,6 @@ impl<T: Cacheable> Cache<T> {
     ///   get the same error.
     /// - [`Error::Timeout`] if the cache is out of reach and too many loads wait for their turn.
     /// - The cache's own error if it is out of reach and `on_outage` is [`OnOutage::Fail`].
-    /// - [`Error::InvalidId`] if the id can't be part of a key.
     ///
     /// # Cancel safety
     ///

@@ -67,7 +67,8 @@ pub enum Error {
         advice: &'static str,
     },
 
-    /// The id can't be part of a key, or `modify` changed it.
+    /// `inspect` was asked for an id that can't be part of a key, `modify` changed the id, or the id's `write_id` failed. All other
+    /// calls accept an id that can't be part of a key: its record is never cached.
     #[error("the id in \"{key}\" is invalid: {mistake}")]
     #[non_exhaustive]
     InvalidId {
@@ -138,7 +139,7 @@ impl Error {
     }
 }
 
-/// The errors that a service's own tests need. The others are easy to get from a cache: an [`Error::InvalidId`] with an empty id,
+/// The errors that a service's own tests need. The others are easy to get from a cache: an [`Error::InvalidId`] by `inspect("")`,
 /// an [`Error::LoadPanicked`] with a loader that panics.
 #[cfg(feature = "testing")]
 impl Error {

@@ -48,7 +48,10 @@ impl Core {
     }
 
     /// Like `invalidate`, but does nothing before it is polled.
-    pub(crate) fn invalidate_when_polled(&self, key: Result<Key, InvalidId>) -> BoxFuture<'_, Result<bool, Error>> {
+    pub(crate) fn invalidate_when_polled(
+        self: Arc<Self>,
+        key: Result<Key, InvalidId>,
+    ) -> BoxFuture<'static, Result<bool, Error>> {
         async move {
             let Some(key) = self.valid(key)? else { return Ok(false) };
             self.invalidate(key).await
@@ -56,7 +59,10 @@ impl Core {
         .boxed()
     }
 
-    pub(crate) fn invalidate_many(&self, keys: Vec<Result<Key, InvalidId>>) -> BoxFuture<'_, Vec<Result<bool, Error>>> {
+    pub(crate) fn invalidate_many(
+        self: Arc<Self>,
+        keys: Vec<Result<Key, InvalidId>>,
+    ) -> BoxFuture<'static, Vec<Result<bool, Error>>> {
         async move {
             // All are begun before the first is sent, so that each is retried if this future is dropped.
             let begun = keys.into_iter().map(|key| match self.valid(key) {
@@ -70,7 +76,7 @@ impl Core {
     }
 
     /// Deletes all entries, of every version, and returns how many there were.
-    pub(crate) fn clear(&self) -> BoxFuture<'_, Result<u64, Error>> {
+    pub(crate) fn clear(self: Arc<Self>) -> BoxFuture<'static, Result<u64, Error>> {
         async move {
             // All are begun before the first is sent, so that each is retried if this future is dropped.
             let begun: Vec<_> = self.keys.prefixes().map(|prefix| self.backend.clear(prefix)).collect();
@@ -87,10 +93,10 @@ impl Core {
     }
 
     pub(crate) fn update_fields(
-        &self,
+        self: Arc<Self>,
         key: Result<Key, InvalidId>,
         changes: Vec<Result<Changes, FieldError>>,
-    ) -> BoxFuture<'_, Result<bool, Error>> {
+    ) -> BoxFuture<'static, Result<bool, Error>> {
         async move {
             let Some(key) = self.valid(key)? else { return Ok(false) };
             let changes = last_of_each_field(changes).map_err(|mistake| self.warn_unencodable(&key, &mistake));
@@ -109,7 +115,7 @@ impl Core {
 
     /// Returns the changed record, if the change was applied.
     pub(crate) fn modify<'a>(
-        &'a self,
+        self: Arc<Self>,
         key: Result<Key, InvalidId>,
         mut change: Modify<'a>,
     ) -> BoxFuture<'a, Result<Option<Record>, Error>> {

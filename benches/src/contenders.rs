@@ -1,5 +1,6 @@
 //! The contenders of each table: the bare driver, other caches and drivers, and the operations of cache-aside.
 
+mod domain;
 pub(crate) mod growth;
 mod in_memory;
 mod ours;
@@ -26,10 +27,11 @@ type Preparing<'a> = BoxFuture<'a, Result<Vec<Contender>, Failure>>;
 
 pub(crate) const HITS: &str = "Hits of 4 fields";
 
-pub(crate) const TABLES: [Table; 11] = [
+pub(crate) const TABLES: [Table; 12] = [
     Table { title: HITS, contenders: |url| small_hits(url).boxed() },
     Table { title: "Hits of 16 fields", contenders: |url| hits::<Sixteen>(url).boxed() },
     Table { title: "Hits of 64 fields", contenders: |url| hits::<SixtyFour>(url).boxed() },
+    Table { title: "Hits of domain types", contenders: |url| domain::hits(url).boxed() },
     Table { title: "Near hits", contenders: |url| near_hits(url).boxed() },
     Table { title: "Embedded hits", contenders: |_url| ours::embedded().boxed() },
     Table { title: "Batches of 100 hits", contenders: |url| ours::batches(url).boxed() },

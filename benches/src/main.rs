@@ -50,7 +50,7 @@ struct Options {
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2], value_parser = some_threads)]
     threads: Vec<usize>,
 
-    /// Only tables whose titles contain one of these: hits of 4, of 16, of 64 fields, near hits, embedded hits,
+    /// Only tables whose titles contain one of these: hits of 4, of 16, of 64 fields, of domain types, near hits, embedded hits,
     /// batches, misses, updates, invalidations, reads beside large fills, hits of several runtimes, stampede; with
     /// --growth, hits among entries, of values, of types
     #[arg(long, value_delimiter = ',')]

@@ -21,11 +21,10 @@ impl<T: Cacheable> Cache<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Backend`] or [`Error::Timeout`] if the cache is out of reach, [`Error::InvalidId`] if the id can't be part of
-    /// a key.
+    /// [`Error::Backend`] or [`Error::Timeout`] if the cache is out of reach.
     #[doc(alias("get_if_present", "exists"))]
-    pub fn peek(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'_, Result<Option<Arc<T>>, Error>> {
-        self.core.peek(self.key(id)).map(|peeked| Ok(peeked?.map(typed))).boxed()
+    pub fn peek(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'static, Result<Option<Arc<T>>, Error>> {
+        Arc::clone(&self.core).peek(self.key(id)).map(|peeked| Ok(peeked?.map(typed))).boxed()
     }
 
     /// Returns the entry's remaining TTL, also of a not-found entry. `None` if there is no entry, or a stale one.
@@ -35,8 +34,8 @@ impl<T: Cacheable> Cache<T> {
     /// # Errors
     ///
     /// As [`peek`](Self::peek).
-    pub fn ttl(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'_, Result<Option<Duration>, Error>> {
-        self.core.ttl(self.key(id))
+    pub fn ttl(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'static, Result<Option<Duration>, Error>> {
+        Arc::clone(&self.core).ttl(self.key(id))
     }
 
     /// Shows what is stored for a record, for debugging.
@@ -46,8 +45,8 @@ impl<T: Cacheable> Cache<T> {
     /// # Errors
     ///
     /// As [`peek`](Self::peek).
-    pub fn inspect(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'_, Result<Inspection, Error>> {
-        self.core.inspect(self.key(id))
+    pub fn inspect(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'static, Result<Inspection, Error>> {
+        Arc::clone(&self.core).inspect(self.key(id))
     }
 
     /// Lists the records of this struct that are read around the cache because an invalidation or update of them failed.
@@ -65,7 +64,7 @@ impl<T: Cacheable> Cache<T> {
 }
 
 impl Core {
-    fn peek(&self, key: Result<Key, InvalidId>) -> BoxFuture<'_, Result<Option<Record>, Error>> {
+    fn peek(self: Arc<Self>, key: Result<Key, InvalidId>) -> BoxFuture<'static, Result<Option<Record>, Error>> {
         async move {
             let Some(key) = self.valid(key)? else { return Ok(None) };
             if !self.policy.enabled || self.backend.is_pending(&key) {
@@ -82,7 +81,7 @@ impl Core {
         .boxed()
     }
 
-    fn ttl(&self, key: Result<Key, InvalidId>) -> BoxFuture<'_, Result<Option<Duration>, Error>> {
+    fn ttl(self: Arc<Self>, key: Result<Key, InvalidId>) -> BoxFuture<'static, Result<Option<Duration>, Error>> {
         async move {
             let Some(key) = self.valid(key)? else { return Ok(None) };
             Ok(live_ttl(self.backend.look(&key).await?.found.as_ref()))
@@ -90,7 +89,7 @@ impl Core {
         .boxed()
     }
 
-    fn inspect(&self, key: Result<Key, InvalidId>) -> BoxFuture<'_, Result<Inspection, Error>> {
+    fn inspect(self: Arc<Self>, key: Result<Key, InvalidId>) -> BoxFuture<'static, Result<Inspection, Error>> {
         async move {
             let key = key?;
             let EntryAndLease { found, lease_ttl: lock_ttl } = self.backend.look(&key).await?;

@@ -18,7 +18,8 @@ impl<T: Cacheable> Cache<T> {
     /// commit to the end of this call. Otherwise use [`invalidate`](Self::invalidate).
     ///
     /// The entry is removed, and the result is `false`, if the update would make the record too large, if the value can't be
-    /// encoded, if the server is out of memory, if a field of the record is stored under an `alias`, or if the record is stale.
+    /// encoded, if the server is out of memory, if a field of the record is stored under an `alias` or has a text that only the
+    /// variant `other` of an enum stands for, or if the record is stale.
     ///
     /// The versions that the struct's `also_invalidates` lists are invalidated at the same time, whether or not the update
     /// succeeds. The result is about this version's entry only.
@@ -28,9 +29,9 @@ impl<T: Cacheable> Cache<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`] after `update_timeout`, [`Error::Backend`], or [`Error::InvalidId`]. Unless the id was invalid, it
-    /// is unknown whether the field was set, and the entry will be invalidated: see [`pending`](Self::pending). The same
-    /// applies if the key of another version failed; the error then names that key.
+    /// [`Error::Timeout`] after `update_timeout`, or [`Error::Backend`]. It is unknown whether the field was set, and the entry
+    /// will be invalidated: see [`pending`](Self::pending). The same applies if the key of another version failed; the error
+    /// then names that key.
     ///
     /// # Cancel safety
     ///
@@ -41,7 +42,7 @@ impl<T: Cacheable> Cache<T> {
         id: impl CacheKey<T::Id>,
         field: Field<T, V>,
         value: V,
-    ) -> BoxFuture<'_, Result<bool, Error>> {
+    ) -> BoxFuture<'static, Result<bool, Error>> {
         self.update_fields(id, [field.set(value)])
     }
 
@@ -73,8 +74,8 @@ impl<T: Cacheable> Cache<T> {
         &self,
         id: impl CacheKey<T::Id>,
         changes: impl IntoIterator<Item = Change<T>>,
-    ) -> BoxFuture<'_, Result<bool, Error>> {
-        self.core.update_fields(self.key(id), changes.into_iter().map(|change| change.fields).collect())
+    ) -> BoxFuture<'static, Result<bool, Error>> {
+        Arc::clone(&self.core).update_fields(self.key(id), changes.into_iter().map(|change| change.fields).collect())
     }
 
     /// Changes a cached record with a function, and returns the record as it is then stored. `None` if there was nothing to
@@ -84,7 +85,7 @@ impl<T: Cacheable> Cache<T> {
     /// # Errors
     ///
     /// As [`update_field`](Self::update_field). Don't retry, which may apply the change twice: call `invalidate` instead.
-    /// [`Error::InvalidId`] also if `change` changed the id; nothing is written then.
+    /// [`Error::InvalidId`] if `change` changed the id; nothing is written then.
     ///
     /// # Cancel safety
     ///
@@ -106,7 +107,7 @@ impl<T: Cacheable> Cache<T> {
     /// # }
     /// ```
     pub fn modify<'a>(
-        &'a self,
+        &self,
         id: impl CacheKey<T::Id>,
         mut change: impl FnMut(&mut T) + Send + 'a,
     ) -> BoxFuture<'a, Result<Option<Arc<T>>, Error>> {
@@ -115,11 +116,13 @@ impl<T: Cacheable> Cache<T> {
             record.reset_skipped();
         };
         let change = Box::new(move |record: &mut dyn Any| record.downcast_mut().map_or((), &mut change_and_reset));
-        self.core.modify(self.key(id), change).map(|modified| Ok(modified?.map(typed))).boxed()
+        Arc::clone(&self.core).modify(self.key(id), change).map(|modified| Ok(modified?.map(typed))).boxed()
     }
 
     /// Removes an entry, and revokes the lease of the load that is under way, if any. Call it after every commit that changed,
     /// created or deleted the record in the primary. Returns whether there was an entry, which may be a not-found entry.
+    ///
+    /// The future owns what it needs, so `tokio::spawn(products.invalidate("p-001"))` works.
     ///
     /// The versions that the struct's `also_invalidates` lists are invalidated in the same call, each by its own commands, all
     /// at the same time. The result is then whether there was an entry in any version.
@@ -132,15 +135,14 @@ impl<T: Cacheable> Cache<T> {
     ///   Until it is applied, this process reads the record around the cache, see [`pending`](Self::pending); other processes
     ///   may get the old entry. With several versions, the error names the first key that failed; the others were tried
     ///   nevertheless.
-    /// - [`Error::InvalidId`] if the id can't be part of a key.
     ///
     /// # Cancel safety
     ///
     /// If the future is dropped before the entry is removed, the invalidation is retried, as after an error. With several
     /// versions, this applies to each of them. A future that was never polled does nothing.
     #[doc(alias("remove", "delete", "evict", "del"))]
-    pub fn invalidate(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'_, Result<bool, Error>> {
-        self.core.invalidate_when_polled(self.key(id))
+    pub fn invalidate(&self, id: impl CacheKey<T::Id>) -> BoxFuture<'static, Result<bool, Error>> {
+        Arc::clone(&self.core).invalidate_when_polled(self.key(id))
     }
 
     /// Invalidates many records. The results have the order and the number of the ids.
@@ -156,8 +158,8 @@ impl<T: Cacheable> Cache<T> {
     pub fn invalidate_many<K: CacheKey<T::Id>>(
         &self,
         ids: impl IntoIterator<Item = K>,
-    ) -> BoxFuture<'_, Vec<Result<bool, Error>>> {
-        self.core.invalidate_many(ids.into_iter().map(|id| self.key(id)).collect())
+    ) -> BoxFuture<'static, Vec<Result<bool, Error>>> {
+        Arc::clone(&self.core).invalidate_many(ids.into_iter().map(|id| self.key(id)).collect())
     }
 
     /// Removes all entries of this struct in the cache's namespace, and revokes the leases of all its loads. Call it after a
@@ -200,7 +202,7 @@ impl<T: Cacheable> Cache<T> {
     /// # }
     /// ```
     #[doc(alias("flush", "delete_all", "invalidate_all"))]
-    pub fn clear(&self) -> BoxFuture<'_, Result<u64, Error>> {
-        self.core.clear()
+    pub fn clear(&self) -> BoxFuture<'static, Result<u64, Error>> {
+        Arc::clone(&self.core).clear()
     }
 }

@@ -23,6 +23,8 @@ use super::{Changes, Codec, FieldError, IdParts, RecordReader, RecordWriter};
 /// | `refresh_ahead`, `refresh_ahead = 2.0` | none; [`defaults::REFRESH_AHEAD`](crate::defaults::REFRESH_AHEAD) without a value | hits reload a record before it expires, the earlier the larger the number: see [`CacheBuilder::refresh_ahead`](crate::CacheBuilder::refresh_ahead) |
 /// | `version = 3` | none | becomes part of the key, so that different versions of a struct never share an entry |
 /// | `also_invalidates = [2, none]` | none | other versions, older or newer, whose keys are invalidated in the same call; `none` stands for the keys without a version |
+/// | `rename_all = "camelCase"` | none | the names of the fields in the hash, by the rules of serde: `lowercase`, `UPPERCASE`, `PascalCase`, `camelCase`, `snake_case`, `SCREAMING_SNAKE_CASE`, `kebab-case`, `SCREAMING-KEBAB-CASE` |
+/// | `singleton` | | there is only one record: no field is the id, which is `()` in calls, and `_` in the key. At least one field must always be stored |
 /// | `crate = path` | `::cache_aside` | the path of this crate, for crates that re-export it |
 ///
 /// A duration is an integer followed by `ms`, `s`, `m`, `h` or `d`. Namespace and entity consist of `[a-z0-9_-]`.
@@ -35,9 +37,13 @@ use super::{Changes, Codec, FieldError, IdParts, RecordReader, RecordWriter};
 /// | `rename = "price"` | the field's name in the hash |
 /// | `alias = "cost"` | another name to read the field from if it is missing under its own name; it is only written under its own. Several aliases are tried in order |
 /// | `default` | a field that is missing in the hash is `Default::default()`; a malformed one is still an error |
-/// | `skip` | the field isn't stored, and is read back as `Default::default()` |
-/// | `json` | any serde type, stored as JSON text (feature `json`); `None` is left out of the hash |
-/// | `with = "module"` | `module::encode(&V) -> impl Into<Vec<u8>>` and `module::decode(&[u8]) -> Result<V, impl Into<BoxError>>` convert it |
+/// | `embed`, `embed(prefix = "home_")` | the fields of a struct that derives [`Embeddable`](crate::Embeddable) are fields of this one, with the field's name and a dot, or the prefix, before their names. Each has a handle; an `Option` of the struct has one, and is set as a whole |
+/// | `skip` | the field isn't stored, and every record that the cache returns has `Default::default()` there |
+/// | `store` | the field is stored although serde skips it. A field with serde's `skip`, `skip_serializing` or `skip_deserializing` needs this or `skip` |
+/// | `json` | any serde type, stored as JSON text (feature `json`). The `None` of the field's own `Option` is left out of the hash; every other `null` is stored. A value that doesn't come back from its JSON, such as `NaN`, makes the record one that is not cached |
+/// | `with = "module"` | `module::encode(&V) -> impl Into<Vec<u8>>` and `module::decode(&[u8]) -> Result<V, impl Into<BoxError>>` convert it. For an `Option<V>` they convert the `V`. A text that doesn't decode again is not stored |
+///
+/// Other attributes of serde mean nothing here: the page [`types`](crate::docs::types) has a table.
 ///
 /// # Changing a struct
 ///

@@ -113,10 +113,9 @@ impl<V> Codec<V> {
 
     /// The value of a field that is not in the hash.
     pub(crate) fn missing(&self) -> Result<V, FieldError> {
-        match self.default {
-            Some(default) => Ok(default()),
-            None => (self.missing)().ok_or_else(|| self.error("it is not in the hash".into())),
-        }
+        // First the value that is stored as an absent field: a `None` must come back as `None`, whatever the default is.
+        let value = (self.missing)().or_else(|| self.default.map(|default| default()));
+        value.ok_or_else(|| self.error("it is not in the hash".into()))
     }
 
     /// Whether the field is in the hash whatever its value.

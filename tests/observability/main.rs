@@ -4,3 +4,4 @@
 mod documents;
 mod metered;
 mod spans;
+mod texts;

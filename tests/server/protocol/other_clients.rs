@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use cache_aside::{EntryState, Outcome};
+use cache_aside::{BoxError, Cache, Cacheable, EntryState, FieldValue, Outcome};
+use testkit::server::Server;
 
 use crate::support::fixture::{Primary, Product, loaf, on_every_server, products};
 
@@ -19,21 +20,61 @@ client.hset(key, 'stock', 17)
 client.hincrby(key, 'price_cents', 5)
 ";
 
+fn run_python(script: &str, server: &Server) {
+    let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python");
+    assert!(packages.exists(), "{} not found: run ./scripts/install-servers", packages.display());
+    let python = Command::new("python3")
+        .args(["-c", script, &server.port().to_string()])
+        .env("PYTHONPATH", packages)
+        .output()
+        .unwrap();
+    assert!(python.status.success(), "{}", String::from_utf8_lossy(&python.stderr));
+}
+
 #[tokio::test]
 async fn python_reads_the_hash_and_sets_a_field() {
     on_every_server(async |server, backend| {
         let (cache, primary) = (products(&backend), Primary::of(loaf(42)));
         cache.get("p-001", primary.loader()).await.unwrap();
-        let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python");
-        assert!(packages.exists(), "{} not found: run ./scripts/install-servers", packages.display());
-        let python = Command::new("python3")
-            .args(["-c", SCRIPT, &server.port().to_string()])
-            .env("PYTHONPATH", packages)
-            .output()
-            .unwrap();
-        assert!(python.status.success(), "{}", String::from_utf8_lossy(&python.stderr));
+        run_python(SCRIPT, server);
         let read = cache.get("p-001", primary.loader()).await.unwrap().unwrap();
         assert_eq!((read.stock, read.price_cents, primary.loads()), (17, 655, 1));
+    })
+    .await;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FieldValue)]
+#[cacheable(rename_all = "snake_case")]
+enum Status {
+    OnSale,
+    #[cacheable(rename = "gone", alias = "deleted")]
+    Discontinued,
+}
+
+#[derive(Debug, Cacheable)]
+#[cacheable(namespace = "billing")]
+struct Offer {
+    #[cacheable(id)]
+    id: u64,
+    status: Status,
+}
+
+const SCRIPT_OF_STATUS: &str = r"
+import sys, redis
+client = redis.Redis(port=int(sys.argv[1]), decode_responses=True)
+assert client.hget('cache:billing:offer:7', 'status') == 'on_sale'
+client.hset('cache:billing:offer:7', 'status', 'deleted')
+";
+
+#[tokio::test]
+async fn python_reads_and_sets_the_text_of_an_enum() {
+    on_every_server(async |server, backend| {
+        let offers: Cache<Offer> = Cache::new(backend);
+        let load = |id| async move { Ok::<_, BoxError>(Some(Offer { id, status: Status::OnSale })) };
+        offers.get(7, load).await.unwrap();
+        run_python(SCRIPT_OF_STATUS, server);
+        let lookup = offers.lookup(7, load).await.unwrap();
+        assert_eq!((lookup.outcome, lookup.value.unwrap().status), (Outcome::Hit, Status::Discontinued));
     })
     .await;
 }
