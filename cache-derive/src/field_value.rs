@@ -70,6 +70,10 @@ fn of_newtype(input: &DeriveInput, library: &TokenStream, newtype: &Newtype) -> 
                 fn is_other(__bytes: &[::core::primitive::u8]) -> ::core::primitive::bool {
                     #private::Codec::is_other_wrapped(&#codec, __bytes)
                 }
+
+                fn heap(__bytes: &[::core::primitive::u8]) -> ::core::primitive::usize {
+                    #private::Codec::heap_wrapped(&#codec, __bytes)
+                }
             }
         };
     }
