@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [guide] | those who write a service: from hand-written code to this library, and recipes |
 //! | [errors] | those who have an error or a log line in front of them |
+//! | [types] | those who put the derives on structs of their own: which types fields can have, and what `redis-cli` shows |
 //! | [schema] | those who change a struct while old and new processes share one Redis |
 //! | [operations] | those who operate a service: settings, servers, TLS, access control, metrics |
 //! | [protocol] | those who want to know what is promised, why it holds, and what breaks it |
@@ -24,7 +25,7 @@ macro_rules! pages {
     )*};
 }
 
-pages! { architecture compare errors guide protocol schema testing }
+pages! { architecture compare errors guide protocol schema testing types }
 
 #[cfg_attr(not(doctest), doc = include_str!("docs/links.md"))]
 #[doc = concat!("[alerts.yml]: https://docs.rs/crate/cache-aside/", env!("CARGO_PKG_VERSION"), "/source/docs/alerts.yml")]

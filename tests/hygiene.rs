@@ -346,6 +346,12 @@ mod shadowed {
     #[derive(::cache_aside::FieldValue)]
     struct Wrapped<V>(V);
 
+    #[derive(::cache_aside::FieldValue)]
+    struct Marked<V> {
+        r#type: ::core::primitive::u64,
+        marker: ::core::marker::PhantomData<V>,
+    }
+
     #[derive(::cache_aside::Embeddable)]
     #[cacheable(rename_all = "camelCase")]
     struct Address {
@@ -373,6 +379,7 @@ mod shadowed {
         work: ::core::option::Option<Address>,
         kind: Kind,
         wrapped: Wrapped<::core::primitive::u64>,
+        marked: Marked<Kind>,
         #[cacheable(with = "text")]
         text: ::core::option::Option<::std::string::String>,
     }

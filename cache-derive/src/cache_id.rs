@@ -1,11 +1,11 @@
 //! `#[derive(CacheId)]`: a newtype as the id that it wraps, and a variant as its text.
 
 use proc_macro2::TokenStream;
-use quote::{format_ident, quote};
-use syn::{DeriveInput, Type};
+use quote::{ToTokens, format_ident, quote};
+use syn::DeriveInput;
 
 use crate::mistakes::Mistakes;
-use crate::plain::{Plain, Variant};
+use crate::plain::{Newtype, Plain, Variant};
 use crate::tokens::derived;
 use crate::{field_type, stub};
 
@@ -14,7 +14,7 @@ pub(crate) fn cache_id(input: &DeriveInput) -> TokenStream {
     let (plain, library) = Plain::read(input, "CacheId", &mut mistakes);
     has_no_parameters(input, &mut mistakes);
     match (plain, mistakes.into_error()) {
-        (Some(Plain::Newtype(wrapped)), None) => newtype(input, &library, wrapped),
+        (Some(Plain::Newtype(newtype)), None) => of_newtype(input, &library, &newtype),
         (Some(Plain::Variants(variants)), None) => enumeration(input, &library, &variants),
         (_, error) => {
             let error = error.map(syn::Error::into_compile_error);
@@ -31,14 +31,15 @@ fn has_no_parameters(input: &DeriveInput, mistakes: &mut Mistakes) {
     }
 }
 
-fn newtype(input: &DeriveInput, library: &TokenStream, wrapped: &Type) -> TokenStream {
-    let name = derived(&input.ident);
+fn of_newtype(input: &DeriveInput, library: &TokenStream, newtype: &Newtype) -> TokenStream {
+    let (name, wrapped, member) = (derived(&input.ident), newtype.wrapped, newtype.member());
     let private = quote!(#library::__private);
     let feature = field_type::feature(wrapped).map(|module| {
         let module = format_ident!("{module}");
         quote!(features::#module::)
     });
     let key = |key: TokenStream, write: TokenStream, value: TokenStream| {
+        let around = newtype.around(&name.to_token_stream(), &value);
         quote! {
             #[automatically_derived]
             impl #library::CacheKey<#name> for #key {
@@ -48,7 +49,7 @@ fn newtype(input: &DeriveInput, library: &TokenStream, wrapped: &Type) -> TokenS
                 }
 
                 fn into_id(self) -> #name {
-                    #name(#value)
+                    #around
                 }
             }
         }
@@ -70,7 +71,7 @@ fn newtype(input: &DeriveInput, library: &TokenStream, wrapped: &Type) -> TokenS
             #[automatically_derived]
             impl #library::CacheId for #name {
                 fn write_id(&self, __out: &mut dyn ::core::fmt::Write) -> ::core::fmt::Result {
-                    __WRAPPED(&self.0, __out)
+                    __WRAPPED(&self.#member, __out)
                 }
             }
 

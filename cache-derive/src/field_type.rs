@@ -41,6 +41,11 @@ pub(crate) fn is_local_time(ty: &Type) -> bool {
     argument(ty, &["DateTime"]).and_then(segments).is_some_and(|(last, _)| last.ident == "Local")
 }
 
+/// Whether it is a `PhantomData`, which has no value.
+pub(crate) fn is_marker(ty: &Type) -> bool {
+    segments(ty).is_some_and(|(last, _)| last.ident == "PhantomData")
+}
+
 /// Whether it is a text of the standard library.
 pub(crate) fn is_text(ty: &Type) -> bool {
     segments(ty).is_some_and(|(last, _)| last.ident == "String")

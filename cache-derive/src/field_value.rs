@@ -2,11 +2,11 @@
 
 use proc_macro2::{Literal, TokenStream};
 use quote::{format_ident, quote};
-use syn::{DeriveInput, Type, parse_quote};
+use syn::{DeriveInput, parse_quote};
 
 use crate::field_type;
 use crate::mistakes::Mistakes;
-use crate::plain::{Plain, Variant};
+use crate::plain::{Newtype, Plain, Variant};
 use crate::stub;
 use crate::tokens::derived;
 
@@ -14,7 +14,7 @@ pub(crate) fn field_value(input: &DeriveInput) -> TokenStream {
     let mut mistakes = Mistakes::default();
     let (plain, library) = Plain::read(input, "FieldValue", &mut mistakes);
     match (plain, mistakes.into_error()) {
-        (Some(Plain::Newtype(wrapped)), None) => newtype(input, &library, wrapped),
+        (Some(Plain::Newtype(newtype)), None) => of_newtype(input, &library, &newtype),
         (Some(Plain::Variants(variants)), None) => enumeration(input, &library, &variants),
         (_, error) => {
             let error = error.map(syn::Error::into_compile_error);
@@ -24,8 +24,9 @@ pub(crate) fn field_value(input: &DeriveInput) -> TokenStream {
     }
 }
 
-fn newtype(input: &DeriveInput, library: &TokenStream, wrapped: &Type) -> TokenStream {
-    let name = derived(&input.ident);
+fn of_newtype(input: &DeriveInput, library: &TokenStream, newtype: &Newtype) -> TokenStream {
+    let (name, wrapped, member) = (derived(&input.ident), newtype.wrapped, newtype.member());
+    let around = newtype.around(&quote!(Self), &quote!(__value));
     let private = quote!(#library::__private);
     let native = field_type::feature(wrapped).map_or_else(
         || quote!(#private::native),
@@ -53,21 +54,25 @@ fn newtype(input: &DeriveInput, library: &TokenStream, wrapped: &Type) -> TokenS
                 const OPTIONAL: ::core::primitive::bool = !#private::Codec::is_always_stored(&#codec);
 
                 fn encode(&self) -> ::core::option::Option<#private::Vec<::core::primitive::u8>> {
-                    #private::Codec::encode_wrapped(&#codec, &self.0)
+                    #private::Codec::encode_wrapped(&#codec, &self.#member)
                 }
 
                 fn decode(
                     __bytes: #private::Cow<'_, [::core::primitive::u8]>,
                 ) -> ::core::result::Result<Self, #private::BoxError> {
-                    ::core::result::Result::map(#private::Codec::decode_wrapped(&#codec, __bytes), Self)
+                    ::core::result::Result::map(#private::Codec::decode_wrapped(&#codec, __bytes), |__value| #around)
                 }
 
                 fn missing() -> ::core::option::Option<Self> {
-                    ::core::option::Option::map(#private::Codec::missing_wrapped(&#codec), Self)
+                    ::core::option::Option::map(#private::Codec::missing_wrapped(&#codec), |__value| #around)
                 }
 
                 fn is_other(__bytes: &[::core::primitive::u8]) -> ::core::primitive::bool {
                     #private::Codec::is_other_wrapped(&#codec, __bytes)
+                }
+
+                fn heap(__bytes: &[::core::primitive::u8]) -> ::core::primitive::usize {
+                    #private::Codec::heap_wrapped(&#codec, __bytes)
                 }
             }
         };

@@ -43,7 +43,7 @@ pub fn embeddable(input: TokenStream) -> TokenStream {
 }
 
 /// Implements `FieldValue` for a newtype, which is stored as the value that it wraps, and for an enum without data, whose variants
-/// are stored as their names.
+/// are stored as their names. A newtype is a struct with one field, with or without a name, and any number of `PhantomData`.
 ///
 /// | attribute of the enum | meaning |
 /// |---|---|

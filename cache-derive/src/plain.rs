@@ -3,16 +3,23 @@
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
 use syn::ext::IdentExt;
-use syn::{Data, DataEnum, DeriveInput, Fields, Ident, Path, Type};
+use syn::{Data, DataEnum, DeriveInput, Field, Ident, Member, Path, Type};
 
 use crate::attributes::{self, Given, OF_ENUMS, OF_NEWTYPES, StructAttributes, VariantAttributes, value};
+use crate::field_type;
 use crate::mistakes::Mistakes;
+use crate::tokens::derived;
 
 /// A type that derives `FieldValue` or `CacheId`.
 pub(crate) enum Plain<'a> {
-    /// The type that it wraps.
-    Newtype(&'a Type),
+    Newtype(Newtype<'a>),
     Variants(Vec<Variant<'a>>),
+}
+
+/// A struct with one field, besides any of type `PhantomData`.
+pub(crate) struct Newtype<'a> {
+    pub(crate) wrapped: &'a Type,
+    fields: Vec<&'a Field>,
 }
 
 pub(crate) struct Variant<'a> {
@@ -30,9 +37,31 @@ impl<'a> Plain<'a> {
         let library = value(&attributes.krate).map_or_else(|| quote!(::cache_aside), Path::to_token_stream);
         let plain = match &input.data {
             Data::Enum(data) => Some(Self::Variants(variants(data, &attributes, input, derive, mistakes))),
-            _ => wrapped(input, derive, mistakes).map(Self::Newtype),
+            _ => newtype(input, derive, mistakes).map(Self::Newtype),
         };
         (plain, library)
+    }
+}
+
+impl Newtype<'_> {
+    /// The name or the number of the field.
+    pub(crate) fn member(&self) -> Member {
+        let at = self.fields.iter().position(|field| !field_type::is_marker(&field.ty)).unwrap_or_default();
+        match &self.fields[at].ident {
+            Some(name) => Member::Named(derived(name)),
+            None => Member::Unnamed(at.into()),
+        }
+    }
+
+    /// The expression for a value of the type `name`.
+    pub(crate) fn around(&self, name: &TokenStream, value: &TokenStream) -> TokenStream {
+        let is_named = self.fields.iter().any(|field| field.ident.is_some());
+        let fields = self.fields.iter().map(|field| {
+            let name = field.ident.as_ref().map(derived).map(|name| quote!(#name:));
+            let value = if field_type::is_marker(&field.ty) { &quote!(::core::marker::PhantomData) } else { value };
+            quote!(#name #value)
+        });
+        if is_named { quote!(#name { #(#fields),* }) } else { quote!(#name(#(#fields),*)) }
     }
 }
 
@@ -48,21 +77,20 @@ impl Variant<'_> {
     }
 }
 
-/// The type of the one field.
-fn wrapped<'a>(input: &'a DeriveInput, derive: &str, mistakes: &mut Mistakes) -> Option<&'a Type> {
-    let name = &input.ident;
-    if let Data::Struct(data) = &input.data
-        && let Fields::Unnamed(fields) = &data.fields
-        && let Some(field) = fields.unnamed.first()
-        && fields.unnamed.len() == 1
-    {
-        for attribute in attributes::of_crate(&field.attrs) {
-            let message =
-                format!("the field of a newtype that derives `{derive}` can't have attributes: remove this one");
-            mistakes.add(attribute, message);
+fn newtype<'a>(input: &'a DeriveInput, derive: &str, mistakes: &mut Mistakes) -> Option<Newtype<'a>> {
+    if let Data::Struct(data) = &input.data {
+        let fields: Vec<_> = data.fields.iter().collect();
+        let mut wrapped = fields.iter().filter(|field| !field_type::is_marker(&field.ty));
+        if let (Some(field), None) = (wrapped.next(), wrapped.next()) {
+            for attribute in fields.iter().flat_map(|field| attributes::of_crate(&field.attrs)) {
+                let message =
+                    format!("the field of a newtype that derives `{derive}` can't have attributes: remove this one");
+                mistakes.add(attribute, message);
+            }
+            return Some(Newtype { wrapped: &field.ty, fields });
         }
-        return Some(&field.ty);
     }
+    let name = &input.ident;
     let message = format!(
         "`{derive}` can only be derived for a newtype, such as `struct {name}(String);`, or for an enum without data"
     );

@@ -148,6 +148,11 @@ impl<V> Codec<V> {
         (self.is_other)(bytes)
     }
 
+    /// The value's `heap`, for a newtype around it.
+    pub fn heap_wrapped(&self, bytes: &[u8]) -> usize {
+        (self.heap)(bytes)
+    }
+
     /// Adds the names under which the field may be stored.
     pub(crate) fn add_names(&self, names: &mut Vec<&'static str>) {
         match &self.part {
@@ -182,6 +187,7 @@ impl<V> Copy for Codec<V> {}
 #[doc(hidden)]
 pub const fn native<V: FieldValue>(name: &'static str) -> Codec<V> {
     Codec {
+        heap: V::heap,
         missing: V::missing,
         is_other: V::is_other,
         // Refuses an `Option` of an `Option` too.
@@ -342,9 +348,6 @@ fn find<I>(items: &[I], next: &mut usize, mut is_it: impl FnMut(&I) -> bool) -> 
 /// A record with its type erased. Only its cache knows the type.
 pub(crate) type Record = Arc<dyn Any + Send + Sync>;
 
-/// The reference counts of an `Arc`, in bytes.
-const REFERENCE_COUNTS: usize = 2 * size_of::<usize>();
-
 /// How records of one struct are read, written and named.
 pub(crate) struct Shape {
     pub(crate) schema: Schema,
@@ -376,7 +379,7 @@ impl Shape {
     /// Like `decode`, with an estimate of the record's memory in bytes.
     pub(crate) fn decode_weighed(&self, hash: &Hash) -> Result<(Record, usize), FieldError> {
         let (record, notes) = self.decode_noted(hash)?;
-        Ok((record, heap::allocation(self.size + REFERENCE_COUNTS) + notes.heap))
+        Ok((record, heap::allocation(self.size + heap::REFERENCE_COUNTS) + notes.heap))
     }
 
     /// Like `decode`, with notes about the values.

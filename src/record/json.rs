@@ -73,4 +73,8 @@ impl FieldValue for Value {
     fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
         Ok(serde_json::from_slice(&bytes)?)
     }
+
+    fn heap(bytes: &[u8]) -> usize {
+        heap::of_json_value(bytes)
+    }
 }

@@ -17,6 +17,7 @@ use std::num::NonZero;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::heap;
 use crate::error::BoxError;
 
 /// Converts a value to the bytes of one hash field, and back.
@@ -104,6 +105,13 @@ pub trait FieldValue: Sized {
     #[doc(hidden)]
     fn is_other(_bytes: &[u8]) -> bool {
         false
+    }
+
+    /// An estimate of the heap memory that the value of this text owns, in bytes.
+    #[doc(hidden)]
+    fn heap(bytes: &[u8]) -> usize {
+        // A type without drop glue owns none.
+        if std::mem::needs_drop::<Self>() { heap::of_bytes(bytes) } else { 0 }
     }
 }
 
@@ -333,6 +341,10 @@ impl<V: FieldValue> FieldValue for Option<V> {
     fn is_other(bytes: &[u8]) -> bool {
         V::is_other(bytes)
     }
+
+    fn heap(bytes: &[u8]) -> usize {
+        V::heap(bytes)
+    }
 }
 
 macro_rules! pointers {
@@ -354,6 +366,10 @@ macro_rules! pointers {
 
             fn is_other(bytes: &[u8]) -> bool {
                 V::is_other(bytes)
+            }
+
+            fn heap(bytes: &[u8]) -> usize {
+                heap::allocation(heap::REFERENCE_COUNTS + size_of::<V>()) + V::heap(bytes)
             }
         }
     )*};

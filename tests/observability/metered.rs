@@ -23,6 +23,16 @@ struct Offer {
     id: u64,
 }
 
+/// For records that can't be stored.
+#[derive(Debug, Cacheable)]
+#[cacheable(namespace = "billing")]
+struct Note {
+    #[cacheable(id)]
+    id: String,
+    #[cacheable(json)]
+    weight: f64,
+}
+
 /// The recorded values, over all namespaces and backends: counts, gauges, and the number of values in each histogram.
 pub(crate) type Recorded = BTreeMap<String, f64>;
 
@@ -89,6 +99,11 @@ async fn live() -> impl Sized {
     let _: () = redis::cmd("FLUSHALL").query_async(&mut server_of_offers.client().await).await.unwrap();
     while offers.stats().near_flushes == flushes {
         tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let notes: Cache<Note> = Cache::new(Backend::connect("memory://").await.unwrap());
+    let note = |id: &str, weight| Ok::<_, BoxError>(Some(Note { id: id.to_owned(), weight }));
+    for (id, loaded) in [("n-1", note("n-1", f64::NAN)), ("", note("", 0.5)), ("n-2", note("N-2", 0.5))] {
+        notes.get(id, |_| async { loaded }).await.unwrap();
     }
     cache.get("p-4", |_| async { Err::<Option<Product>, _>("it failed") }).await.unwrap_err();
     assert!(cache.update_field("p-1", Product::FIELDS.stock, 41).await.unwrap());
@@ -190,6 +205,9 @@ fn everything_that_happens_is_counted() {
     assert!(recorded["cache_aside_operations_total{entity=offer,operation=get,outcome=near_hit}"] >= 1.0);
     assert!(recorded["cache_aside_near_invalidations_total{entity=offer}"] >= 1.0);
     assert!(recorded["cache_aside_near_flushes_total{entity=offer}"] >= 1.0);
+    for name in ["encode_errors_total", "invalid_ids_total", "other_ids_total"] {
+        assert_eq!(recorded[&format!("cache_aside_{name}{{entity=note}}")], 1.0, "{name}");
+    }
     assert_eq!(recorded["cache_aside_tracker_live{}"], 1.0);
     assert!(recorded.contains_key("cache_aside_update_connections{state=in_use}"));
     for gauge in

@@ -1,5 +1,6 @@
 //! The derives `FieldValue`, `CacheId` and `Embeddable`, on the embedded backend.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use cache_aside::{Backend, BoxError, Cache, CacheId, Cacheable, Embeddable, FieldValue, Outcome};
@@ -202,7 +203,13 @@ async fn a_singleton_has_one_key() {
 struct TenantId(String);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, FieldValue, CacheId)]
-struct OrderId(u64);
+struct OrderId {
+    number: u64,
+}
+
+/// A link to a record of type `T`.
+#[derive(Debug, FieldValue)]
+struct Link<T>(u64, PhantomData<T>);
 
 #[derive(Debug, Cacheable)]
 struct Order {
@@ -210,19 +217,28 @@ struct Order {
     tenant: TenantId,
     #[cacheable(id)]
     order: OrderId,
+    parent: Option<Link<Order>>,
 }
 
 #[tokio::test]
 async fn what_a_newtype_wraps_is_accepted_as_an_id() {
     let cache: Cache<Order> = Cache::new(Backend::connect("memory://").await.unwrap());
-    let load = |(tenant, order)| async { Ok::<_, BoxError>(Some(Order { tenant, order })) };
-    assert_eq!(cache.get(("acme", 1), load).await.unwrap().unwrap().order, OrderId(1));
+    let load = |(tenant, order)| async { Ok::<_, BoxError>(Some(Order { tenant, order, parent: None })) };
+    assert_eq!(cache.get(("acme", 1), load).await.unwrap().unwrap().order, OrderId { number: 1 });
     for removed in [
-        cache.invalidate(("acme".to_owned(), OrderId(1))).await,
+        cache.invalidate(("acme".to_owned(), OrderId { number: 1 })).await,
         cache.invalidate((TenantId("acme".into()), &1)).await,
         cache.invalidate(&("acme".to_owned(), 1)).await,
     ] {
         removed.unwrap();
     }
-    assert_eq!(cache.inspect(("acme", 1)).await.unwrap().key, "cache:order:acme/1");
+    let load = |(tenant, order)| async {
+        Ok::<_, BoxError>(Some(Order { tenant, order, parent: Some(Link(7, PhantomData)) }))
+    };
+    cache.get(("acme", 1), load).await.unwrap();
+    let inspection = cache.inspect(("acme", 1)).await.unwrap();
+    assert_eq!(inspection.key, "cache:order:acme/1");
+    let fields: Vec<_> = inspection.fields.iter().map(|(name, text)| (name.as_str(), &**text)).collect();
+    assert_eq!(fields, [("tenant", b"acme".as_slice()), ("order", b"1"), ("parent", b"7")]);
+    assert_eq!(cache.peek(("acme", 1)).await.unwrap().unwrap().parent.as_ref().unwrap().0, 7);
 }

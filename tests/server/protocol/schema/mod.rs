@@ -2,7 +2,9 @@
 //! each change. A process is a cache with its own connection.
 
 mod fields;
+mod parts;
 mod programs;
+mod variants;
 mod versions;
 
 use std::fmt::Debug;
@@ -19,16 +21,17 @@ use crate::support::fixture::{Gate, connect};
 struct Row {
     stock: u32,
     color: &'static str,
+    status: &'static str,
 }
 
-const BEFORE: Row = Row { stock: 42, color: "brown" };
+const BEFORE: Row = Row { stock: 42, color: "brown", status: "on_sale" };
 
-const AFTER: Row = Row { stock: 41, color: "golden" };
+const AFTER: Row = Row { stock: 41, color: "golden", status: "on_sale" };
 
 /// A struct of one release, with the columns of its fields.
 macro_rules! release {
     ($(#[$of_struct:meta])* $name:ident { $($(#[$of_field:meta])* $field:ident: $ty:ty = $from:expr),* $(,)? }) => {
-        #[derive(Debug, Clone, PartialEq, Cacheable)]
+        #[derive(Debug, Clone, PartialEq, cache_aside::Cacheable)]
         #[cacheable(namespace = "billing", entity = "product")]
         $(#[$of_struct])*
         struct $name {
@@ -44,6 +47,8 @@ macro_rules! release {
         }
     };
 }
+
+use release;
 
 fn stock(row: Row) -> u32 {
     row.stock
