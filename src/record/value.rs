@@ -8,6 +8,8 @@
 #[cfg(feature = "chrono")]
 mod chrono;
 mod clock;
+#[cfg(feature = "jiff")]
+mod jiff;
 #[cfg(feature = "time")]
 mod time;
 
@@ -32,11 +34,11 @@ use crate::error::BoxError;
 /// | `Option<V>` | `None`: the field is not in the hash |
 /// | `Box<V>`, `Arc<V>` | as `V` |
 /// | enums without data, newtypes | with [`#[derive(FieldValue)]`](derive@crate::FieldValue) |
-/// | `chrono`'s `DateTime<Utc>`, `DateTime<FixedOffset>` (feature `chrono`) | RFC 3339 |
+/// | `chrono`'s `DateTime<Utc>`, `DateTime<FixedOffset>` (feature `chrono`) | RFC 3339, like all times with a fraction of 3, 6 or 9 digits, or of none |
 /// | `chrono`'s `NaiveDateTime`, `NaiveDate`, `NaiveTime` (feature `chrono`) | ISO 8601: `2026-01-31T12:00:00`, `2026-01-31`, `12:00:00` |
 /// | `time`'s `OffsetDateTime`, years from 0 to 9999 (feature `time`) | RFC 3339 |
 /// | `time`'s `PrimitiveDateTime`, `Date`, `Time`, years from 0 to 9999 (feature `time`) | ISO 8601, as for `chrono` |
-/// | `jiff`'s `Timestamp`, `Zoned`, `civil::DateTime`, `civil::Date`, `civil::Time` (feature `jiff`) | as `Display` writes it: RFC 3339, RFC 9557 for `Zoned`, ISO 8601 |
+/// | `jiff`'s `Timestamp`, `Zoned`, `civil::DateTime`, `civil::Date`, `civil::Time` (feature `jiff`) | RFC 3339, RFC 9557 for `Zoned`, ISO 8601 |
 /// | `rust_decimal::Decimal`, `bigdecimal::BigDecimal` (features `rust_decimal`, `bigdecimal`) | as `Display` writes it |
 /// | `smol_str::SmolStr`, `compact_str::CompactString` (features `smol_str`, `compact_str`) | the text |
 /// | `uuid::Uuid` (feature `uuid`) | hyphenated lower case |
@@ -115,6 +117,17 @@ fn parse<V: FromStr>(bytes: &[u8], expected: &str) -> Result<V, BoxError> {
 
 fn unexpected(expected: &str, found: &[u8]) -> BoxError {
     const SHOWN: usize = 32;
+/// A text of a time with a fraction of 3, 6 or 9 digits, or of none. So all crates write the same text for the same time.
+#[cfg(any(feature = "jiff", feature = "time"))]
+fn with_whole_thousandths(mut text: String) -> String {
+    if let Some((_, fraction)) = text.split_once('.') {
+        let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+        let end = text.len() - fraction.len() + digits;
+        text.insert_str(end, &"00"[..digits.next_multiple_of(3) - digits]);
+    }
+    text
+}
+
     let tail = if found.len() > SHOWN { ".." } else { "" };
     let start = &found[..found.len().min(SHOWN)];
     format!("expected {expected}, found \"{}\"{tail}", start.escape_ascii()).into()
@@ -213,16 +226,6 @@ displayed! {
     ::chrono::NaiveDate: "a date such as 2026-01-31",
     #[cfg(feature = "chrono")]
     ::chrono::NaiveTime: "a time of day such as 12:00:00",
-    #[cfg(feature = "jiff")]
-    jiff::Timestamp: "a time such as 2026-01-31T12:00:00Z",
-    #[cfg(feature = "jiff")]
-    jiff::Zoned: "a time such as 2026-01-31T12:00:00+01:00[Europe/Rome]",
-    #[cfg(feature = "jiff")]
-    jiff::civil::DateTime: "a date and time such as 2026-01-31T12:00:00",
-    #[cfg(feature = "jiff")]
-    jiff::civil::Date: "a date such as 2026-01-31",
-    #[cfg(feature = "jiff")]
-    jiff::civil::Time: "a time of day such as 12:00:00",
     #[cfg(feature = "rust_decimal")]
     rust_decimal::Decimal: "a decimal number",
     #[cfg(feature = "ulid")]
