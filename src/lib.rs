@@ -39,12 +39,12 @@ pub mod __private {
     pub use std::vec::Vec;
 
     pub use crate::BoxError;
-    pub use crate::record::embed::{Name, Place, Text, check_names_differ, count, flatten, join};
+    pub use crate::record::embed::{Name, Nowhere, Place, Text, count, flatten, join, name_given_twice};
     pub use crate::record::features;
     #[cfg(feature = "json")]
     pub use crate::record::json::{json, optional_json};
     pub use crate::record::{
-        Codec, FieldError, IdParts, Part, RecordReader, RecordWriter, id, native, optional_part, or_default,
+        Codec, FieldError, IdField, IdParts, Part, RecordReader, RecordWriter, id, native, optional_part, or_default,
         unknown_variant, write_id,
     };
 }

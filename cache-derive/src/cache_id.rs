@@ -34,10 +34,13 @@ fn has_no_parameters(input: &DeriveInput, mistakes: &mut Mistakes) {
 fn newtype(input: &DeriveInput, library: &TokenStream, wrapped: &Type) -> TokenStream {
     let name = derived(&input.ident);
     let private = quote!(#library::__private);
-    let feature = field_type::feature(wrapped).map(|module| {
-        let module = format_ident!("{module}");
-        quote!(features::#module::)
-    });
+    let write_id = field_type::feature(wrapped).map_or_else(
+        || quote!(#private::write_id::<#wrapped>),
+        |feature| {
+            let feature = format_ident!("{feature}");
+            quote!(<#wrapped as #private::features::#feature::Wrapped>::write_id)
+        },
+    );
     let key = |key: TokenStream, write: TokenStream, value: TokenStream| {
         quote! {
             #[automatically_derived]
@@ -65,7 +68,7 @@ fn newtype(input: &DeriveInput, library: &TokenStream, wrapped: &Type) -> TokenS
     quote! {
         const _: () = {
             const __WRAPPED: fn(&#wrapped, &mut dyn ::core::fmt::Write) -> ::core::fmt::Result =
-                #private::#feature write_id::<#wrapped>;
+                #write_id;
 
             #[automatically_derived]
             impl #library::CacheId for #name {

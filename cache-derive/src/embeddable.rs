@@ -72,5 +72,6 @@ fn implementation(record: &Record) -> TokenStream {
         #decode
         #reset_skipped
     };
-    assemble(record, &site, Parts { fields: quote!(#places #codecs #handles_struct), members })
+    let value_checks = site.value_checks();
+    assemble(record, &site, Parts { fields: quote!(#places #codecs #handles_struct #value_checks), members })
 }

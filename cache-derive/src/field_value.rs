@@ -1,14 +1,16 @@
 //! `#[derive(FieldValue)]`: a newtype as the type that it wraps, and a variant as its text.
 
 use proc_macro2::{Literal, TokenStream};
-use quote::{format_ident, quote};
+use quote::{ToTokens, quote};
+use syn::spanned::Spanned;
 use syn::{DeriveInput, Type, parse_quote};
 
 use crate::field_type;
+use crate::fields::AMBIGUOUS;
 use crate::mistakes::Mistakes;
 use crate::plain::{Plain, Variant};
 use crate::stub;
-use crate::tokens::derived;
+use crate::tokens::{derived, derived_span, located};
 
 pub(crate) fn field_value(input: &DeriveInput) -> TokenStream {
     let mut mistakes = Mistakes::default();
@@ -27,17 +29,17 @@ pub(crate) fn field_value(input: &DeriveInput) -> TokenStream {
 fn newtype(input: &DeriveInput, library: &TokenStream, wrapped: &Type) -> TokenStream {
     let name = derived(&input.ident);
     let private = quote!(#library::__private);
-    let native = field_type::feature(wrapped).map_or_else(
-        || quote!(#private::native),
-        |module| {
-            let module = format_ident!("{module}");
-            quote!(#private::features::#module::native)
-        },
-    );
     let mut generics = input.generics.clone();
     // Only this uses the wrapped type's impl, so that a type without one is one error.
     let (codec, definition) = if generics.params.is_empty() {
-        (quote!(__WRAPPED), Some(quote!(const __WRAPPED: #private::Codec<#wrapped> = #native::<#wrapped>("");)))
+        let codec = field_type::codec(&private, "Field", wrapped, &wrapped.to_token_stream(), &quote!(""));
+        let check = quote!(::core::assert!(!#private::Codec::is_ambiguous(&__WRAPPED), #AMBIGUOUS));
+        let check = located(check, derived_span(wrapped.span()));
+        let definition = quote! {
+            const __WRAPPED: #private::Codec<#wrapped> = #codec;
+            const _: () = #check;
+        };
+        (quote!(__WRAPPED), Some(definition))
     } else {
         generics.make_where_clause().predicates.push(parse_quote!(#wrapped: #library::FieldValue));
         (quote!(#private::native::<#wrapped>("")), None)
@@ -50,7 +52,7 @@ fn newtype(input: &DeriveInput, library: &TokenStream, wrapped: &Type) -> TokenS
 
             #[automatically_derived]
             impl #impl_generics #library::FieldValue for #name #ty_generics #where_clause {
-                const OPTIONAL: ::core::primitive::bool = !#private::Codec::is_always_stored(&#codec);
+                const ABSENT_VALUES: ::core::primitive::u8 = #private::Codec::absent_values(&#codec);
 
                 fn encode(&self) -> ::core::option::Option<#private::Vec<::core::primitive::u8>> {
                     #private::Codec::encode_wrapped(&#codec, &self.0)

@@ -7,12 +7,14 @@
 mod attributes;
 mod cache_id;
 mod case;
+mod distinct;
 mod duration;
 mod embeddable;
 mod expand;
 mod field_type;
 mod field_value;
 mod fields;
+mod handles;
 mod mistakes;
 mod model;
 mod names;

@@ -6,6 +6,7 @@ use syn::ext::IdentExt;
 use syn::{Data, DataEnum, DeriveInput, Fields, Ident, Path, Type};
 
 use crate::attributes::{self, Given, OF_ENUMS, OF_NEWTYPES, StructAttributes, VariantAttributes, value};
+use crate::distinct::{self, Named};
 use crate::mistakes::Mistakes;
 
 /// A type that derives `FieldValue` or `CacheId`.
@@ -105,25 +106,14 @@ fn variants<'a>(
 }
 
 fn texts_differ(variants: &[Variant], mistakes: &mut Mistakes) {
-    let mut taken: Vec<(&str, &Ident)> = Vec::new();
-    let own = |variant: &'_ Variant| match &variant.attributes.rename {
-        Some(rename) => rename.argument().to_token_stream(),
-        None => variant.ident.to_token_stream(),
-    };
-    let owns = variants.iter().map(|variant| (variant.text.as_str(), variant.ident, own(variant)));
-    let aliases = variants.iter().flat_map(|variant| {
-        let aliases = variant.attributes.aliases.iter();
-        aliases.filter_map(|alias| Some((alias.value()?.as_str(), variant.ident, alias.argument().to_token_stream())))
+    let named = variants.iter().map(|Variant { ident, text, attributes }| Named {
+        ident,
+        name: text.as_str().into(),
+        rename: attributes.rename.as_ref(),
+        aliases: &attributes.aliases,
     });
-    for (text, ident, tokens) in owns.chain(aliases) {
-        match taken.iter().find(|(other, _)| *other == text) {
-            Some((_, first)) => {
-                let message = format!("the variant `{first}` has the text `{text}` already: choose another one");
-                mistakes.add(tokens, message);
-            }
-            None => taken.push((text, ident)),
-        }
-    }
+    let variants: Vec<_> = named.collect();
+    distinct::check("variant", &variants, mistakes);
 }
 
 fn others_are_one(variants: &[Variant], mistakes: &mut Mistakes) {

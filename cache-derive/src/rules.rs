@@ -1,15 +1,13 @@
 //! The rules for a struct as a whole, a function for each. Most are the same for a struct that derives `Cacheable` and for one
 //! that derives `Embeddable`.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-
 use proc_macro2::Ident;
 use quote::ToTokens;
 use syn::{Data, DataStruct, Fields};
 
 use crate::attributes::{Given, StructAttributes, value};
+use crate::distinct::{self, Named};
+use crate::fields::AMBIGUOUS;
 use crate::mistakes::Mistakes;
 use crate::model::{Field, Record};
 use crate::{field_type, names};
@@ -45,7 +43,6 @@ fn check_fields(record: &Record, mistakes: &mut Mistakes) {
     fields_that_serde_skips_are_decided(record, mistakes);
     serde_conversions_are_seen(record, mistakes);
     names_differ(record, mistakes);
-    aliases_lead_to_one_field(record, mistakes);
 }
 
 fn has_named_fields(record: &Record, derive: &str, mistakes: &mut Mistakes) {
@@ -170,16 +167,10 @@ fn conversions_are_single(record: &Record, mistakes: &mut Mistakes) {
 
 /// `FieldValue` can't tell these cases apart, or has no impl on purpose.
 fn types_have_one_text(record: &Record, mistakes: &mut Mistakes) {
-    let native = |field: &&Field| {
-        let attributes = &field.attributes;
-        attributes.json.is_none() && attributes.with.is_none() && !field.is_embedded()
-    };
-    for field in record.stored().filter(native) {
+    for field in record.stored().filter(|field| !field.is_converted() && !field.is_embedded()) {
         let ty = &field.original.ty;
         if field.in_option().is_some_and(|inner| field_type::in_option(inner).is_some()) {
-            let message = "in `Option<Option<_>>`, `Some(None)` and `None` would be stored alike: write `#[cacheable(json)]` \
-                           on the field, or use an enum";
-            mistakes.add(ty, message);
+            mistakes.add(ty, AMBIGUOUS);
         }
         if field_type::is_local_time(ty) {
             let message = "a `DateTime<Local>` depends on the time zone of the process that reads it: use `DateTime<Utc>`, or \
@@ -217,54 +208,14 @@ fn serde_conversions_are_seen(record: &Record, mistakes: &mut Mistakes) {
     }
 }
 
+/// The names of embedded fields are not known here: the expanded code compares them.
 fn names_differ(record: &Record, mistakes: &mut Mistakes) {
-    let mut taken = HashMap::new();
-    for field in record.stored().filter(|field| !field.is_embedded()) {
-        let ident = field.ident;
-        match taken.entry(field.name()) {
-            Entry::Vacant(free) => {
-                free.insert(ident);
-            }
-            Entry::Occupied(first) => {
-                let (name, first) = (first.key(), first.get());
-                let message = format!("the field `{first}` is already stored as `{name}`: choose another `rename`");
-                match &field.attributes.rename {
-                    Some(rename) => mistakes.add(rename.argument(), message),
-                    None => mistakes.add(ident, message),
-                }
-            }
-        }
-    }
-}
-
-fn aliases_lead_to_one_field(record: &Record, mistakes: &mut Mistakes) {
-    let mut taken = HashMap::new();
-    for field in record.stored().filter(|field| !field.is_embedded()) {
-        taken.entry(field.name()).or_insert((field.ident, true));
-    }
-    for field in record.stored().filter(|field| !field.is_embedded()) {
-        let ident = field.ident;
-        for alias in &field.attributes.aliases {
-            let Some(name) = alias.value() else { continue };
-            let message = match taken.entry(Cow::Borrowed(name.as_str())) {
-                Entry::Vacant(free) => {
-                    free.insert((ident, false));
-                    continue;
-                }
-                Entry::Occupied(first) => match first.get() {
-                    (first, true) if *first == ident => {
-                        format!("`{name}` is the field's own name: remove this `alias`")
-                    }
-                    (first, false) if *first == ident => format!("the alias `{name}` is given twice: remove one"),
-                    (first, true) => format!("the field `{first}` is stored as `{name}`: choose another `alias`"),
-                    (first, false) => {
-                        format!("the field `{first}` is already read from `{name}`: choose another `alias`")
-                    }
-                },
-            };
-            mistakes.add(alias.argument(), message);
-        }
-    }
+    let stored = record.stored().filter(|field| !field.is_embedded());
+    let named = stored.map(|field| {
+        let Field { ident, attributes, .. } = field;
+        Named { ident, name: field.name(), rename: attributes.rename.as_ref(), aliases: &attributes.aliases }
+    });
+    distinct::check("field", &named.collect::<Vec<_>>(), mistakes);
 }
 
 fn other_versions_are_others(record: &Record, mistakes: &mut Mistakes) {

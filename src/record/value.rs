@@ -76,14 +76,16 @@ use crate::error::BoxError;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be stored in a hash field",
     label = "no `FieldValue`",
-    note = "put `#[cacheable(json)]` on the field to store any serde type as JSON text,",
+    note = "write `#[derive(FieldValue)]` on a newtype or an enum without data, or `#[cacheable(embed)]` on a struct's field,",
+    note = "or put `#[cacheable(json)]` on the field to store any serde type as JSON text,",
     note = "or `#[cacheable(with = \"module\")]` to convert it with two functions of your own,",
     note = "or `#[cacheable(skip)]` to leave it out, or implement `FieldValue` for `{Self}`"
 )]
 pub trait FieldValue: Sized {
-    /// Whether an absent field is a value, as it is for `Option`.
+    /// The number of values that are stored as an absent field: one for an `Option`, and with two of them the field would be
+    /// ambiguous.
     #[doc(hidden)]
-    const OPTIONAL: bool = false;
+    const ABSENT_VALUES: u8 = 0;
 
     /// Encodes the value; `None` leaves the field out of the hash.
     fn encode(&self) -> Option<Vec<u8>>;
@@ -115,8 +117,6 @@ fn parse<V: FromStr>(bytes: &[u8], expected: &str) -> Result<V, BoxError> {
     text.and_then(|text| text.parse().ok()).ok_or_else(|| unexpected(expected, bytes))
 }
 
-fn unexpected(expected: &str, found: &[u8]) -> BoxError {
-    const SHOWN: usize = 32;
 /// A text of a time with a fraction of 3, 6 or 9 digits, or of none. So all crates write the same text for the same time.
 #[cfg(any(feature = "jiff", feature = "time"))]
 fn with_whole_thousandths(mut text: String) -> String {
@@ -128,6 +128,8 @@ fn with_whole_thousandths(mut text: String) -> String {
     text
 }
 
+fn unexpected(expected: &str, found: &[u8]) -> BoxError {
+    const SHOWN: usize = 32;
     let tail = if found.len() > SHOWN { ".." } else { "" };
     let start = &found[..found.len().min(SHOWN)];
     format!("expected {expected}, found \"{}\"{tail}", start.escape_ascii()).into()
@@ -313,13 +315,7 @@ impl<const N: usize> FieldValue for [u8; N] {
 }
 
 impl<V: FieldValue> FieldValue for Option<V> {
-    const OPTIONAL: bool = {
-        assert!(
-            !V::OPTIONAL,
-            "in `Option<Option<_>>`, `Some(None)` and `None` would be stored alike: write `#[cacheable(json)]`"
-        );
-        true
-    };
+    const ABSENT_VALUES: u8 = V::ABSENT_VALUES.saturating_add(1);
 
     fn encode(&self) -> Option<Vec<u8>> {
         self.as_ref().and_then(FieldValue::encode)
@@ -340,8 +336,9 @@ impl<V: FieldValue> FieldValue for Option<V> {
 
 macro_rules! pointers {
     ($($pointer:ident)*) => {$(
+        #[diagnostic::do_not_recommend]
         impl<V: FieldValue> FieldValue for $pointer<V> {
-            const OPTIONAL: bool = V::OPTIONAL;
+            const ABSENT_VALUES: u8 = V::ABSENT_VALUES;
 
             fn encode(&self) -> Option<Vec<u8>> {
                 (**self).encode()
