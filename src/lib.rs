@@ -39,7 +39,7 @@ pub mod __private {
     pub use std::vec::Vec;
 
     pub use crate::BoxError;
-    pub use crate::record::embed::{Name, Nowhere, Place, Text, count, flatten, join, name_given_twice};
+    pub use crate::record::embed::{Name, Nowhere, Place, Text, count, flatten, join, mistake_in_names};
     pub use crate::record::features;
     #[cfg(feature = "json")]
     pub use crate::record::json::{json, optional_json};

@@ -374,6 +374,9 @@ enum Region {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, FieldValue, CacheId)]
 struct OrderId(u64);
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, FieldValue, CacheId)]
+struct Sku(smol_str::SmolStr);
+
 #[derive(Debug, Clone, PartialEq, FieldValue)]
 struct Limit(Option<OrderId>);
 
@@ -439,6 +442,7 @@ fn a_call_takes_what_an_id_is_made_of() {
         SmolStr: SmolStr::new("a"), &SmolStr::new("a"), "a", &"a", Cow::Borrowed("a"), &Cow::Borrowed("a");
         CompactString: CompactString::new("a"), &CompactString::new("a"), "a", &"a", Cow::Borrowed("a");
         OrderId: OrderId(7), &OrderId(7), 7, &7;
+        Sku: Sku("a".into()), SmolStr::new("a"), "a";
         Region: Region::HighAlps, &Region::HighAlps;
         [u8; 2]: [1, 2], &[1, 2];
         ulid::Ulid: ulid::Ulid::nil(), &ulid::Ulid::nil();

@@ -5,30 +5,22 @@ use quote::{format_ident, quote};
 use syn::{DeriveInput, Type};
 
 use crate::mistakes::Mistakes;
-use crate::plain::{Plain, Variant};
+use crate::plain::{Plain, Shape, Variant, text_of_self};
 use crate::tokens::derived;
-use crate::{field_type, stub};
+use crate::{field_type, rules, stub};
 
 pub(crate) fn cache_id(input: &DeriveInput) -> TokenStream {
     let mut mistakes = Mistakes::default();
-    let (plain, library) = Plain::read(input, "CacheId", &mut mistakes);
-    has_no_parameters(input, &mut mistakes);
-    match (plain, mistakes.into_error()) {
-        (Some(Plain::Newtype(wrapped)), None) => newtype(input, &library, wrapped),
-        (Some(Plain::Variants(variants)), None) => enumeration(input, &library, &variants),
-        (_, error) => {
-            let error = error.map(syn::Error::into_compile_error);
-            let stub = stub::cache_id(input, &library);
-            quote!(#error #stub)
-        }
-    }
-}
-
-fn has_no_parameters(input: &DeriveInput, mistakes: &mut Mistakes) {
-    if !input.generics.params.is_empty() {
-        let message = "`CacheId` can't be derived for a type with parameters: write one newtype for each kind of id";
-        mistakes.add(&input.generics, message);
-    }
+    let plain = Plain::read(input, "CacheId", &mut mistakes);
+    rules::check_plain(&plain, &mut mistakes);
+    rules::plain_has_no_parameters(&plain, &mut mistakes);
+    let library = plain.library();
+    let code = || match &plain.shape {
+        Shape::Newtype(field) => newtype(input, &library, &field.ty),
+        Shape::Variants(variants) => enumeration(input, &library, variants),
+        Shape::Other => TokenStream::new(),
+    };
+    mistakes.or_code(code, || stub::cache_id(input, &library))
 }
 
 fn newtype(input: &DeriveInput, library: &TokenStream, wrapped: &Type) -> TokenStream {
@@ -87,17 +79,12 @@ fn newtype(input: &DeriveInput, library: &TokenStream, wrapped: &Type) -> TokenS
 
 fn enumeration(input: &DeriveInput, library: &TokenStream, variants: &[Variant]) -> TokenStream {
     let name = derived(&input.ident);
-    let texts = variants.iter().map(|variant| {
-        let (ident, text) = (derived(variant.ident), &variant.text);
-        quote!(Self::#ident => #text)
-    });
+    let text = text_of_self(variants);
     quote! {
         #[automatically_derived]
         impl #library::CacheId for #name {
             fn write_id(&self, __out: &mut dyn ::core::fmt::Write) -> ::core::fmt::Result {
-                __out.write_str(match self {
-                    #(#texts,)*
-                })
+                ::core::fmt::Write::write_str(__out, #text)
             }
         }
     }

@@ -62,9 +62,9 @@ pub(crate) fn is_local_time(ty: &Type) -> bool {
     argument(ty, &["DateTime"]).and_then(segments).is_some_and(|(last, _)| last.ident == "Local")
 }
 
-/// Whether it is a text of the standard library.
+/// Whether it is a text.
 pub(crate) fn is_text(ty: &Type) -> bool {
-    segments(ty).is_some_and(|(last, _)| last.ident == "String")
+    segments(ty).is_some_and(|(last, _)| ["String", "SmolStr", "CompactString"].iter().any(|name| last.ident == name))
         || argument(ty, &["Box", "Arc"]).and_then(segments).is_some_and(|(last, _)| last.ident == "str")
 }
 

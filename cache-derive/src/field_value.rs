@@ -5,25 +5,23 @@ use quote::{ToTokens, quote};
 use syn::spanned::Spanned;
 use syn::{DeriveInput, Type, parse_quote};
 
-use crate::field_type;
 use crate::fields::AMBIGUOUS;
 use crate::mistakes::Mistakes;
-use crate::plain::{Plain, Variant};
-use crate::stub;
+use crate::plain::{Plain, Shape, Variant, text_of_self};
 use crate::tokens::{derived, derived_span, located};
+use crate::{field_type, rules, stub};
 
 pub(crate) fn field_value(input: &DeriveInput) -> TokenStream {
     let mut mistakes = Mistakes::default();
-    let (plain, library) = Plain::read(input, "FieldValue", &mut mistakes);
-    match (plain, mistakes.into_error()) {
-        (Some(Plain::Newtype(wrapped)), None) => newtype(input, &library, wrapped),
-        (Some(Plain::Variants(variants)), None) => enumeration(input, &library, &variants),
-        (_, error) => {
-            let error = error.map(syn::Error::into_compile_error);
-            let stub = stub::field_value(input, &library);
-            quote!(#error #stub)
-        }
-    }
+    let plain = Plain::read(input, "FieldValue", &mut mistakes);
+    rules::check_plain(&plain, &mut mistakes);
+    let library = plain.library();
+    let code = || match &plain.shape {
+        Shape::Newtype(field) => newtype(input, &library, &field.ty),
+        Shape::Variants(variants) => enumeration(input, &library, variants),
+        Shape::Other => TokenStream::new(),
+    };
+    mistakes.or_code(code, || stub::field_value(input, &library))
 }
 
 fn newtype(input: &DeriveInput, library: &TokenStream, wrapped: &Type) -> TokenStream {
@@ -80,17 +78,14 @@ fn enumeration(input: &DeriveInput, library: &TokenStream, variants: &[Variant])
     let name = derived(&input.ident);
     let private = quote!(#library::__private);
     let byte_string = |text: &str| Literal::byte_string(text.as_bytes());
-    let texts = variants.iter().map(|variant| {
-        let (ident, text) = (derived(variant.ident), &variant.text);
-        quote!(Self::#ident => #text)
-    });
+    let text = text_of_self(variants);
     let known = variants.iter().map(|variant| {
-        let ident = derived(variant.ident);
+        let ident = variant.ident();
         let (text, aliases) = (byte_string(&variant.text), variant.aliases().map(byte_string));
         quote!(#text #(| #aliases)* => ::core::option::Option::Some(#name::#ident))
     });
     let all_texts = variants.iter().map(|variant| &variant.text);
-    let other = variants.iter().find(|variant| variant.is_other()).map(|variant| derived(variant.ident));
+    let other = variants.iter().find(|variant| variant.is_other()).map(Variant::ident);
     let unknown = match &other {
         Some(other) => quote!(::core::result::Result::Ok(Self::#other)),
         None => quote!(::core::result::Result::Err(#private::unknown_variant(&[#(#all_texts),*], &__bytes))),
@@ -115,9 +110,7 @@ fn enumeration(input: &DeriveInput, library: &TokenStream, variants: &[Variant])
             #[automatically_derived]
             impl #library::FieldValue for #name {
                 fn encode(&self) -> ::core::option::Option<#private::Vec<::core::primitive::u8>> {
-                    let __text: &::core::primitive::str = match self {
-                        #(#texts,)*
-                    };
+                    let __text: &::core::primitive::str = #text;
                     ::core::option::Option::Some(<#private::Vec<_> as ::core::convert::From<_>>::from(__text))
                 }
 

@@ -5,8 +5,8 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{DeriveInput, Generics, parse_quote};
 
+use crate::cacheable::{Parts, assemble, id_of};
 use crate::embeddable as embedded;
-use crate::expand::{Parts, assemble, id_of};
 use crate::fields::Site;
 use crate::model::{Field, Record};
 use crate::tokens::derived;

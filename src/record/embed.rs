@@ -167,12 +167,16 @@ const fn write_names(names: &[Name], flat: &mut [&'static str], mut next: usize)
     next
 }
 
-/// The mistake if two fields have one name. The derive can't find it, since it doesn't see the fields of embedded structs.
+/// The mistake if two fields have one name, or one has no name. The derive can't find it, since it doesn't see the fields of embedded
+/// structs.
 #[doc(hidden)]
-pub const fn name_given_twice(fields: &[&str], aliases: &[&str]) -> Option<Text> {
+pub const fn mistake_in_names(fields: &[&str], aliases: &[&str]) -> Option<Text> {
     let mut at = 0;
     while at < fields.len() + aliases.len() {
         let name = if at < fields.len() { fields[at] } else { aliases[at - fields.len()] };
+        if name.is_empty() {
+            return Some(join("the name of an embedded field has more than 255 bytes with its prefixes", ""));
+        }
         let mut before = 0;
         while before < at {
             let other = if before < fields.len() { fields[before] } else { aliases[before - fields.len()] };
@@ -205,17 +209,15 @@ pub struct Text {
     length: usize,
 }
 
-/// A name after a prefix.
-///
-/// # Panics
-///
-/// At compile time, if it is too long.
+/// A name after a prefix. Empty if it is too long, which [`mistake_in_names`] reports.
 #[doc(hidden)]
 pub const fn join(prefix: &str, name: &str) -> Text {
     let (prefix, name) = (prefix.as_bytes(), name.as_bytes());
     let length = prefix.len() + name.len();
-    assert!(length <= MAX_NAME_BYTES, "the name of an embedded field has more than 255 bytes with its prefixes");
     let mut bytes = [0; MAX_NAME_BYTES];
+    if length > MAX_NAME_BYTES {
+        return Text { bytes, length: 0 };
+    }
     let mut at = 0;
     while at < length {
         bytes[at] = if at < prefix.len() { prefix[at] } else { name[at - prefix.len()] };

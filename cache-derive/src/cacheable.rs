@@ -19,14 +19,7 @@ pub(crate) fn cacheable(input: &DeriveInput) -> TokenStream {
     let mut mistakes = Mistakes::default();
     let record = Record::read(input, OF_RECORDS, OF_FIELDS, &mut mistakes);
     rules::check(&record, &mut mistakes);
-    match mistakes.into_error() {
-        None => implementation(&record),
-        Some(error) => {
-            let error = error.into_compile_error();
-            let stub = stub::cacheable(&record);
-            quote!(#error #stub)
-        }
-    }
+    mistakes.or_code(|| implementation(&record), || stub::cacheable(&record))
 }
 
 /// The parts that differ between a working impl and a stub.
@@ -225,7 +218,7 @@ fn names_check(record: &Record) -> Option<TokenStream> {
         const _: () = {
             const __SCHEMA: #library::Schema = <#name as #library::Cacheable>::SCHEMA;
             if let ::core::option::Option::Some(__mistake) =
-                #library::__private::name_given_twice(__SCHEMA.fields, __SCHEMA.aliases)
+                #library::__private::mistake_in_names(__SCHEMA.fields, __SCHEMA.aliases)
             {
                 #panic
             }
