@@ -22,10 +22,10 @@ mod repeats;
 mod stats;
 mod write;
 
-pub use cache_aside_derive::{CacheId, Embeddable, FieldValue};
 /// The trait [`Cacheable`](trait@Cacheable#attributes-of-the-struct) lists its attributes.
 ///
 pub use cache_aside_derive::Cacheable;
+pub use cache_aside_derive::{CacheId, Embeddable, FieldValue};
 
 pub use crate::backend::{Backend, BackendBuilder};
 pub use crate::cache::{
@@ -43,12 +43,12 @@ pub mod __private {
     pub use std::vec::Vec;
 
     pub use crate::BoxError;
-    pub use crate::record::embed::{Name, Place, Text, check_names_differ, count, flatten, join};
+    pub use crate::record::embed::{Name, Nowhere, Place, Text, count, flatten, join, mistake_in_names};
     pub use crate::record::features;
     #[cfg(feature = "json")]
     pub use crate::record::json::{json, optional_json};
     pub use crate::record::{
-        Codec, FieldError, IdParts, Part, RecordReader, RecordWriter, id, native, optional_part, or_default,
+        Codec, FieldError, IdField, IdParts, Part, RecordReader, RecordWriter, id, native, optional_part, or_default,
         unknown_variant, write_id,
     };
 }

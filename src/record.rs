@@ -23,7 +23,7 @@ pub use self::embed::{Embeddable, Part};
 pub(crate) use self::entry::{
     ALL, Changes, Entry, Found, FoundField, Hash, META, Meta, Reading, Selection, StoredField,
 };
-pub use self::id::{CacheId, CacheKey, IdParts, write_id};
+pub use self::id::{CacheId, CacheKey, IdField, IdParts, write_id};
 pub(crate) use self::key::{InvalidId, Key, KeySpace, WriteId};
 pub use self::projection::Projection;
 pub use self::value::{FieldValue, unknown_variant};

@@ -415,6 +415,33 @@ mod fields {
         Ok(())
     }
 
+    /// Its default is not the value that is stored as an absent field.
+    #[derive(Debug, Clone, PartialEq, FieldValue)]
+    struct Limit(Option<u32>);
+
+    impl Default for Limit {
+        fn default() -> Self {
+            Self(Some(100))
+        }
+    }
+
+    #[derive(Debug, Clone, PartialEq, Cacheable)]
+    struct Quota {
+        #[cacheable(id)]
+        id: u64,
+        #[cacheable(default)]
+        limit: Limit,
+    }
+
+    #[tokio::test]
+    async fn an_absent_one_is_what_was_stored_and_not_its_default() -> TestResult {
+        let cache = embedded().await?;
+        let unlimited = Quota { id: 1, limit: Limit(None) };
+        assert_eq!(stored(&cache, unlimited.clone()).await?, pairs([("id", "1")]));
+        assert_eq!(cache.peek(1).await?.as_deref(), Some(&unlimited));
+        Ok(())
+    }
+
     #[tokio::test]
     async fn malformed_ones_are_never_replaced_by_a_default() -> TestResult {
         let malformed = || Some("many".to_owned());

@@ -14,74 +14,68 @@ use crate::value::{self, Version};
 
 const SYNTAX: &str = "attributes are written `#[cacheable(word, name = value)]`";
 
-/// The attributes that one kind of item may have, and where the others belong.
+/// The attributes that one kind of item may have.
 #[derive(Clone, Copy)]
 pub(crate) struct Known {
     words: &'static [&'static str],
-    elsewhere: &'static [(&'static [&'static str], &'static str)],
+    item: &'static str,
 }
-
-const RECORD: &[&str] = &[
-    "namespace",
-    "entity",
-    "ttl",
-    "not_found_ttl",
-    "stale_if_error",
-    "stale_retry",
-    "refresh_ahead",
-    "version",
-    "also_invalidates",
-    "crate",
-    "rename_all",
-    "singleton",
-];
-const FIELD: &[&str] = &["id", "rename", "alias", "default", "skip", "json", "with", "embed", "store"];
-const VARIANT: &[&str] = &["rename", "alias", "other"];
 
 /// A struct that derives `Cacheable`.
 pub(crate) const OF_RECORDS: Known = Known {
-    words: RECORD,
-    elsewhere: &[(FIELD, "on a field, not on the struct"), (VARIANT, "on a variant of an enum")],
+    words: &[
+        "namespace",
+        "entity",
+        "ttl",
+        "not_found_ttl",
+        "stale_if_error",
+        "stale_retry",
+        "refresh_ahead",
+        "version",
+        "also_invalidates",
+        "crate",
+        "rename_all",
+        "singleton",
+    ],
+    item: "on the struct",
 };
 
 /// A struct that derives `Embeddable`.
-pub(crate) const OF_EMBEDDED: Known = Known {
-    words: &["rename_all", "crate"],
-    elsewhere: &[(FIELD, "on a field, not on the struct"), (RECORD, "on a struct that derives `Cacheable`")],
-};
+pub(crate) const OF_EMBEDDED: Known =
+    Known { words: &["rename_all", "crate"], item: "on a struct that derives `Embeddable`" };
 
 /// A newtype that derives `FieldValue` or `CacheId`.
-pub(crate) const OF_NEWTYPES: Known =
-    Known { words: &["crate"], elsewhere: &[(RECORD, "on a struct that derives `Cacheable`")] };
+pub(crate) const OF_NEWTYPES: Known = Known { words: &["crate"], item: "on a newtype" };
 
 /// An enum that derives `FieldValue` or `CacheId`.
-pub(crate) const OF_ENUMS: Known = Known {
-    words: &["rename_all", "crate"],
-    elsewhere: &[(VARIANT, "on a variant, not on the enum"), (RECORD, "on a struct that derives `Cacheable`")],
-};
+pub(crate) const OF_ENUMS: Known = Known { words: &["rename_all", "crate"], item: "on the enum" };
 
 /// A field of a struct that derives `Cacheable`.
 pub(crate) const OF_FIELDS: Known = Known {
-    words: FIELD,
-    elsewhere: &[(RECORD, "on the struct, not on a field"), (VARIANT, "on a variant of an enum")],
+    words: &["id", "rename", "alias", "default", "skip", "json", "with", "embed", "store"],
+    item: "on a field",
 };
 
 /// A field of a struct that derives `Embeddable`.
 pub(crate) const OF_EMBEDDED_FIELDS: Known = Known {
     words: &["rename", "alias", "default", "skip", "json", "with", "embed", "store"],
-    elsewhere: &[
-        (&["id"], "on a field of a struct that derives `Cacheable`"),
-        (RECORD, "on the struct, not on a field"),
-        (VARIANT, "on a variant of an enum"),
-    ],
+    item: "on a field of one that derives `Embeddable`",
 };
 
-const OF_VARIANTS: Known = Known {
-    words: VARIANT,
-    elsewhere: &[(RECORD, "on the enum, not on a variant"), (FIELD, "on a field of a struct")],
-};
+const OF_VARIANTS: Known = Known { words: &["rename", "alias", "other"], item: "on a variant" };
 
-const OF_EMBED: Known = Known { words: &["prefix"], elsewhere: &[(FIELD, "on the field, outside of `embed`")] };
+const OF_EMBED: Known = Known { words: &["prefix"], item: "within `embed`" };
+
+/// Where each attribute belongs.
+const PLACES: &[(&[&str], &str)] = &[
+    (&["rename_all"], "on a struct that derives `Cacheable` or `Embeddable`, or on an enum"),
+    (OF_RECORDS.words, "on a struct that derives `Cacheable`"),
+    (&["id"], "on a field of a struct that derives `Cacheable`"),
+    (&["rename", "alias"], "on a field or a variant"),
+    (&["other"], "on a variant of an enum"),
+    (&["prefix"], "within `embed`"),
+    (OF_FIELDS.words, "on a field"),
+];
 
 #[derive(Default)]
 pub(crate) struct StructAttributes {
@@ -335,9 +329,9 @@ impl Known {
 
     fn refuse(self, item: &Meta) -> Error {
         let word = value::word(item);
-        let place = self.elsewhere.iter().find(|(words, _)| words.contains(&word.as_str())).map(|(_, place)| place);
+        let place = PLACES.iter().find(|(words, _)| words.contains(&word.as_str())).map(|(_, place)| place);
         let message = if let Some(place) = place {
-            format!("`{word}` belongs {place}")
+            format!("`{word}` belongs {place}, not {}", self.item)
         } else if let Some(nearest) = nearest(&word, self.words) {
             format!("unknown attribute `{word}`; did you mean `{nearest}`?")
         } else {

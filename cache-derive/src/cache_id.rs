@@ -5,39 +5,34 @@ use quote::{ToTokens, format_ident, quote};
 use syn::DeriveInput;
 
 use crate::mistakes::Mistakes;
-use crate::plain::{Newtype, Plain, Variant};
+use crate::plain::{Newtype, Plain, Shape, Variant, text_of_self};
 use crate::tokens::derived;
-use crate::{field_type, stub};
+use crate::{field_type, rules, stub};
 
 pub(crate) fn cache_id(input: &DeriveInput) -> TokenStream {
     let mut mistakes = Mistakes::default();
-    let (plain, library) = Plain::read(input, "CacheId", &mut mistakes);
-    has_no_parameters(input, &mut mistakes);
-    match (plain, mistakes.into_error()) {
-        (Some(Plain::Newtype(newtype)), None) => of_newtype(input, &library, &newtype),
-        (Some(Plain::Variants(variants)), None) => enumeration(input, &library, &variants),
-        (_, error) => {
-            let error = error.map(syn::Error::into_compile_error);
-            let stub = stub::cache_id(input, &library);
-            quote!(#error #stub)
-        }
-    }
-}
-
-fn has_no_parameters(input: &DeriveInput, mistakes: &mut Mistakes) {
-    if !input.generics.params.is_empty() {
-        let message = "`CacheId` can't be derived for a type with parameters: write one newtype for each kind of id";
-        mistakes.add(&input.generics, message);
-    }
+    let plain = Plain::read(input, "CacheId", &mut mistakes);
+    rules::check_plain(&plain, &mut mistakes);
+    rules::plain_has_no_parameters(&plain, &mut mistakes);
+    let library = plain.library();
+    let code = || match &plain.shape {
+        Shape::Newtype(newtype) => of_newtype(input, &library, newtype),
+        Shape::Variants(variants) => enumeration(input, &library, variants),
+        Shape::Other => TokenStream::new(),
+    };
+    mistakes.or_code(code, || stub::cache_id(input, &library))
 }
 
 fn of_newtype(input: &DeriveInput, library: &TokenStream, newtype: &Newtype) -> TokenStream {
     let (name, wrapped, member) = (derived(&input.ident), newtype.wrapped, newtype.member());
     let private = quote!(#library::__private);
-    let feature = field_type::feature(wrapped).map(|module| {
-        let module = format_ident!("{module}");
-        quote!(features::#module::)
-    });
+    let write_id = field_type::feature(wrapped).map_or_else(
+        || quote!(#private::write_id::<#wrapped>),
+        |feature| {
+            let feature = format_ident!("{feature}");
+            quote!(<#wrapped as #private::features::#feature::Wrapped>::write_id)
+        },
+    );
     let key = |key: TokenStream, write: TokenStream, value: TokenStream| {
         let around = newtype.around(&name.to_token_stream(), &value);
         quote! {
@@ -66,7 +61,7 @@ fn of_newtype(input: &DeriveInput, library: &TokenStream, newtype: &Newtype) -> 
     quote! {
         const _: () = {
             const __WRAPPED: fn(&#wrapped, &mut dyn ::core::fmt::Write) -> ::core::fmt::Result =
-                #private::#feature write_id::<#wrapped>;
+                #write_id;
 
             #[automatically_derived]
             impl #library::CacheId for #name {
@@ -85,17 +80,12 @@ fn of_newtype(input: &DeriveInput, library: &TokenStream, newtype: &Newtype) -> 
 
 fn enumeration(input: &DeriveInput, library: &TokenStream, variants: &[Variant]) -> TokenStream {
     let name = derived(&input.ident);
-    let texts = variants.iter().map(|variant| {
-        let (ident, text) = (derived(variant.ident), &variant.text);
-        quote!(Self::#ident => #text)
-    });
+    let text = text_of_self(variants);
     quote! {
         #[automatically_derived]
         impl #library::CacheId for #name {
             fn write_id(&self, __out: &mut dyn ::core::fmt::Write) -> ::core::fmt::Result {
-                __out.write_str(match self {
-                    #(#texts,)*
-                })
+                ::core::fmt::Write::write_str(__out, #text)
             }
         }
     }

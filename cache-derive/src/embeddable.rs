@@ -16,14 +16,7 @@ pub(crate) fn embeddable(input: &DeriveInput) -> TokenStream {
     let mut mistakes = Mistakes::default();
     let record = Record::read(input, OF_EMBEDDED, OF_EMBEDDED_FIELDS, &mut mistakes);
     rules::check_embeddable(&record, &mut mistakes);
-    match mistakes.into_error() {
-        None => implementation(&record),
-        Some(error) => {
-            let error = error.into_compile_error();
-            let stub = stub::embeddable(&record);
-            quote!(#error #stub)
-        }
-    }
+    mistakes.or_code(|| implementation(&record), || stub::embeddable(&record))
 }
 
 /// The parts that differ between a working impl and a stub.
@@ -72,5 +65,6 @@ fn implementation(record: &Record) -> TokenStream {
         #decode
         #reset_skipped
     };
-    assemble(record, &site, Parts { fields: quote!(#places #codecs #handles_struct), members })
+    let value_checks = site.value_checks();
+    assemble(record, &site, Parts { fields: quote!(#places #codecs #handles_struct #value_checks), members })
 }

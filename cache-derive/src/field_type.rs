@@ -1,10 +1,31 @@
 //! What a field's type says by its name. A derive sees names, not types: a type under another name is treated as any other.
 
+use proc_macro2::TokenStream;
+use quote::{format_ident, quote};
 use syn::{GenericArgument, PathArguments, PathSegment, Type};
 
 /// The type in an `Option`, if it is one.
 pub(crate) fn in_option(ty: &Type) -> Option<&Type> {
     argument(ty, &["Option"])
+}
+
+/// The codec of a field of this type without attributes; `role` is `Field`, or `Id` for a part of the id. The type is `written` as
+/// at the place of the code.
+pub(crate) fn codec(
+    private: &TokenStream,
+    role: &str,
+    ty: &Type,
+    written: &TokenStream,
+    name: &TokenStream,
+) -> TokenStream {
+    match (feature(ty), role) {
+        (Some(feature), _) => {
+            let (feature, role) = (format_ident!("{feature}"), format_ident!("{role}"));
+            quote!(#private::Codec::named(<#written as #private::features::#feature::#role>::CODEC, #name))
+        }
+        (None, "Id") => quote!(#private::id::<#written>(#name)),
+        (None, _) => quote!(#private::native::<#written>(#name)),
+    }
 }
 
 /// The feature that a type needs, as the module of the library that has its codec.
@@ -46,9 +67,9 @@ pub(crate) fn is_marker(ty: &Type) -> bool {
     segments(ty).is_some_and(|(last, _)| last.ident == "PhantomData")
 }
 
-/// Whether it is a text of the standard library.
+/// Whether it is a text.
 pub(crate) fn is_text(ty: &Type) -> bool {
-    segments(ty).is_some_and(|(last, _)| last.ident == "String")
+    segments(ty).is_some_and(|(last, _)| ["String", "SmolStr", "CompactString"].iter().any(|name| last.ident == name))
         || argument(ty, &["Box", "Arc"]).and_then(segments).is_some_and(|(last, _)| last.ident == "str")
 }
 

@@ -1,44 +1,44 @@
 //! `#[derive(FieldValue)]`: a newtype as the type that it wraps, and a variant as its text.
 
 use proc_macro2::{Literal, TokenStream};
-use quote::{format_ident, quote};
+use quote::{ToTokens, quote};
+use syn::spanned::Spanned;
 use syn::{DeriveInput, parse_quote};
 
-use crate::field_type;
+use crate::fields::AMBIGUOUS;
 use crate::mistakes::Mistakes;
-use crate::plain::{Newtype, Plain, Variant};
-use crate::stub;
-use crate::tokens::derived;
+use crate::plain::{Newtype, Plain, Shape, Variant, text_of_self};
+use crate::tokens::{derived, derived_span, located};
+use crate::{field_type, rules, stub};
 
 pub(crate) fn field_value(input: &DeriveInput) -> TokenStream {
     let mut mistakes = Mistakes::default();
-    let (plain, library) = Plain::read(input, "FieldValue", &mut mistakes);
-    match (plain, mistakes.into_error()) {
-        (Some(Plain::Newtype(newtype)), None) => of_newtype(input, &library, &newtype),
-        (Some(Plain::Variants(variants)), None) => enumeration(input, &library, &variants),
-        (_, error) => {
-            let error = error.map(syn::Error::into_compile_error);
-            let stub = stub::field_value(input, &library);
-            quote!(#error #stub)
-        }
-    }
+    let plain = Plain::read(input, "FieldValue", &mut mistakes);
+    rules::check_plain(&plain, &mut mistakes);
+    let library = plain.library();
+    let code = || match &plain.shape {
+        Shape::Newtype(newtype) => of_newtype(input, &library, newtype),
+        Shape::Variants(variants) => enumeration(input, &library, variants),
+        Shape::Other => TokenStream::new(),
+    };
+    mistakes.or_code(code, || stub::field_value(input, &library))
 }
 
 fn of_newtype(input: &DeriveInput, library: &TokenStream, newtype: &Newtype) -> TokenStream {
     let (name, wrapped, member) = (derived(&input.ident), newtype.wrapped, newtype.member());
     let around = newtype.around(&quote!(Self), &quote!(__value));
     let private = quote!(#library::__private);
-    let native = field_type::feature(wrapped).map_or_else(
-        || quote!(#private::native),
-        |module| {
-            let module = format_ident!("{module}");
-            quote!(#private::features::#module::native)
-        },
-    );
     let mut generics = input.generics.clone();
     // Only this uses the wrapped type's impl, so that a type without one is one error.
     let (codec, definition) = if generics.params.is_empty() {
-        (quote!(__WRAPPED), Some(quote!(const __WRAPPED: #private::Codec<#wrapped> = #native::<#wrapped>("");)))
+        let codec = field_type::codec(&private, "Field", wrapped, &wrapped.to_token_stream(), &quote!(""));
+        let check = quote!(::core::assert!(!#private::Codec::is_ambiguous(&__WRAPPED), #AMBIGUOUS));
+        let check = located(check, derived_span(wrapped.span()));
+        let definition = quote! {
+            const __WRAPPED: #private::Codec<#wrapped> = #codec;
+            const _: () = #check;
+        };
+        (quote!(__WRAPPED), Some(definition))
     } else {
         generics.make_where_clause().predicates.push(parse_quote!(#wrapped: #library::FieldValue));
         (quote!(#private::native::<#wrapped>("")), None)
@@ -51,7 +51,7 @@ fn of_newtype(input: &DeriveInput, library: &TokenStream, newtype: &Newtype) -> 
 
             #[automatically_derived]
             impl #impl_generics #library::FieldValue for #name #ty_generics #where_clause {
-                const OPTIONAL: ::core::primitive::bool = !#private::Codec::is_always_stored(&#codec);
+                const ABSENT_VALUES: ::core::primitive::u8 = #private::Codec::absent_values(&#codec);
 
                 fn encode(&self) -> ::core::option::Option<#private::Vec<::core::primitive::u8>> {
                     #private::Codec::encode_wrapped(&#codec, &self.#member)
@@ -83,17 +83,14 @@ fn enumeration(input: &DeriveInput, library: &TokenStream, variants: &[Variant])
     let name = derived(&input.ident);
     let private = quote!(#library::__private);
     let byte_string = |text: &str| Literal::byte_string(text.as_bytes());
-    let texts = variants.iter().map(|variant| {
-        let (ident, text) = (derived(variant.ident), &variant.text);
-        quote!(Self::#ident => #text)
-    });
+    let text = text_of_self(variants);
     let known = variants.iter().map(|variant| {
-        let ident = derived(variant.ident);
+        let ident = variant.ident();
         let (text, aliases) = (byte_string(&variant.text), variant.aliases().map(byte_string));
         quote!(#text #(| #aliases)* => ::core::option::Option::Some(#name::#ident))
     });
     let all_texts = variants.iter().map(|variant| &variant.text);
-    let other = variants.iter().find(|variant| variant.is_other()).map(|variant| derived(variant.ident));
+    let other = variants.iter().find(|variant| variant.is_other()).map(Variant::ident);
     let unknown = match &other {
         Some(other) => quote!(::core::result::Result::Ok(Self::#other)),
         None => quote!(::core::result::Result::Err(#private::unknown_variant(&[#(#all_texts),*], &__bytes))),
@@ -118,9 +115,7 @@ fn enumeration(input: &DeriveInput, library: &TokenStream, variants: &[Variant])
             #[automatically_derived]
             impl #library::FieldValue for #name {
                 fn encode(&self) -> ::core::option::Option<#private::Vec<::core::primitive::u8>> {
-                    let __text: &::core::primitive::str = match self {
-                        #(#texts,)*
-                    };
+                    let __text: &::core::primitive::str = #text;
                     ::core::option::Option::Some(<#private::Vec<_> as ::core::convert::From<_>>::from(__text))
                 }
 

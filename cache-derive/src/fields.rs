@@ -1,4 +1,4 @@
-//! The code for the fields of a struct: their codecs, their handles, and how they are written and read.
+//! The code for the fields of a struct: their codecs, and how they are written and read. `handles` has that of their handles.
 //!
 //! A record knows the names of its fields. An embedded struct doesn't: its names begin with a prefix, which depends on the place
 //! where it is embedded. So its code has a parameter for that place, and its codecs are constants of the type `__At<P>`.
@@ -12,15 +12,21 @@ use syn::spanned::Spanned;
 use crate::attributes::value;
 use crate::field_type;
 use crate::model::{Field, Record};
-use crate::tokens::{derived, derived_span, mention};
+use crate::tokens::{derived, derived_span};
+
+const ALL_ABSENT: &str = "all fields of this struct may be absent, so `None` and `Some` would be stored alike: give it a field \
+                          that is no `Option`";
+
+pub(crate) const AMBIGUOUS: &str = "in an `Option` of an `Option`, `Some(None)` and `None` would be stored alike: write \
+                                    `#[cacheable(json)]` on the field, or use an enum";
 
 /// Where the fields of a struct are stored.
 pub(crate) struct Site<'a> {
-    record: &'a Record<'a>,
+    pub(crate) record: &'a Record<'a>,
     fields: Vec<&'a Field<'a>>,
-    library: TokenStream,
-    private: TokenStream,
-    is_embedded: bool,
+    pub(crate) library: TokenStream,
+    pub(crate) private: TokenStream,
+    pub(crate) is_embedded: bool,
 }
 
 impl<'a> Site<'a> {
@@ -41,7 +47,7 @@ impl<'a> Site<'a> {
         self
     }
 
-    fn stored(&self) -> impl Iterator<Item = &'a Field<'a>> {
+    pub(crate) fn stored(&self) -> impl Iterator<Item = &'a Field<'a>> {
         self.fields.iter().copied().filter(|field| field.is_stored())
     }
 
@@ -85,11 +91,13 @@ impl<'a> Site<'a> {
         if self.is_embedded { quote!(#name<__P>) } else { quote!(#name) }
     }
 
-    /// A field's impl of `Embeddable`. It is always named at the same token, so that a struct without it is one error.
-    fn embeddable(&self, field: &Field) -> TokenStream {
-        let (library, place) = (&self.library, self.place(field));
-        let (span, ty) = (derived_span(field.original.ty.span()), self.record.type_without_option(field));
-        quote_spanned!(span=> <#ty as #library::Embeddable<#place>>)
+    /// An item of the `Embeddable` of a field's type. Its tokens are at that type, so that the compiler tells of a struct without
+    /// `Embeddable` at few places, and not at each use.
+    pub(crate) fn embeddable(&self, field: &Field, item: &str) -> TokenStream {
+        let ty = self.record.type_without_option(field);
+        let (library, place, span) = (&self.library, self.place(field), ty.span());
+        let item = Ident::new(item, span);
+        quote_spanned!(span=> <#ty as #library::Embeddable<#place>>::#item)
     }
 
     /// The types of the places where structs are embedded.
@@ -169,13 +177,8 @@ impl<'a> Site<'a> {
     fn codec_value(&self, field: &Field) -> TokenStream {
         let (private, ty) = (&self.private, self.record.type_of(field));
         if field.is_embedded() {
-            let (embeddable, place, name) = (self.embeddable(field), self.place(field), self.text(field, 1));
-            let mistake = "all fields of this struct may be absent, so `None` and `Some` would be stored alike: give it a field \
-                           that is no `Option`";
-            return quote_spanned! {derived_span(field.original.ty.span())=> {
-                ::core::assert!(#embeddable::IS_ALWAYS_STORED, #mistake);
-                #private::optional_part(#name, #private::Part::optional::<#place>())
-            }};
+            let (part, name) = (self.embeddable(field, "OPTIONAL"), self.text(field, 1));
+            return quote!(#private::optional_part(#name, #part));
         }
         let mut codec = self.conversion(field);
         if field.attributes.default.is_some() {
@@ -198,12 +201,9 @@ impl<'a> Site<'a> {
         let private = &self.private;
         let name = self.text(field, 0);
         let ty = self.record.type_of(field);
-        let feature = field_type::feature(&field.original.ty).map(|module| {
-            let module = format_ident!("{module}");
-            quote!(features::#module::)
-        });
+        let of_type = |role| field_type::codec(private, role, &field.original.ty, &ty, &name);
         if field.is_id() {
-            return quote!(#private::#feature id::<#ty>(#name));
+            return of_type("Id");
         }
         if field.attributes.json.is_some() {
             return match field.in_option() {
@@ -215,7 +215,7 @@ impl<'a> Site<'a> {
             };
         }
         let Some((with, module)) = field.attributes.with.as_ref().zip(value(&field.attributes.with)) else {
-            return quote!(#private::#feature native::<#ty>(#name));
+            return of_type("Field");
         };
         // Errors in the module's functions are shown at the text that names the module.
         let span = derived_span(with.argument().span());
@@ -239,78 +239,6 @@ impl<'a> Site<'a> {
             ),
         };
         quote_spanned!(span=> #private::Codec::<#ty>::with(#name, #encode, #decode).trying_texts() #optional)
-    }
-
-    /// `ProductFields`, or a longer name if a field has a type of that name.
-    fn handles_ident(&self) -> Ident {
-        let name = &self.record.original.ident;
-        let mut handles = format!("{}Fields", name.unraw());
-        while self.record.fields.iter().any(|field| mention(field.original.ty.to_token_stream(), &handles)) {
-            handles.push('_');
-        }
-        Ident::new(&handles, derived_span(name.span()))
-    }
-
-    /// The type of the struct of the field handles.
-    pub(crate) fn handles_name(&self) -> TokenStream {
-        let handles = self.handles_ident();
-        if self.is_embedded { quote!(#handles<__P>) } else { quote!(#handles) }
-    }
-
-    /// The fields that have handles: those that can be updated on their own.
-    fn handled(&self) -> impl Iterator<Item = &'a Field<'a>> {
-        self.stored().filter(|field| !field.is_id())
-    }
-
-    pub(crate) fn handles_struct(&self) -> TokenStream {
-        let (library, private, handles) = (&self.library, &self.private, self.handles_ident());
-        let (name, vis, generics) = (derived(&self.record.original.ident), &self.record.original.vis, self.generics());
-        let owner = match self.is_embedded {
-            true => quote!(<__P as #private::Place>::Record),
-            false => name.to_token_stream(),
-        };
-        let doc = format!("The handles of the fields of `{name}`.");
-        let declarations = self.handled().map(|field| {
-            let (vis, ident) = (&field.original.vis, derived(field.ident));
-            let ty = if field.is_spread() {
-                let embeddable = self.embeddable(field);
-                quote!(#embeddable::Fields)
-            } else {
-                let ty = self.record.type_of(field);
-                quote!(#library::Field<#owner, #ty>)
-            };
-            let doc = format!("The field `{}`.", field.name());
-            quote!(#[doc = #doc] #vis #ident: #ty,)
-        });
-        // Without a field of `P`, the parameter would be unused.
-        let marker = self.is_embedded.then(|| quote!(__place: ::core::marker::PhantomData<__P>,));
-        quote! {
-            #[doc = #doc]
-            #vis struct #handles #generics {
-                #(#declarations)*
-                #marker
-            }
-        }
-    }
-
-    /// The value of `FIELDS`.
-    pub(crate) fn handle_values(&self) -> TokenStream {
-        let (library, private, handles) = (&self.library, &self.private, self.handles_ident());
-        let values = self.handled().map(|field| {
-            let ident = derived(field.ident);
-            if field.is_spread() {
-                let embeddable = self.embeddable(field);
-                return quote!(#ident: #embeddable::FIELDS,);
-            }
-            let codec = self.codec(field);
-            let of = match self.is_embedded {
-                true => quote!(&<__P as #private::Place>::of(__record).#ident),
-                false => quote!(&__record.#ident),
-            };
-            quote!(#ident: #library::Field::new(#codec, |__record| #of),)
-        });
-        let marker = self.is_embedded.then(|| quote!(__place: ::core::marker::PhantomData,));
-        quote!(#handles { #(#values)* #marker })
     }
 
     /// The names of all stored fields, as a list of `Name`.
@@ -340,8 +268,24 @@ impl<'a> Site<'a> {
     }
 
     fn names_of_embedded(&self, field: &Field, list: &str) -> TokenStream {
-        let (private, embeddable, list) = (&self.private, self.embeddable(field), format_ident!("{list}"));
-        quote!(#private::Name::Embedded(#embeddable::#list))
+        let (private, names) = (&self.private, self.embeddable(field, list));
+        quote!(#private::Name::Embedded(#names))
+    }
+
+    /// Checks of the fields' values, which need constants of their types.
+    pub(crate) fn value_checks(&self) -> TokenStream {
+        let (private, name) = (&self.private, derived(&self.record.original.ident));
+        let checked = self.stored().filter(|field| !field.is_id() && !field.is_spread() && !field.is_converted());
+        let checks = checked.map(|field| {
+            let codec = codec_name(field);
+            // The same in every place, so that it is checked in none.
+            let at = self.is_embedded.then(|| quote!(__At::<#private::Nowhere<#name>>::));
+            let mistake = if field.is_embedded() { ALL_ABSENT } else { AMBIGUOUS };
+            quote_spanned! {derived_span(field.original.ty.span())=>
+                const _: () = ::core::assert!(!#private::Codec::is_ambiguous(&#at #codec), #mistake);
+            }
+        });
+        quote!(#(#checks)*)
     }
 
     /// Whether one of the fields is in every hash, as an expression.
@@ -349,8 +293,7 @@ impl<'a> Site<'a> {
         let private = &self.private;
         let fields = self.stored().map(|field| {
             if field.is_spread() {
-                let embeddable = self.embeddable(field);
-                return quote!(#embeddable::IS_ALWAYS_STORED);
+                return self.embeddable(field, "IS_ALWAYS_STORED");
             }
             let codec = self.codec(field);
             quote!(#private::Codec::is_always_stored(&#codec))
@@ -363,8 +306,8 @@ impl<'a> Site<'a> {
         let puts = self.stored().map(|field| {
             let ident = derived(field.ident);
             if field.is_spread() {
-                let embeddable = self.embeddable(field);
-                return quote!(#embeddable::encode(&self.#ident, __record));
+                let encode = self.embeddable(field, "encode");
+                return quote!(#encode(&self.#ident, __record));
             }
             let codec = self.codec(field);
             quote!(#private::RecordWriter::put(__record, &#codec, &self.#ident))
@@ -385,8 +328,8 @@ impl<'a> Site<'a> {
                 return quote!(#ident: <#ty as ::core::default::Default>::default());
             }
             if field.is_spread() {
-                let embeddable = self.embeddable(field);
-                return quote!(#ident: #embeddable::decode(__record)?);
+                let decode = self.embeddable(field, "decode");
+                return quote!(#ident: #decode(__record)?);
             }
             let codec = self.codec(field);
             quote!(#ident: #private::RecordReader::read(__record, &#codec)?)
@@ -415,14 +358,15 @@ impl<'a> Site<'a> {
     fn reset(&self, field: &Field) -> Option<TokenStream> {
         let ident = derived(field.ident);
         if !field.is_stored() {
-            return Some(quote!(self.#ident = ::core::default::Default::default();));
+            let ty = self.record.type_of(field);
+            return Some(quote!(self.#ident = <#ty as ::core::default::Default>::default();));
         }
-        let embeddable = field.is_embedded().then(|| self.embeddable(field))?;
+        let reset = field.is_embedded().then(|| self.embeddable(field, "reset_skipped"))?;
         Some(match field.is_spread() {
-            true => quote!(#embeddable::reset_skipped(&mut self.#ident);),
+            true => quote!(#reset(&mut self.#ident);),
             false => quote! {
                 if let ::core::option::Option::Some(__embedded) = &mut self.#ident {
-                    #embeddable::reset_skipped(__embedded);
+                    #reset(__embedded);
                 }
             },
         })

@@ -1,18 +1,22 @@
 //! The derive macros of [`cache-aside`](https://docs.rs/cache-aside). Use them through that crate, which documents them
 //! at its traits `Cacheable`, `Embeddable`, `FieldValue` and `CacheId`.
 //!
-//! Each derive has three phases: it parses the input to a model that keeps the user's own tokens, checks the model, and
-//! expands it to code. Mistakes are collected on the way and reported together, each at its token.
+//! Each derive has three phases. It parses the input to a model that keeps the user's own tokens (`model` for structs of many
+//! fields, `plain` for types that are one value, with `attributes` and `value`); checks the model (`rules`, `distinct`); and expands
+//! it to code (a file for each derive, with `fields` and `handles`). Mistakes are collected on the way and reported together, each at
+//! its token; a `stub` then takes the place of the code.
 
 mod attributes;
 mod cache_id;
+mod cacheable;
 mod case;
+mod distinct;
 mod duration;
 mod embeddable;
-mod expand;
 mod field_type;
 mod field_value;
 mod fields;
+mod handles;
 mod mistakes;
 mod model;
 mod names;
@@ -30,7 +34,7 @@ use syn::{DeriveInput, parse_macro_input};
 #[proc_macro_derive(Cacheable, attributes(cacheable))]
 pub fn cacheable(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
-    expand::cacheable(&input).into()
+    cacheable::cacheable(&input).into()
 }
 
 /// Implements `Embeddable` for a struct with named fields, which can then be a field with `#[cacheable(embed)]`.

@@ -2,7 +2,8 @@
 
 use std::fmt::Display;
 
-use quote::ToTokens;
+use proc_macro2::TokenStream;
+use quote::{ToTokens, quote};
 use syn::{Error, Result};
 
 #[derive(Default)]
@@ -24,6 +25,15 @@ impl Mistakes {
     /// Takes the mistake out of a result.
     pub(crate) fn sift<T>(&mut self, result: Result<T>) -> Option<T> {
         result.map_err(|mistake| self.add_error(mistake)).ok()
+    }
+
+    /// The code, or all mistakes with a stub in its place.
+    pub(crate) fn or_code(self, code: impl FnOnce() -> TokenStream, stub: impl FnOnce() -> TokenStream) -> TokenStream {
+        let Some(error) = self.0 else {
+            return code();
+        };
+        let (error, stub) = (error.into_compile_error(), stub());
+        quote!(#error #stub)
     }
 
     /// All mistakes in one error, if there were any.

@@ -96,6 +96,11 @@ impl Field<'_> {
         self.attributes.embed.is_some()
     }
 
+    /// Whether an attribute says how its values become text.
+    pub(crate) fn is_converted(&self) -> bool {
+        self.attributes.json.is_some() || self.attributes.with.is_some()
+    }
+
     /// Whether its own fields are fields of the struct, each with a handle.
     pub(crate) fn is_spread(&self) -> bool {
         self.is_embedded() && self.in_option().is_none()

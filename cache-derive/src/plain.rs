@@ -1,49 +1,71 @@
-//! The types that are one value of a hash: newtypes, and enums without data.
+//! The model of a type that is one value of a hash, which keeps the nodes that the user wrote: a newtype, or an enum without data.
 
 use proc_macro2::TokenStream;
-use quote::{ToTokens, quote};
+use quote::quote;
 use syn::ext::IdentExt;
-use syn::{Data, DataEnum, DeriveInput, Field, Ident, Member, Path, Type};
+use syn::{Data, DeriveInput, Field, Ident, Member, Type};
 
-use crate::attributes::{self, Given, OF_ENUMS, OF_NEWTYPES, StructAttributes, VariantAttributes, value};
-use crate::field_type;
+use crate::attributes::{Given, OF_ENUMS, OF_NEWTYPES, StructAttributes, VariantAttributes, value};
 use crate::mistakes::Mistakes;
 use crate::tokens::derived;
+use crate::{field_type, model};
 
 /// A type that derives `FieldValue` or `CacheId`.
-pub(crate) enum Plain<'a> {
+pub(crate) struct Plain<'a> {
+    pub(crate) original: &'a DeriveInput,
+    /// The name of the trait.
+    pub(crate) derive: &'static str,
+    pub(crate) shape: Shape<'a>,
+    attributes: StructAttributes,
+}
+
+pub(crate) enum Shape<'a> {
     Newtype(Newtype<'a>),
     Variants(Vec<Variant<'a>>),
+    /// Any other type, which is a mistake.
+    Other,
 }
 
 /// A struct with one field, besides any of type `PhantomData`.
 pub(crate) struct Newtype<'a> {
     pub(crate) wrapped: &'a Type,
-    fields: Vec<&'a Field>,
+    pub(crate) fields: Vec<&'a Field>,
 }
 
 pub(crate) struct Variant<'a> {
-    pub(crate) ident: &'a Ident,
+    pub(crate) original: &'a syn::Variant,
     /// The stored text.
     pub(crate) text: String,
-    attributes: VariantAttributes,
+    pub(crate) attributes: VariantAttributes,
 }
 
 impl<'a> Plain<'a> {
-    /// Reads a type, and the path of the library. `None` after a mistake that leaves nothing to work with.
-    pub(crate) fn read(input: &'a DeriveInput, derive: &str, mistakes: &mut Mistakes) -> (Option<Self>, TokenStream) {
-        let known = if let Data::Enum(_) = input.data { OF_ENUMS } else { OF_NEWTYPES };
-        let attributes = StructAttributes::read(&input.attrs, known, mistakes);
-        let library = value(&attributes.krate).map_or_else(|| quote!(::cache_aside), Path::to_token_stream);
-        let plain = match &input.data {
-            Data::Enum(data) => Some(Self::Variants(variants(data, &attributes, input, derive, mistakes))),
-            _ => newtype(input, derive, mistakes).map(Self::Newtype),
+    pub(crate) fn read(original: &'a DeriveInput, derive: &'static str, mistakes: &mut Mistakes) -> Self {
+        let known = if let Data::Enum(_) = original.data { OF_ENUMS } else { OF_NEWTYPES };
+        let attributes = StructAttributes::read(&original.attrs, known, mistakes);
+        let shape = match &original.data {
+            Data::Enum(data) => Shape::Variants(
+                data.variants.iter().map(|variant| Variant::read(variant, &attributes, mistakes)).collect(),
+            ),
+            Data::Struct(data) => Newtype::read(data.fields.iter().collect()).map_or(Shape::Other, Shape::Newtype),
+            Data::Union(_) => Shape::Other,
         };
-        (plain, library)
+        Self { original, derive, shape, attributes }
+    }
+
+    /// The path of the library.
+    pub(crate) fn library(&self) -> TokenStream {
+        model::library(&self.attributes)
     }
 }
 
-impl Newtype<'_> {
+impl<'a> Newtype<'a> {
+    fn read(fields: Vec<&'a Field>) -> Option<Self> {
+        let mut wrapped = fields.iter().filter(|field| !field_type::is_marker(&field.ty));
+        let (Some(field), None) = (wrapped.next(), wrapped.next()) else { return None };
+        Some(Self { wrapped: &field.ty, fields })
+    }
+
     /// The name or the number of the field.
     pub(crate) fn member(&self) -> Member {
         let at = self.fields.iter().position(|field| !field_type::is_marker(&field.ty)).unwrap_or_default();
@@ -65,7 +87,22 @@ impl Newtype<'_> {
     }
 }
 
-impl Variant<'_> {
+impl<'a> Variant<'a> {
+    fn read(original: &'a syn::Variant, of_enum: &StructAttributes, mistakes: &mut Mistakes) -> Self {
+        let attributes = VariantAttributes::read(&original.attrs, mistakes);
+        let name = original.ident.unraw().to_string();
+        let text = match (value(&attributes.rename), value(&of_enum.rename_all)) {
+            (Some(text), _) => text.clone(),
+            (None, Some(case)) => case.of_variant(&name),
+            (None, None) => name,
+        };
+        Self { original, text, attributes }
+    }
+
+    pub(crate) fn ident(&self) -> Ident {
+        derived(&self.original.ident)
+    }
+
     /// The texts that it is read from, besides its own.
     pub(crate) fn aliases(&self) -> impl Iterator<Item = &str> {
         self.attributes.aliases.iter().filter_map(Given::value).map(String::as_str)
@@ -77,86 +114,11 @@ impl Variant<'_> {
     }
 }
 
-fn newtype<'a>(input: &'a DeriveInput, derive: &str, mistakes: &mut Mistakes) -> Option<Newtype<'a>> {
-    if let Data::Struct(data) = &input.data {
-        let fields: Vec<_> = data.fields.iter().collect();
-        let mut wrapped = fields.iter().filter(|field| !field_type::is_marker(&field.ty));
-        if let (Some(field), None) = (wrapped.next(), wrapped.next()) {
-            for attribute in fields.iter().flat_map(|field| attributes::of_crate(&field.attrs)) {
-                let message =
-                    format!("the field of a newtype that derives `{derive}` can't have attributes: remove this one");
-                mistakes.add(attribute, message);
-            }
-            return Some(Newtype { wrapped: &field.ty, fields });
-        }
-    }
-    let name = &input.ident;
-    let message = format!(
-        "`{derive}` can only be derived for a newtype, such as `struct {name}(String);`, or for an enum without data"
-    );
-    mistakes.add(name, message);
-    None
-}
-
-fn variants<'a>(
-    data: &'a DataEnum,
-    attributes: &StructAttributes,
-    input: &'a DeriveInput,
-    derive: &str,
-    mistakes: &mut Mistakes,
-) -> Vec<Variant<'a>> {
-    if data.variants.is_empty() {
-        mistakes
-            .add(&input.ident, format!("`{derive}` can't be derived for an enum without variants: it has no value"));
-    }
-    let case = value(&attributes.rename_all).copied();
-    let mut variants: Vec<Variant> = Vec::new();
-    for variant in &data.variants {
-        if !variant.fields.is_empty() {
-            let message = format!(
-                "`{derive}` can only be derived for an enum without data: for this one write `#[cacheable(json)]` on the field \
-                 that has it"
-            );
-            mistakes.add(&variant.fields, message);
-        }
-        let attributes = VariantAttributes::read(&variant.attrs, mistakes);
-        let name = variant.ident.unraw().to_string();
-        let text = match value(&attributes.rename) {
-            Some(text) => text.clone(),
-            None => case.map_or_else(|| name.clone(), |case| case.of_variant(&name)),
-        };
-        variants.push(Variant { ident: &variant.ident, text, attributes });
-    }
-    texts_differ(&variants, mistakes);
-    others_are_one(&variants, mistakes);
-    variants
-}
-
-fn texts_differ(variants: &[Variant], mistakes: &mut Mistakes) {
-    let mut taken: Vec<(&str, &Ident)> = Vec::new();
-    let own = |variant: &'_ Variant| match &variant.attributes.rename {
-        Some(rename) => rename.argument().to_token_stream(),
-        None => variant.ident.to_token_stream(),
-    };
-    let owns = variants.iter().map(|variant| (variant.text.as_str(), variant.ident, own(variant)));
-    let aliases = variants.iter().flat_map(|variant| {
-        let aliases = variant.attributes.aliases.iter();
-        aliases.filter_map(|alias| Some((alias.value()?.as_str(), variant.ident, alias.argument().to_token_stream())))
+/// The text of the variant `self`, as an expression.
+pub(crate) fn text_of_self(variants: &[Variant]) -> TokenStream {
+    let arms = variants.iter().map(|variant| {
+        let (ident, text) = (variant.ident(), &variant.text);
+        quote!(Self::#ident => #text)
     });
-    for (text, ident, tokens) in owns.chain(aliases) {
-        match taken.iter().find(|(other, _)| *other == text) {
-            Some((_, first)) => {
-                let message = format!("the variant `{first}` has the text `{text}` already: choose another one");
-                mistakes.add(tokens, message);
-            }
-            None => taken.push((text, ident)),
-        }
-    }
-}
-
-fn others_are_one(variants: &[Variant], mistakes: &mut Mistakes) {
-    let others = variants.iter().filter_map(|variant| variant.attributes.other.as_ref());
-    for other in others.skip(1) {
-        mistakes.add(&other.original, "only one variant can be `other`: remove one");
-    }
+    quote!(match self { #(#arms,)* })
 }

@@ -1,18 +1,16 @@
-//! The rules for a struct as a whole, a function for each. Most are the same for a struct that derives `Cacheable` and for one
-//! that derives `Embeddable`.
+//! The rules for a type as a whole, a function for each. Most are the same for a struct that derives `Cacheable` and for one that
+//! derives `Embeddable`; `fields` has those for their fields.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+mod fields;
 
-use proc_macro2::Ident;
-use quote::ToTokens;
-use syn::{Data, DataStruct, Fields};
+use syn::{Data, DataStruct, Fields, Ident};
 
-use crate::attributes::{Given, StructAttributes, value};
+use crate::attributes::{self, Given, StructAttributes, value};
+use crate::distinct::{self, Named};
 use crate::mistakes::Mistakes;
-use crate::model::{Field, Record};
-use crate::{field_type, names};
+use crate::model::Record;
+use crate::names;
+use crate::plain::{Newtype, Plain, Shape, Variant};
 
 /// The longest tuple that the library accepts as an id.
 const MAX_IDS: usize = 8;
@@ -24,7 +22,7 @@ pub(crate) fn check(record: &Record, mistakes: &mut Mistakes) {
     has_an_id(record, mistakes);
     ids_fit_a_tuple(record, mistakes);
     ids_are_plain(record, mistakes);
-    check_fields(record, mistakes);
+    fields::check(record, mistakes);
     other_versions_are_others(record, mistakes);
     entity_is_a_key_part(record, mistakes);
     not_found_ttl_is_shorter(record, mistakes);
@@ -34,18 +32,75 @@ pub(crate) fn check(record: &Record, mistakes: &mut Mistakes) {
 pub(crate) fn check_embeddable(record: &Record, mistakes: &mut Mistakes) {
     has_named_fields(record, "Embeddable", mistakes);
     has_no_parameters(record, "Embeddable", mistakes);
-    check_fields(record, mistakes);
+    fields::check(record, mistakes);
 }
 
-fn check_fields(record: &Record, mistakes: &mut Mistakes) {
-    skipped_fields_are_plain(record, mistakes);
-    embedded_fields_are_plain(record, mistakes);
-    conversions_are_single(record, mistakes);
-    types_have_one_text(record, mistakes);
-    fields_that_serde_skips_are_decided(record, mistakes);
-    serde_conversions_are_seen(record, mistakes);
-    names_differ(record, mistakes);
-    aliases_lead_to_one_field(record, mistakes);
+/// The rules for a type that derives `FieldValue` or `CacheId`.
+pub(crate) fn check_plain(plain: &Plain, mistakes: &mut Mistakes) {
+    let (name, derive) = (&plain.original.ident, plain.derive);
+    match &plain.shape {
+        Shape::Newtype(newtype) => newtype_has_no_attributes(newtype, derive, mistakes),
+        Shape::Variants(variants) => {
+            if variants.is_empty() {
+                mistakes
+                    .add(name, format!("`{derive}` can't be derived for an enum without variants: it has no value"));
+            }
+            variants_have_no_data(variants, derive, mistakes);
+            texts_differ(variants, mistakes);
+            one_variant_is_other(variants, mistakes);
+        }
+        Shape::Other => {
+            let message = format!(
+                "`{derive}` can only be derived for a newtype, such as `struct {name}(String);`, or for an enum without data"
+            );
+            mistakes.add(name, message);
+        }
+    }
+}
+
+/// Each kind of id needs a type of its own, so that they can't be mixed up.
+pub(crate) fn plain_has_no_parameters(plain: &Plain, mistakes: &mut Mistakes) {
+    let generics = &plain.original.generics;
+    if !generics.params.is_empty() {
+        let derive = plain.derive;
+        let message =
+            format!("`{derive}` can't be derived for a type with parameters: write one newtype for each kind of id");
+        mistakes.add(generics, message);
+    }
+}
+
+fn newtype_has_no_attributes(newtype: &Newtype, derive: &str, mistakes: &mut Mistakes) {
+    for attribute in newtype.fields.iter().flat_map(|field| attributes::of_crate(&field.attrs)) {
+        let message = format!("the field of a newtype that derives `{derive}` can't have attributes: remove this one");
+        mistakes.add(attribute, message);
+    }
+}
+
+fn variants_have_no_data(variants: &[Variant], derive: &str, mistakes: &mut Mistakes) {
+    for Variant { original, .. } in variants.iter().filter(|variant| !variant.original.fields.is_empty()) {
+        let message = format!(
+            "`{derive}` can only be derived for an enum without data: for this one write `#[cacheable(json)]` on the field \
+             that has it"
+        );
+        mistakes.add(&original.fields, message);
+    }
+}
+
+fn texts_differ(variants: &[Variant], mistakes: &mut Mistakes) {
+    let named = variants.iter().map(|Variant { original, text, attributes }| Named {
+        ident: &original.ident,
+        name: text.as_str().into(),
+        rename: attributes.rename.as_ref(),
+        aliases: &attributes.aliases,
+    });
+    distinct::check("variant", &named.collect::<Vec<_>>(), mistakes);
+}
+
+fn one_variant_is_other(variants: &[Variant], mistakes: &mut Mistakes) {
+    let others = variants.iter().filter_map(|variant| variant.attributes.other.as_ref());
+    for other in others.skip(1) {
+        mistakes.add(&other.original, "only one variant can be `other`: remove one");
+    }
 }
 
 fn has_named_fields(record: &Record, derive: &str, mistakes: &mut Mistakes) {
@@ -125,148 +180,6 @@ fn ids_are_plain(record: &Record, mistakes: &mut Mistakes) {
     }
 }
 
-fn skipped_fields_are_plain(record: &Record, mistakes: &mut Mistakes) {
-    let skipped = record.fields.iter().filter(|field| !field.is_stored() && !field.is_id());
-    for field in skipped {
-        let attributes = &field.attributes;
-        let words = [
-            word(&attributes.rename),
-            word(&attributes.default),
-            word(&attributes.json),
-            word(&attributes.with),
-            word(&attributes.embed),
-            word(&attributes.store),
-        ];
-        for word in words.into_iter().flatten().chain(aliases(field)) {
-            mistakes
-                .add(word, format!("`{word}` has no effect on a field with `skip`, which isn't stored: remove one"));
-        }
-    }
-}
-
-fn embedded_fields_are_plain(record: &Record, mistakes: &mut Mistakes) {
-    for field in record.stored().filter(|field| field.is_embedded() && !field.is_id()) {
-        let attributes = &field.attributes;
-        for word in [word(&attributes.rename)].into_iter().flatten().chain(aliases(field)) {
-            let message = format!(
-                "`{word}` has no effect on an embedded struct: write `embed(prefix = \"..\")`, or `{word}` on its own fields"
-            );
-            mistakes.add(word, message);
-        }
-        for word in [word(&attributes.default), word(&attributes.json), word(&attributes.with)].into_iter().flatten() {
-            let message = format!("`{word}` has no effect on an embedded struct: write it on that struct's own fields");
-            mistakes.add(word, message);
-        }
-    }
-}
-
-fn conversions_are_single(record: &Record, mistakes: &mut Mistakes) {
-    for field in &record.fields {
-        if let (Some(_), Some(with)) = (&field.attributes.json, word(&field.attributes.with)) {
-            mistakes.add(with, "a field can't have both `json` and `with`: remove one");
-        }
-    }
-}
-
-/// `FieldValue` can't tell these cases apart, or has no impl on purpose.
-fn types_have_one_text(record: &Record, mistakes: &mut Mistakes) {
-    let native = |field: &&Field| {
-        let attributes = &field.attributes;
-        attributes.json.is_none() && attributes.with.is_none() && !field.is_embedded()
-    };
-    for field in record.stored().filter(native) {
-        let ty = &field.original.ty;
-        if field.in_option().is_some_and(|inner| field_type::in_option(inner).is_some()) {
-            let message = "in `Option<Option<_>>`, `Some(None)` and `None` would be stored alike: write `#[cacheable(json)]` \
-                           on the field, or use an enum";
-            mistakes.add(ty, message);
-        }
-        if field_type::is_local_time(ty) {
-            let message = "a `DateTime<Local>` depends on the time zone of the process that reads it: use `DateTime<Utc>`, or \
-                           `DateTime<FixedOffset>` to keep the offset";
-            mistakes.add(ty, message);
-        }
-    }
-}
-
-/// A field that serde never shows, such as the hash of a password, must not land in Redis unasked.
-fn fields_that_serde_skips_are_decided(record: &Record, mistakes: &mut Mistakes) {
-    for field in record.stored().filter(|field| !field.is_id() && field.attributes.store.is_none()) {
-        if let Some(skip) = &field.attributes.serde.skip {
-            let word = skip.to_token_stream();
-            let message = format!(
-                "serde leaves this field out by `{word}`: write `#[cacheable(skip)]` to leave it out of Redis too, or \
-                 `#[cacheable(store)]` to store it there"
-            );
-            mistakes.add(skip, message);
-        }
-    }
-}
-
-fn serde_conversions_are_seen(record: &Record, mistakes: &mut Mistakes) {
-    for field in record.stored().filter(|field| field.attributes.json.is_some() && field.attributes.store.is_none()) {
-        if let Some(with) = &field.attributes.serde.with {
-            let word = with.path().to_token_stream();
-            let message = format!(
-                "`{word}` of serde has no effect on `#[cacheable(json)]`, which stores the type's own JSON: write \
-                 `#[cacheable(with = \"..\")]`, put the attribute on the field of a newtype, or write `#[cacheable(json, store)]` \
-                 if that is meant"
-            );
-            mistakes.add(with, message);
-        }
-    }
-}
-
-fn names_differ(record: &Record, mistakes: &mut Mistakes) {
-    let mut taken = HashMap::new();
-    for field in record.stored().filter(|field| !field.is_embedded()) {
-        let ident = field.ident;
-        match taken.entry(field.name()) {
-            Entry::Vacant(free) => {
-                free.insert(ident);
-            }
-            Entry::Occupied(first) => {
-                let (name, first) = (first.key(), first.get());
-                let message = format!("the field `{first}` is already stored as `{name}`: choose another `rename`");
-                match &field.attributes.rename {
-                    Some(rename) => mistakes.add(rename.argument(), message),
-                    None => mistakes.add(ident, message),
-                }
-            }
-        }
-    }
-}
-
-fn aliases_lead_to_one_field(record: &Record, mistakes: &mut Mistakes) {
-    let mut taken = HashMap::new();
-    for field in record.stored().filter(|field| !field.is_embedded()) {
-        taken.entry(field.name()).or_insert((field.ident, true));
-    }
-    for field in record.stored().filter(|field| !field.is_embedded()) {
-        let ident = field.ident;
-        for alias in &field.attributes.aliases {
-            let Some(name) = alias.value() else { continue };
-            let message = match taken.entry(Cow::Borrowed(name.as_str())) {
-                Entry::Vacant(free) => {
-                    free.insert((ident, false));
-                    continue;
-                }
-                Entry::Occupied(first) => match first.get() {
-                    (first, true) if *first == ident => {
-                        format!("`{name}` is the field's own name: remove this `alias`")
-                    }
-                    (first, false) if *first == ident => format!("the alias `{name}` is given twice: remove one"),
-                    (first, true) => format!("the field `{first}` is stored as `{name}`: choose another `alias`"),
-                    (first, false) => {
-                        format!("the field `{first}` is already read from `{name}`: choose another `alias`")
-                    }
-                },
-            };
-            mistakes.add(alias.argument(), message);
-        }
-    }
-}
-
 fn other_versions_are_others(record: &Record, mistakes: &mut Mistakes) {
     let StructAttributes { version, also_invalidates, unclear, .. } = &record.attributes;
     // If `version` is malformed, the struct's own version is unknown.
@@ -297,10 +210,6 @@ fn not_found_ttl_is_shorter(record: &Record, mistakes: &mut Mistakes) {
     {
         mistakes.add(given.argument(), "`not_found_ttl` must be shorter than `ttl`");
     }
-}
-
-fn aliases<'a>(field: &'a Field) -> impl Iterator<Item = &'a Ident> {
-    field.attributes.aliases.iter().filter_map(|alias| alias.original.path().get_ident())
 }
 
 fn word<T>(given: &Option<Given<T>>) -> Option<&Ident> {

@@ -5,8 +5,8 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{DeriveInput, Generics, parse_quote};
 
+use crate::cacheable::{Parts, assemble, id_of};
 use crate::embeddable as embedded;
-use crate::expand::{Parts, assemble, id_of};
 use crate::fields::Site;
 use crate::model::{Field, Record};
 use crate::tokens::derived;
@@ -83,9 +83,9 @@ fn fields(site: &Site, private: &TokenStream) -> TokenStream {
     quote!(#places #codecs #handles_struct)
 }
 
-/// If no field is marked as the id, a field of that name is the best guess.
+/// If no field is marked as the id, a field of that name is the best guess. An embedded struct is none: it may lack what an id needs.
 fn is_taken_for_id(record: &Record, field: &Field) -> bool {
-    field.is_id() || (field.ident == "id" && record.ids().next().is_none())
+    field.is_id() && !field.is_embedded() || (field.ident == "id" && record.ids().next().is_none())
 }
 
 pub(crate) fn cache_id(input: &DeriveInput, library: &TokenStream) -> TokenStream {

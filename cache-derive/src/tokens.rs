@@ -15,6 +15,18 @@ pub(crate) fn derived_span(span: Span) -> Span {
     span.resolved_at(Span::call_site())
 }
 
+/// These tokens at another place, where the compiler then shows their mistakes.
+pub(crate) fn located(tokens: TokenStream, span: Span) -> TokenStream {
+    let locate = |mut token: TokenTree| {
+        if let TokenTree::Group(group) = &token {
+            token = TokenTree::Group(Group::new(group.delimiter(), located(group.stream(), span)));
+        }
+        token.set_span(token.span().located_at(span));
+        token
+    };
+    tokens.into_iter().map(locate).collect()
+}
+
 /// The type of a field as written outside of its struct: with the struct's name in place of `Self`.
 pub(crate) fn outside(ty: &Type, name: &Ident) -> TokenStream {
     let tokens = ty.to_token_stream();

@@ -24,7 +24,10 @@ pub(crate) fn json(meta: &Meta) -> Result<()> {
     if cfg!(feature = "json") {
         return Ok(());
     }
-    Err(Error::new_spanned(meta, "`json` needs the feature `json` of cache-aside: enable it in Cargo.toml"))
+    Err(Error::new_spanned(
+        meta,
+        "`json` needs the feature `json` of cache-aside: enable it with `cargo add cache-aside --features json`",
+    ))
 }
 
 /// A namespace or an entity.

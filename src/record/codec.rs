@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::{CacheId, CacheKey, Cacheable, Changes, FieldValue, Hash, IdParts, Part, Schema, heap};
+use super::{CacheKey, Cacheable, Changes, FieldValue, Hash, IdField, IdParts, Part, Schema, heap};
 use crate::error::BoxError;
 
 /// The name of one field in the hash, and the functions that convert its values of type `V`.
@@ -35,8 +35,8 @@ pub struct Codec<V> {
     heap: fn(&[u8]) -> usize,
     /// Whether this is a text that only the variant `other` of an enum stands for.
     is_other: fn(&[u8]) -> bool,
-    /// Whether a missing field is a value.
-    is_optional: bool,
+    /// The number of values that are stored as an absent field.
+    absent_values: u8,
     /// Whether a text must decode before it may be stored: a user's own functions may not be each other's inverse.
     tries_texts: bool,
 }
@@ -60,7 +60,7 @@ impl<V> Codec<V> {
             // A type without drop glue owns no heap memory.
             heap: if std::mem::needs_drop::<V>() { heap::of_bytes } else { |_| 0 },
             is_other: |_| false,
-            is_optional: false,
+            absent_values: 0,
             tries_texts: false,
         }
     }
@@ -75,6 +75,12 @@ impl<V> Codec<V> {
     /// Stores only texts that decode.
     pub const fn trying_texts(mut self) -> Self {
         self.tries_texts = true;
+        self
+    }
+
+    /// The same codec for a field of this name.
+    pub const fn named(mut self, name: &'static str) -> Self {
+        self.name = name;
         self
     }
 
@@ -113,14 +119,24 @@ impl<V> Codec<V> {
 
     /// The value of a field that is not in the hash.
     pub(crate) fn missing(&self) -> Result<V, FieldError> {
-        // First the value that is stored as an absent field: a `None` must come back as `None`, whatever the default is.
+        // First what the type itself stores as an absent field: its default may be another value.
         let value = (self.missing)().or_else(|| self.default.map(|default| default()));
         value.ok_or_else(|| self.error("it is not in the hash".into()))
     }
 
     /// Whether the field is in the hash whatever its value.
     pub const fn is_always_stored(&self) -> bool {
-        !self.is_optional
+        self.absent_values == 0
+    }
+
+    /// Whether several values are stored as an absent field.
+    pub const fn is_ambiguous(&self) -> bool {
+        self.absent_values > 1
+    }
+
+    /// The value's [`FieldValue::ABSENT_VALUES`], for a newtype around it.
+    pub const fn absent_values(&self) -> u8 {
+        self.absent_values
     }
 
     /// The value's [`FieldValue::encode`], for a newtype around it.
@@ -170,7 +186,7 @@ impl<V> Codec<Option<V>> {
     /// A missing field is `None`.
     pub const fn optional(mut self) -> Self {
         self.missing = || Some(None);
-        self.is_optional = true;
+        self.absent_values = 1;
         self
     }
 }
@@ -190,8 +206,7 @@ pub const fn native<V: FieldValue>(name: &'static str) -> Codec<V> {
         heap: V::heap,
         missing: V::missing,
         is_other: V::is_other,
-        // Refuses an `Option` of an `Option` too.
-        is_optional: V::OPTIONAL,
+        absent_values: V::ABSENT_VALUES,
         ..Codec::with(name, |value| Ok(value.encode()), V::decode)
     }
 }
@@ -205,7 +220,7 @@ pub const fn or_default<V: Default>(mut codec: Codec<V>) -> Codec<V> {
 
 /// The codec of an id field.
 #[doc(hidden)]
-pub const fn id<V: CacheId + FieldValue>(name: &'static str) -> Codec<V> {
+pub const fn id<V: IdField>(name: &'static str) -> Codec<V> {
     let mut codec = native(name);
     codec.write_id = |part: &V, out| part.write_parts(out);
     codec
@@ -219,7 +234,8 @@ fn no_id<V>(_: &V, _: &mut dyn IdParts) -> fmt::Result {
 /// The codec of `#[cacheable(embed)]` on an `Option`: the fields of the embedded struct, or none of them.
 #[doc(hidden)]
 pub const fn optional_part<V>(name: &'static str, part: Part<Option<V>>) -> Codec<Option<V>> {
-    Codec { part: Some(part), ..Codec::with(name, |_| Ok(None), |_| Ok(None)) }.optional()
+    let absent_values = part.absent_values;
+    Codec { part: Some(part), absent_values, ..Codec::with(name, |_| Ok(None), |_| Ok(None)).optional() }
 }
 
 /// A value of a record that could not be encoded or decoded.

@@ -3,6 +3,8 @@
 //! An embedded struct knows where it is by a [`Place`], a type that the derive makes for each field with `embed`. So the names of
 //! its fields, with their prefixes, are made by the compiler, and a hit reads them as it reads any other field.
 
+use std::marker::PhantomData;
+
 use super::{FieldError, RecordReader, RecordWriter};
 
 /// A struct that can be a field with `#[cacheable(embed)]`: its fields are stored as fields of the same hash.
@@ -66,6 +68,10 @@ pub trait Embeddable<P>: Sized {
     #[doc(hidden)]
     const IS_ALWAYS_STORED: bool;
 
+    /// How an `Option` of the struct is stored.
+    #[doc(hidden)]
+    const OPTIONAL: Part<Option<Self>> = Part::optional::<P>();
+
     #[doc(hidden)]
     fn encode(&self, record: &mut RecordWriter);
 
@@ -88,6 +94,21 @@ pub trait Place: 'static {
     const PREFIX: &'static str;
 
     fn of(record: &Self::Record) -> &Self::Embedded;
+}
+
+/// No place in a record: where the derive checks what is the same in every place.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Nowhere<E>(PhantomData<E>);
+
+impl<E: 'static> Place for Nowhere<E> {
+    type Record = E;
+    type Embedded = E;
+    const PREFIX: &'static str = "";
+
+    fn of(record: &E) -> &E {
+        record
+    }
 }
 
 /// A name in the hash, or the names of an embedded struct.
@@ -146,23 +167,27 @@ const fn write_names(names: &[Name], flat: &mut [&'static str], mut next: usize)
     next
 }
 
-/// Refuses two fields of one name at compile time. The derive can't, since it doesn't see the fields of embedded structs.
+/// The mistake if two fields have one name, or one has no name. The derive can't find it, since it doesn't see the fields of embedded
+/// structs.
 #[doc(hidden)]
-pub const fn check_names_differ(fields: &[&str], aliases: &[&str]) {
+pub const fn mistake_in_names(fields: &[&str], aliases: &[&str]) -> Option<Text> {
     let mut at = 0;
     while at < fields.len() + aliases.len() {
         let name = if at < fields.len() { fields[at] } else { aliases[at - fields.len()] };
+        if name.is_empty() {
+            return Some(join("the name of an embedded field has more than 255 bytes with its prefixes", ""));
+        }
         let mut before = 0;
         while before < at {
             let other = if before < fields.len() { fields[before] } else { aliases[before - fields.len()] };
             if is_same(name.as_bytes(), other.as_bytes()) {
-                let mistake = join("two fields are stored under one name, choose another `prefix` or `rename`: ", name);
-                panic!("{}", mistake.as_str());
+                return Some(join("two fields have one name, choose another `prefix`, `rename` or `alias`: ", name));
             }
             before += 1;
         }
         at += 1;
     }
+    None
 }
 
 const fn is_same(one: &[u8], other: &[u8]) -> bool {
@@ -184,17 +209,15 @@ pub struct Text {
     length: usize,
 }
 
-/// A name after a prefix.
-///
-/// # Panics
-///
-/// At compile time, if it is too long.
+/// A name after a prefix. Empty if it is too long, which [`mistake_in_names`] reports.
 #[doc(hidden)]
 pub const fn join(prefix: &str, name: &str) -> Text {
     let (prefix, name) = (prefix.as_bytes(), name.as_bytes());
     let length = prefix.len() + name.len();
-    assert!(length <= MAX_NAME_BYTES, "the name of an embedded field has more than 255 bytes with its prefixes");
     let mut bytes = [0; MAX_NAME_BYTES];
+    if length > MAX_NAME_BYTES {
+        return Text { bytes, length: 0 };
+    }
     let mut at = 0;
     while at < length {
         bytes[at] = if at < prefix.len() { prefix[at] } else { name[at - prefix.len()] };
@@ -219,6 +242,8 @@ impl Text {
 pub struct Part<V> {
     names: &'static [Name],
     aliases: &'static [Name],
+    /// The number of values of which no field is stored.
+    pub(super) absent_values: u8,
     pub(super) encode: fn(&V, &mut RecordWriter),
     pub(super) decode: fn(&mut RecordReader<'_>) -> Result<V, FieldError>,
 }
@@ -232,13 +257,14 @@ impl<V> Part<V> {
 
 impl<V> Part<Option<V>> {
     /// An embedded struct that may be absent as a whole.
-    pub const fn optional<P>() -> Self
+    const fn optional<P>() -> Self
     where
         V: Embeddable<P>,
     {
         Self {
             names: V::NAMES,
             aliases: V::ALIASES,
+            absent_values: if V::IS_ALWAYS_STORED { 1 } else { 2 },
             encode: |value, record| match value {
                 Some(value) => value.encode(record),
                 None => Name::each(V::NAMES, &mut |name| record.leave_out(name)),

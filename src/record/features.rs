@@ -1,49 +1,58 @@
 //! The codecs of types of other crates, which the derive picks by a type's name. Without the crate's feature the compiler then
 //! names the feature, and not the many other ways to store a type.
 
+use std::fmt;
+
+use super::{CacheId, Codec, FieldValue, IdField, id, native};
+
 macro_rules! features {
     ($($module:ident, $feature:literal: $message:literal, $note:literal;)*) => {$(
         #[doc(hidden)]
-        #[cfg(feature = $feature)]
         pub mod $module {
-            pub use crate::record::{id, native, write_id};
-        }
+            use super::*;
 
-        #[doc(hidden)]
-        #[cfg(not(feature = $feature))]
-        pub mod $module {
-            use std::fmt;
-
-            use crate::record::{CacheId, Codec, FieldValue};
-
-            #[diagnostic::on_unimplemented(message = $message, label = "a feature is missing", note = $note)]
-            pub trait Field: FieldValue {}
-
-            #[diagnostic::do_not_recommend]
-            impl<V: FieldValue> Field for V {}
-
-            #[diagnostic::on_unimplemented(message = $message, label = "a feature is missing", note = $note)]
-            pub trait Id: FieldValue + CacheId {}
-
-            #[diagnostic::do_not_recommend]
-            impl<V: FieldValue + CacheId> Id for V {}
-
-            #[diagnostic::on_unimplemented(message = $message, label = "a feature is missing", note = $note)]
-            pub trait Part: CacheId {}
-
-            #[diagnostic::do_not_recommend]
-            impl<V: CacheId> Part for V {}
-
-            pub fn write_id<V: Part>(id: &V, out: &mut dyn fmt::Write) -> fmt::Result {
-                id.write_id(out)
+            /// A field that is not part of the id.
+            #[cfg_attr(
+                not(feature = $feature),
+                diagnostic::on_unimplemented(message = $message, label = "a feature is missing", note = $note)
+            )]
+            pub trait Field: Sized {
+                const CODEC: Codec<Self>;
             }
 
-            pub const fn native<V: Field>(name: &'static str) -> Codec<V> {
-                crate::record::native(name)
+            #[cfg_attr(not(feature = $feature), diagnostic::do_not_recommend)]
+            impl<V: FieldValue> Field for V {
+                const CODEC: Codec<V> = native("");
             }
 
-            pub const fn id<V: Id>(name: &'static str) -> Codec<V> {
-                crate::record::id(name)
+            /// An id field.
+            #[cfg_attr(
+                not(feature = $feature),
+                diagnostic::on_unimplemented(message = $message, label = "a feature is missing", note = $note)
+            )]
+            pub trait Id: Sized {
+                const CODEC: Codec<Self>;
+            }
+
+            #[cfg_attr(not(feature = $feature), diagnostic::do_not_recommend)]
+            impl<V: IdField> Id for V {
+                const CODEC: Codec<V> = id("");
+            }
+
+            /// What a newtype wraps that is an id.
+            #[cfg_attr(
+                not(feature = $feature),
+                diagnostic::on_unimplemented(message = $message, label = "a feature is missing", note = $note)
+            )]
+            pub trait Wrapped {
+                fn write_id(&self, out: &mut dyn fmt::Write) -> fmt::Result;
+            }
+
+            #[cfg_attr(not(feature = $feature), diagnostic::do_not_recommend)]
+            impl<V: CacheId> Wrapped for V {
+                fn write_id(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+                    CacheId::write_id(self, out)
+                }
             }
         }
     )*};

@@ -10,7 +10,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZero;
 use std::sync::Arc;
 
-#[cfg(feature = "time")]
 use super::FieldValue;
 
 /// A type that can be an id, or one part of an id of several fields.
@@ -51,6 +50,19 @@ pub trait CacheId: Clone + Eq + Hash + Send + Sync + 'static {
     /// Passes on the errors of `out`. Any other error makes the id invalid.
     fn write_id(&self, out: &mut dyn fmt::Write) -> fmt::Result;
 }
+
+/// What the type of an id field must be, as one bound: without both it is one mistake.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be an id, or a part of one",
+    label = "an id needs `CacheId` and `FieldValue`",
+    note = "ids are integers, `bool`, `char`, texts, IP addresses, `Uuid`, `Ulid`, dates and `[u8; N]`, never an `Option`;",
+    note = "for a newtype around one of these, or an enum without data, write `#[derive(Clone, PartialEq, Eq, Hash, FieldValue, CacheId)]`"
+)]
+pub trait IdField: CacheId + FieldValue {}
+
+#[diagnostic::do_not_recommend]
+impl<V: CacheId + FieldValue> IdField for V {}
 
 /// A value that a call accepts as an id of type `Id`: the id itself, a reference to it, or a value that converts to it
 /// without loss, such as `"p-001"` for a `String`, `("acme", 42)` for `(String, u64)`, or what a newtype wraps.

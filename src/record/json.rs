@@ -67,7 +67,10 @@ fn sorted(mut value: Value) -> Value {
 #[diagnostic::do_not_recommend]
 impl FieldValue for Value {
     fn encode(&self) -> Option<Vec<u8>> {
-        Some(self.to_string().into_bytes())
+        let text = self.to_string().into_bytes();
+        // What is nested too deeply is written, but not read.
+        serde_json::from_slice::<Self>(&text).ok()?;
+        Some(text)
     }
 
     fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {

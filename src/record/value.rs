@@ -8,6 +8,8 @@
 #[cfg(feature = "chrono")]
 mod chrono;
 mod clock;
+#[cfg(feature = "jiff")]
+mod jiff;
 #[cfg(feature = "time")]
 mod time;
 
@@ -33,11 +35,11 @@ use crate::error::BoxError;
 /// | `Option<V>` | `None`: the field is not in the hash |
 /// | `Box<V>`, `Arc<V>` | as `V` |
 /// | enums without data, newtypes | with [`#[derive(FieldValue)]`](derive@crate::FieldValue) |
-/// | `chrono`'s `DateTime<Utc>`, `DateTime<FixedOffset>` (feature `chrono`) | RFC 3339 |
+/// | `chrono`'s `DateTime<Utc>`, `DateTime<FixedOffset>` (feature `chrono`) | RFC 3339, like all times with a fraction of 3, 6 or 9 digits, or of none |
 /// | `chrono`'s `NaiveDateTime`, `NaiveDate`, `NaiveTime` (feature `chrono`) | ISO 8601: `2026-01-31T12:00:00`, `2026-01-31`, `12:00:00` |
 /// | `time`'s `OffsetDateTime`, years from 0 to 9999 (feature `time`) | RFC 3339 |
 /// | `time`'s `PrimitiveDateTime`, `Date`, `Time`, years from 0 to 9999 (feature `time`) | ISO 8601, as for `chrono` |
-/// | `jiff`'s `Timestamp`, `Zoned`, `civil::DateTime`, `civil::Date`, `civil::Time` (feature `jiff`) | as `Display` writes it: RFC 3339, RFC 9557 for `Zoned`, ISO 8601 |
+/// | `jiff`'s `Timestamp`, `Zoned`, `civil::DateTime`, `civil::Date`, `civil::Time` (feature `jiff`) | RFC 3339, RFC 9557 for `Zoned`, ISO 8601 |
 /// | `rust_decimal::Decimal`, `bigdecimal::BigDecimal` (features `rust_decimal`, `bigdecimal`) | as `Display` writes it |
 /// | `smol_str::SmolStr`, `compact_str::CompactString` (features `smol_str`, `compact_str`) | the text |
 /// | `uuid::Uuid` (feature `uuid`) | hyphenated lower case |
@@ -75,14 +77,16 @@ use crate::error::BoxError;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be stored in a hash field",
     label = "no `FieldValue`",
-    note = "put `#[cacheable(json)]` on the field to store any serde type as JSON text,",
+    note = "write `#[derive(FieldValue)]` on a newtype or an enum without data, or `#[cacheable(embed)]` on a struct's field,",
+    note = "or put `#[cacheable(json)]` on the field to store any serde type as JSON text,",
     note = "or `#[cacheable(with = \"module\")]` to convert it with two functions of your own,",
     note = "or `#[cacheable(skip)]` to leave it out, or implement `FieldValue` for `{Self}`"
 )]
 pub trait FieldValue: Sized {
-    /// Whether an absent field is a value, as it is for `Option`.
+    /// The number of values that are stored as an absent field: one for an `Option`, and with two of them the field would be
+    /// ambiguous.
     #[doc(hidden)]
-    const OPTIONAL: bool = false;
+    const ABSENT_VALUES: u8 = 0;
 
     /// Encodes the value; `None` leaves the field out of the hash.
     fn encode(&self) -> Option<Vec<u8>>;
@@ -119,6 +123,17 @@ pub trait FieldValue: Sized {
 fn parse<V: FromStr>(bytes: &[u8], expected: &str) -> Result<V, BoxError> {
     let text = std::str::from_utf8(bytes).ok();
     text.and_then(|text| text.parse().ok()).ok_or_else(|| unexpected(expected, bytes))
+}
+
+/// A text of a time with a fraction of 3, 6 or 9 digits, or of none. So all crates write the same text for the same time.
+#[cfg(any(feature = "jiff", feature = "time"))]
+fn with_whole_thousandths(mut text: String) -> String {
+    if let Some((_, fraction)) = text.split_once('.') {
+        let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+        let end = text.len() - fraction.len() + digits;
+        text.insert_str(end, &"00"[..digits.next_multiple_of(3) - digits]);
+    }
+    text
 }
 
 fn unexpected(expected: &str, found: &[u8]) -> BoxError {
@@ -221,16 +236,6 @@ displayed! {
     ::chrono::NaiveDate: "a date such as 2026-01-31",
     #[cfg(feature = "chrono")]
     ::chrono::NaiveTime: "a time of day such as 12:00:00",
-    #[cfg(feature = "jiff")]
-    jiff::Timestamp: "a time such as 2026-01-31T12:00:00Z",
-    #[cfg(feature = "jiff")]
-    jiff::Zoned: "a time such as 2026-01-31T12:00:00+01:00[Europe/Rome]",
-    #[cfg(feature = "jiff")]
-    jiff::civil::DateTime: "a date and time such as 2026-01-31T12:00:00",
-    #[cfg(feature = "jiff")]
-    jiff::civil::Date: "a date such as 2026-01-31",
-    #[cfg(feature = "jiff")]
-    jiff::civil::Time: "a time of day such as 12:00:00",
     #[cfg(feature = "rust_decimal")]
     rust_decimal::Decimal: "a decimal number",
     #[cfg(feature = "ulid")]
@@ -318,13 +323,7 @@ impl<const N: usize> FieldValue for [u8; N] {
 }
 
 impl<V: FieldValue> FieldValue for Option<V> {
-    const OPTIONAL: bool = {
-        assert!(
-            !V::OPTIONAL,
-            "in `Option<Option<_>>`, `Some(None)` and `None` would be stored alike: write `#[cacheable(json)]`"
-        );
-        true
-    };
+    const ABSENT_VALUES: u8 = V::ABSENT_VALUES.saturating_add(1);
 
     fn encode(&self) -> Option<Vec<u8>> {
         self.as_ref().and_then(FieldValue::encode)
@@ -349,8 +348,9 @@ impl<V: FieldValue> FieldValue for Option<V> {
 
 macro_rules! pointers {
     ($($pointer:ident)*) => {$(
+        #[diagnostic::do_not_recommend]
         impl<V: FieldValue> FieldValue for $pointer<V> {
-            const OPTIONAL: bool = V::OPTIONAL;
+            const ABSENT_VALUES: u8 = V::ABSENT_VALUES;
 
             fn encode(&self) -> Option<Vec<u8>> {
                 (**self).encode()

@@ -2,14 +2,14 @@
 //! its hash.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use cache_aside::Cacheable;
 use cache_aside::proof::{StoredHash, decode, encode};
+use cache_aside::{Cacheable, Embeddable, FieldValue};
 use chrono::{DateTime, FixedOffset, NaiveDate, Utc};
 
 const META: &[u8] = b"~meta";
@@ -80,6 +80,66 @@ struct Record {
     date: NaiveDate,
     #[arbitrary(with = decimal)]
     decimal: rust_decimal::Decimal,
+    #[arbitrary(with = clock)]
+    clock: SystemTime,
+    #[arbitrary(with = socket)]
+    socket: SocketAddr,
+    status: Status,
+    earlier_status: Option<Box<Status>>,
+    balance: Cents,
+    limit: Limit,
+    #[cacheable(embed)]
+    home: Address,
+    #[cacheable(embed)]
+    work: Option<Address>,
+    #[cacheable(embed(prefix = ""))]
+    audit: Audit,
+}
+
+#[derive(Debug, Clone, PartialEq, FieldValue, Arbitrary)]
+#[cacheable(rename_all = "SCREAMING-KEBAB-CASE")]
+enum Status {
+    OnSale,
+    #[cacheable(rename = "gone", alias = "deleted")]
+    SoldOut,
+    #[cacheable(other)]
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, FieldValue, Arbitrary)]
+struct Cents(i64);
+
+#[derive(Debug, Clone, PartialEq, FieldValue, Arbitrary)]
+struct Limit(Option<Cents>);
+
+#[derive(Debug, Clone, PartialEq, Embeddable, Arbitrary)]
+#[cacheable(rename_all = "camelCase")]
+struct Address {
+    street_name: String,
+    city: Option<String>,
+    #[cacheable(embed)]
+    point: Point,
+    #[cacheable(embed)]
+    other_point: Option<Point>,
+    #[cacheable(skip)]
+    #[arbitrary(default)]
+    seen: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Embeddable, Arbitrary)]
+struct Point {
+    latitude: i32,
+    #[cacheable(rename = "lon", alias = "lng")]
+    longitude: i32,
+    status: Option<Status>,
+}
+
+#[derive(Debug, Clone, PartialEq, Embeddable, Arbitrary)]
+struct Audit {
+    #[cacheable(default)]
+    changed_by: u64,
+    #[cacheable(json)]
+    notes: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Arbitrary, serde::Serialize, serde::Deserialize)]
@@ -131,6 +191,16 @@ fn date(input: &mut Unstructured<'_>) -> Result<NaiveDate> {
     Ok(instant(input)?.date_naive())
 }
 
+/// RFC 3339 in UTC has the years from 1970 to 9999.
+fn clock(input: &mut Unstructured<'_>) -> Result<SystemTime> {
+    let since = Duration::new(input.int_in_range(0..=253_402_300_799)?, input.int_in_range(0..=999_999_999)?);
+    Ok(SystemTime::UNIX_EPOCH + since)
+}
+
+fn socket(input: &mut Unstructured<'_>) -> Result<SocketAddr> {
+    Ok(SocketAddr::new(Arbitrary::arbitrary(input)?, Arbitrary::arbitrary(input)?))
+}
+
 fn decimal(input: &mut Unstructured<'_>) -> Result<rust_decimal::Decimal> {
     let scale = input.int_in_range(0..=28)?;
     let (low, middle, high, negative) = Arbitrary::arbitrary(input)?;
@@ -169,7 +239,7 @@ enum Value {
 }
 
 const NEAR: &str = "|0|1|-0|-1|+1|01|1_000|256|1e5|1e400|-1e400|NaN|-NaN|nan|inf|infinity|-inf|.5|5.|1.0000000000\
-    |true|TRUE|null|{}|[]|\"Leaf\"|absent|é|::ffff:1.2.3.4|01.2.3.4|2026-01-31|+262142-12-31|2026-01-31T23:59:60Z\
+    |true|TRUE|ON-SALE|deleted|null|{}|[]|\"Leaf\"|absent|é|::ffff:1.2.3.4|01.2.3.4|2026-01-31|+262142-12-31|2026-01-31T23:59:60Z\
     |2026-01-31 12:00:00+00:00|-262143-01-01T00:00:00+23:59|+262142-12-31T23:59:59.999999999-23:59\
     |79228162514264337593543950335.5|{67e55044-10b1-426f-9247-bb680e5fe0c8}\
     |-00000000000000000000000000000000.0000000000000000000000000001";
@@ -232,6 +302,17 @@ fn names(record: &Record) -> Vec<Vec<u8>> {
     whole.count.get_or_insert_default();
     whole.label.get_or_insert_default();
     whole.optional_tree.get_or_insert(Tree::Leaf);
+    whole.earlier_status.get_or_insert_with(|| Box::new(Status::OnSale));
+    whole.limit.0.get_or_insert(Cents(0));
+    whole.audit.notes.get_or_insert_default();
+    let work = whole.work.get_or_insert_with(|| whole.home.clone());
+    for address in [&mut whole.home, work] {
+        address.city.get_or_insert_default();
+        let other = address.other_point.get_or_insert_with(|| address.point.clone());
+        for point in [&mut address.point, other] {
+            point.status.get_or_insert(Status::Unknown);
+        }
+    }
     let hash = encode(&whole).expect("every value of these types can be stored");
     hash.into_iter().map(|(name, _)| name).collect()
 }

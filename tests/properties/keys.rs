@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arbitrary::Arbitrary;
 use cache_aside::proof::keys;
-use cache_aside::{CacheKey, Cacheable, Error};
+use cache_aside::{CacheId, CacheKey, Cacheable, Error, FieldValue};
 use redis::cluster_routing::Slot;
 
 const MAX_ID_BYTES: usize = 1024;
@@ -41,6 +41,28 @@ struct ByTexts {
     left: String,
     #[cacheable(id)]
     right: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, FieldValue, CacheId)]
+struct Tenant(String);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, FieldValue, CacheId)]
+#[cacheable(rename_all = "snake_case")]
+enum Region {
+    #[cacheable(rename = "a:b/c")]
+    Odd,
+    NorthSea,
+}
+
+#[derive(Debug, Cacheable)]
+#[cacheable(namespace = "fuzz", entity = "domain")]
+struct ByDomain {
+    #[cacheable(id)]
+    region: Region,
+    #[cacheable(id)]
+    tenant: Tenant,
+    #[cacheable(id)]
+    digest: [u8; 8],
 }
 
 #[test]
@@ -112,6 +134,12 @@ pub(crate) fn check(input: &Input) {
     let ids = [(&*one, &*other), (&other, &one), (head, tail), (&one, &third), (&joined, "x"), ("x", &joined)];
     check_pairs::<ByTexts>(&ids.map(|(left, right)| (left.to_owned(), right.to_owned())), |(left, right)| {
         vec![left.clone(), right.clone()]
+    });
+    let ids = [(Region::Odd, &one, number), (Region::NorthSea, &one, number), (Region::Odd, &other, other_number)];
+    let ids = ids.map(|(region, tenant, number)| (region, Tenant(tenant.clone()), number.to_be_bytes()));
+    check_pairs::<ByDomain>(&ids, |(region, Tenant(tenant), digest)| {
+        let region = if *region == Region::Odd { "a:b/c" } else { "north_sea" };
+        vec![region.to_owned(), tenant.clone(), format!("{:016x}", u64::from_be_bytes(*digest))]
     });
     check_stand_ins(&one, &other, number);
 }
@@ -208,6 +236,12 @@ fn check_stand_ins(one: &str, other: &str, number: u64) {
     check::<ByTextAndNumber>((one, number), &id, wanted);
     check::<ByTextAndNumber>(&(one, number), &id, wanted);
     check::<ByTextAndNumber>((Cow::Borrowed(one), &number), &id, wanted);
+
+    let id = (Region::NorthSea, Tenant(one.to_owned()), number.to_be_bytes());
+    let wanted = keys::<ByDomain>(&id).ok().map(|(key, _)| key);
+    let wanted = wanted.as_ref();
+    check::<ByDomain>((Region::NorthSea, one, number.to_be_bytes()), &id, wanted);
+    check::<ByDomain>((&id.0, &one.to_owned(), &id.2), &id, wanted);
 
     let id = (one.to_owned(), other.to_owned());
     let wanted = keys::<ByTexts>(&id).ok().map(|(key, _)| key);

@@ -1,6 +1,6 @@
-use cache_aside::{Cache, Cacheable};
+use cache_aside::{Cache, Cacheable, Embeddable};
 
-#[derive(Cacheable)]
+#[derive(Cacheable, serde::Serialize)]
 #[cacheable(namespace = "Billing", tll = "30s", version = "3")]
 #[cacheable(ttl = "1s", not_found_ttl = "2s")]
 struct Product {
@@ -15,6 +15,19 @@ struct Product {
     tags: Vec<String>,
     #[cacheable(entity = "stock")]
     stock: u32,
+    #[cacheable(embed(prefix = "~"), default)]
+    origin: Origin,
+    weight: Option<Option<u32>>,
+    #[serde(skip)]
+    supplier: String,
+}
+
+#[derive(Embeddable, serde::Serialize)]
+struct Origin {
+    #[cacheable(id)]
+    country: String,
+    #[cacheable(json, with = "farms")]
+    farm: String,
 }
 
 // Uses of the type add no errors of their own.

@@ -1,4 +1,4 @@
-use cache_aside::{CacheId, Cacheable};
+use cache_aside::{CacheId, Cacheable, FieldValue};
 
 #[derive(Clone, PartialEq, Eq, Hash, CacheId)]
 struct Named {
@@ -11,21 +11,16 @@ struct Pair(u64, u64);
 #[derive(Clone, PartialEq, Eq, Hash, CacheId)]
 struct Unit;
 
-#[derive(Clone, PartialEq, Eq, Hash, CacheId)]
-enum Kind {
-    Bread,
-    Cake,
-}
+// A use of a type adds no error of its own.
+#[derive(Clone, PartialEq, Eq, Hash, FieldValue, CacheId)]
+struct Tenant(String, u64);
 
-// Uses of the types add no errors of their own.
 #[derive(Cacheable)]
 struct Product {
     #[cacheable(id)]
-    named: Named,
+    tenant: Tenant,
     #[cacheable(id)]
-    pair: Pair,
-    unit: Unit,
-    kind: Kind,
+    id: u64,
 }
 
 fn main() {}

@@ -1,4 +1,4 @@
-use cache_aside::{CacheId, Cacheable};
+use cache_aside::{Cacheable, FieldValue};
 
 #[derive(Cacheable)]
 struct Product {
@@ -10,7 +10,7 @@ struct Product {
     seen: Number,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash, CacheId)]
+#[derive(FieldValue)]
 struct Number(u64);
 
 fn main() {}

@@ -1,7 +1,10 @@
-use cache_aside::Cacheable;
+use cache_aside::{Cacheable, FieldValue};
+
+#[derive(Clone, PartialEq, Eq, Hash, FieldValue)]
+struct ProductId(u64);
 
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct ProductId(u64);
+struct OrderId(u64);
 
 #[derive(Cacheable)]
 struct Product {
@@ -12,7 +15,7 @@ struct Product {
 #[derive(Cacheable)]
 struct OrderLine {
     #[cacheable(id)]
-    order: u64,
+    order: OrderId,
     #[cacheable(id)]
     product: ProductId,
 }

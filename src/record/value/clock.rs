@@ -35,9 +35,15 @@ fn decimal_seconds(bytes: &[u8]) -> Option<Duration> {
 impl FieldValue for SystemTime {
     fn encode(&self) -> Option<Vec<u8>> {
         // `humantime` panics on times before 1970, and refuses those after 9999.
-        self.duration_since(Self::UNIX_EPOCH).ok()?;
+        let since = self.duration_since(Self::UNIX_EPOCH).ok()?;
+        let format = match since.subsec_nanos() {
+            0 => humantime::format_rfc3339_seconds,
+            nanos if nanos % 1_000_000 == 0 => humantime::format_rfc3339_millis,
+            nanos if nanos % 1_000 == 0 => humantime::format_rfc3339_micros,
+            _ => humantime::format_rfc3339_nanos,
+        };
         let mut text = String::new();
-        write!(text, "{}", humantime::format_rfc3339(*self)).ok()?;
+        write!(text, "{}", format(*self)).ok()?;
         Some(text.into_bytes())
     }
 

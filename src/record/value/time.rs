@@ -5,15 +5,15 @@ use std::borrow::Cow;
 use time::format_description::well_known::Rfc3339;
 use time::{Date, OffsetDateTime, PrimitiveDateTime, Time};
 
-use super::{FieldValue, unexpected};
+use super::{FieldValue, unexpected, with_whole_thousandths};
 use crate::error::BoxError;
 
 #[diagnostic::do_not_recommend]
 impl FieldValue for OffsetDateTime {
     fn encode(&self) -> Option<Vec<u8>> {
         // RFC 3339 has offsets of whole minutes. Others are refused, so the point in time is kept, and the offset isn't.
-        let text = self.format(&Rfc3339).or_else(|_| self.to_utc().format(&Rfc3339));
-        text.ok().map(String::into_bytes)
+        let text = self.format(&Rfc3339).ok().or_else(|| self.checked_to_utc()?.format(&Rfc3339).ok());
+        text.map(|text| with_whole_thousandths(text).into_bytes())
     }
 
     fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
@@ -59,7 +59,7 @@ impl FieldValue for Time {
 
 /// RFC 3339 text without its offset. `None` for years outside of 0 to 9999.
 fn utc_text(time: PrimitiveDateTime) -> Option<String> {
-    let mut text = time.assume_utc().format(&Rfc3339).ok()?;
+    let mut text = with_whole_thousandths(time.assume_utc().format(&Rfc3339).ok()?);
     text.pop();
     Some(text)
 }

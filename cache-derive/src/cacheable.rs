@@ -12,21 +12,14 @@ use crate::attributes::{OF_FIELDS, OF_RECORDS, value};
 use crate::fields::Site;
 use crate::mistakes::Mistakes;
 use crate::model::{Field, Record};
-use crate::tokens::{derived, derived_span};
+use crate::tokens::{derived, derived_span, located};
 use crate::{rules, stub};
 
 pub(crate) fn cacheable(input: &DeriveInput) -> TokenStream {
     let mut mistakes = Mistakes::default();
     let record = Record::read(input, OF_RECORDS, OF_FIELDS, &mut mistakes);
     rules::check(&record, &mut mistakes);
-    match mistakes.into_error() {
-        None => implementation(&record),
-        Some(error) => {
-            let error = error.into_compile_error();
-            let stub = stub::cacheable(&record);
-            quote!(#error #stub)
-        }
-    }
+    mistakes.or_code(|| implementation(&record), || stub::cacheable(&record))
 }
 
 /// The parts that differ between a working impl and a stub.
@@ -85,6 +78,7 @@ fn implementation(record: &Record) -> TokenStream {
     let default_ttl_check = default_ttl_check(record);
     let names_check = names_check(record);
     let singleton_check = singleton_check(record, &site);
+    let value_checks = site.value_checks();
 
     let schema = schema(record, &site);
     let id = (!record.is_singleton()).then(|| {
@@ -108,7 +102,7 @@ fn implementation(record: &Record) -> TokenStream {
         Parts {
             generics: record.original.generics.clone(),
             id: id_of(record.ids(), |field| record.type_of(field)),
-            fields: quote!(#places #codecs #handles_struct #default_ttl_check #names_check #singleton_check),
+            fields: quote!(#places #codecs #handles_struct #default_ttl_check #names_check #singleton_check #value_checks),
             handles: quote!(#handles),
             handle_values: site.handle_values(),
             members: quote! {
@@ -217,13 +211,18 @@ fn default_ttl_check(record: &Record) -> Option<TokenStream> {
 /// Compares the names of all fields, also those of embedded structs, which the derive doesn't see.
 fn names_check(record: &Record) -> Option<TokenStream> {
     let embed = record.stored().find_map(|field| field.attributes.embed.as_ref())?;
-    let library = record.library();
-    let name = derived(&record.original.ident);
-    Some(quote_spanned! {derived_span(embed.original.span())=>
-        const _: () = #library::__private::check_names_differ(
-            <#name as #library::Cacheable>::SCHEMA.fields,
-            <#name as #library::Cacheable>::SCHEMA.aliases,
-        );
+    let (library, name) = (record.library(), derived(&record.original.ident));
+    let panic = quote!(::core::panic!("{}", #library::__private::Text::as_str(&__mistake)));
+    let panic = located(panic, embed.original.span());
+    Some(quote! {
+        const _: () = {
+            const __SCHEMA: #library::Schema = <#name as #library::Cacheable>::SCHEMA;
+            if let ::core::option::Option::Some(__mistake) =
+                #library::__private::mistake_in_names(__SCHEMA.fields, __SCHEMA.aliases)
+            {
+                #panic
+            }
+        };
     })
 }
 
