@@ -304,7 +304,7 @@ fn names(record: &Record) -> Vec<Vec<u8>> {
     whole.count.get_or_insert_default();
     whole.label.get_or_insert_default();
     whole.optional_tree.get_or_insert(Tree::Leaf);
-    whole.earlier_status.get_or_insert(Box::new(Status::OnSale));
+    whole.earlier_status.get_or_insert_with(|| Box::new(Status::OnSale));
     whole.limit.0.get_or_insert(Cents(0));
     whole.audit.notes.get_or_insert_default();
     let work = whole.work.get_or_insert_with(|| whole.home.clone());
