@@ -288,6 +288,8 @@ fn check_hash(hash: &StoredHash, names: &[Vec<u8>]) {
         return;
     };
     assert_same(&record, &same);
+    let has_work = hash.iter().any(|(name, _)| names.contains(name) && name.starts_with(b"work."));
+    assert_eq!(record.work.is_some(), has_work, "an embedded struct is absent as a whole: {}", shown(hash));
 
     let canonical = encode(&record).expect("what was decoded can be encoded");
     let again = decode(canonical).expect("what was encoded is readable").expect("what was encoded is a record");
