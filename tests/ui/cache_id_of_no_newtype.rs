@@ -3,6 +3,7 @@ use cache_aside::{CacheId, Cacheable, FieldValue};
 #[derive(Clone, PartialEq, Eq, Hash, CacheId)]
 struct Named {
     number: u64,
+    name: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, CacheId)]

@@ -3,6 +3,7 @@ use cache_aside::{Cacheable, FieldValue};
 #[derive(FieldValue)]
 struct Named {
     number: u64,
+    name: String,
 }
 
 #[derive(FieldValue)]
