@@ -167,7 +167,8 @@ impl Backend {
     }
 
     /// Asks the server whether it is there, for a readiness probe: also while the circuit breaker is open, which an answer
-    /// closes. In a cluster it is enough that one server tells which has which hash slot. `memory://` always answers.
+    /// closes. In a cluster, one server that reports the slot map is enough; each server has a circuit breaker of its own there,
+    /// and `ping` closes none of them. `memory://` always answers.
     ///
     /// Redis: `PING`, or in a cluster `CLUSTER SLOTS`; one round trip.
     ///
