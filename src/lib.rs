@@ -23,6 +23,7 @@ mod stats;
 mod write;
 
 pub use cache_aside_derive::CacheId;
+// The empty line ends the paragraph: rustdoc appends the text of the macro itself.
 /// The trait [`Cacheable`](trait@Cacheable#attributes-of-the-struct) lists its attributes.
 ///
 pub use cache_aside_derive::Cacheable;
