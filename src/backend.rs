@@ -36,8 +36,8 @@ use self::pending::{Pending, Sweep, Write};
 #[cfg(feature = "__proof")]
 pub use self::rig::{Failpoint, Phase, Rig, Step};
 pub(crate) use self::store::{
-    Acquired, Attempt, Decision, Each, EntryAndLease, Filled, KeyKind, Store, StoreError, StoreResult, StoreUpdate,
-    Token,
+    Acquired, Attempt, Decision, Each, EntryAndLease, Filled, Forbidden, KeyKind, Store, StoreError, StoreResult,
+    StoreUpdate, Token,
 };
 pub(crate) use self::update::Update;
 use crate::background::Background;
@@ -167,7 +167,8 @@ impl Backend {
     }
 
     /// Asks the server whether it is there, for a readiness probe: also while the circuit breaker is open, which an answer
-    /// closes. In a cluster it is enough that one server tells which has which hash slot. `memory://` always answers.
+    /// closes. In a cluster, one server that reports the slot map is enough; each server has a circuit breaker of its own there,
+    /// and `ping` closes none of them. `memory://` always answers.
     ///
     /// Redis: `PING`, or in a cluster `CLUSTER SLOTS`; one round trip.
     ///
@@ -315,12 +316,19 @@ impl Backend {
         dispatch!(self, options, Invalidate "invalidate", key, store => store.invalidate(key))
     }
 
-    /// Deletes all entries of a type, and the leases of its loads; returns how many entries there were. Unless that succeeds the
-    /// whole type is [pending](Self::is_pending): also when the future is dropped before it was polled.
+    /// Deletes all entries of a type, and the leases of its loads; returns how many entries there were. Unless that succeeds, or
+    /// is forbidden, the whole type is [pending](Self::is_pending): also when the future is dropped before it was polled.
     pub(crate) fn clear<'a>(&'a self, prefix: &'a str) -> impl Future<Output = Result<u64, Error>> + Send + use<'a> {
         let sweep = Sweep::new(self, prefix);
         async move {
-            let deleted = self.delete_prefix(prefix).await?;
+            if let Err(error) = self.delete_kind(prefix, KeyKind::Lease).await {
+                // No entry has been deleted. To retry what is forbidden would take the type out of the cache for good.
+                if error.downcast_ref::<Forbidden>().is_some() {
+                    sweep.cancel();
+                }
+                return Err(error);
+            }
+            let deleted = self.delete_kind(prefix, KeyKind::Entry).await?;
             sweep.succeed();
             Ok(deleted)
         }

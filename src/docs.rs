@@ -14,7 +14,8 @@
 //! | [architecture] | those who change the library |
 // Pages link to each other by reference: `[outages][protocol.md#outages]`. A page defines its references at its end, as an editor
 // needs them. Here `links.md` comes before each page and defines them for rustdoc: the first definition counts. Without it a
-// failed test names the page and its line. The README's picture is empty there: rustdoc has no place for files.
+// failed test names the page and its line. Rustdoc has no place for files: the README's picture is empty there, and other files
+// are on the pages as text.
 
 /// Makes a module of each page.
 macro_rules! pages {
@@ -28,10 +29,12 @@ macro_rules! pages {
 pages! { architecture compare errors guide protocol schema testing types }
 
 #[cfg_attr(not(doctest), doc = include_str!("docs/links.md"))]
-#[doc = concat!("[alerts.yml]: https://docs.rs/crate/cache-aside/", env!("CARGO_PKG_VERSION"), "/source/docs/alerts.yml")]
-#[doc = concat!("[grafana.json]: https://docs.rs/crate/cache-aside/", env!("CARGO_PKG_VERSION"), "/source/docs/grafana.json")]
-#[doc = ""]
 #[doc = include_str!("../docs/operations.md")]
+#[doc = "## The rules for alerts\n\n```yaml"]
+#[doc = include_str!("../docs/alerts.yml")]
+#[doc = "```\n\n## The dashboard\n\n```json"]
+#[doc = include_str!("../docs/grafana.json")]
+#[doc = "```"]
 pub mod operations {}
 
 #[cfg_attr(not(doctest), doc = include_str!("docs/links.md"))]

@@ -22,6 +22,7 @@ mod repeats;
 mod stats;
 mod write;
 
+// The empty line ends the paragraph: rustdoc appends the text of the macro itself.
 /// The trait [`Cacheable`](trait@Cacheable#attributes-of-the-struct) lists its attributes.
 ///
 pub use cache_aside_derive::Cacheable;

@@ -430,6 +430,10 @@ pub(crate) mod spans {
         with_key(info_span!("cache.invalidate", entity = shape.schema.entity, key = Empty), key)
     }
 
+    pub(crate) fn clear(shape: &Shape) -> Span {
+        info_span!("cache.clear", entity = shape.schema.entity)
+    }
+
     fn with_key(span: Span, key: &Key) -> Span {
         if tracing::enabled!(Level::DEBUG) {
             span.record("key", display(key));

@@ -80,12 +80,16 @@ impl Core {
         async move {
             // All are begun before the first is sent, so that each is retried if this future is dropped.
             let begun: Vec<_> = self.keys.prefixes().map(|prefix| self.backend.clear(prefix)).collect();
-            let mut deleted = Ok(0);
-            // One after the other: each is many commands. A failure leaves out no other version.
-            for sweep in begun {
-                let swept = sweep.await;
-                deleted = deleted.and_then(|before| Ok(before + swept?));
-            }
+            let sweeps = async {
+                let mut deleted = Ok(0);
+                // One after the other: each is many commands. A failure leaves out no other version.
+                for sweep in begun {
+                    let swept = sweep.await;
+                    deleted = deleted.and_then(|before| Ok(before + swept?));
+                }
+                deleted
+            };
+            let deleted = sweeps.instrument(spans::clear(self.shape)).await;
             self.flights.forget_all();
             deleted
         }

@@ -75,8 +75,8 @@ macro_rules! settings {
 }
 
 settings! {
-    /// How long a server may take to answer a step, from 1 ms to 36,500 days. The time runs from when the step's command goes out, or while there is no
-    /// connection; how busy this process is doesn't count.
+    /// How long a server may take to answer a step, from 1 ms to 36,500 days. The time runs from when the step's command goes
+    /// out, or while there is no connection; how busy this process is doesn't count.
     operation_timeout: Duration = OPERATION_TIMEOUT, "250 ms";
 
     /// The limit of [`connect`](Self::connect), and of each later attempt to connect: names, TLS and the greeting included. From
@@ -87,16 +87,16 @@ settings! {
     /// way needs one of its own. At least 1. Redis only.
     update_connections: usize = UPDATE_CONNECTIONS, "8";
 
-    /// The most entries that are kept, at least 1. Beyond that, the least recently read ones are dropped. `memory://` only: a Redis
-    /// server has its own `maxmemory`.
+    /// The most entries that are kept, at least 1. Beyond that, the least recently read ones are dropped. `memory://` only: a
+    /// Redis server has its own `maxmemory`.
     max_entries: usize = MAX_ENTRIES, "100,000";
 
     /// The number of steps in a row without an answer that opens the circuit breaker, at least 1: reads then go around the server
     /// at once, without waiting for `operation_timeout`. In a cluster each server has a breaker. A refusal is an answer.
     breaker_threshold: u32 = BREAKER_THRESHOLD, "5";
 
-    /// How long an open breaker waits before it asks the server again, at most: a random time between 50 and 100 % of it. From 1 ms
-    /// to 36,500 days.
+    /// How long an open breaker waits before it asks the server again, at most: a random time between 50 and 100 % of it. From
+    /// 1 ms to 36,500 days.
     breaker_pause: Duration = BREAKER_PAUSE, "500 ms";
 
     /// How many failed invalidations and updates are remembered by their key, until they have been applied. If there are more,

@@ -178,7 +178,8 @@ impl Drop for Write<'_> {
     }
 }
 
-/// A deletion of all entries of a type that is under way. Unless it succeeds, the whole type is pending once this is dropped.
+/// A deletion of all entries of a type that is under way. Unless it succeeds or is cancelled, the whole type is pending once this
+/// is dropped.
 pub(super) struct Sweep<'a> {
     backend: &'a Backend,
     prefix: &'a str,
@@ -194,6 +195,11 @@ impl<'a> Sweep<'a> {
     /// The entries and their leases are gone, which covers earlier failures too.
     pub(super) fn succeed(mut self) {
         self.backend.inner.pending.applied_to_all(self.prefix, self.sent_after);
+        self.failed = false;
+    }
+
+    /// No entry was deleted, and none will be. What was pending before still is.
+    pub(super) fn cancel(mut self) {
         self.failed = false;
     }
 }

@@ -135,6 +135,15 @@ impl Redis {
         Ok((holder, EntryAndLease { found, lease_ttl: lease_ttl?.remaining() }))
     }
 
+    /// Fails if entries may have moved to another server since there were so many changes.
+    async fn is_settled_since(&self, changes: u64) -> StoreResult<()> {
+        if self.topology.is_unchanged_since(changes).await? {
+            return Ok(());
+        }
+        let cause = "another server has taken over, or hash slots are moving".into();
+        Err(StoreError::Failed { advice: "it is tried again", cause, answered: Some(true) })
+    }
+
     async fn run_script(&self, script: &Script, key: &Key, keys: &[&str], args: &[&[u8]]) -> RedisResult<bool> {
         let send = async |encode: &Encode<'_>| {
             let request = self.request(encode);
@@ -345,6 +354,9 @@ impl Store for Redis {
         // Before `changes` is read: to learn the slots for the first time counts as a change.
         drop(self.topology.known_slots().await?);
         let changes = self.topology.changes.load(Ordering::Acquire);
+        // A cursor means nothing to another server, so a change on the way may leave keys out. Checked first too, so that no
+        // server is scanned in vain while slots are moving.
+        self.is_settled_since(changes).await?;
         let (primaries, mut deleted) = (self.topology.slots.read().primaries(), 0);
         for server in &primaries {
             let mut cursor = "0".to_owned();
@@ -363,12 +375,8 @@ impl Store for Redis {
                 }
             }
         }
-        // A cursor means nothing to another server, so a change on the way may have left keys out.
-        if self.topology.is_unchanged_since(changes).await? {
-            return Ok(deleted);
-        }
-        let cause = "another server has taken over, or hash slots are moving".into();
-        Err(StoreError::Failed { advice: "it is tried again", cause, answered: Some(true) })
+        self.is_settled_since(changes).await?;
+        Ok(deleted)
     }
 }
 

@@ -85,6 +85,11 @@ pub(crate) enum StoreError {
     TimedOut,
 }
 
+/// The cause of a step that fails until somebody changes the server: the user lacks a permission, or the server a command.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Forbidden(pub(super) String);
+
 pub(crate) type StoreResult<R> = Result<R, StoreError>;
 
 /// One of the two keys of a record.

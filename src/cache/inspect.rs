@@ -198,7 +198,7 @@ pub struct Pending {
     pub keys: Vec<String>,
     /// Whether all records of the struct are read around the cache, because there were more failures than
     /// [`max_pending_invalidations`](crate::BackendBuilder::max_pending_invalidations), or because
-    /// [`clear`](crate::Cache::clear) failed.
+    /// [`clear`](crate::Cache::clear) failed without being forbidden.
     pub whole_type: bool,
 }
 

@@ -169,15 +169,18 @@ impl<T: Cacheable> Cache<T> {
     /// the struct's `also_invalidates` lists are cleared in the same call, and counted. Other structs are not affected.
     /// Afterwards every read is a miss, so the primary gets the load of an empty cache.
     ///
-    /// Redis: for each version two passes of `SCAN` over the whole keyspace of each server, other keys included, in steps of 500
-    /// keys; and a `DEL` for each key that is removed. The server answers other commands between the steps. There is no limit for the
-    /// whole call: each command may take eight times `operation_timeout`. In a cluster it fails while slots are moving.
+    /// Redis: for each version two passes of `SCAN` over the whole keyspace of each server, other keys included, in steps of
+    /// 500 keys; and a `DEL` for each key that is removed. The server answers other commands between the steps. There is no limit
+    /// for the whole call: each command may take eight times `operation_timeout`. In a cluster it fails while slots are moving.
     ///
     /// # Errors
     ///
     /// [`Error::Backend`] or [`Error::Timeout`] if a server is out of reach, or another one took over meanwhile. Some entries
     /// may have been removed. The call is retried in the background. Until it has succeeded, this process reads all records of
     /// the struct around the cache, see [`pending`](Self::pending); other processes may get old entries.
+    ///
+    /// If the server forbids `SCAN` or doesn't know it, the error is an [`Error::Backend`], but no entry has been removed and
+    /// nothing is retried: fix the server's ACL, and call it again.
     ///
     /// # Cancel safety
     ///

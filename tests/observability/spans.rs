@@ -85,6 +85,7 @@ fn run(level: Level) -> Vec<String> {
                 cache.get("the-id", load).await.unwrap();
                 let _ = cache.update_field("the-id", Product::FIELDS.stock, 41).await;
                 let _ = cache.invalidate("the-id").await;
+                let _ = cache.clear().await;
                 cache.get("the-id", |_| async { Err::<Option<Product>, _>("it failed") }).await.unwrap_err();
             }
         });
@@ -101,6 +102,7 @@ fn spans_name_the_entity_and_the_outcome() {
         "cache.load entity=\"product\"",
         "cache.update entity=\"product\"",
         "cache.invalidate entity=\"product\"",
+        "cache.clear entity=\"product\"",
         "recorded outcome=\"loaded\"",
         "recorded outcome=\"hit\"",
         "recorded outcome=\"bypassed\"",

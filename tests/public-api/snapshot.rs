@@ -38,7 +38,8 @@ fn documented() -> PathBuf {
         .env("CARGO_TARGET_DIR", &documentation)
         .env("CARGO_BUILD_BUILD_DIR", target)
         .env("RUSTDOC", Path::new(FOLDER).join("rustdoc"))
-        .env("RUSTDOCFLAGS", "-Z unstable-options --output-format json")
+        // `docsrs` as on docs.rs: the badges of features need an unstable rustdoc too, and are built nowhere else.
+        .env("RUSTDOCFLAGS", "-Z unstable-options --output-format json --cfg docsrs")
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -3,7 +3,8 @@
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use super::{sentinel, tls};
-use crate::backend::StoreError;
+use crate::backend::{Forbidden, StoreError};
+use crate::error::BoxError;
 
 /// Whether a server says that another has the key, or one of two keys.
 pub(super) fn is_elsewhere(error: &RedisError) -> bool {
@@ -72,6 +73,11 @@ pub(super) fn is_forbidden(error: &RedisError) -> bool {
     error.code() == Some("NOPERM") || error.detail().is_some_and(|detail| IN_SCRIPT.iter().any(|s| detail.contains(s)))
 }
 
+/// Whether the server doesn't know a command: it may have been renamed, or a proxy may not have it.
+pub(super) fn is_unknown_command(error: &RedisError) -> bool {
+    error.detail().is_some_and(|detail| detail.starts_with("unknown command"))
+}
+
 /// Whether a server hung up, or sent something that isn't RESP. Both may mean that one side expects TLS and the other doesn't.
 pub(super) fn is_cut_off(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Parse || is_dropped(error)
@@ -122,7 +128,10 @@ impl From<RedisError> for StoreError {
         let is_own_doing = says(&error, RUNTIME_ENDED) || says(&error, TOO_BUSY);
         let answered = (!is_own_doing).then_some(answered);
         let advice = tls::advice(&error).or_else(|| sentinel::advice(&error)).unwrap_or_else(|| advice_on(&error));
-        Self::Failed { advice, cause: without_arguments(&error).into(), answered }
+        let text = without_arguments(&error);
+        let stays = is_forbidden(&error) || is_unknown_command(&error);
+        let cause: BoxError = if stays { Forbidden(text).into() } else { text.into() };
+        Self::Failed { advice, cause, answered }
     }
 }
 

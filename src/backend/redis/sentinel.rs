@@ -16,7 +16,9 @@ use tokio::time::timeout;
 
 use super::address::Address;
 use super::connect::{Link, connect};
-use super::errors::{advice_on, is_cut_off, is_forbidden, is_of_replica, unexpected_reply, without_arguments};
+use super::errors::{
+    advice_on, is_cut_off, is_forbidden, is_of_replica, is_unknown_command, unexpected_reply, without_arguments,
+};
 use super::resp::{Reply, command};
 use super::tls::{self, Connector};
 use super::topology::Place;
@@ -283,7 +285,6 @@ impl NoMaster {
 
     /// For a sentinel that does not help.
     fn unhelpful(place: &Place, error: &RedisError) -> Self {
-        let is_unknown_command = || error.detail().is_some_and(|detail| detail.starts_with("unknown command"));
         let advice = match (error.kind(), error.code()) {
             (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
                 "put the right ?sentinel_user=..&sentinel_password=.. into the URL"
@@ -291,7 +292,7 @@ impl NoMaster {
             _ if is_forbidden(error) => {
                 "allow the sentinel_user +sentinel|get-master-addr-by-name in the sentinels' ACL"
             }
-            _ if is_unknown_command() => {
+            _ if is_unknown_command(error) => {
                 "name the sentinels in the URL: this is a server, without sentinels use redis://"
             }
             _ => ADVICE_SENTINELS,

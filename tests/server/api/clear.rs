@@ -7,7 +7,7 @@ use testkit::proxy::{Lost, Proxy};
 use testkit::server::{Flavor, Server};
 
 use crate::support::fixture::{
-    Primary, Product, builder, get, load_at_gate, loaf, lookup, on_every_backend, products, settle,
+    Primary, Product, builder, get, load_at_gate, loaf, lookup, on_every_backend, products, until,
 };
 
 /// A struct whose name begins like that of `Product`.
@@ -31,7 +31,9 @@ async fn clear_removes_all_entries_of_its_struct_and_no_others() {
     // More than one step of a SCAN finds.
     const RECORDS: u32 = 1_200;
     on_every_backend(async |backend| {
-        let (cache, others) = (products(&backend), Cache::<Other>::new(backend.clone()));
+        // The not-found entry has to be there for as long as this takes on a busy machine.
+        let cache = builder(&backend).not_found_ttl(Duration::from_secs(20)).build().unwrap();
+        let others = Cache::<Other>::new(backend.clone());
         let elsewhere = builder(&backend).namespace("shipping").build().unwrap();
         assert_eq!(cache.clear().await.unwrap(), 0);
         let load = |ids: Vec<String>| async move {
@@ -124,7 +126,8 @@ async fn a_fill_that_arrives_within_clear_is_removed() {
         primary.put(loaf(2));
         let clear = tokio::spawn(async move { here.clear().await });
         proxy.lose("SCAN", Lost::ReplyForNow).await;
-        settle().await;
+        let is_scanned = async || server.calls().await.get("scan").is_some_and(|calls| *calls > 0);
+        until(Duration::from_secs(20), "no SCAN has come", is_scanned).await;
         gate.open();
         early.await.unwrap().unwrap();
         assert_eq!(there.stats().fenced_fills, 0, "{flavor:?}: no lease has been deleted yet");

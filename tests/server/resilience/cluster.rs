@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, BoxError, Cache, Outcome};
+use futures_util::future::join_all;
 use testkit::cluster::{Cluster, ask};
 use testkit::server::{Flavor, Server};
 
@@ -351,8 +352,14 @@ async fn clear_reaches_all_servers_and_fails_while_a_slot_moves() {
             assert_eq!(cache.peek(id).await.unwrap(), None);
         }
         let way = cluster.open(KEY).await;
+        let scans = async || {
+            let calls = join_all(cluster.servers.iter().map(Server::calls)).await;
+            calls.iter().filter_map(|calls| calls.get("scan")).sum::<u64>()
+        };
+        let before = scans().await;
         cache.clear().await.unwrap_err();
         assert!(cache.pending().whole_type, "keys may be at either server");
+        assert_eq!(scans().await, before, "it was scanned in vain");
         cluster.close(KEY, way).await;
         backend.close().await.unwrap();
         assert!(cache.pending().is_empty());

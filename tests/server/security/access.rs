@@ -9,7 +9,7 @@ use testkit::cluster::Cluster;
 use testkit::server::{Flavor, Server};
 
 use crate::near::{near, warm};
-use crate::support::fixture::{Primary, Product, builder, connect, get, loaf, lookup, products};
+use crate::support::fixture::{Primary, Product, builder, connect, get, loaf, lookup, products, until_applied};
 
 const KEY: &str = "cache:billing:product:p-001";
 const LEASE: &str = "{cache:billing:product:p-001}:lock";
@@ -113,6 +113,52 @@ async fn a_command_that_a_script_may_not_call_is_named_with_the_acl_as_the_cause
         let cache = builder(&connect(&access.url(&server.url())).await).on_outage(OnOutage::Fail).build().unwrap();
         let error = cache.get("p-001", Primary::of(loaf(1)).loader()).await.unwrap_err();
         assert!(error.to_string().ends_with("allow the user these commands and keys in the server's ACL"), "{error}");
+    }
+}
+
+/// Else its retries would be refused too, and the struct never be cached again.
+#[tokio::test]
+async fn a_clear_that_the_server_refuses_leaves_nothing_pending() {
+    let access = Access::documented();
+    for flavor in Flavor::ALL {
+        for renamed in [false, true] {
+            println!("{flavor:?}, renamed: {renamed}");
+            let server =
+                Server::start_with(flavor, if renamed { &["--rename-command", "SCAN", ""] } else { &[] }).await;
+            let granted = if renamed { access.clone() } else { access.without("+scan") };
+            granted.grant(&server).await;
+            let (cache, primary) = (products(&connect(&access.url(&server.url())).await), Primary::of(loaf(1)));
+            assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Loaded);
+            let error = cache.clear().await.unwrap_err();
+            assert!(matches!(&error, Error::Backend { action, .. } if action.starts_with("sweep")), "{error:?}");
+            assert!(cache.pending().is_empty());
+            assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Hit);
+            if !renamed {
+                access.grant(&server).await;
+                assert_eq!(cache.clear().await.unwrap(), 1);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_clear_that_the_acl_forbids_forgets_no_failed_write() {
+    let access = Access::documented();
+    for flavor in Flavor::ALL {
+        let server = Server::start(flavor).await;
+        access.without("+scan").grant(&server).await;
+        let backend = Backend::builder(&access.url(&server.url())).operation_timeout(Duration::from_secs(5));
+        let backend = backend.max_pending_invalidations(0).connect().await.unwrap();
+        let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+        lookup(&cache, primary.loader()).await.unwrap();
+        backend.outage(true);
+        cache.invalidate("p-001").await.unwrap_err();
+        backend.outage(false);
+        cache.clear().await.unwrap_err();
+        assert!(cache.pending().whole_type, "{flavor:?}");
+        access.grant(&server).await;
+        until_applied(&cache).await;
+        assert_eq!(cache.peek("p-001").await.unwrap(), None, "{flavor:?}");
     }
 }
 
