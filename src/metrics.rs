@@ -64,7 +64,7 @@ pub(crate) const TRACKER_LIVE: Name =
     ("cache_aside_tracker_live", "above 0 while the backend's servers send invalidation messages to near caches");
 
 /// The outcomes of a get, by their names.
-const OUTCOMES: [&str; 9] = [
+const OUTCOMES: [&str; COUNT_OF_OUTCOMES] = [
     Outcome::Hit.name(),
     Outcome::NotFoundHit.name(),
     Outcome::NearHit.name(),
@@ -76,6 +76,9 @@ const OUTCOMES: [&str; 9] = [
     FAILED,
 ];
 const FAILED: &str = "error";
+/// A number, and not `OUTCOMES.len()` where a type needs it: in optimised builds the compiler would have to know the types that
+/// depend on it first.
+const COUNT_OF_OUTCOMES: usize = 9;
 
 impl Outcome {
     /// Its name in metrics and spans.
@@ -97,7 +100,7 @@ impl Outcome {
 pub(crate) struct CacheMetrics {
     pub(crate) counts: Counters,
     /// By outcome: the number of gets, and their duration.
-    gets: [(&'static str, Series, Series); OUTCOMES.len()],
+    gets: [(&'static str, Series, Series); COUNT_OF_OUTCOMES],
     /// By outcome: applied, nothing to do, failed.
     updates: [Series; 3],
     invalidations: [Series; 3],

@@ -76,20 +76,29 @@ fn parts(text: &str) -> Vec<String> {
     parts.filter(|part| part.len() >= SHORTEST).map(str::to_owned).collect()
 }
 
-/// The texts in the tables of the page: the code in the column that has texts.
+/// The texts in the tables of the page that the library writes: the code in the column that has texts. Tables of what the driver,
+/// the server or rustc says have none.
 fn texts(page: &str) -> Vec<String> {
-    let (mut texts, mut column) = (Vec::new(), None);
+    let (mut texts, mut table) = (Vec::new(), None);
     for line in page.lines() {
         let line = line.replace("\\|", "\0");
         let cells: Vec<_> = line.split('|').map(str::trim).collect();
         if !line.starts_with('|') {
-            column = None;
-        } else if let Some(column) = column {
-            let cell: &str = cells[column];
-            texts.extend(code(&cell.replace('\0', "|")));
-        } else {
-            let headings = ["text", "step", "the error ends with", "the cause says"];
-            column = Some(cells.iter().position(|cell| headings.contains(cell)).expect(&line));
+            table = None;
+            continue;
+        }
+        match table {
+            None => {
+                let headings = ["text", "step", "the error ends with", "the cause says"];
+                let column = cells.iter().position(|cell| headings.contains(cell));
+                assert!(column.is_some() || ["they say", "rustc says"].contains(&cells[1]), "{line}");
+                table = Some(column);
+            }
+            Some(None) => {}
+            Some(Some(column)) => {
+                let cell: &str = cells[column];
+                texts.extend(code(&cell.replace('\0', "|")));
+            }
         }
     }
     texts

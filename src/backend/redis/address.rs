@@ -73,6 +73,16 @@ impl Address {
         if scheme == "rediss" && settings.contains('#') {
             return Err(url.mistake("nothing may follow a `#`; to trust a CA of your own, set tls_root_certificates"));
         }
+        // The driver ignores names that it doesn't know, and with them what the user wanted: a timeout, or another database.
+        let before_fragment = settings.split('#').next().unwrap_or_default();
+        let query = before_fragment.split_once('?').map_or("", |(_, query)| query);
+        let names: Vec<_> = query.split('&').filter(|pair| !pair.is_empty()).map(name_of).collect();
+        if scheme == "unix" && names.iter().any(|name| !["db", "user", "pass", "protocol"].contains(name)) {
+            return Err(url.mistake("after the `?`, it may have db, user, pass and protocol"));
+        }
+        if scheme != "unix" && names.iter().any(|name| *name != "protocol") {
+            return Err(url.mistake("after the `?`, it may have protocol alone"));
+        }
         let info = format!("{scheme}://{user}{host}{settings}").into_connection_info();
         let info = info.map_err(|error| url.mistake(&without_detail(&error)))?;
         let (place, socket) = match info.addr().clone() {
@@ -84,9 +94,8 @@ impl Address {
             tls.check_name(&place.host).map_err(Error::config)?;
         }
         // Trackers need RESP3. A `protocol` in the URL is the user's choice, as for servers that know only RESP2.
-        let has_protocol = settings.rsplit_once('?').is_some_and(|(_, query)| query.contains("protocol="));
         let mut settings = info.redis_settings().clone();
-        if !has_protocol {
+        if !names.contains(&"protocol") {
             settings = settings.set_protocol(ProtocolVersion::RESP3);
         }
         Ok(Self { place, socket, settings, tls: tls.cloned(), may_be_replica: false })
@@ -107,6 +116,11 @@ impl Address {
         let places: Vec<_> = addresses.iter().map(|address| address.place.to_string()).collect();
         format!("{scheme}+{topology}://{}", places.join(","))
     }
+}
+
+/// The name in a pair of a query, as in `protocol=resp3`.
+fn name_of(pair: &str) -> &str {
+    pair.split_once('=').map_or(pair, |(name, _)| name)
 }
 
 /// The driver's error about a URL, without what it quotes: a part of a query may be a password.

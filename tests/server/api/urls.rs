@@ -32,6 +32,12 @@ async fn a_malformed_url_is_refused() {
         ("redis://", "makes no sense"),
         ("redis://127.0.0.1:99999", "`redis://127.0.0.1:99999` makes no sense"),
         ("redis://127.0.0.1:6379/first", "database number"),
+        ("redis:127.0.0.1:6379", "no scheme"),
+        ("redis://127.0.0.1:6379?timeout=1", "after the `?`, it may have protocol alone"),
+        ("redis://127.0.0.1/0?protocol=resp3&password=secret", "after the `?`, it may have protocol alone"),
+        ("redis://127.0.0.1?db=1", "after the `?`, it may have protocol alone"),
+        ("redis+cluster://127.0.0.1:1,127.0.0.1:2?read_from_replicas", "after the `?`, it may have protocol alone"),
+        ("unix:///run/redis.sock?password=secret", "after the `?`, it may have db, user, pass and protocol"),
         ("redis://:a@secret?b@127.0.0.1", "%3F"),
         ("redis://:secret/b@127.0.0.1", "%2F"),
         ("redis://user:secret@:6379", "makes no sense"),
@@ -103,7 +109,9 @@ async fn a_backend_displays_its_url_without_user_and_password() {
         ("redis://user:secret@localhost/1", "redis://localhost:6379"),
         ("redis://[::1]:7000", "redis://[::1]:7000"),
         ("rediss://:secret@[::1]", "rediss://[::1]:6379"),
+        ("redis://localhost/1?protocol=resp2", "redis://localhost:6379"),
         ("unix:///run/redis.sock?pass=secret", "unix:///run/redis.sock"),
+        ("unix:///run/redis.sock?db=1&user=me&pass=secret&protocol=resp3", "unix:///run/redis.sock"),
         ("redis+cluster://:secret@a:1,[::1]:2", "redis+cluster://a:1,[::1]:2"),
         ("rediss+cluster://a", "rediss+cluster://a:6379"),
         ("rediss+sentinel://a,[::1]:2/mymaster/1", "rediss+sentinel://a:26379,[::1]:2/mymaster"),
@@ -121,6 +129,13 @@ async fn a_failed_connect_names_the_address_and_what_to_do() {
     assert!(text.contains("/nowhere/redis.sock"), "{text}");
     let text = refused("redis://no-such-host.invalid:6379").await;
     assert!(text.contains("no-such-host.invalid:6379"), "{text}");
+}
+
+#[tokio::test]
+async fn a_database_that_the_server_does_not_have_is_refused() {
+    let server = Server::start(Flavor::Redis70).await;
+    let text = refused(&format!("{}/99", server.url())).await;
+    assert!(text.contains("DB index is out of range"), "{text}");
 }
 
 #[tokio::test]
