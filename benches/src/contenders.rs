@@ -1,5 +1,6 @@
 //! The contenders of each table: the bare driver, other caches and drivers, and the operations of cache-aside.
 
+#[allow(dead_code, reason = "nobody reads the embedded structs")]
 mod domain;
 pub(crate) mod growth;
 mod in_memory;
