@@ -68,7 +68,7 @@ pub enum Error {
     },
 
     /// `inspect` was asked for an id that can't be part of a key, `modify` changed the id, or the id's `write_id` failed. All other
-    /// calls accept an id that can't be part of a key: its record is never cached.
+    /// calls accept an id that is too long or has an empty part: its record is never cached.
     #[error("the id in \"{key}\" is invalid: {mistake}")]
     #[non_exhaustive]
     InvalidId {

@@ -54,6 +54,13 @@ fn of_newtype(input: &DeriveInput, library: &TokenStream, newtype: &Newtype) -> 
                 const ABSENT_VALUES: ::core::primitive::u8 = #private::Codec::absent_values(&#codec);
 
                 fn encode(&self) -> ::core::option::Option<#private::Vec<::core::primitive::u8>> {
+                    ::core::result::Result::unwrap_or_default(#private::Codec::encode_wrapped(&#codec, &self.#member))
+                }
+
+                fn try_encode(
+                    &self,
+                ) -> ::core::result::Result<::core::option::Option<#private::Vec<::core::primitive::u8>>, #private::BoxError>
+                {
                     #private::Codec::encode_wrapped(&#codec, &self.#member)
                 }
 

@@ -63,7 +63,8 @@ impl<T: Cacheable> CacheBuilder<T> {
     }
 
     /// Chooses the lifetime of each record when it is stored. Less than 1 ms keeps the record out of the cache, and more than
-    /// 36,500 days count as that. Default: every record lives for `ttl`.
+    /// 36,500 days count as that. Fields with `skip` are already `Default` in the record that it sees. Default: every record lives for
+    /// `ttl`.
     pub fn ttl_by(mut self, ttl_by: impl Fn(&T) -> Duration + Send + Sync + 'static) -> Self {
         self.policy.ttl_by = Some(Arc::new(move |record| ttl_by(borrowed(record))));
         self

@@ -152,7 +152,7 @@ impl Records {
     fn take(&mut self, id: &str) -> Result<Option<Record>, BoxError> {
         match (self.by_id.remove(id), &self.other) {
             (None, Some(other)) => Err(format!(
-                "the loader returned no record with this id, but one with the id \"{other}\", which was not asked for: it must \
+                "the loader returned no record with this id, but one with the id \"{other:.100}\", which was not asked for: it must \
                  return each record with the id that it was asked for by"
             )
             .into()),

@@ -139,10 +139,13 @@ impl<V> Codec<V> {
         self.absent_values
     }
 
-    /// The value's [`FieldValue::encode`], for a newtype around it.
-    pub fn encode_wrapped(&self, value: &V) -> Option<Vec<u8>> {
-        // It never fails for a `FieldValue`.
-        (self.encode)(value).unwrap_or_default()
+    /// The value's `try_encode`, for a newtype around it.
+    ///
+    /// # Errors
+    ///
+    /// If the value can't be stored.
+    pub fn encode_wrapped(&self, value: &V) -> Result<Option<Vec<u8>>, BoxError> {
+        (self.encode)(value)
     }
 
     /// The value's [`FieldValue::decode`], for a newtype around it.
@@ -207,7 +210,7 @@ pub const fn native<V: FieldValue>(name: &'static str) -> Codec<V> {
         missing: V::missing,
         is_other: V::is_other,
         absent_values: V::ABSENT_VALUES,
-        ..Codec::with(name, |value| Ok(value.encode()), V::decode)
+        ..Codec::with(name, V::try_encode, V::decode)
     }
 }
 

@@ -50,9 +50,12 @@ impl Key {
     }
 }
 
+/// What would be the key of an invalid id may have any length: it is shown up to here, in characters.
+const SHOWN: usize = 2 * MAX_ID_BYTES;
+
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        write!(f, "{:.SHOWN$}", self.as_str())
     }
 }
 

@@ -104,6 +104,15 @@ pub trait FieldValue: Sized {
         None
     }
 
+    /// Encodes the value, or says that it can't be stored: in an `Option`, too, that is another thing than to be left out.
+    #[doc(hidden)]
+    fn try_encode(&self) -> Result<Option<Vec<u8>>, BoxError> {
+        match self.encode() {
+            None if Self::missing().is_none() => Err("this value can't be stored".into()),
+            text => Ok(text),
+        }
+    }
+
     /// Whether only the variant `other` of an enum stands for this text. An update then deletes the entry: a process that knows
     /// the text would go on reading its old neighbours.
     #[doc(hidden)]
@@ -329,6 +338,10 @@ impl<V: FieldValue> FieldValue for Option<V> {
         self.as_ref().and_then(FieldValue::encode)
     }
 
+    fn try_encode(&self) -> Result<Option<Vec<u8>>, BoxError> {
+        self.as_ref().map_or(Ok(None), FieldValue::try_encode)
+    }
+
     fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {
         V::decode(bytes).map(Some)
     }
@@ -354,6 +367,10 @@ macro_rules! pointers {
 
             fn encode(&self) -> Option<Vec<u8>> {
                 (**self).encode()
+            }
+
+            fn try_encode(&self) -> Result<Option<Vec<u8>>, BoxError> {
+                (**self).try_encode()
             }
 
             fn decode(bytes: Cow<'_, [u8]>) -> Result<Self, BoxError> {

@@ -80,13 +80,18 @@ fn types_have_one_text(record: &Record, mistakes: &mut Mistakes) {
 
 /// A field that serde never shows, such as the hash of a password, must not land in Redis unasked.
 fn fields_that_serde_skips_are_decided(record: &Record, mistakes: &mut Mistakes) {
-    for field in record.stored().filter(|field| !field.is_id() && field.attributes.store.is_none()) {
+    for field in record.stored().filter(|field| field.attributes.store.is_none()) {
         if let Some(skip) = &field.attributes.serde.skip {
             let word = skip.to_token_stream();
-            let message = format!(
-                "serde leaves this field out by `{word}`: write `#[cacheable(skip)]` to leave it out of Redis too, or \
-                 `#[cacheable(store)]` to store it there"
-            );
+            let message = match field.is_id() {
+                true => format!(
+                    "serde leaves this id out by `{word}`: write `#[cacheable(store)]`, as an id is stored in Redis"
+                ),
+                false => format!(
+                    "serde leaves this field out by `{word}`: write `#[cacheable(skip)]` to leave it out of Redis too, or \
+                     `#[cacheable(store)]` to store it there"
+                ),
+            };
             mistakes.add(skip, message);
         }
     }

@@ -12,6 +12,7 @@ use futures_util::StreamExt;
 use crate::failure::Failure;
 use crate::primary::Edit;
 
+const MAX_ID_BYTES: usize = 1_024;
 const MAX_BODY_BYTES: usize = 64 * 1024;
 const MAX_TEXT_BYTES: usize = 200;
 
@@ -19,10 +20,11 @@ const MAX_TEXT_BYTES: usize = 200;
 pub(crate) struct Params(Vec<(String, String)>);
 
 impl Params {
-    /// An id of a product: any text. The cache limits its length.
+    /// An id of a product: any text, but no longer than the cache would keep.
     pub(crate) fn id(&self) -> Result<&str, Failure> {
         match self.one("id")? {
             "" => Err(Failure::bad_request("the parameter `id` is empty")),
+            id if id.len() > MAX_ID_BYTES => Err(Failure::bad_request("`id` has more than 1,024 bytes")),
             id => Ok(id),
         }
     }

@@ -44,6 +44,7 @@ async fn the_record_of_an_id_that_cannot_be_a_key_is_loaded_around_the_cache() {
             assert_eq!(cache.get_fields(id, Product::FIELDS.stock, load).await.unwrap(), Some(1));
             let failed = cache.get(id, |_| async { Err::<Option<_>, _>("no route") }).await.unwrap_err();
             assert!(matches!(failed, Error::Load { .. }), "{failed}");
+            assert!(failed.to_string().len() < 3_000, "{failed}");
 
             assert!(!cache.invalidate(id).await.unwrap());
             assert!(!cache.update_field(id, Product::FIELDS.stock, 1).await.unwrap());

@@ -3,6 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use cache_aside::{Backend, BoxError, Cache, Cacheable, Embeddable, EntryState, FieldValue, Outcome};
 use serde::{Deserialize, Serialize};
@@ -183,6 +185,32 @@ async fn a_text_of_with_that_does_not_decode_again_is_not_stored() {
     .await;
 }
 
+#[derive(Debug, Clone, PartialEq, FieldValue)]
+struct Moment(Option<Box<SystemTime>>);
+
+#[derive(Debug, Clone, PartialEq, Cacheable)]
+#[cacheable(namespace = "values")]
+struct Timed {
+    #[cacheable(id)]
+    id: u64,
+    seen: Option<SystemTime>,
+    moment: Moment,
+}
+
+/// It isn't taken for a `None`.
+#[tokio::test]
+async fn a_value_that_has_no_text_is_not_stored_in_an_option_either() {
+    on_every_backend(async |backend| {
+        let none = Timed { id: 7, seen: None, moment: Moment(None) };
+        let old = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+        is_stored(&backend, &none).await;
+        is_stored(&backend, &Timed { seen: Some(SystemTime::UNIX_EPOCH), ..none.clone() }).await;
+        is_never_stored(&backend, &Timed { seen: Some(old), ..none.clone() }).await;
+        is_never_stored(&backend, &Timed { moment: Moment(Some(Box::new(old))), ..none }).await;
+    })
+    .await;
+}
+
 #[derive(Debug, Clone, PartialEq, Cacheable)]
 #[cacheable(namespace = "values")]
 struct Session {
@@ -232,6 +260,9 @@ struct Part {
     status: Status,
 }
 
+#[derive(Debug, Clone, PartialEq, FieldValue)]
+struct First(Arc<Status>);
+
 #[derive(Debug, Clone, PartialEq, Cacheable)]
 #[cacheable(namespace = "values")]
 struct Offer {
@@ -239,6 +270,7 @@ struct Offer {
     id: u64,
     status: Status,
     before: Option<Box<Status>>,
+    first: First,
     #[cacheable(embed)]
     part: Part,
     #[cacheable(embed)]
@@ -253,6 +285,7 @@ fn offer() -> Offer {
         id: 7,
         status: Status::Unknown,
         before: None,
+        first: First(Arc::new(Status::OnSale)),
         part: part.clone(),
         optional: Some(part),
         featured: true,
@@ -267,6 +300,7 @@ async fn an_update_deletes_an_entry_with_a_text_that_only_other_stands_for() {
         let texts = [
             ("status", Status::Unknown),
             ("before", Status::Unknown),
+            ("first", Status::Unknown),
             ("part.status", Status::Unknown),
             ("optional.status", Status::Unknown),
         ];
@@ -279,6 +313,7 @@ async fn an_update_deletes_an_entry_with_a_text_that_only_other_stands_for() {
                 let found = match field {
                     "status" => read.status,
                     "before" => *read.before.unwrap(),
+                    "first" => *read.first.0,
                     "part.status" => read.part.status,
                     _ => read.optional.unwrap().status,
                 };
