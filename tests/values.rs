@@ -351,7 +351,8 @@ fn ulids_are_26_upper_case_characters() {
 #[test]
 fn json_values_are_json_text() {
     use serde_json::{Value, json};
-    pin(json!({"b": [1, null], "a": "x"}), r#"{"a":"x","b":[1,null]}"#);
+    // Of several keys, the order depends on a feature of `serde_json`.
+    pin(json!({"b": [1, null]}), r#"{"b":[1,null]}"#);
     pin(Value::Null, "null");
     assert_eq!(None::<Value>.encode(), None);
     assert_eq!(decoded::<Option<Value>>("null"), Some(Some(Value::Null)));

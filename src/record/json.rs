@@ -57,8 +57,11 @@ fn sorted(mut value: Value) -> Value {
             values.iter_mut().for_each(|value| *value = sorted(value.take()));
             values.sort_by_cached_key(Value::to_string);
         }
-        // Its keys are sorted already.
-        Value::Object(pairs) => pairs.values_mut().for_each(|value| *value = sorted(value.take())),
+        Value::Object(pairs) => {
+            pairs.values_mut().for_each(|value| *value = sorted(value.take()));
+            // A feature of `serde_json` keeps the order of the text.
+            pairs.sort_keys();
+        }
         _ => {}
     }
     value
