@@ -1,7 +1,8 @@
 //! What is stored: a struct's fields as text in a hash, under the key of its id.
 //!
 //! Knows nothing of backends. `cacheable` is what a struct must be, `codec` converts its records, `value` and `json` one field,
-//! and `embed` a struct within it. `entry` has the stored hash, what a read asks for, and what the result means. `id` is what can name a record, and `key` has the grammar of keys.
+//! and `embed` a struct within it. `entry` has the stored hash, what a read asks for, and what the result means. `id` has the
+//! types that can name a record, and `key` the grammar of keys.
 
 mod cacheable;
 mod codec;

@@ -70,7 +70,7 @@ fn of_newtype(input: &DeriveInput, library: &TokenStream, newtype: &Newtype) -> 
                 }
             }
 
-            // What it wraps is accepted as an id too.
+            // A call also accepts the wrapped value as an id.
             #own
             #borrowed
             #text

@@ -26,7 +26,7 @@ pub(crate) fn cacheable(input: &DeriveInput) -> TokenStream {
 pub(crate) struct Parts {
     pub(crate) generics: Generics,
     pub(crate) id: TokenStream,
-    /// What the fields need, the struct of the handles, and the value of `FIELDS`.
+    /// The places, codecs and checks of the fields, and the struct of the handles.
     pub(crate) fields: TokenStream,
     pub(crate) handles: TokenStream,
     pub(crate) handle_values: TokenStream,

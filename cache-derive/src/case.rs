@@ -1,4 +1,4 @@
-//! `rename_all`: the rules and the texts of serde, so that a struct's names in Redis are those that it has in JSON.
+//! `rename_all`, with serde's rules: a struct has the same names in Redis as in JSON.
 
 /// A rule that makes stored names from the names of fields or variants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The rule that names differ: no two fields of a struct, and no two variants of an enum, are stored under one name or read from one.
+//! Checks that names differ: no two fields of a struct, and no two variants of an enum, share a stored name or an alias.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use crate::mistakes::Mistakes;
 /// A field or a variant.
 pub(crate) struct Named<'a> {
     pub(crate) ident: &'a Ident,
-    /// What it is stored as.
+    /// Its name in Redis.
     pub(crate) name: Cow<'a, str>,
     pub(crate) rename: Option<&'a Given<String>>,
     pub(crate) aliases: &'a [Given<String>],

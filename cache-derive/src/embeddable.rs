@@ -21,7 +21,7 @@ pub(crate) fn embeddable(input: &DeriveInput) -> TokenStream {
 
 /// The parts that differ between a working impl and a stub.
 pub(crate) struct Parts {
-    /// What the fields need, and the struct of the handles.
+    /// The places, codecs and checks of the fields, and the struct of the handles.
     pub(crate) fields: TokenStream,
     pub(crate) members: TokenStream,
 }

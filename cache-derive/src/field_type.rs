@@ -1,4 +1,4 @@
-//! What a field's type says by its name. A derive sees names, not types: a type under another name is treated as any other.
+//! Recognises types by their names. A derive sees names, not types, so it doesn't recognise a type under an alias.
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};

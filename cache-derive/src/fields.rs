@@ -91,8 +91,8 @@ impl<'a> Site<'a> {
         if self.is_embedded { quote!(#name<__P>) } else { quote!(#name) }
     }
 
-    /// An item of the `Embeddable` of a field's type. Its tokens are at that type, so that the compiler tells of a struct without
-    /// `Embeddable` at few places, and not at each use.
+    /// An item of a field's impl of `Embeddable`. Its tokens have the span of the field's type: if the struct doesn't implement
+    /// `Embeddable`, the compiler reports that there, and not at each use.
     pub(crate) fn embeddable(&self, field: &Field, item: &str) -> TokenStream {
         let ty = self.record.type_without_option(field);
         let (library, place, span) = (&self.library, self.place(field), ty.span());

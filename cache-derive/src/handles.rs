@@ -36,7 +36,7 @@ impl<'a> Site<'a> {
         if self.is_embedded { quote!(#handles<__P>) } else { quote!(#handles) }
     }
 
-    /// The fields that have handles: those that can be updated on their own.
+    /// The fields with a handle: all that are stored, except for the id.
     fn handled(&self) -> impl Iterator<Item = &'a Field<'a>> {
         self.stored().filter(|field| !field.is_id())
     }
@@ -98,8 +98,8 @@ impl<'a> Site<'a> {
         quote!(#handles { #(#values)* #end })
     }
 
-    /// Whether another field comes after the handles. It uses the parameter of an embedded struct. And if the last handles are those
-    /// of a struct without `Embeddable`, the compiler would tell of it once more: only the last field of a struct may be unsized.
+    /// Whether another field comes after the handles. It uses the type parameter of an embedded struct. It also avoids a second
+    /// error for a struct without `Embeddable`: only the last field of a struct may be unsized, so its size is checked apart.
     fn has_end(&self) -> bool {
         self.is_embedded || self.handled().any(Field::is_spread)
     }

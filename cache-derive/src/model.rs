@@ -122,7 +122,7 @@ impl Field<'_> {
         }
     }
 
-    /// What the names of its own fields begin with, if it is an embedded struct.
+    /// The prefix of the names of its own fields, if it is an embedded struct.
     pub(crate) fn prefix(&self) -> String {
         match value(&self.attributes.embed) {
             Some(Some(prefix)) => prefix.clone(),

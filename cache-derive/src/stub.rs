@@ -75,7 +75,7 @@ pub(crate) fn embeddable(record: &Record) -> TokenStream {
     embedded::assemble(record, &site, embedded::Parts { fields: fields(&site, &private), members })
 }
 
-/// What the fields need, with codecs that never run.
+/// The places of the fields, the struct of the handles, and codecs that never run.
 fn fields(site: &Site, private: &TokenStream) -> TokenStream {
     let codecs =
         site.codecs_by(|_| quote!(#private::Codec::with("", |_| ::core::unreachable!(), |_| ::core::unreachable!())));

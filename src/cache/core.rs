@@ -72,7 +72,8 @@ impl Core {
         let Some(record) = record else {
             return Some((entry::not_found(), self.policy.not_found_lifetime()?));
         };
-        if self.id_text(record).as_deref() != Some(key.id()) {
+        let is_asked_for = |id: &str| (id == key.id()).then_some(());
+        if KeySpace::with_id(&mut |out| (self.shape.write_id)(record, out), is_asked_for).is_none() {
             self.report_other_id();
             return None;
         }
@@ -111,20 +112,20 @@ impl Core {
 
     /// The key of an id. `None` if it can't be part of a key: such a record is never cached.
     pub(crate) fn valid(&self, key: Result<Key, InvalidId>) -> Result<Option<Key>, Error> {
-        key.map(Some).or_else(|invalid| self.report_invalid_id(invalid).map(|_name| None))
+        key.map(Some).or_else(|invalid| self.report_invalid_id(invalid).map(|_key| None))
     }
 
-    /// What would be the key of an invalid id, in this process only.
+    /// Counts and logs an invalid id. Returns the key that it would have, for use in this process only.
     pub(crate) fn report_invalid_id(&self, invalid: InvalidId) -> Result<(Key, Error), Error> {
-        let InvalidId { name, error } = invalid;
-        let Some(name) = name else { return Err(*error) };
+        let InvalidId { key, error } = invalid;
+        let Some(key) = key else { return Err(*error) };
         self.metrics.counts.invalid_ids.add();
         let keys = self.keys.prefix();
         self.backend.repeats().warn(format!("invalid id {keys}"), |times| {
             let cause = &*error;
             tracing::warn!(keys, %cause, times, "an id can't be part of a key: its record is never cached");
         });
-        Ok((name, *error))
+        Ok((key, *error))
     }
 
     /// Whether an entry of this size may be stored.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tokio::time::timeout;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::batch::Awaited;
 use super::loader::Loader;
@@ -122,17 +122,17 @@ impl Core {
                 }
                 None => get.load_around(read_through()).boxed().instrument(span.clone()).await,
             };
-            span.record("outcome", answered.as_ref().map_or("error", |answer| answer.outcome.name()));
+            record_outcome(&span, &answered);
             answered
         }
     }
 
     /// Gets a record whose id can't be part of a key: it is loaded around the cache.
     async fn get_invalid(self: &Arc<Self>, invalid: InvalidId, loader: Loader) -> Result<Answer, Error> {
-        let (name, error) = self.report_invalid_id(invalid)?;
-        let get = Get { core: self, key: &name, called: self.timestamp_of_call(), began: Stopwatch::start() };
+        let (key, error) = self.report_invalid_id(invalid)?;
+        let get = Get { core: self, key: &key, called: self.timestamp_of_call(), began: Stopwatch::start() };
         let read_through = get.read_through(loader, None);
-        let span = spans::get(self.shape, &name);
+        let span = spans::get(self.shape, &key);
         let load = async {
             if !self.policy.enabled {
                 return get.load_around(read_through).await;
@@ -141,7 +141,7 @@ impl Core {
             get.load(role, unusable, Duration::ZERO, || read_through).await
         };
         let answered = load.instrument(span.clone()).await;
-        span.record("outcome", answered.as_ref().map_or("error", |answer| answer.outcome.name()));
+        record_outcome(&span, &answered);
         answered
     }
 
@@ -205,6 +205,10 @@ impl Core {
     pub(super) fn timestamp_of_call(&self) -> Timestamp {
         if self.backend.enforces(Guard::TimestampRule) { Timestamp::of_call() } else { Timestamp::EARLIEST }
     }
+}
+
+fn record_outcome(span: &Span, answered: &Result<Answer, Error>) {
+    span.record("outcome", answered.as_ref().map_or("error", |answer| answer.outcome.name()));
 }
 
 impl<'a> Get<'a> {

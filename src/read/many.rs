@@ -47,7 +47,7 @@ impl Asked {
         let before = self.different.len();
         let key = match key {
             Ok(key) => Ok((key, None)),
-            Err(invalid) => core.report_invalid_id(invalid).map(|(name, error)| (name, Some(Box::new(error)))),
+            Err(invalid) => core.report_invalid_id(invalid).map(|(key, error)| (key, Some(Box::new(error)))),
         };
         let place = key.map(|(key, invalid)| {
             *self.known.entry(key.clone()).or_insert_with(|| {

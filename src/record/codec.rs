@@ -4,8 +4,8 @@
 //! the struct's shape.
 //!
 //! The attributes of a field choose its codec: [`native`] without any, [`id`] for `id`, `json` for `json`, [`optional_part`] for
-//! `embed` on an `Option`, and for `with` the derive generates the functions. A codec is a value, not a type with bounds. So the compiler checks the field's type in
-//! one place, where the codec is made, and reports a type that doesn't fit once, at that type.
+//! `embed` on an `Option`, and for `with` the derive generates the functions. A codec is a value, not a type with bounds. So the
+//! compiler checks the field's type in one place, where the codec is made, and reports a type that doesn't fit once, at that type.
 
 use std::any::Any;
 use std::borrow::Cow;

@@ -107,7 +107,7 @@ impl KeySpace {
         let key = || Key(draft.key.as_str().into());
         match error {
             None => Ok(key()),
-            Some(error) => Err(InvalidId { name: draft.is_whole.then(key), error: Box::new(error) }),
+            Some(error) => Err(InvalidId { key: draft.is_whole.then(key), error: Box::new(error) }),
         }
     }
 
@@ -129,8 +129,8 @@ impl KeySpace {
 /// An id that can't be part of a key. Its record is loaded around the cache.
 #[derive(Debug)]
 pub(crate) struct InvalidId {
-    /// What would be its key, in this process only. `None` if the id couldn't be written, so that two may look alike.
-    pub(crate) name: Option<Key>,
+    /// The key that it would have, for use in this process only. `None` if the id couldn't be written, so that two may look alike.
+    pub(crate) key: Option<Key>,
     /// Boxed, as errors are large.
     pub(crate) error: Box<Error>,
 }
