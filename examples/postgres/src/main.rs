@@ -17,7 +17,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use cache_aside::{Backend, Cache, Cacheable, LoadingCache};
 use serde::{Deserialize, Serialize};
-use sqlx::{FromRow, PgPool};
+use sqlx::PgPool;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::task::TaskTracker;
 
@@ -28,7 +28,7 @@ const TABLES: &str = "
     INSERT INTO products VALUES (1, 'Sourdough Loaf', 650, 42) ON CONFLICT DO NOTHING;
     INSERT INTO customers VALUES (1, 'Ines', 'Porto', 0) ON CONFLICT DO NOTHING";
 
-#[derive(Debug, Serialize, FromRow, Cacheable)]
+#[derive(Debug, Serialize, Cacheable)]
 #[cacheable(namespace = "catalog", ttl = "5m", not_found_ttl = "5s")]
 struct Product {
     #[cacheable(id)]
@@ -38,7 +38,7 @@ struct Product {
     stock: i32,
 }
 
-#[derive(Debug, Serialize, FromRow, Cacheable)]
+#[derive(Debug, Serialize, Cacheable)]
 #[cacheable(namespace = "accounts", ttl = "1m", not_found_ttl = "5s")]
 struct Customer {
     #[cacheable(id)]
@@ -99,11 +99,15 @@ impl Shop {
 }
 
 async fn find_product(db: PgPool, id: i64) -> sqlx::Result<Option<Product>> {
-    sqlx::query_as("SELECT id, name, price_cents, stock FROM products WHERE id = $1").bind(id).fetch_optional(&db).await
+    let find = sqlx::query_as("SELECT name, price_cents, stock FROM products WHERE id = $1").bind(id);
+    let found = find.fetch_optional(&db).await?;
+    Ok(found.map(|(name, price_cents, stock)| Product { id, name, price_cents, stock }))
 }
 
 async fn find_customer(db: PgPool, id: i64) -> sqlx::Result<Option<Customer>> {
-    sqlx::query_as("SELECT id, name, city, orders FROM customers WHERE id = $1").bind(id).fetch_optional(&db).await
+    let find = sqlx::query_as("SELECT name, city, orders FROM customers WHERE id = $1").bind(id);
+    let found = find.fetch_optional(&db).await?;
+    Ok(found.map(|(name, city, orders)| Customer { id, name, city, orders }))
 }
 
 async fn product(State(shop): State<Shop>, Path(id): Path<i64>) -> Result<Json<Arc<Product>>, StatusCode> {
