@@ -36,8 +36,8 @@ use self::pending::{Pending, Sweep, Write};
 #[cfg(feature = "__proof")]
 pub use self::rig::{Failpoint, Phase, Rig, Step};
 pub(crate) use self::store::{
-    Acquired, Attempt, Decision, Each, EntryAndLease, Filled, Forbidden, KeyKind, Store, StoreError, StoreResult,
-    StoreUpdate, Token,
+    Acquired, Attempt, Decision, Each, EntryAndLease, Filled, Forbidden, Held, KeyKind, Mark, Store, StoreError,
+    StoreResult, StoreUpdate, Token, Touched,
 };
 pub(crate) use self::update::Update;
 use crate::background::Background;
@@ -45,7 +45,7 @@ use crate::error::{Cause, Error};
 use crate::metrics::BackendMetrics;
 use crate::near::Tracking;
 use crate::proof::Guard;
-use crate::record::{Found, Key, Selection, StoredField};
+use crate::record::{Found, Key, Meta, Selection, StoredField};
 use crate::repeats::Repeats;
 
 /// A handle on where entries live. Cheap to clone: all clones share the same connections, or the same memory.
@@ -271,6 +271,18 @@ impl Backend {
         dispatch!(self, CallOptions::for_get(self, key), Acquire "lease", key, store => store.acquire(key, token, lease))
     }
 
+    /// After an error too, `token` may have been granted.
+    pub(crate) async fn take_over(
+        &self,
+        key: &Key,
+        mark: Mark,
+        token: &Token,
+        lease: Duration,
+    ) -> Result<Acquired, Error> {
+        let options = CallOptions::for_get(self, key);
+        dispatch!(self, options, TakeOver "lease", key, store => store.take_over(key, mark, token, lease))
+    }
+
     pub(crate) async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, Error> {
         let options = CallOptions::for_get(self, key);
         dispatch!(self, options, Renew "renew the lease of", key, store => store.renew(key, token, lease))
@@ -295,9 +307,20 @@ impl Backend {
         dispatch!(self, options, Abandon "abandon the lease of", key, store => store.abandon(key, token))
     }
 
-    pub(crate) async fn mark_failed(&self, key: &Key, token: &Token, pause: Duration) -> Result<(), Error> {
+    pub(crate) async fn touch(
+        &self,
+        key: &Key,
+        token: &Token,
+        meta: Option<Meta>,
+        ttl: Duration,
+    ) -> Result<Touched, Error> {
         let options = CallOptions::for_get(self, key);
-        dispatch!(self, options, MarkFailed "mark the failed load of", key, store => store.mark_failed(key, token, pause))
+        dispatch!(self, options, Touch "prolong", key, store => store.touch(key, token, meta, ttl))
+    }
+
+    pub(crate) async fn mark(&self, key: &Key, token: &Token, mark: Mark, ttl: Duration) -> Result<(), Error> {
+        let options = CallOptions::for_get(self, key);
+        dispatch!(self, options, Mark "mark the failed load of", key, store => store.mark(key, token, mark, ttl))
     }
 
     /// Deletes an entry and its lease. Unless that succeeds the key is [pending](Self::is_pending): also when the future is

@@ -4,6 +4,7 @@
 mod builder;
 mod core;
 mod inspect;
+mod load;
 mod loading;
 mod many;
 mod outcome;
@@ -18,16 +19,18 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 pub use self::builder::CacheBuilder;
-pub(crate) use self::core::Core;
+pub(crate) use self::core::{Core, Outgoing, ToStore};
 pub use self::inspect::{EntryState, Inspection, Pending};
-pub use self::loading::LoadingCache;
+pub use self::load::{Load, Loaded, Loader};
+pub use self::loading::{LoadingCache, Warmed};
+pub(crate) use self::outcome::Bypass;
 pub use self::outcome::{Lookup, Outcome};
 pub(crate) use self::policy::Policy;
 pub use self::policy::{OnOutage, UpdateTtl};
 use crate::backend::Backend;
 use crate::counters::ShardedArc;
 use crate::error::{BoxError, Error};
-use crate::read::{Answer, Fields, Loader, Loading, Request, erase};
+use crate::read::{self, Answer, Fields, Request, erase};
 use crate::record::{
     CacheKey, Cacheable, FieldError, Hash, IdParts, InvalidId, Key, Projection, RecordReader, Selection, borrowed,
     typed,
@@ -100,38 +103,16 @@ impl<T: Cacheable> Cache<T> {
         CacheBuilder::new(backend)
     }
 
-    /// Binds a loader, so that calls need only the id.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use cache_aside::{Backend, BoxError, Cache, Cacheable};
-    /// # #[derive(Debug, Cacheable)]
-    /// # struct Product { #[cacheable(id)] id: String }
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), BoxError> {
-    /// # let products: Cache<Product> = Cache::new(Backend::connect("memory://").await?);
-    /// let products = products.with_loader(|id| async { Ok::<_, BoxError>(Some(Product { id })) });
-    /// assert!(products.get("p-001").await?.is_some());
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn with_loader<F, Fut, E>(&self, loader: F) -> LoadingCache<T>
-    where
-        F: Fn(T::Id) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
-        E: Into<BoxError> + 'static,
-    {
-        LoadingCache { cache: self.clone(), loader: Arc::new(move |id| erase(loader(id))) }
-    }
-
     /// Reads a record through the cache: from its entry, or from `loader`, which runs at most once per miss across all
     /// tasks and processes. `Ok(None)` from the loader means that the primary has no such record; that is cached too, for
     /// `not_found_ttl`.
     ///
     /// The loader may outlive this call, so it has to own what it uses: write `let db = db.clone();` before the call, and
-    /// `move` on the closure. If its error type can't be inferred, write `Ok::<_, BoxError>(..)`. A loader must not get its
-    /// own id from the same cache: it would wait for itself until `load_timeout`.
+    /// `move` on the closure. If its error type can't be inferred, write `Ok::<_, BoxError>(..)`. It runs in a task of its own:
+    /// values of `tokio::task_local!` don't travel there by themselves. Take the value before the call, and in the loader write
+    /// `NAME.scope(value, async move { .. })`.
+    ///
+    /// A loader may get other records. If it gets its own, or one whose loader gets its own, that is an error at once.
     ///
     /// When the cache is out of reach, the loader still runs, once per key and process, unless `on_outage` says otherwise.
     /// The same applies while a failed invalidation of the record is [pending](Self::pending).
@@ -170,7 +151,64 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.answer(id, |id| erase(loader(id)), Kind::Get, value)
+        self.answer(id, |id| plain(move || loader(id)), Kind::Get, value)
+    }
+
+    /// Like [`get`](Self::get), with a loader that is told about its [`Load`], and whose answer says how it is to be stored: for
+    /// sources that know how long a record is valid, or can say that it is unchanged.
+    ///
+    /// Redis: an answer [`unchanged`](Loaded::unchanged) renews the entry's TTL by a script, without sending the record.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get). [`Error::Load`] for the answer `unchanged` to a load without a record.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`get`](Self::get).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use cache_aside::{Backend, BoxError, Cache, Cacheable, Load, Loaded};
+    ///
+    /// #[derive(Debug, Cacheable)]
+    /// #[cacheable(stale_while_revalidate = "10m")]
+    /// struct Product { #[cacheable(id)] id: String, etag: String, stock: u32 }
+    /// # enum Reply { NotModified, Found(Product, Duration), Gone }
+    /// # async fn http_get(id: &str, _etag: Option<String>) -> Result<Reply, BoxError> {
+    /// #     let product = Product { id: id.to_owned(), etag: "1".into(), stock: 42 };
+    /// #     Ok(Reply::Found(product, Duration::from_secs(60))) }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BoxError> {
+    /// let products: Cache<Product> = Cache::new(Backend::connect("memory://").await?);
+    /// let product = products.get_with("p-001", |load: Load<Product>| async move {
+    ///     let etag = load.stale().map(|old| old.etag.clone());
+    ///     Ok::<_, BoxError>(match http_get(load.id(), etag).await? {
+    ///         Reply::NotModified => Loaded::unchanged(),
+    ///         Reply::Found(product, max_age) => Loaded::record(product).ttl(max_age),
+    ///         Reply::Gone => Loaded::not_found().ttl(Duration::from_secs(60)),
+    ///     })
+    /// });
+    /// assert_eq!(product.await?.unwrap().stock, 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn get_with<K, F, Fut, E>(
+        &self,
+        id: K,
+        loader: F,
+    ) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send + use<T, K, F, Fut, E>
+    where
+        K: CacheKey<T::Id>,
+        F: FnOnce(Load<T>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Loaded<T>, E>> + Send + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        self.answer(id, |id| told(id, loader), Kind::Get, value)
     }
 
     /// Like [`get`](Self::get), but skips the [near cache](crate::NearCache): for reads that must see the writes of every
@@ -194,7 +232,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.answer(id, |id| erase(loader(id)), Kind::Fresh, value)
+        self.answer(id, |id| plain(move || loader(id)), Kind::Fresh, value)
     }
 
     /// Like [`get`](Self::get), but also reports where the record came from.
@@ -217,7 +255,30 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.answer(id, |id| erase(loader(id)), Kind::Lookup, Lookup::from)
+        self.answer(id, |id| plain(move || loader(id)), Kind::Lookup, Lookup::from)
+    }
+
+    /// Like [`get_with`](Self::get_with), but also reports where the record came from.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_with`](Self::get_with).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`get`](Self::get).
+    pub fn lookup_with<K, F, Fut, E>(
+        &self,
+        id: K,
+        loader: F,
+    ) -> impl Future<Output = Result<Lookup<T>, Error>> + Send + use<T, K, F, Fut, E>
+    where
+        K: CacheKey<T::Id>,
+        F: FnOnce(Load<T>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Loaded<T>, E>> + Send + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        self.answer(id, |id| told(id, loader), Kind::Lookup, Lookup::from)
     }
 
     /// Reads some fields of a record through the cache. A hit reads only these fields. A miss loads and stores the whole
@@ -266,8 +327,22 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
+        self.fields(id, fields, |id| plain(move || loader(id)))
+    }
+
+    fn fields<K, P, L>(
+        &self,
+        id: K,
+        fields: P,
+        loader: L,
+    ) -> impl Future<Output = Result<Option<P::Values>, Error>> + Send + use<T, K, P, L>
+    where
+        K: CacheKey<T::Id>,
+        P: Projection<T>,
+        L: FnOnce(T::Id) -> read::Loader + Send + 'static,
+    {
         let core = self.core.shard();
-        let mut call = Call::<T, _, _>::new(id, |id| erase(loader(id)));
+        let mut call = Call::<T, _, _>::new(id, loader);
         async move {
             let mut selected = Selected::<T, P>::new(fields);
             let answer = match core.near_hit(&mut |out| call.write_id(out)) {
@@ -276,21 +351,29 @@ impl<T: Cacheable> Cache<T> {
             };
             Ok(match answer.record {
                 Some(record) => Some(fields.of(borrowed(&record))),
-                // The values of a stale entry were decoded too, before its age was known. They are no answer.
-                None => selected.values.filter(|_| answer.outcome == Outcome::Hit),
+                // The values of a stale entry were decoded too, before its age was known. They may be no answer.
+                None => selected.values.filter(|_| answer.outcome == Outcome::Hit || answer.outcome.is_stale()),
             })
         }
     }
 
-    /// Invalidates a record and then gets it, which loads it again.
+    /// Loads a record anew, in place of the one that is cached, which other gets are served meanwhile. If the load fails, the old
+    /// record stays. It never returns what was loaded before this call: it waits for loads that are under way, and calls share
+    /// a load only if it began after both.
+    ///
+    /// If the record could not be stored, or may not have been, it is [invalidated](Self::invalidate), so that no older one
+    /// stays. The versions that the struct's `also_invalidates` lists are invalidated after a successful load.
+    ///
+    /// Redis: as a miss of [`get`](Self::get), and `DEL` where something is invalidated.
     ///
     /// # Errors
     ///
-    /// As [`invalidate`](Self::invalidate), and then as [`get`](Self::get).
+    /// As [`get`](Self::get) if the load fails. As [`invalidate`](Self::invalidate) if it has succeeded, but the old record could
+    /// not be replaced or invalidated.
     ///
     /// # Cancel safety
     ///
-    /// As [`invalidate`](Self::invalidate) and [`get`](Self::get).
+    /// Dropping the future doesn't stop the load, nor what follows it.
     #[doc(alias("reload"))]
     pub fn refresh<'a, K, F, Fut, E>(&self, id: K, loader: F) -> BoxFuture<'a, Result<Option<Arc<T>>, Error>>
     where
@@ -299,7 +382,14 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.refreshed(id, |id| erase(loader(id)))
+        self.refreshed(id, |id| plain(move || loader(id)))
+    }
+
+    /// Sets whether the cache is used at all, from now on and for all clones: for feature flags, and for incidents. While it isn't,
+    /// every get goes to its loader. Invalidations and updates are still carried out, for the sake of other processes, and so that
+    /// nothing old is there when the cache is used again. See [`CacheBuilder::enabled`].
+    pub fn set_enabled(&self, enabled: bool) {
+        self.core.set_enabled(enabled);
     }
 
     /// Returns the statistics of this cache and its clones in this process.
@@ -314,7 +404,7 @@ impl<T: Cacheable> Cache<T> {
 
     #[cfg(feature = "__proof")]
     pub(crate) fn flights(&self) -> usize {
-        self.core.flights.count() + self.core.bypasses.count()
+        self.core.flights.count() + self.core.bypasses.count() + self.core.refreshing.count()
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "calls that need only the key consume their id here")]
@@ -332,7 +422,7 @@ impl<T: Cacheable> Cache<T> {
     where
         F: FnOnce(Answer) -> A + Send,
         K: CacheKey<T::Id>,
-        L: FnOnce(T::Id) -> Loading + Send + 'static,
+        L: FnOnce(T::Id) -> read::Loader + Send + 'static,
     {
         let (core, mut call) = (self.core.shard(), Call::<T, _, _>::new(id, loader));
         async move {
@@ -348,7 +438,7 @@ impl<T: Cacheable> Cache<T> {
     fn refreshed<'a, K, L>(&self, id: K, loader: L) -> BoxFuture<'a, Result<Option<Arc<T>>, Error>>
     where
         K: CacheKey<T::Id> + 'a,
-        L: FnOnce(T::Id) -> Loading + Send + 'static,
+        L: FnOnce(T::Id) -> read::Loader + Send + 'static,
     {
         let (core, mut call) = (self.core.shard(), Call::<T, _, _>::new(id, loader));
         async move { core.refresh(&mut call).await.map(value) }.boxed()
@@ -383,16 +473,15 @@ impl<T, K, L> Request for Call<T, K, L>
 where
     T: Cacheable,
     K: CacheKey<T::Id>,
-    L: FnOnce(T::Id) -> Loading + Send + 'static,
+    L: FnOnce(T::Id) -> read::Loader + Send + 'static,
 {
     fn write_id(&mut self, out: &mut dyn IdParts) -> fmt::Result {
         self.id_and_loader.as_ref().map_or(Err(fmt::Error), |(id, _)| id.write_parts(out))
     }
 
-    fn loader(&mut self) -> Loader {
+    fn loader(&mut self) -> read::Loader {
         let (id, loader) = self.id_and_loader.take().expect(TAKEN_ONCE);
-        let id = id.into_id();
-        Box::new(move || loader(id))
+        loader(id.into_id())
     }
 }
 
@@ -421,6 +510,28 @@ impl<T: Cacheable, P: Projection<T>> Fields for Selected<T, P> {
         self.values = Some(self.fields.decode(&mut reader)?);
         Ok(())
     }
+}
+
+/// A loader that isn't told about its load.
+fn plain<T, F, Fut, E>(loader: F) -> read::Loader
+where
+    T: Cacheable,
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
+    E: Into<BoxError> + 'static,
+{
+    read::Loader::new(|_given| erase(loader(), read::Loaded::new))
+}
+
+/// A loader that is told about its load.
+fn told<T, F, Fut, E>(id: T::Id, loader: F) -> read::Loader
+where
+    T: Cacheable,
+    F: FnOnce(Load<T>) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<Loaded<T>, E>> + Send + 'static,
+    E: Into<BoxError> + 'static,
+{
+    read::Loader::new(|given| erase(loader(Load::new(id, given)), Loaded::erase))
 }
 
 /// The record of an answer, with its type restored.

@@ -60,7 +60,7 @@ macro_rules! counters {
 
 counters! {
     hits not_found_hits misses loads load_errors stampedes_suppressed fenced_fills bypasses stale_served
-    refreshes_ahead decode_errors encode_errors invalid_ids other_ids updates invalidations
+    stale_revalidating refreshes_ahead decode_errors encode_errors invalid_ids other_ids updates invalidations
 }
 
 /// Threads beyond this number share shards.

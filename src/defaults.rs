@@ -21,6 +21,9 @@ pub const JITTER: f64 = 0.1;
 /// 1 second.
 pub const STALE_RETRY: Duration = Duration::from_secs(1);
 
+/// How long a get waits for a load before it serves a stale record in its place: zero, not at all.
+pub const SOFT_TIMEOUT: Duration = Duration::ZERO;
+
 /// The beta of the attribute `refresh_ahead` without a value: 1.0.
 pub const REFRESH_AHEAD: f64 = 1.0;
 
@@ -33,8 +36,8 @@ pub const LOAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest pause between two polls for the result of another process' load: 20 milliseconds.
 pub const WAIT_POLL: Duration = Duration::from_millis(20);
 
-/// How long a get waits for another process' load: 10 seconds.
-pub const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a get waits for another process' load: 30 seconds, as long as a loader may run.
+pub const WAIT_TIMEOUT: Duration = LOAD_TIMEOUT;
 
 /// How a get responds to a cache that is out of reach: it loads around the cache.
 pub const ON_OUTAGE: OnOutage = OnOutage::Load;
@@ -44,6 +47,12 @@ pub const MAX_BYPASS_LOADS: usize = 256;
 
 /// How long an update retries when others change the entry at the same time: 1 second.
 pub const UPDATE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the first of several gets waits for others whose records a batch loader can load in the same call: 1 millisecond.
+pub const BATCH_WINDOW: Duration = Duration::from_millis(1);
+
+/// The most records that single gets load in one call of a batch loader: 1,024.
+pub const BATCH_AT_MOST: usize = 1_024;
 
 /// Whether updates extend the lifetime of the entry: they keep it.
 pub const UPDATE_TTL: UpdateTtl = UpdateTtl::Keep;

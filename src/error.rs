@@ -39,6 +39,14 @@ pub enum Error {
         message: String,
     },
 
+    /// A loader has got a record, and that record's load waits for the load of this loader: none of them would end.
+    #[error("loads wait for each other: {keys}; a loader must not get its own record, nor one whose loader gets its own")]
+    #[non_exhaustive]
+    LoadCycle {
+        /// The entries' keys, each of which waits for the next: "cache:shop:order:1 -> cache:shop:order:2 -> cache:shop:order:1".
+        keys: String,
+    },
+
     /// The backend refused, or could not be reached. If the call was an `invalidate` or an update, it is unknown whether it
     /// was applied, and it is [retried](crate::Cache::pending) as an invalidation.
     #[error("can't {action} at {address}: {advice}")]

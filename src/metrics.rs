@@ -11,7 +11,9 @@ use std::time::Instant;
 use ::metrics::{Key, Label, Level, Metadata, Unit, with_recorder};
 use parking_lot::Mutex;
 
-use crate::cache::Outcome;
+use tracing::Span;
+
+use crate::cache::{Bypass, Outcome};
 use crate::counters::{Counter, Counters, ShardedCounter};
 use crate::error::Error;
 use crate::stats::Stats;
@@ -21,11 +23,14 @@ pub(crate) type Name = (&'static str, &'static str);
 
 const OPERATIONS: Name = ("cache_aside_operations_total", "gets, updates and invalidations by outcome");
 const GET_SECONDS: Name = ("cache_aside_get_seconds", "duration of gets, including loads");
-const LOAD_SECONDS: Name = ("cache_aside_load_seconds", "duration of loads");
+const LOAD_SECONDS: Name = ("cache_aside_load_seconds", "duration of loads; the call of a batch loader is one load");
+const LOAD_RECORDS: Name = ("cache_aside_load_records", "number of ids in a call of a batch loader");
 const LOCK_WAIT_SECONDS: Name = ("cache_aside_lock_wait_seconds", "time spent waiting for another process' load");
 const BYPASSES: Name = ("cache_aside_bypasses_total", "gets that bypassed the cache");
-const STALE_SERVED: Name =
-    ("cache_aside_stale_served_total", "gets answered with a record past its TTL, because its load failed");
+const STALE_SERVED: Name = (
+    "cache_aside_stale_served_total",
+    "gets answered with a record past its TTL, because its load failed or is under way",
+);
 const REFRESHES_AHEAD: Name =
     ("cache_aside_refreshes_ahead_total", "hits that started to reload their record before it expired");
 const FENCED_FILLS: Name = (
@@ -72,13 +77,14 @@ const OUTCOMES: [&str; COUNT_OF_OUTCOMES] = [
     Outcome::Coalesced.name(),
     Outcome::Waited.name(),
     Outcome::Bypassed.name(),
-    Outcome::Stale { age: Duration::ZERO }.name(),
+    Outcome::Stale { age: Duration::ZERO, revalidating: false }.name(),
+    Outcome::Stale { age: Duration::ZERO, revalidating: true }.name(),
     FAILED,
 ];
 const FAILED: &str = "error";
 /// A number, and not `OUTCOMES.len()` where a type needs it: in optimised builds the compiler would have to know the types that
 /// depend on it first.
-const COUNT_OF_OUTCOMES: usize = 9;
+const COUNT_OF_OUTCOMES: usize = 10;
 
 impl Outcome {
     /// Its name in metrics and spans.
@@ -91,7 +97,23 @@ impl Outcome {
             Self::Coalesced => "coalesced",
             Self::Waited => "waited",
             Self::Bypassed => "bypassed",
-            Self::Stale { .. } => "stale",
+            Self::Stale { revalidating: false, .. } => "stale",
+            Self::Stale { revalidating: true, .. } => "stale_revalidating",
+        }
+    }
+}
+
+impl Bypass {
+    const ALL: [Self; 5] = [Self::Disabled, Self::Outage, Self::Pending, Self::InvalidId, Self::SlowLoad];
+
+    /// Its name in metrics and spans.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Outage => "outage",
+            Self::Pending => "pending",
+            Self::InvalidId => "invalid_id",
+            Self::SlowLoad => "slow_load",
         }
     }
 }
@@ -106,8 +128,12 @@ pub(crate) struct CacheMetrics {
     invalidations: [Series; 3],
     loaded: Series,
     load_failed: Series,
+    load_records: Series,
     pub(crate) lock_wait: Series,
-    bypasses: Series,
+    /// By reason.
+    bypasses: [Series; 5],
+    stale_revalidating: Series,
+    stale_after_failure: Series,
     pub(crate) leases_lost: Series,
 }
 
@@ -127,7 +153,6 @@ impl CacheMetrics {
         Self {
             counts: Counters {
                 fenced_fills: counter(FENCED_FILLS),
-                stale_served: counter(STALE_SERVED),
                 refreshes_ahead: counter(REFRESHES_AHEAD),
                 decode_errors: counter(DECODE_ERRORS),
                 encode_errors: counter(ENCODE_ERRORS),
@@ -140,8 +165,12 @@ impl CacheMetrics {
             invalidations: write("invalidate"),
             loaded: Series::new(Kind::Seconds, LOAD_SECONDS, &with(&[("result", "ok")])),
             load_failed: Series::new(Kind::Seconds, LOAD_SECONDS, &with(&[("result", "error")])),
+            load_records: Series::new(Kind::Number, LOAD_RECORDS, &own),
             lock_wait: Series::new(Kind::Seconds, LOCK_WAIT_SECONDS, &own),
-            bypasses: Series::new(Kind::Counter, BYPASSES, &own),
+            bypasses: Bypass::ALL
+                .map(|why| Series::new(Kind::Counter, BYPASSES, &with(&[("reason", why.name())]))),
+            stale_revalidating: Series::new(Kind::Counter, STALE_SERVED, &with(&[("reason", "revalidating")])),
+            stale_after_failure: Series::new(Kind::Counter, STALE_SERVED, &with(&[("reason", "load_failed")])),
             leases_lost: Series::new(Kind::Counter, LEASES_LOST, &own),
         }
     }
@@ -166,17 +195,23 @@ impl CacheMetrics {
                 counts.misses.add();
                 counts.stampedes_suppressed.add();
             }
-            Outcome::Bypassed => {
-                counts.bypasses.add();
-                if ok {
-                    self.bypasses.count(1);
-                }
-            }
-            Outcome::Stale { .. } => {
+            Outcome::Bypassed => counts.bypasses.add(),
+            Outcome::Stale { revalidating, .. } => {
                 counts.misses.add();
                 counts.stale_served.add();
+                if revalidating {
+                    counts.stale_revalidating.add();
+                    self.stale_revalidating.count(1);
+                } else {
+                    self.stale_after_failure.count(1);
+                }
             }
         }
+    }
+
+    /// A get went around the cache.
+    pub(crate) fn bypassed(&self, why: Bypass) {
+        self.bypasses[why as usize].count(1);
     }
 
     /// `updated`: whether a record was changed.
@@ -195,12 +230,57 @@ impl CacheMetrics {
         }
     }
 
-    pub(crate) fn load_ended(&self, ok: bool, stopwatch: Stopwatch) {
+}
+
+/// A load that is counted: of one record, or a call of a batch loader.
+pub(crate) struct Counted<'a> {
+    metrics: Option<&'a CacheMetrics>,
+    began: Stopwatch,
+    /// Whether to count it as failed if it is dropped: a call that nobody waits for any more has taken too long.
+    fails_if_dropped: bool,
+}
+
+impl<'a> Counted<'a> {
+    /// `is_batched`: whether the load is a part of a call, which is counted in its place.
+    pub(crate) fn begin(metrics: &'a CacheMetrics, is_batched: bool) -> Self {
+        if !is_batched {
+            metrics.counts.loads.add();
+        }
+        Self { metrics: Some(metrics).filter(|_| !is_batched), began: Stopwatch::start(), fails_if_dropped: false }
+    }
+
+    /// The call of a batch loader, for so many ids.
+    pub(crate) fn begin_batch(metrics: &'a CacheMetrics, ids: usize) -> Self {
+        metrics.load_records.record_number(ids);
+        let mut counted = Self::begin(metrics, false);
+        counted.fails_if_dropped = true;
+        counted
+    }
+
+    /// Also marks the span of the load as failed, if it has.
+    pub(crate) fn end<R, E: std::fmt::Display>(mut self, span: &Span, loaded: &Result<R, E>) {
+        if let Err(error) = loaded {
+            // `otel.status_code` is how `tracing-opentelemetry` learns that a span has failed.
+            span.record("otel.status_code", "ERROR").record("error", tracing::field::display(error));
+        }
+        self.count(loaded.is_ok());
+    }
+
+    fn count(&mut self, ok: bool) {
+        let Some(metrics) = self.metrics.take() else { return };
         if ok {
-            self.loaded.record(stopwatch);
+            metrics.loaded.record(self.began);
         } else {
-            self.load_failed.record(stopwatch);
-            self.counts.load_errors.add();
+            metrics.load_failed.record(self.began);
+            metrics.counts.load_errors.add();
+        }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        if self.fails_if_dropped {
+            self.count(false);
         }
     }
 }
@@ -357,12 +437,13 @@ pub(crate) struct Series {
 #[cfg(feature = "metrics")]
 const METADATA: Metadata<'static> = Metadata::new("cache_aside", Level::INFO, Some("cache_aside"));
 
-/// A kind of series, and the unit of its values: counters and gauges count, histograms measure seconds.
+/// A kind of series, and the unit of its values: counters and gauges count, histograms measure seconds or numbers.
 #[derive(Clone, Copy)]
 enum Kind {
     Counter,
     Gauge,
     Seconds,
+    Number,
 }
 
 #[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
@@ -374,6 +455,7 @@ impl Series {
             Kind::Counter => recorder.describe_counter(name.0.into(), Some(Unit::Count), name.1.into()),
             Kind::Gauge => recorder.describe_gauge(name.0.into(), Some(Unit::Count), name.1.into()),
             Kind::Seconds => recorder.describe_histogram(name.0.into(), Some(Unit::Seconds), name.1.into()),
+            Kind::Number => recorder.describe_histogram(name.0.into(), Some(Unit::Count), name.1.into()),
         });
         Self {
             #[cfg(feature = "metrics")]
@@ -396,6 +478,13 @@ impl Series {
         with_recorder(|recorder| recorder.register_gauge(&self.key, &METADATA).increment(more));
     }
 
+    /// Adds a number to a histogram.
+    #[cfg_attr(feature = "metrics", expect(clippy::cast_precision_loss, reason = "small numbers"))]
+    fn record_number(&self, number: usize) {
+        #[cfg(feature = "metrics")]
+        with_recorder(|recorder| recorder.register_histogram(&self.key, &METADATA).record(number as f64));
+    }
+
     /// Adds a duration to a histogram.
     pub(crate) fn record(&self, stopwatch: Stopwatch) {
         #[cfg(feature = "metrics")]
@@ -412,17 +501,27 @@ pub(crate) mod spans {
 
     use crate::record::{Key, Shape};
 
-    /// The caller records `outcome`.
+    /// The caller records `outcome`, and `reason` if the cache is bypassed.
     pub(crate) fn get(shape: &Shape, key: &Key) -> Span {
-        with_key(info_span!("cache.get", entity = shape.schema.entity, key = Empty, outcome = Empty), key)
+        let entity = shape.schema.entity;
+        with_key(info_span!("cache.get", entity, key = Empty, outcome = Empty, reason = Empty), key)
     }
 
     pub(crate) fn get_many(shape: &Shape, ids: usize) -> Span {
         info_span!("cache.get_many", entity = shape.schema.entity, ids)
     }
 
-    pub(crate) fn load(shape: &Shape, key: &Key) -> Span {
-        with_key(info_span!("cache.load", entity = shape.schema.entity, key = Empty), key)
+    /// `is_batched`: whether the load is a part of a call, which has the span.
+    pub(crate) fn load(shape: &Shape, key: &Key, is_batched: bool) -> Span {
+        if is_batched {
+            return Span::none();
+        }
+        let entity = shape.schema.entity;
+        with_key(info_span!("cache.load", entity, key = Empty, error = Empty, otel.status_code = Empty), key)
+    }
+
+    pub(crate) fn load_many(shape: &Shape, ids: usize) -> Span {
+        info_span!("cache.load", entity = shape.schema.entity, ids, error = Empty, otel.status_code = Empty)
     }
 
     pub(crate) fn update(shape: &Shape, key: &Key) -> Span {
@@ -431,6 +530,10 @@ pub(crate) mod spans {
 
     pub(crate) fn invalidate(shape: &Shape, key: &Key) -> Span {
         with_key(info_span!("cache.invalidate", entity = shape.schema.entity, key = Empty), key)
+    }
+
+    pub(crate) fn invalidate_many(shape: &Shape, ids: usize) -> Span {
+        info_span!("cache.invalidate_many", entity = shape.schema.entity, ids)
     }
 
     pub(crate) fn clear(shape: &Shape) -> Span {

@@ -14,7 +14,7 @@ pub struct Stats {
     pub not_found_hits: u64,
     /// Gets that needed a load, their own or another caller's.
     pub misses: u64,
-    /// Loaders that were run, bypasses included.
+    /// Loaders that were run, bypasses included. A call of a batch loader is one.
     pub loads: u64,
     /// Loads that failed, panicked or timed out.
     pub load_errors: u64,
@@ -24,8 +24,11 @@ pub struct Stats {
     pub fenced_fills: u64,
     /// Gets that went around the cache, because it was out of reach, disabled, or waited for too long.
     pub bypasses: u64,
-    /// Gets answered by a record past its TTL, because its load failed. They are misses too.
+    /// Gets answered by a record past its TTL, because its load failed or is under way. They are misses too.
     pub stale_served: u64,
+    /// The part of `stale_served` whose load was under way: see
+    /// [`stale_while_revalidate`](crate::CacheBuilder::stale_while_revalidate).
+    pub stale_revalidating: u64,
     /// Hits that started to reload their record before it expired.
     pub refreshes_ahead: u64,
     /// Unreadable entries. Each is a miss, and the next load replaces it.

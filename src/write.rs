@@ -1,8 +1,7 @@
 //! Writes: `invalidate` deletes the entry of a record, `clear` those of all records, `update` changes a live, whole record in
 //! place and deletes any other entry.
 //!
-//! All revoke the lease of a load that is under way, and remove this process' own flight from the map, so that later gets
-//! don't join it. All reach the versions in `also_invalidates` too, each by a step of its own, since their keys may lie in
+//! All revoke the lease of a load that is under way, and let no later get join this process' own flight. All reach the versions in `also_invalidates` too, each by a step of its own, since their keys may lie in
 //! different cluster slots. A failure of one leaves out no other, and makes the call an error.
 
 use std::any::Any;
@@ -30,19 +29,25 @@ impl Core {
     /// Invalidates the record in every version, and returns whether any of them had an entry. The key counts as written from
     /// this call on: if the future is dropped, even before its first poll, the invalidation is retried in the background.
     pub(crate) fn invalidate(&self, key: Key) -> impl Future<Output = Result<bool, Error>> + '_ {
+        let span = spans::invalidate(self.shape, &key);
+        self.invalidate_within(key).instrument(span)
+    }
+
+    /// Without a span of its own.
+    fn invalidate_within(&self, key: Key) -> impl Future<Output = Result<bool, Error>> + '_ {
         let (own, others) = (self.backend.invalidate(key.clone()), self.invalidate_other_versions(&key));
         async move {
-            let (own, others) = join(own, others).instrument(spans::invalidate(self.shape, &key)).await;
+            let (own, others) = join(own, others).await;
             // After a failure too, which is retried in the background. A get that starts now must not join a load whose
             // lease was revoked: it could not take its result.
-            self.flights.forget(&key);
+            self.flights.overtake(&key);
             let invalidated = own.and_then(|was_there| Ok(was_there | others?));
             self.metrics.invalidated(&invalidated);
             invalidated
         }
     }
 
-    fn invalidate_other_versions<'a>(&'a self, key: &Key) -> impl Future<Output = Result<bool, Error>> + use<'a> {
+    pub(crate) fn invalidate_other_versions<'a>(&'a self, key: &Key) -> impl Future<Output = Result<bool, Error>> + use<'a> {
         let invalidations = join_all(self.keys.in_other_versions(key).map(|key| self.backend.invalidate(key)));
         async move { invalidations.await.into_iter().try_fold(false, |was_there, result| Ok(was_there | result?)) }
     }
@@ -66,11 +71,13 @@ impl Core {
         async move {
             // All are begun before the first is sent, so that each is retried if this future is dropped.
             let begun = keys.into_iter().map(|key| match self.valid(key) {
-                Ok(Some(key)) => self.invalidate(key).boxed(),
+                Ok(Some(key)) => self.invalidate_within(key).boxed(),
                 Ok(None) => std::future::ready(Ok(false)).boxed(),
                 Err(error) => std::future::ready(Err(error)).boxed(),
             });
-            stream::iter(begun.collect::<Vec<_>>()).buffered(AT_A_TIME).collect().await
+            let begun: Vec<_> = begun.collect();
+            let span = spans::invalidate_many(self.shape, begun.len());
+            stream::iter(begun).buffered(AT_A_TIME).collect().instrument(span).await
         }
         .boxed()
     }
@@ -90,7 +97,7 @@ impl Core {
                 deleted
             };
             let deleted = sweeps.instrument(spans::clear(self.shape)).await;
-            self.flights.forget_all();
+            self.flights.overtake_all();
             deleted
         }
         .boxed()
@@ -181,7 +188,7 @@ impl Core {
         let update = Update::limited(&self.backend, key, self.policy.update_timeout, update.boxed());
         let update = join(update, self.invalidate_other_versions(key));
         let (own, others) = update.instrument(spans::update(self.shape, key)).await;
-        self.flights.forget(key);
+        self.flights.overtake(key);
         let updated = own.and_then(|applied| others.map(|_was_there| applied));
         self.metrics.updated(&updated);
         updated
@@ -214,7 +221,7 @@ impl Core {
                 let becomes = Entry::Hash(Hash::Whole(Arc::new(becomes)));
                 match (Found { entry: becomes, left: None }).read(self.shape) {
                     Reading::Record(record) => {
-                        Some(self.policy.lifetime(&record)? + shown.meta().stale.unwrap_or_default())
+                        Some(self.policy.ttl_of(&record, None)? + shown.meta().stale.unwrap_or_default())
                     }
                     Reading::Stale(..) | Reading::NotFound | Reading::Unreadable(_) => return None,
                 }

@@ -149,6 +149,8 @@ fn schema(record: &Record, site: &Site) -> TokenStream {
         ("not_found_ttl", value(&attributes.not_found_ttl).map(duration)),
         ("stale_if_error", value(&attributes.stale_if_error).map(duration)),
         ("stale_retry", value(&attributes.stale_retry).map(duration)),
+        ("stale_while_revalidate", value(&attributes.stale_while_revalidate).map(duration)),
+        ("soft_timeout", value(&attributes.soft_timeout).map(duration)),
         (
             "refresh_ahead",
             value(&attributes.refresh_ahead).map(|beta| match beta {

@@ -20,9 +20,10 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{
-    Acquired, Attempt, Decision, Each, EntryAndLease, Filled, KeyKind, Store, StoreResult, StoreUpdate, Token,
+    Acquired, Attempt, Decision, Each, EntryAndLease, Filled, Held, KeyKind, Mark, Store, StoreResult, StoreUpdate,
+    Token, Touched,
 };
-use crate::record::{Entry, Found, FoundField, Hash, Key, Selection, StoredField, entry};
+use crate::record::{Entry, Found, FoundField, Hash, Key, Meta, Selection, StoredField, entry};
 
 /// In smaller shards, the bound on entries would depend too much on how the keys hash.
 const ENTRIES_PER_SHARD: usize = 1024;
@@ -160,6 +161,12 @@ impl Shard {
         self.lease(key).filter(|lease| lease.token == *token)
     }
 
+    /// Replaces what lies at L if it still is `from`; returns whether it was.
+    fn replace(&mut self, key: &Key, from: &Token, to: Token, ttl: Duration) -> bool {
+        let held = self.lease_of(key, from);
+        held.map(|held| *held = Lease { token: to, expires: Instant::now() + ttl }).is_some()
+    }
+
     /// Removes the lease if it still is `token`; returns whether it was.
     fn release(&mut self, key: &Key, token: &Token) -> bool {
         self.lease_of(key, token).is_some() && self.leases.remove(key).is_some()
@@ -213,13 +220,17 @@ impl Store for Memory {
 
     async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> StoreResult<Acquired> {
         let mut shard = self.shard(key);
-        let held = shard.lease(key).map(|held| (held.expires - Instant::now(), held.token == Token::failure_mark()));
+        let held = shard.lease(key).map(|lease| Held { by: lease.token.clone(), left: lease.expires - Instant::now() });
         if held.is_none() {
             shard.grant(key, Lease { token: token.clone(), expires: Instant::now() + lease });
         }
-        let cooling_down = held.is_some_and(|(_, failed)| failed);
-        let busy_for = held.map(|(left, _)| left).filter(|_| !cooling_down);
-        Ok(Acquired { granted: held.is_none(), found: shard.found(key), busy_for, cooling_down })
+        Ok(Acquired { granted: held.is_none(), found: shard.found(key), held })
+    }
+
+    async fn take_over(&self, key: &Key, mark: Mark, token: &Token, lease: Duration) -> StoreResult<Acquired> {
+        let mut shard = self.shard(key);
+        let granted = shard.replace(key, &Token::of(mark), token.clone(), lease);
+        Ok(Acquired { granted, found: shard.found(key), held: None })
     }
 
     async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> StoreResult<bool> {
@@ -228,15 +239,37 @@ impl Store for Memory {
 
     async fn fill(&self, key: &Key, token: &Token, fields: Vec<StoredField>, ttl: Duration) -> StoreResult<Filled> {
         let mut shard = self.shard(key);
-        if !shard.release(key, token) {
-            return Ok(Filled::Fenced);
-        }
         if fields.is_empty() {
+            if !shard.replace(key, token, Token::of(Mark::Unstored), ttl) {
+                return Ok(Filled::Fenced);
+            }
             shard.entries.pop(key);
         } else {
+            if !shard.release(key, token) {
+                return Ok(Filled::Fenced);
+            }
             shard.put(key, fields, ttl);
         }
         Ok(Filled::Accepted)
+    }
+
+    async fn touch(&self, key: &Key, token: &Token, meta: Option<Meta>, ttl: Duration) -> StoreResult<Touched> {
+        let mut shard = self.shard(key);
+        if shard.lease_of(key, token).is_none() {
+            return Ok(Touched::Fenced);
+        }
+        let touched = shard.with_live(key, |stored, now| {
+            if let Some(meta) = meta {
+                // A new `Arc`, as for any change.
+                stored.fields = Arc::new(entry::with_meta(stored.fields.to_vec(), meta));
+            }
+            stored.expires = now + ttl;
+        });
+        if touched.is_none() {
+            return Ok(Touched::Gone);
+        }
+        shard.release(key, token);
+        Ok(Touched::Accepted)
     }
 
     async fn abandon(&self, key: &Key, token: &Token) -> StoreResult<()> {
@@ -244,10 +277,8 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn mark_failed(&self, key: &Key, token: &Token, pause: Duration) -> StoreResult<()> {
-        if let Some(held) = self.shard(key).lease_of(key, token) {
-            *held = Lease { token: Token::failure_mark(), expires: Instant::now() + pause };
-        }
+    async fn mark(&self, key: &Key, token: &Token, mark: Mark, ttl: Duration) -> StoreResult<()> {
+        self.shard(key).replace(key, token, Token::of(mark), ttl);
         Ok(())
     }
 

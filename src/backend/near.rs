@@ -40,7 +40,7 @@ impl Backend {
     }
 
     /// Drops a key from near caches, after this process may have written its entry.
-    pub(super) fn written(&self, key: &Key) {
+    pub(crate) fn written(&self, key: &Key) {
         if let Some(tracking) = self.inner.tracking.get() {
             tracking.written(key);
         }

@@ -31,7 +31,7 @@ use tokio::time::Instant;
 pub(super) use self::address::Servers;
 use self::errors::{is_migrating, is_worth_another_attempt, is_wrong_type, not_answered, unexpected_reply};
 use self::resp::{Reply, encode, encode_read, entry};
-use self::script::{ABANDON, CLEAR_LEASE, FILL, MARK_FAILED, RENEW, Script, encode_call};
+use self::script::{ABANDON, CLEAR_LEASE, FILL, RENEW, REPLACE, Script, TOUCH, encode_call};
 use self::shared::{Encode, Request};
 pub(super) use self::tls::Tls;
 use self::topology::{Topology, is_sent_elsewhere};
@@ -41,10 +41,10 @@ use super::builder::Settings;
 use super::call::Breaker;
 use super::deadline::within;
 use super::{
-    Acquired, DELETE_PREFIX_TIMEOUTS, Each, EntryAndLease, Filled, KeyKind, Store, StoreError, StoreResult,
-    StoreUpdate, Token,
+    Acquired, DELETE_PREFIX_TIMEOUTS, Each, EntryAndLease, Filled, Held, KeyKind, Mark, Store, StoreError, StoreResult,
+    StoreUpdate, Token, Touched,
 };
-use crate::record::{ALL, Found, Key, Selection, StoredField};
+use crate::record::{ALL, Found, Key, Meta, Selection, StoredField};
 
 /// Pause before a step on two keys is retried while their hash slot is migrating, so that they may be at two servers.
 const MIGRATION_PAUSE: Duration = Duration::from_millis(5);
@@ -144,7 +144,7 @@ impl Redis {
         Err(StoreError::Failed { advice: "it is tried again", cause, answered: Some(true) })
     }
 
-    async fn run_script(&self, script: &Script, key: &Key, keys: &[&str], args: &[&[u8]]) -> RedisResult<bool> {
+    async fn run_script(&self, script: &Script, key: &Key, keys: &[&str], args: &[&[u8]]) -> RedisResult<i64> {
         let send = async |encode: &Encode<'_>| {
             let request = self.request(encode);
             let attempts = if script.is_idempotent { request.attempts } else { 1 };
@@ -157,7 +157,27 @@ impl Redis {
             }
             reply => reply,
         };
-        Ok(reply?.integer()? != 0)
+        reply?.integer()
+    }
+
+    /// Runs a script that writes K. While the slot moves it is refused, and sent again.
+    async fn run_on_entry(&self, script: &Script, key: &Key, args: &[&[u8]]) -> RedisResult<i64> {
+        let given_up = Instant::now() + self.operation_timeout / 2;
+        loop {
+            match self.run_script(script, key, &[key.as_str(), key.lock()], args).await {
+                Err(error) if is_migrating(&error) && Instant::now() < given_up => {
+                    tokio::time::sleep(MIGRATION_PAUSE).boxed().await;
+                }
+                reply => return reply,
+            }
+        }
+    }
+
+    /// Sets L to `to` for `ttl`, if it is `from`; returns whether it was.
+    async fn replace(&self, key: &Key, from: &Token, to: &Token, ttl: Duration) -> RedisResult<bool> {
+        let ttl = millis(ttl);
+        let args = [from.0.as_bytes(), to.0.as_bytes(), ttl.as_bytes()];
+        Ok(self.run_script(&REPLACE, key, &[key.lock()], &args).await? != 0)
     }
 }
 
@@ -252,43 +272,55 @@ impl Store for Redis {
             }
             let is_there = is_there?.integer()? != 0;
             if set.is_ok() && !is_there {
-                return Ok(Acquired { granted: true, found: None, busy_for: None, cooling_down: false });
+                return Ok(Acquired { granted: true, found: None, held: None });
             }
             // From here on boxed: the first load of a record doesn't get here, and its future stays small.
             let (holder, EntryAndLease { found, lease_ttl }) = self.look_with_holder(key, is_there).boxed().await?;
-            let is_held_by = |token: &Token| holder.as_deref() == Some(token.0.as_bytes());
-            let granted = is_held_by(token);
-            if !granted && (holder.is_none() || lease_ttl.is_none()) {
+            if holder.as_deref() == Some(token.0.as_bytes()) {
+                return Ok(Acquired { granted: true, found, held: None });
+            }
+            let (Some(holder), Some(left)) = (holder, lease_ttl) else {
                 // The lease has just ended, or it is no lease and would stay for ever.
                 self.run_script(&CLEAR_LEASE, key, &[key.lock()], &[]).boxed().await?;
                 continue;
-            }
-            let cooling_down = is_held_by(&Token::failure_mark());
-            let busy_for = if granted || cooling_down { None } else { lease_ttl };
-            return Ok(Acquired { granted, found, busy_for, cooling_down });
+            };
+            let by = Token(String::from_utf8_lossy(&holder).into_owned());
+            return Ok(Acquired { granted: false, found, held: Some(Held { by, left }) });
         }
+    }
+
+    async fn take_over(&self, key: &Key, mark: Mark, token: &Token, lease: Duration) -> StoreResult<Acquired> {
+        let granted = self.replace(key, &Token::of(mark), token, lease).await?;
+        let found = if granted { self.read(key, &ALL, true).await? } else { None };
+        Ok(Acquired { granted, found, held: None })
     }
 
     async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> StoreResult<bool> {
         let lease = millis(lease);
-        Ok(self.run_script(&RENEW, key, &[key.lock()], &[token.0.as_bytes(), lease.as_bytes()]).await?)
+        Ok(self.run_script(&RENEW, key, &[key.lock()], &[token.0.as_bytes(), lease.as_bytes()]).await? != 0)
     }
 
     async fn fill(&self, key: &Key, token: &Token, fields: Vec<StoredField>, ttl: Duration) -> StoreResult<Filled> {
-        let ttl = millis(ttl);
-        let mut args = Vec::with_capacity(2 + 2 * fields.len());
+        let (ttl, mark) = (millis(ttl), Token::of(Mark::Unstored));
+        let mut args = Vec::with_capacity(3 + 2 * fields.len());
         args.extend([token.0.as_bytes(), ttl.as_bytes()]);
         args.extend(fields.iter().flat_map(|(name, value)| [&**name, value.as_slice()]));
-        let given_up = Instant::now() + self.operation_timeout / 2;
-        loop {
-            match self.run_script(&FILL, key, &[key.as_str(), key.lock()], &args).await {
-                Ok(stored) => return Ok(if stored { Filled::Accepted } else { Filled::Fenced }),
-                Err(error) if is_migrating(&error) && Instant::now() < given_up => {
-                    tokio::time::sleep(MIGRATION_PAUSE).boxed().await;
-                }
-                Err(error) => return Err(error.into()),
-            }
+        if fields.is_empty() {
+            args.push(mark.0.as_bytes());
         }
+        let filled = self.run_on_entry(&FILL, key, &args).await?;
+        Ok(if filled == 0 { Filled::Fenced } else { Filled::Accepted })
+    }
+
+    async fn touch(&self, key: &Key, token: &Token, meta: Option<Meta>, ttl: Duration) -> StoreResult<Touched> {
+        let (ttl, meta) = (millis(ttl), meta.map(|meta| meta.text().unwrap_or_default()));
+        let mut args = vec![token.0.as_bytes(), ttl.as_bytes()];
+        args.extend(meta.as_ref().map(String::as_bytes));
+        Ok(match self.run_on_entry(&TOUCH, key, &args).await? {
+            0 => Touched::Fenced,
+            1 => Touched::Accepted,
+            _ => Touched::Gone,
+        })
     }
 
     async fn abandon(&self, key: &Key, token: &Token) -> StoreResult<()> {
@@ -301,10 +333,8 @@ impl Store for Redis {
         Ok(())
     }
 
-    async fn mark_failed(&self, key: &Key, token: &Token, pause: Duration) -> StoreResult<()> {
-        let (mark, pause) = (Token::failure_mark(), millis(pause));
-        let args = [token.0.as_bytes(), mark.0.as_bytes(), pause.as_bytes()];
-        self.run_script(&MARK_FAILED, key, &[key.lock()], &args).await?;
+    async fn mark(&self, key: &Key, token: &Token, mark: Mark, ttl: Duration) -> StoreResult<()> {
+        self.replace(key, token, &Token::of(mark), ttl).await?;
         Ok(())
     }
 

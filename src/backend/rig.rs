@@ -9,9 +9,9 @@ use futures_util::future::BoxFuture;
 
 use super::call::{CallOptions, on_store};
 use super::deadline::within;
-use super::{Acquired, AnyStore, Attempt, Decision, Filled, KeyKind, Store, StoreError, StoreUpdate, Token};
+use super::{Acquired, AnyStore, Attempt, Decision, Filled, KeyKind, Mark, Store, StoreError, StoreUpdate, Token, Touched};
 use crate::proof::Guard;
-use crate::record::{ALL, Found, Key, StoredField};
+use crate::record::{ALL, Found, Key, Meta, StoredField};
 
 /// The settings of a rigged backend.
 #[derive(Clone)]
@@ -46,7 +46,9 @@ pub enum Step {
     Renew,
     Fill,
     Abandon,
-    MarkFailed,
+    TakeOver,
+    Touch,
+    Mark,
     Invalidate,
     Update,
     Look,
@@ -158,12 +160,46 @@ impl<S: Store> Rigged<'_, S> {
         if self.rig.enforces(Guard::TokenCheck) {
             return self.store.fill(key, token, fields, ttl).await;
         }
-        // Takes the lease away from its holder.
+        let own = self.take_lease(key, ttl).await?;
+        self.store.fill(key, &own, fields, ttl).await
+    }
+
+    pub(super) async fn touch(
+        &self,
+        key: &Key,
+        token: &Token,
+        meta: Option<Meta>,
+        ttl: Duration,
+    ) -> Result<Touched, StoreError> {
+        if self.rig.enforces(Guard::TokenCheck) {
+            return self.store.touch(key, token, meta, ttl).await;
+        }
+        let own = self.take_lease(key, ttl).await?;
+        self.store.touch(key, &own, meta, ttl).await
+    }
+
+    pub(super) async fn take_over(
+        &self,
+        key: &Key,
+        mark: Mark,
+        token: &Token,
+        lease: Duration,
+    ) -> Result<Acquired, StoreError> {
+        if self.rig.enforces(Guard::MarkCheck) {
+            return self.store.take_over(key, mark, token, lease).await;
+        }
+        let mut own = token.clone();
+        self.store.delete(key, KeyKind::Lease).await?;
+        self.store.acquire(key, &mut own, lease).await
+    }
+
+    /// Takes the lease away from its holder.
+    async fn take_lease(&self, key: &Key, lease: Duration) -> Result<Token, StoreError> {
         let mut own = Token::new();
-        while !self.store.acquire(key, &mut own, ttl).await?.granted {
+        while !self.store.acquire(key, &mut own, lease).await?.granted {
             self.store.delete(key, KeyKind::Lease).await?;
         }
-        self.store.fill(key, &own, fields, ttl).await
+        Ok(own)
     }
 
     pub(super) async fn invalidate(&self, key: &Key) -> Result<bool, StoreError> {

@@ -10,21 +10,46 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use crate::error::BoxError;
-use crate::record::{Changes, Found, Key, Selection, StoredField};
+use crate::record::{Changes, Found, Key, Meta, Selection, StoredField};
 
-/// The name of one lease: 128 random bits, drawn anew for every attempt to acquire one.
+/// The text at L: the name of one lease, which has 128 random bits, drawn anew for every attempt to acquire one; or a mark.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Token(pub(super) String);
+
+/// Begins the name of a lease that was taken over from a mark.
+const AFTER_MARK: &str = "after-mark:";
 
 impl Token {
     pub(crate) fn new() -> Self {
         Self(format!("{:032x}", rand::random::<u128>()))
     }
 
-    /// Stands at L in place of a token after a load has failed, for as long as the load is not to be tried again.
-    pub(crate) fn failure_mark() -> Self {
-        Self("failed".to_owned())
+    pub(crate) fn of(mark: Mark) -> Self {
+        let text = match mark {
+            Mark::Failed => "failed",
+            Mark::Unstored => "unstored",
+        };
+        Self(text.to_owned())
     }
+
+    /// The name of this lease if it is taken over from a mark.
+    pub(crate) fn after_mark(&self) -> Self {
+        Self(format!("{AFTER_MARK}{}", self.0))
+    }
+
+    /// Whether this lease was taken over from a mark.
+    pub(crate) fn is_after_mark(&self) -> bool {
+        self.0.starts_with(AFTER_MARK)
+    }
+}
+
+/// Stands at L in place of a lease whose load has left nothing in K.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// The load has failed, and its stale entry is served: nobody is to try again for a while.
+    Failed,
+    /// The load has failed, or its result can't be stored: nobody is to wait for the next load to store something.
+    Unstored,
 }
 
 /// The outcome of an attempt to acquire a lease.
@@ -34,10 +59,24 @@ pub(crate) struct Acquired {
     pub(crate) granted: bool,
     /// The entry, which was read after the lease was granted or refused.
     pub(crate) found: Option<Found>,
-    /// How long another holder's lease will last, if it isn't renewed.
-    pub(crate) busy_for: Option<Duration>,
-    /// Whether L is a failure mark, and nobody's lease.
-    pub(crate) cooling_down: bool,
+    /// What lies at L if the lease was not granted.
+    pub(crate) held: Option<Held>,
+}
+
+/// Another holder's lease, or a mark.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) by: Token,
+    /// How long it will lie there, if it isn't renewed.
+    pub(crate) left: Duration,
+}
+
+impl Acquired {
+    /// The mark at L, if there is one.
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        let held = &self.held.as_ref()?.by;
+        [Mark::Failed, Mark::Unstored].into_iter().find(|mark| *held == Token::of(*mark))
+    }
 }
 
 /// The outcome of a fill.
@@ -45,6 +84,17 @@ pub(crate) struct Acquired {
 pub(crate) enum Filled {
     /// The entry is stored, and the lease used up.
     Accepted,
+    /// The lease was no longer the caller's: nothing was written.
+    Fenced,
+}
+
+/// The outcome of a touch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Touched {
+    /// The entry lives on, and the lease is used up.
+    Accepted,
+    /// There is no entry. The lease is still the caller's.
+    Gone,
     /// The lease was no longer the caller's: nothing was written.
     Fenced,
 }
@@ -118,21 +168,29 @@ pub(crate) trait Store {
         each: &mut Each<'_>,
     ) -> StoreResult<()>;
 
-    /// Sets L to `token` for `lease`, if L is free or is no proper lease; then reads K. If the step has to be sent again, the
-    /// first token is abandoned, and `token` becomes a new one.
+    /// Sets L to `token` for `lease`, if L is free or is neither a proper lease nor a mark; then reads K. If the step has to be
+    /// sent again, the first token is abandoned, and `token` becomes a new one.
     async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> StoreResult<Acquired>;
 
     /// Prolongs L, if it still is `token`; returns whether it was.
     async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> StoreResult<bool>;
 
-    /// If L still is `token`: replaces all of K and its lifetime, and deletes L. Without fields K is deleted.
+    /// Sets L to `token` for `lease`, if L is `mark`; then reads K.
+    async fn take_over(&self, key: &Key, mark: Mark, token: &Token, lease: Duration) -> StoreResult<Acquired>;
+
+    /// If L still is `token`: replaces all of K and its lifetime, and deletes L. Without fields K is deleted, and L becomes the
+    /// unstored mark for `ttl`.
     async fn fill(&self, key: &Key, token: &Token, fields: Vec<StoredField>, ttl: Duration) -> StoreResult<Filled>;
 
     /// Deletes L, if it still is `token`.
     async fn abandon(&self, key: &Key, token: &Token) -> StoreResult<()>;
 
-    /// Sets L to the failure mark for `pause`, if it still is `token`.
-    async fn mark_failed(&self, key: &Key, token: &Token, pause: Duration) -> StoreResult<()>;
+    /// If L still is `token`, and K is there: gives K this `~meta` and this lifetime, and deletes L. `meta` is `None` if K has
+    /// it already.
+    async fn touch(&self, key: &Key, token: &Token, meta: Option<Meta>, ttl: Duration) -> StoreResult<Touched>;
+
+    /// Sets L to `mark` for `ttl`, if it still is `token`.
+    async fn mark(&self, key: &Key, token: &Token, mark: Mark, ttl: Duration) -> StoreResult<()>;
 
     /// Deletes L, and then K; returns whether K was there. Deleting K counts only if it was carried out after L was deleted:
     /// when either command was redirected or failed, both are sent again, in this order. A read that starts after the reply is

@@ -4,9 +4,11 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::policy::Given;
 use super::{Cache, Core, OnOutage, Policy, UpdateTtl};
 use crate::backend::Backend;
 use crate::counters::ShardedArc;
+use crate::defaults;
 use crate::error::Error;
 use crate::near::NearCache;
 use crate::record::{Cacheable, Shape, borrowed};
@@ -37,15 +39,16 @@ pub struct CacheBuilder<T: Cacheable> {
     backend: Backend,
     policy: Policy,
     namespace: Option<String>,
-    /// The setter's argument. `None` if it was not called.
-    not_found_ttl: Option<Option<Duration>>,
+    given: Given,
+    is_enabled: bool,
     of: PhantomData<fn() -> T>,
 }
 
 impl<T: Cacheable> CacheBuilder<T> {
     pub(super) fn new(backend: Backend) -> Self {
         let namespace = T::SCHEMA.namespace.map(str::to_owned);
-        Self { backend, policy: Policy::new(&T::SCHEMA), namespace, not_found_ttl: None, of: PhantomData }
+        let (policy, given) = (Policy::new(&T::SCHEMA), Given::default());
+        Self { backend, policy, namespace, given, is_enabled: defaults::ENABLED, of: PhantomData }
     }
 
     /// Sets the namespace of the keys, in place of the struct's: for structs that several services share. Default: the
@@ -74,7 +77,7 @@ impl<T: Cacheable> CacheBuilder<T> {
     /// the struct's `not_found_ttl`, or [`defaults::NOT_FOUND_TTL`](crate::defaults::NOT_FOUND_TTL), 5 seconds; half of `ttl` if
     /// that is not less.
     pub fn not_found_ttl(mut self, not_found_ttl: impl Into<Option<Duration>>) -> Self {
-        self.not_found_ttl = Some(not_found_ttl.into());
+        self.given.not_found_ttl = Some(not_found_ttl.into());
         self
     }
 
@@ -94,6 +97,31 @@ impl<T: Cacheable> CacheBuilder<T> {
     /// Redis: each read has one more `PTTL`, in the same round trip. A load that failed costs one more read.
     pub fn stale_if_error(mut self, stale_if_error: impl Into<Option<Duration>>) -> Self {
         self.policy.stale_if_error = stale_if_error.into();
+        self
+    }
+
+    /// Sets how long a record is kept past its TTL, to be served while it is loaded anew, so that no read waits for the load:
+    /// as [`Outcome::Stale`](crate::Outcome::Stale), and never after an invalidation. One process loads. If that load fails, the
+    /// record is served until its window ends, and the load is retried after [`stale_retry`](Self::stale_retry). From 1 ms to
+    /// 36,500 days; `None`: not at all. In caches of these keys without this setting such a record counts as a miss. Default: the
+    /// struct's `stale_while_revalidate`, or `None`.
+    ///
+    /// A record is kept for the longer of this and [`stale_if_error`](Self::stale_if_error), and a loader may set how long by
+    /// [`Loaded::stale_for`](crate::Loaded::stale_for). Each cache serves what its own settings allow.
+    ///
+    /// Redis: each read has one more `PTTL`, in the same round trip. Calls that join a load in their process read first.
+    ///
+    /// Source: RFC 5861, "HTTP Cache-Control Extensions for Stale Content".
+    pub fn stale_while_revalidate(mut self, stale_while_revalidate: impl Into<Option<Duration>>) -> Self {
+        self.policy.stale_while_revalidate = stale_while_revalidate.into();
+        self
+    }
+
+    /// Sets how long a get waits for the load of a record that it could serve stale: see
+    /// [`stale_while_revalidate`](Self::stale_while_revalidate). Zero: not at all; or from 1 ms to 36,500 days. Default: the
+    /// struct's `soft_timeout`, or [`defaults::SOFT_TIMEOUT`](crate::defaults::SOFT_TIMEOUT), zero.
+    pub fn soft_timeout(mut self, soft_timeout: Duration) -> Self {
+        self.policy.soft_timeout = soft_timeout;
         self
     }
 
@@ -137,9 +165,10 @@ impl<T: Cacheable> CacheBuilder<T> {
     }
 
     /// Sets how long a loader may run, from 1 ms to 36,500 days. After that it is dropped, and all callers that wait for it get
-    /// [`Error::Timeout`]. Default: [`defaults::LOAD_TIMEOUT`](crate::defaults::LOAD_TIMEOUT), 30 seconds.
+    /// [`Error::Timeout`]. Default: [`defaults::LOAD_TIMEOUT`](crate::defaults::LOAD_TIMEOUT), 30 seconds, or the
+    /// [`wait_timeout`](Self::wait_timeout) that was set, if that is shorter.
     pub fn load_timeout(mut self, load_timeout: Duration) -> Self {
-        self.policy.load_timeout = load_timeout;
+        self.given.load_timeout = Some(load_timeout);
         self
     }
 
@@ -151,10 +180,11 @@ impl<T: Cacheable> CacheBuilder<T> {
     }
 
     /// Sets how long a get waits for another process' load. After that it loads the record around the cache. It is also how long
-    /// a load around the cache waits for its turn: see [`max_bypass_loads`](Self::max_bypass_loads). From 1 ms to 36,500 days.
-    /// Default: [`defaults::WAIT_TIMEOUT`](crate::defaults::WAIT_TIMEOUT), 10 seconds.
+    /// a load around the cache waits for its turn: see [`max_bypass_loads`](Self::max_bypass_loads). At least
+    /// [`load_timeout`](Self::load_timeout), so that a load within that is made once over all processes, and at most 36,500 days.
+    /// Default: the `load_timeout`, 30 seconds.
     pub fn wait_timeout(mut self, wait_timeout: Duration) -> Self {
-        self.policy.wait_timeout = wait_timeout;
+        self.given.wait_timeout = Some(wait_timeout);
         self
     }
 
@@ -203,9 +233,9 @@ impl<T: Cacheable> CacheBuilder<T> {
     }
 
     /// Sets whether the cache is used at all. If not, every get goes to the loader. Invalidations and updates are still
-    /// carried out, for the sake of other processes. Default: [`defaults::ENABLED`](crate::defaults::ENABLED), `true`.
+    /// carried out, for the sake of other processes. [`Cache::set_enabled`] changes it later. Default: [`defaults::ENABLED`](crate::defaults::ENABLED), `true`.
     pub fn enabled(mut self, enabled: bool) -> Self {
-        self.policy.enabled = enabled;
+        self.is_enabled = enabled;
         self
     }
 
@@ -215,7 +245,7 @@ impl<T: Cacheable> CacheBuilder<T> {
     ///
     /// [`Error::Config`] if a setting is out of its range or contradicts another.
     pub fn build(mut self) -> Result<Cache<T>, Error> {
-        self.policy.check(&T::SCHEMA, self.not_found_ttl)?;
+        self.policy.check(&T::SCHEMA, &self.given)?;
         self.namespace.as_deref().map_or(Ok(()), check_namespace)?;
         Ok(self.build_unchecked())
     }
@@ -223,7 +253,7 @@ impl<T: Cacheable> CacheBuilder<T> {
     /// For [`Cache::new`]: the derive has checked the attributes, and the defaults are valid.
     pub(super) fn build_unchecked(self) -> Cache<T> {
         let namespace = self.namespace.as_deref();
-        let core = Core::new(Shape::of::<T>(), self.backend, namespace, self.policy);
+        let core = Core::new(Shape::of::<T>(), self.backend, namespace, self.policy, self.is_enabled);
         Cache { core: ShardedArc::new(core), of: PhantomData }
     }
 }

@@ -1,17 +1,18 @@
 //! The part of a cache that its clones and flights share: [`Core`], which doesn't know the type of its records.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::policy::Policy;
+use super::policy::{Lifetime, Policy};
 use crate::backend::Backend;
 use crate::defaults;
-use crate::error::Error;
+use crate::error::{BoxError, Error};
 use crate::metrics::{CacheMetrics, NearMetrics};
 use crate::near::Near;
-use crate::read::{Flights, Orphans, Refreshes};
+use crate::read::{Flights, Loaded, LoaderAnswer, Orphans, Refreshes};
 use crate::record::{InvalidId, Key, KeySpace, Meta, Record, Selection, Shape, StoredField, entry};
 use crate::stats::Stats;
 
@@ -28,21 +29,61 @@ pub(crate) struct Core {
     pub(crate) flights: Arc<Flights>,
     /// The flights that load around the cache.
     pub(crate) bypasses: Arc<Flights>,
+    /// The flights of `refresh`, which load over an entry that is there.
+    pub(crate) refreshing: Arc<Flights>,
     pub(crate) refreshes: Refreshes,
     pub(crate) orphans: Orphans,
     /// Permits for loads around the cache.
     pub(crate) bypass_loads: Semaphore,
+    is_enabled: AtomicBool,
+}
+
+/// A loaded record, and what is to be stored of it.
+pub(crate) struct Outgoing {
+    pub(crate) record: Option<Record>,
+    pub(crate) store: ToStore,
+}
+
+pub(crate) enum ToStore {
+    Entry {
+        fields: Vec<StoredField>,
+        lifetime: Lifetime,
+    },
+    /// The entry that was found under the lease lives on, with these notes if they are others.
+    SameEntry {
+        meta: Option<Meta>,
+        lifetime: Lifetime,
+    },
+    Nothing,
+}
+
+impl ToStore {
+    /// How long the entry will live, without the stale tail.
+    pub(crate) fn ttl(&self) -> Option<Duration> {
+        match self {
+            Self::Entry { lifetime, .. } | Self::SameEntry { lifetime, .. } => Some(lifetime.ttl),
+            Self::Nothing => None,
+        }
+    }
 }
 
 impl Core {
-    pub(super) fn new(shape: &'static Shape, backend: Backend, namespace: Option<&str>, policy: Policy) -> Self {
+    pub(super) fn new(
+        shape: &'static Shape,
+        backend: Backend,
+        namespace: Option<&str>,
+        policy: Policy,
+        is_enabled: bool,
+    ) -> Self {
         let keys = KeySpace::new(namespace, &shape.schema);
         let (namespace, entity) = (namespace.unwrap_or_default(), shape.schema.entity);
-        let near = policy.near_cache.filter(|_| policy.enabled).and_then(|settings| {
+        let near = policy.near_cache.and_then(|settings| {
             let tracking = backend.tracking()?;
             let (largest, metrics) = (policy.max_entry_bytes, NearMetrics::new(namespace, entity));
             let near = Near::new(settings, keys.prefix(), largest, tracking, metrics);
-            backend.track();
+            if is_enabled {
+                backend.track();
+            }
             Some(near)
         });
         Self {
@@ -53,31 +94,72 @@ impl Core {
             selection: Selection::of(&shape.schema),
             flights: Arc::default(),
             bypasses: Arc::default(),
+            refreshing: Arc::default(),
             refreshes: Refreshes::default(),
             orphans: Orphans::default(),
             bypass_loads: Semaphore::new(policy.max_bypass_loads),
+            is_enabled: AtomicBool::new(is_enabled),
             backend,
             policy,
         }
     }
 
-    /// The entry to store for the result of a loader that ran for `took`, and the entry's lifetime. `None` if nothing is to be
-    /// stored.
-    pub(crate) fn entry(
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.is_enabled.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_enabled(&self, enabled: bool) {
+        self.is_enabled.store(enabled, Ordering::Relaxed);
+    }
+
+    /// The result of a load that took so long. `granted`: the record that was found under its lease, and the notes in its entry.
+    pub(crate) fn outgoing(
         &self,
         key: &Key,
-        record: Option<&Record>,
+        loaded: &Loaded,
+        granted: Option<(Record, Meta)>,
         took: Duration,
-    ) -> Option<(Vec<StoredField>, Duration)> {
+    ) -> Result<Outgoing, BoxError> {
+        let record = loaded.record(granted.as_ref().map(|(record, _)| record))?;
+        let store = self.to_store(key, loaded, record.as_ref(), granted.map(|(_, meta)| meta), took);
+        Ok(Outgoing { record, store: store.unwrap_or(ToStore::Nothing) })
+    }
+
+    fn to_store(
+        &self,
+        key: &Key,
+        loaded: &Loaded,
+        record: Option<&Record>,
+        granted: Option<Meta>,
+        took: Duration,
+    ) -> Option<ToStore> {
+        let Loaded { answer, terms } = loaded;
+        if terms.no_store {
+            return None;
+        }
         let Some(record) = record else {
-            return Some((entry::not_found(), self.policy.not_found_lifetime()?));
+            let lifetime = Lifetime { ttl: self.policy.ttl_of_not_found(terms.ttl)?, meta: Meta::default() };
+            return Some(ToStore::Entry { fields: entry::not_found(), lifetime });
         };
         let is_asked_for = |id: &str| (id == key.id()).then_some(());
         if KeySpace::with_id(&mut |out| (self.shape.write_id)(record, out), is_asked_for).is_none() {
             self.report_other_id();
             return None;
         }
-        let ttl = self.policy.lifetime(record)?;
+        let ttl = self.policy.ttl_of(record, terms.ttl)?;
+        let stale = self.policy.stale_tail_by(terms.stale_for);
+        let load = self.policy.refresh_ahead.map(|_| took.max(defaults::SHORTEST));
+        if let (LoaderAnswer::Unchanged, Some(granted)) = (answer, granted) {
+            let meta = Meta { stale, load: load.and(granted.load).or(load) };
+            let lifetime = Lifetime { ttl, meta };
+            return Some(ToStore::SameEntry { meta: (meta != granted).then_some(meta), lifetime });
+        }
+        let lifetime = Lifetime { ttl, meta: Meta { stale, load } };
+        Some(ToStore::Entry { fields: self.fields(key, record, lifetime.meta)?, lifetime })
+    }
+
+    /// The fields of an entry. `None` if the record can't be stored.
+    pub(crate) fn fields(&self, key: &Key, record: &Record, meta: Meta) -> Option<Vec<StoredField>> {
         let mut fields = match self.shape.fields_of(record) {
             Ok(fields) => entry::stored(fields),
             Err(mistake) => {
@@ -89,10 +171,8 @@ impl Core {
                 return None;
             }
         };
-        let load = self.policy.refresh_ahead.map(|_| took.max(defaults::SHORTEST));
-        let meta = Meta { stale: self.policy.stale_if_error, load };
         fields.extend(meta.field());
-        self.fits(key, entry::size(&fields)).then_some((fields, ttl + meta.stale.unwrap_or_default()))
+        self.fits(key, entry::size(&fields)).then_some(fields)
     }
 
     /// A record's id as written in a key, even if it is invalid. `None` if it can't be written.

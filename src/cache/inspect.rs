@@ -67,10 +67,10 @@ impl Core {
     fn peek(self: Arc<Self>, key: Result<Key, InvalidId>) -> BoxFuture<'static, Result<Option<Record>, Error>> {
         async move {
             let Some(key) = self.valid(key)? else { return Ok(None) };
-            if !self.policy.enabled || self.backend.is_pending(&key) {
+            if !self.is_enabled() || self.backend.is_pending(&key) {
                 return Ok(None);
             }
-            let found = self.read_entry(&key, &self.selection).await?;
+            let found = self.read_entry(&key, &self.selection, false).await?;
             let Some(reading) = found.map(|found| found.read(self.shape)) else { return Ok(None) };
             self.report_unreadable(&key, &reading);
             Ok(match reading {

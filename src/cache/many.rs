@@ -5,10 +5,10 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::{Cache, Lookup, TAKEN_ONCE, value};
-use crate::error::{BoxError, Error};
-use crate::read::{Answer, Asked, Batch, ErasedId};
-use crate::record::{CacheKey, Cacheable};
+use super::{Cache, Loaded, Lookup, TAKEN_ONCE, value};
+use crate::error::{self, BoxError, Cause, Error};
+use crate::read::{self, Answer, Asked, Batch, ErasedId, ManyLoader};
+use crate::record::{CacheKey, Cacheable, KeySpace};
 
 impl<T: Cacheable> Cache<T> {
     /// Gets many records at once. The results have the order and the number of the ids, which may repeat.
@@ -71,7 +71,57 @@ impl<T: Cacheable> Cache<T> {
         R: IntoIterator<Item = T>,
         E: Into<BoxError> + 'static,
     {
-        self.answers(ids, Batch::new(Arc::clone(&self.core), loader), value)
+        self.answers(ids, Arc::new(of_records(loader)), false, value)
+    }
+
+    /// Like [`get_many`](Self::get_many), with a loader that answers for each id: a record or none and how it is to be stored, or
+    /// an error, which is the result of that id alone.
+    ///
+    /// # Errors
+    ///
+    /// For each id as for [`get`](Self::get). If `loader` fails as a whole, all ids that it was called with have its error. An id
+    /// for which it has no answer is an error, and nothing is cached for it.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`get`](Self::get).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use cache_aside::{Backend, BoxError, Cache, Cacheable, Loaded};
+    /// # #[derive(Debug, Cacheable)]
+    /// # struct Product { #[cacheable(id)] id: u64, stock: u32 }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BoxError> {
+    /// # let products: Cache<Product> = Cache::new(Backend::connect("memory://").await?);
+    /// let found = products.get_many_with([7, 8], |ids| async move {
+    ///     let answers = ids.into_iter().map(|id| match id {
+    ///         7 => (id, Ok(Loaded::record(Product { id, stock: 42 }))),
+    ///         _ => (id, Err("the shard is down")),
+    ///     });
+    ///     Ok::<_, BoxError>(answers.collect::<Vec<_>>())
+    /// });
+    /// let found = found.await;
+    /// assert!(found[0].is_ok() && found[1].is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn get_many_with<'a, I, K, F, Fut, R, E, O>(
+        &self,
+        ids: I,
+        loader: F,
+    ) -> BoxFuture<'a, Vec<Result<Option<Arc<T>>, Error>>>
+    where
+        I: IntoIterator<Item = K>,
+        K: CacheKey<T::Id> + 'a,
+        F: Fn(Vec<T::Id>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, E>> + Send + 'static,
+        R: IntoIterator<Item = (T::Id, Result<Loaded<T>, O>)>,
+        E: Into<BoxError> + 'static,
+        O: Into<BoxError> + 'static,
+    {
+        self.answers(ids, Arc::new(of_answers(loader)), false, value)
     }
 
     /// Like [`get_many`](Self::get_many), but also reports where each record came from.
@@ -92,15 +142,17 @@ impl<T: Cacheable> Cache<T> {
         R: IntoIterator<Item = T>,
         E: Into<BoxError> + 'static,
     {
-        self.answers(ids, Batch::new(Arc::clone(&self.core), loader), Lookup::from)
+        self.answers(ids, Arc::new(of_records(loader)), true, Lookup::from)
     }
 
-    fn answers<'a, K: CacheKey<T::Id> + 'a, A: 'a>(
+    pub(super) fn answers<'a, K: CacheKey<T::Id> + 'a, A: 'a>(
         &self,
         ids: impl IntoIterator<Item = K>,
-        batch: Arc<Batch>,
+        loader: Arc<ManyLoader>,
+        is_lookup: bool,
         typed: fn(Answer) -> A,
     ) -> BoxFuture<'a, Vec<Result<A, Error>>> {
+        let batch = Batch::new(Arc::clone(&self.core), loader);
         let (mut asked, mut different) = (Asked::default(), Vec::new());
         for id in ids {
             if asked.add(&self.core, self.core.keys.key(&id)) {
@@ -112,7 +164,63 @@ impl<T: Cacheable> Cache<T> {
             let id: Option<K> = different[place].take();
             Box::new(id.expect(TAKEN_ONCE).into_id())
         };
-        let answers = async move { core.get_many(asked, &mut take_id, batch).await };
+        let answers = async move { core.get_many(asked, &mut take_id, batch, is_lookup).await };
         answers.map(move |answers| answers.into_iter().map(|answer| answer.map(typed)).collect()).boxed()
     }
+}
+
+/// Erases the types of a loader of many records. None of an id: the primary has no such record.
+pub(super) fn of_records<T, F, Fut, R, E>(loader: F) -> ManyLoader
+where
+    T: Cacheable,
+    F: Fn(Vec<T::Id>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<R, E>> + Send + 'static,
+    R: IntoIterator<Item = T>,
+    E: Into<BoxError> + 'static,
+{
+    let with_id = |record: T| {
+        let id = KeySpace::id_text(&mut |out| record.write_id(out));
+        (id, Ok(read::Loaded::new(Some(record))))
+    };
+    let run = move |ids| {
+        let loading = loader(typed_ids::<T>(ids)).map(move |loaded| match loaded {
+            Ok(records) => Ok(records.into_iter().map(with_id).collect()),
+            Err(error) => Err(error::boxed(error)),
+        });
+        loading.boxed()
+    };
+    ManyLoader { run: Box::new(run), answers_each: false }
+}
+
+/// Erases the types of a loader that answers for each id.
+fn of_answers<T, F, Fut, R, E, O>(loader: F) -> ManyLoader
+where
+    T: Cacheable,
+    F: Fn(Vec<T::Id>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<R, E>> + Send + 'static,
+    R: IntoIterator<Item = (T::Id, Result<Loaded<T>, O>)>,
+    E: Into<BoxError> + 'static,
+    O: Into<BoxError> + 'static,
+{
+    let erased = |(id, loaded): (T::Id, Result<Loaded<T>, O>)| {
+        let loaded = loaded.map(Loaded::erase).map_err(|error| Cause::new(error::boxed(error)));
+        (id_text::<T>(&id), loaded)
+    };
+    let run = move |ids| {
+        let loading = loader(typed_ids::<T>(ids)).map(move |loaded| match loaded {
+            Ok(answers) => Ok(answers.into_iter().map(erased).collect()),
+            Err(error) => Err(error::boxed(error)),
+        });
+        loading.boxed()
+    };
+    ManyLoader { run: Box::new(run), answers_each: true }
+}
+
+pub(super) fn typed_ids<T: Cacheable>(ids: Vec<ErasedId>) -> Vec<T::Id> {
+    ids.into_iter().flat_map(ErasedId::downcast).map(|id| *id).collect()
+}
+
+/// An id as it is written in a key.
+pub(super) fn id_text<T: Cacheable>(id: &T::Id) -> Option<Box<str>> {
+    KeySpace::id_text(&mut |out| CacheKey::<T::Id>::write_parts(id, out))
 }

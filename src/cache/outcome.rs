@@ -16,19 +16,22 @@ pub struct Lookup<T> {
     pub outcome: Outcome,
     /// How long this call's own read of Redis took. Zero for a near hit, and for a call that joined a load under way.
     pub cache_latency: Duration,
+    /// What is left of the entry's TTL, for example for `Cache-Control: max-age`; also of a not-found entry. `None` if the
+    /// record is stale, or is not in the cache as far as this call knows.
+    pub ttl: Option<Duration>,
 }
 
 #[cfg(feature = "testing")]
 impl<T> Lookup<T> {
-    /// Makes the result of a lookup, for tests of a service's own code. `cache_latency` is zero.
+    /// Makes the result of a lookup, for tests of a service's own code. `cache_latency` is zero, and `ttl` is `None`.
     pub fn new(value: Option<Arc<T>>, outcome: Outcome) -> Self {
-        Self { value, outcome, cache_latency: Duration::ZERO }
+        Self { value, outcome, cache_latency: Duration::ZERO, ttl: None }
     }
 }
 
 impl<T: Cacheable> From<Answer> for Lookup<T> {
-    fn from(Answer { record, outcome, cache_latency }: Answer) -> Self {
-        Self { value: record.map(typed), outcome, cache_latency }
+    fn from(Answer { record, outcome, cache_latency, ttl }: Answer) -> Self {
+        Self { value: record.map(typed), outcome, cache_latency, ttl }
     }
 }
 
@@ -57,10 +60,32 @@ pub enum Outcome {
     /// A loader, around the cache: because the cache was out of reach or disabled, because an invalidation of this record is
     /// [pending](crate::Cache::pending), or because another process' load took too long.
     Bypassed,
-    /// A cached record past its TTL, because its load failed: see
-    /// [`stale_if_error`](crate::CacheBuilder::stale_if_error).
+    /// A cached record past its TTL, because its load failed, see [`stale_if_error`](crate::CacheBuilder::stale_if_error); or
+    /// because its load takes longer than this get was to wait, see
+    /// [`stale_while_revalidate`](crate::CacheBuilder::stale_while_revalidate).
+    #[non_exhaustive]
     Stale {
         /// How long the record was past its TTL.
         age: Duration,
+        /// Whether a load of the record is under way, in this process or another.
+        revalidating: bool,
     },
+}
+
+impl Outcome {
+    pub(crate) fn is_stale(self) -> bool {
+        matches!(self, Self::Stale { .. })
+    }
+}
+
+/// Why a get went around the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bypass {
+    Disabled,
+    Outage,
+    /// An invalidation of the record is pending.
+    Pending,
+    InvalidId,
+    /// Another process' load took too long.
+    SlowLoad,
 }

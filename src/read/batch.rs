@@ -1,56 +1,74 @@
-//! Batched loads: the loads of several keys in one call of the user's loader, for `get_many`.
+//! Batched loads: the loads of several keys in one call of the user's loader.
 //!
-//! Each key has a flight and a lease of its own, whose load takes its record from the common call. The call starts once each
-//! load that it awaits has asked for its record, isn't needed after all, or has to wait for another caller first. Knows
-//! nothing of leases.
+//! Each key has a flight and a lease of its own, whose load takes its record from the common call. The call of a `get_many` starts
+//! once each load that it awaits has asked for its record, isn't needed after all, or has to wait for another caller first. The
+//! call for single gets starts when its window is over. Knows nothing of leases.
 
 use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
 
-use super::loader::{Loading, ended_early, erase_record};
+use super::loader::{Loaded, Loader, Loading, ended_early};
+use super::nested::Load;
 use crate::cache::Core;
-use crate::error::{self, BoxError, Cause};
-use crate::record::{Cacheable, Key, KeySpace, Record};
+use crate::error::{BoxError, Cause};
+use crate::metrics::{Counted, spans};
+use crate::record::Key;
 
 /// An id with its type erased.
 pub(crate) type ErasedId = Box<dyn Any + Send>;
 
-/// A user's loader of many records, with its types erased. It returns each record with its id as written in a key, or `None`
-/// for an id that can't be written.
-type Loader = Box<dyn Fn(Vec<ErasedId>) -> BoxFuture<'static, Result<Loaded, BoxError>> + Send + Sync>;
+/// A user's loader of many records, with its types erased.
+pub(crate) struct ManyLoader {
+    pub(crate) run: Box<dyn Fn(Vec<ErasedId>) -> BoxFuture<'static, Result<Vec<LoadedOne>, BoxError>> + Send + Sync>,
+    /// Whether an id without an answer is an error. Otherwise the primary has no such record.
+    pub(crate) answers_each: bool,
+}
 
-type Loaded = Vec<(Option<Box<str>>, Record)>;
+/// The answer for an id, which is `None` if it can't be written.
+pub(crate) type LoadedOne = (Option<Box<str>>, Result<Loaded, Cause>);
 
 /// The loads that share calls of one loader.
 pub(crate) struct Batch {
     core: Arc<Core>,
-    loader: Loader,
-    /// The loads that the next call awaits.
-    awaited: TaskTracker,
+    loader: Arc<ManyLoader>,
+    start: Start,
     next: Mutex<Option<Next>>,
+}
+
+/// When a call starts.
+enum Start {
+    /// When nothing is awaited any more.
+    Awaited(TaskTracker),
+    /// So long after the first id was asked for, or when there are so many.
+    Window(Duration, usize),
 }
 
 /// The next call. It exists as long as one of its loads does.
 struct Next {
-    asked: Vec<(Key, ErasedId)>,
+    asked: Arc<Mutex<Vec<(Key, ErasedId)>>>,
+    is_full: Arc<Notify>,
+    load: Arc<Load>,
     call: WeakShared<BoxFuture<'static, Ended>>,
 }
 
-/// The result of a call. Each load takes its record out.
-type Ended = Arc<Result<Mutex<Records>, Failure>>;
+/// The result of a call. Each load takes its answer out.
+type Ended = Arc<Result<Answers, Failure>>;
 
-struct Records {
-    by_id: HashMap<Box<str>, Record>,
+struct Answers {
+    by_id: HashMap<Box<str>, Result<Loaded, Cause>>,
     /// The id of a record that the loader was not asked for.
     other: Option<Box<str>>,
+    answers_each: bool,
 }
 
 enum Failure {
@@ -62,43 +80,39 @@ enum Failure {
 pub(crate) type Awaited = TaskTrackerToken;
 
 impl Batch {
-    pub(crate) fn new<T, F, Fut, R, E>(core: Arc<Core>, loader: F) -> Arc<Self>
-    where
-        T: Cacheable,
-        F: Fn(Vec<T::Id>) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<R, E>> + Send + 'static,
-        R: IntoIterator<Item = T>,
-        E: Into<BoxError> + 'static,
-    {
-        let with_id = |record: T| {
-            let id = KeySpace::id_text(&mut |out| record.write_id(out));
-            (id, erase_record(record))
-        };
-        let loader: Loader = Box::new(move |ids| {
-            let ids = ids.into_iter().flat_map(ErasedId::downcast).map(|id| *id).collect();
-            let loading = loader(ids).map(move |loaded| match loaded {
-                Ok(records) => Ok(records.into_iter().map(with_id).collect()),
-                Err(error) => Err(error::boxed(error)),
-            });
-            loading.boxed()
-        });
+    /// For a call that starts once nothing is [awaited](Self::await_one).
+    pub(crate) fn new(core: Arc<Core>, loader: Arc<ManyLoader>) -> Arc<Self> {
         let awaited = TaskTracker::new();
         // Or `wait` would never return.
         awaited.close();
-        Arc::new(Self { core, loader, awaited, next: Mutex::default() })
+        Arc::new(Self { core, loader, start: Start::Awaited(awaited), next: Mutex::default() })
+    }
+
+    /// For calls that start `window` after the first id was asked for, or with `at_most` ids.
+    pub(crate) fn windowed(core: Arc<Core>, loader: Arc<ManyLoader>, window: Duration, at_most: usize) -> Arc<Self> {
+        Arc::new(Self { core, loader, start: Start::Window(window, at_most), next: Mutex::default() })
     }
 
     /// Makes the next call wait for one more load.
-    pub(crate) fn await_one(&self) -> Awaited {
-        self.awaited.token()
+    pub(crate) fn await_one(&self) -> Option<Awaited> {
+        match &self.start {
+            Start::Awaited(awaited) => Some(awaited.token()),
+            Start::Window(..) => None,
+        }
+    }
+
+    /// The loader of one record.
+    pub(crate) fn loader(self: Arc<Self>, key: Key, id: ErasedId) -> Loader {
+        Loader::batched(move |_given| self.load(key, id))
     }
 
     /// Asks for a record at once, and waits for the call. The call is aborted once no load waits for it.
     pub(crate) fn load(self: &Arc<Self>, key: Key, id: ErasedId) -> Loading {
-        let call = self.join(key.clone(), id);
+        let (call, load) = self.join(key.clone(), id);
         async move {
+            let _waiting = load.wait()?;
             match &*call.await {
-                Ok(records) => records.lock().take(key.id()),
+                Ok(answers) => answers.of(key.id()),
                 Err(Failure::Failed(cause)) => Err(cause.clone().into_boxed()),
                 Err(Failure::Panicked(message)) => std::panic::resume_unwind(Box::new(message.clone())),
             }
@@ -106,57 +120,91 @@ impl Batch {
         .boxed()
     }
 
-    fn join(self: &Arc<Self>, key: Key, id: ErasedId) -> Shared<BoxFuture<'static, Ended>> {
+    fn join(self: &Arc<Self>, key: Key, id: ErasedId) -> (Shared<BoxFuture<'static, Ended>>, Arc<Load>) {
         let mut next = self.next.lock();
-        if let Some(next) = &mut *next
-            && let Some(call) = next.call.upgrade()
+        if let Some(waiting) = &*next
+            && let Some(call) = waiting.call.upgrade()
         {
-            next.asked.push((key, id));
-            return call;
+            let joined = (call, waiting.load.clone());
+            let is_full = {
+                let mut asked = waiting.asked.lock();
+                // Two caches of one key, or a refresh, may ask for the same record.
+                if !asked.iter().any(|(other, _)| *other == key) {
+                    asked.push((key, id));
+                }
+                matches!(self.start, Start::Window(_, at_most) if asked.len() >= at_most)
+            };
+            if is_full && let Some(full) = next.take() {
+                full.is_full.notify_one();
+            }
+            return joined;
         }
-        let batch = self.clone();
+        let (asked, is_full) = (Arc::new(Mutex::new(vec![(key, id)])), Arc::new(Notify::new()));
+        let load = Load::begin(&self.core, None);
+        let run = load.clone().run(self.clone().call(asked.clone(), is_full.clone()));
         let call = async move {
-            let call = AbortOnDropHandle::new(tokio::spawn(batch.call().in_current_span()));
+            let call = AbortOnDropHandle::new(tokio::spawn(run.in_current_span()));
             let ended = call.await.unwrap_or_else(|ended| Err(Failure::Panicked(ended_early(ended))));
-            Arc::new(ended.map(Mutex::new))
+            Arc::new(ended)
         };
         let call = call.boxed().shared();
-        *next = call.downgrade().map(|call| Next { asked: vec![(key, id)], call });
-        call
+        *next = call.downgrade().map(|call| Next { asked, is_full, load: load.clone(), call });
+        (call, load)
     }
 
-    async fn call(self: Arc<Self>) -> Result<Records, Failure> {
-        // Another load may be awaited before this task runs again.
-        while !self.awaited.is_empty() {
-            self.awaited.wait().await;
+    async fn call(
+        self: Arc<Self>,
+        asked: Arc<Mutex<Vec<(Key, ErasedId)>>>,
+        is_full: Arc<Notify>,
+    ) -> Result<Answers, Failure> {
+        match &self.start {
+            // Another load may be awaited before this task runs again.
+            Start::Awaited(awaited) => {
+                while !awaited.is_empty() {
+                    awaited.wait().await;
+                }
+            }
+            Start::Window(window, _) => {
+                let _ = tokio::time::timeout(*window, is_full.notified()).await;
+            }
         }
-        let asked = self.next.lock().take().map(|next| next.asked).unwrap_or_default();
-        let (keys, ids): (Vec<_>, _) = asked.into_iter().unzip();
-        let loaded = (self.loader)(ids).await.map_err(|error| Failure::Failed(Cause::new(error)))?;
+        // From here on nobody joins.
+        self.next.lock().take_if(|next| Arc::ptr_eq(&next.asked, &asked));
+        let (keys, ids): (Vec<_>, Vec<_>) = std::mem::take(&mut *asked.lock()).into_iter().unzip();
+        let counted = Counted::begin_batch(&self.core.metrics, ids.len());
+        let span = spans::load_many(self.core.shape, ids.len());
+        let loaded = (self.loader.run)(ids).instrument(span.clone()).await;
+        counted.end(&span, &loaded);
+        let loaded = loaded.map_err(|error| Failure::Failed(Cause::new(error)))?;
         let asked: HashSet<_> = keys.iter().map(Key::id).collect();
-        let mut records = Records { by_id: HashMap::with_capacity(loaded.len()), other: None };
-        for (id, record) in loaded {
+        let by_id = HashMap::with_capacity(loaded.len());
+        let mut answers = Answers { by_id, other: None, answers_each: self.loader.answers_each };
+        for (id, loaded) in loaded {
             match id {
-                Some(id) if asked.contains(&*id) => drop(records.by_id.insert(id, record)),
+                Some(id) if asked.contains(&*id) => drop(answers.by_id.insert(id, loaded)),
                 other => {
                     self.core.report_other_id();
-                    records.other = Some(other.unwrap_or_else(|| "an id that can't be written".into()));
+                    answers.other = Some(other.unwrap_or_else(|| "an id that can't be written".into()));
                 }
             }
         }
-        Ok(records)
+        Ok(answers)
     }
 }
 
-impl Records {
-    fn take(&mut self, id: &str) -> Result<Option<Record>, BoxError> {
-        match (self.by_id.remove(id), &self.other) {
+impl Answers {
+    fn of(&self, id: &str) -> Result<Loaded, BoxError> {
+        match (self.by_id.get(id), &self.other) {
+            (Some(loaded), _) => loaded.clone().map_err(Cause::into_boxed),
             (None, Some(other)) => Err(format!(
                 "the loader returned no record with this id, but one with the id \"{other:.100}\", which was not asked for: it must \
                  return each record with the id that it was asked for by"
             )
             .into()),
-            (record, _) => Ok(record),
+            (None, None) if self.answers_each => {
+                Err("the loader has left this id out: answer `Loaded::not_found()` if the primary has no such record".into())
+            }
+            (None, None) => Ok(Loaded::not_found()),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The typed face calls `Core::near_hit` and then `Core::get`, which reads the entry. Both run in the caller's own future, so a
 //! hit costs nothing else. A miss leads the flight of its key or joins it (`single_flight`), which loads and fills
-//! (`read_through`).
+//! (`read_through`). So does a get that finds a stale record which may be served while it is loaded anew; it waits for the
+//! flight for `soft_timeout` at most.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,11 +15,12 @@ use tracing::{Instrument, Span};
 
 use super::batch::Awaited;
 use super::loader::Loader;
+use super::nested::Load;
 use super::read_through::ReadThrough;
 use super::refresh_ahead::Due;
-use super::single_flight::{Flight, FlightResult, Role, Timestamp};
+use super::single_flight::{Flight, FlightResult, Flights, Role, Timestamp};
 use crate::backend::check_runtime;
-use crate::cache::{Core, Outcome};
+use crate::cache::{Bypass, Core, Outcome};
 use crate::error::Error;
 use crate::metrics::{Stopwatch, spans};
 use crate::near::{Near, ReadEpoch};
@@ -45,12 +47,13 @@ pub(crate) struct Answer {
     pub(crate) record: Option<Record>,
     pub(crate) outcome: Outcome,
     pub(crate) cache_latency: Duration,
+    pub(crate) ttl: Option<Duration>,
 }
 
 impl Answer {
     /// A near hit.
     pub(crate) fn near(record: Option<Record>) -> Self {
-        Self { record, outcome: Outcome::NearHit, cache_latency: Duration::ZERO }
+        Self { record, outcome: Outcome::NearHit, cache_latency: Duration::ZERO, ttl: None }
     }
 }
 
@@ -58,6 +61,8 @@ impl Answer {
 pub(super) enum Looked {
     /// An answer, and the refresh of its record if one is due.
     Hit(Answer, Option<Due>),
+    /// A stale record that may be served while it is loaded anew, and the key's epoch from before the read.
+    Stale(Answer, Option<u64>),
     Missed(Miss, Duration),
 }
 
@@ -65,12 +70,19 @@ pub(super) enum Looked {
 pub(super) enum Miss {
     NotCached,
     UnderWay(Flight),
-    /// The cache is out of reach, or may be older than the primary.
-    Unusable(Box<Error>),
+    Unusable(Box<Error>, Bypass),
 }
 
-/// A near cache that may keep the result of a read that starts now.
-type NearRead<'a> = (&'a Near, ReadEpoch);
+/// What is known before a read of the cache is sent.
+#[derive(Clone, Copy)]
+pub(super) struct BeforeRead<'a> {
+    /// The near cache that may keep the result.
+    near: Option<(&'a Near, ReadEpoch)>,
+    epoch: Option<u64>,
+}
+
+/// A get's part in the flight of its key, and why that flight can't use the cache.
+type Joined = (Role, Option<(Box<Error>, Bypass)>);
 
 /// One get that the near cache has not answered.
 #[derive(Clone, Copy)]
@@ -82,14 +94,14 @@ pub(super) struct Get<'a> {
 }
 
 impl Core {
-    /// Gets a record that the caller has not found in the near cache, or must not take from there. `is_timed`: whether to
-    /// measure the read of the cache.
+    /// Gets a record that the caller has not found in the near cache, or must not take from there. `is_lookup`: whether to
+    /// measure the read of the cache, and to read the TTL.
     #[expect(clippy::manual_async_fn, reason = "an async fn's arguments take their memory twice")]
     pub(crate) fn get<'a>(
         self: &'a Arc<Self>,
         request: &'a mut dyn Request,
         fields: Option<&'a mut dyn Fields>,
-        is_timed: bool,
+        is_lookup: bool,
     ) -> impl Future<Output = Result<Answer, Error>> + Send + use<'a> {
         async move {
             let began = Stopwatch::start();
@@ -100,27 +112,29 @@ impl Core {
             };
             let get = Get { core: self, key: &key, called: self.timestamp_of_call(), began };
             let span = spans::get(self.shape, &key);
-            let looked = if self.policy.enabled {
+            let looked = if self.is_enabled() {
                 // Pinned: a future that is passed on by value is copied as a whole.
-                let look = pin!(get.look(fields, is_timed));
+                let look = pin!(get.look(fields, is_lookup));
                 Some(look.instrument(span.clone()).await)
             } else {
                 None
             };
-            let mut read_through = || get.read_through(request.loader(), None);
+            let mut read_through = |load| get.read_through(request.loader(), load, None);
             let answered = match looked {
                 Some(Looked::Hit(answer, due)) => {
                     if let Some(due) = due {
-                        span.in_scope(|| read_through().refresh_ahead(due));
+                        span.in_scope(|| read_through(get.begin_load()).refresh_ahead(due));
                     }
                     Ok(answer)
                 }
                 // Boxed, so that the future of a hit stays small.
-                Some(Looked::Missed(miss, latency)) => {
-                    let (role, unusable) = get.join(miss);
-                    get.load(role, unusable, latency, read_through).boxed().instrument(span.clone()).await
+                Some(Looked::Stale(answer, epoch)) => {
+                    get.revalidate(answer, epoch, read_through).boxed().instrument(span.clone()).await
                 }
-                None => get.load_around(read_through()).boxed().instrument(span.clone()).await,
+                Some(Looked::Missed(miss, latency)) => {
+                    get.load(get.join(miss), latency, read_through).boxed().instrument(span.clone()).await
+                }
+                None => get.load_around(read_through).boxed().instrument(span.clone()).await,
             };
             record_outcome(&span, &answered);
             answered
@@ -131,34 +145,25 @@ impl Core {
     async fn get_invalid(self: &Arc<Self>, invalid: InvalidId, loader: Loader) -> Result<Answer, Error> {
         let (key, error) = self.report_invalid_id(invalid)?;
         let get = Get { core: self, key: &key, called: self.timestamp_of_call(), began: Stopwatch::start() };
-        let read_through = get.read_through(loader, None);
+        let read_through = |load| get.read_through(loader, load, None);
         let span = spans::get(self.shape, &key);
         let load = async {
-            if !self.policy.enabled {
+            if !self.is_enabled() {
                 return get.load_around(read_through).await;
             }
-            let (role, unusable) = get.join(Miss::Unusable(Box::new(error)));
-            get.load(role, unusable, Duration::ZERO, || read_through).await
+            let joined = get.join(Miss::Unusable(Box::new(error), Bypass::InvalidId));
+            get.load(joined, Duration::ZERO, read_through).await
         };
         let answered = load.instrument(span.clone()).await;
         record_outcome(&span, &answered);
         answered
     }
 
-    /// Invalidates the record, and then gets it.
-    pub(crate) async fn refresh(self: &Arc<Self>, request: &mut dyn Request) -> Result<Answer, Error> {
-        // The get reports an invalid id.
-        if let Ok(key) = self.keys.key_by(&mut |out| request.write_id(out)) {
-            self.invalidate(key).await?;
-        }
-        self.get(request, None, false).await
-    }
-
     /// Looks into the near cache. Such a hit has no span, which would take longer than the hit.
     ///
     /// It returns as little as it can: each move of an [`Answer`] takes time that shows here.
     pub(crate) fn near_hit(&self, write_id: WriteId<'_>) -> Option<Option<Record>> {
-        let near = self.near.as_deref()?;
+        let near = self.near.as_deref().filter(|_| self.is_enabled())?;
         let began = Stopwatch::start();
         let kept = KeySpace::with_id(write_id, |id| near.get(id));
         if kept.is_some() {
@@ -168,8 +173,13 @@ impl Core {
     }
 
     /// Reads an entry, with its lifetime if this cache needs it or if the entry may be stale.
-    pub(crate) async fn read_entry(&self, key: &Key, selection: &Selection) -> Result<Option<Found>, Error> {
-        let with_ttl = self.reads_lifetimes();
+    pub(crate) async fn read_entry(
+        &self,
+        key: &Key,
+        selection: &Selection,
+        with_ttl: bool,
+    ) -> Result<Option<Found>, Error> {
+        let with_ttl = with_ttl || self.reads_lifetimes();
         let found = self.backend.read(key, selection, with_ttl).await?;
         if with_ttl || found.as_ref().is_none_or(|found| found.entry.meta().stale.is_none()) {
             return Ok(found);
@@ -180,7 +190,7 @@ impl Core {
 
     /// Whether every read asks for the lifetime too.
     pub(super) fn reads_lifetimes(&self) -> bool {
-        self.policy.stale_if_error.is_some() || self.policy.refresh_ahead.is_some() || self.near.is_some()
+        self.policy.stale_tail().is_some() || self.policy.refresh_ahead.is_some() || self.near.is_some()
     }
 
     /// Counts and logs an entry that turned out to be unreadable.
@@ -195,11 +205,17 @@ impl Core {
     }
 
     /// How long a flight takes at most, if its runtime is driven.
-    fn longest_flight(&self) -> Duration {
+    pub(super) fn longest_flight(&self) -> Duration {
         const STEPS_BESIDE_WAITING_AND_LOADING: u32 = 6;
         let steps = self.backend.operation_timeout() * STEPS_BESIDE_WAITING_AND_LOADING;
         // It may wait for another process, and then for its turn.
-        self.policy.wait_timeout * 2 + self.policy.load_timeout + steps
+        let longest = self.policy.wait_timeout * 2 + self.policy.load_timeout + steps;
+        // And before all that for a flight that was overtaken.
+        longest * 2
+    }
+
+    fn flights_for(&self, bypass: bool) -> &Arc<Flights> {
+        if bypass { &self.bypasses } else { &self.flights }
     }
 
     pub(super) fn timestamp_of_call(&self) -> Timestamp {
@@ -214,32 +230,36 @@ fn record_outcome(span: &Span, answered: &Result<Answer, Error>) {
 impl<'a> Get<'a> {
     /// Reads the entry, in the caller's own future.
     #[expect(clippy::manual_async_fn, reason = "an async fn's arguments take their memory twice")]
-    fn look(&self, fields: Option<&mut (dyn Fields + '_)>, is_timed: bool) -> impl Future<Output = Looked> + Send {
+    fn look(&self, fields: Option<&mut (dyn Fields + '_)>, is_lookup: bool) -> impl Future<Output = Looked> + Send {
         async move {
-            let near_read = match self.may_read() {
-                Ok(near_read) => near_read,
+            let before = match self.may_read() {
+                Ok(before) => before,
                 Err(miss) => return Looked::Missed(miss, Duration::ZERO),
             };
-            let sent = is_timed.then(Instant::now);
+            let sent = is_lookup.then(Instant::now);
             let selection = fields.as_ref().map_or(&self.core.selection, |fields| fields.selection());
-            let found = self.core.read_entry(self.key, selection).await;
+            let found = self.core.read_entry(self.key, selection, is_lookup).await;
             let cache_latency = sent.map(|sent| sent.elapsed()).unwrap_or_default();
-            self.looked(fields, near_read, found, cache_latency)
+            self.looked(fields, before, found, cache_latency)
         }
     }
 
-    /// Whether a read of the cache may answer this get, and the near cache that may keep its result.
-    pub(super) fn may_read(&self) -> Result<Option<NearRead<'a>>, Miss> {
-        // Before `is_pending`: a write that fails is first recorded as pending, and only then advances the epoch.
-        let near_read = self.near_read();
+    /// Whether a read of the cache may answer this get.
+    pub(super) fn may_read(&self) -> Result<BeforeRead<'a>, Miss> {
         let backend = &self.core.backend;
+        // Before `is_pending`: a write that fails is first recorded as pending, and only then advances the epoch.
+        let before = BeforeRead { near: self.near_read(), epoch: backend.key_epoch(self.key) };
         if backend.is_pending(self.key) {
-            return Err(Miss::Unusable(Box::new(backend.pending_error(self.key))));
+            return Err(Miss::Unusable(Box::new(backend.pending_error(self.key)), Bypass::Pending));
         }
-        self.core.flights.join(self.key).map_or(Ok(near_read), |flight| Err(Miss::UnderWay(flight)))
+        // A stale record may be served only by a get that has read it itself.
+        if self.core.policy.serves_while_revalidating() && backend.enforces(Guard::OwnRead) {
+            return Ok(before);
+        }
+        self.core.flights.join(self.key).map_or(Ok(before), |flight| Err(Miss::UnderWay(flight)))
     }
 
-    fn near_read(&self) -> Option<NearRead<'a>> {
+    fn near_read(&self) -> Option<(&'a Near, ReadEpoch)> {
         let near = self.core.near.as_deref()?;
         let epoch = near.read_epoch(self.key);
         if epoch.is_none() {
@@ -252,15 +272,16 @@ impl<'a> Get<'a> {
     pub(super) fn looked(
         &self,
         fields: Option<&mut (dyn Fields + '_)>,
-        near_read: Option<NearRead<'_>>,
+        before: BeforeRead<'_>,
         found: Result<Option<Found>, Error>,
         cache_latency: Duration,
     ) -> Looked {
+        let near_read = before.near;
         let core = self.core;
         let found = match found {
             Ok(Some(found)) => found,
             Ok(None) => return Looked::Missed(Miss::NotCached, cache_latency),
-            Err(error) => return Looked::Missed(Miss::Unusable(Box::new(error)), cache_latency),
+            Err(error) => return Looked::Missed(Miss::Unusable(Box::new(error), Bypass::Outage), cache_latency),
         };
         let reading = match fields {
             None if near_read.is_some() => {
@@ -273,7 +294,11 @@ impl<'a> Get<'a> {
         let ((record, bytes), outcome) = match reading {
             Reading::Record(read) => (read, Outcome::Hit),
             Reading::NotFound => ((None, 0), Outcome::NotFoundHit),
-            // Whether a stale record is served is decided by the flight, under the lease or after a failed load.
+            Reading::Stale((record, _), age) if core.policy.revalidates(age) => {
+                let outcome = Outcome::Stale { age, revalidating: true };
+                return Looked::Stale(Answer { record, outcome, cache_latency, ttl: None }, before.epoch);
+            }
+            // Whether any other stale record is served is decided by the flight, under the lease or after a failed load.
             Reading::Stale(..) | Reading::Unreadable(_) => return Looked::Missed(Miss::NotCached, cache_latency),
         };
         // Some fields alone are not kept.
@@ -284,68 +309,133 @@ impl<'a> Get<'a> {
         }
         let due = core.policy.refresh_ahead.and_then(|beta| Due::draw(&found, beta));
         core.metrics.got(outcome, true, self.began);
-        Looked::Hit(Answer { record, outcome, cache_latency }, due)
+        Looked::Hit(Answer { record, outcome, cache_latency, ttl: found.ttl() }, due)
     }
 
-    /// Takes part in the flight of the key. The error is why that flight can't use the cache.
-    pub(super) fn join(&self, miss: Miss) -> (Role, Option<Box<Error>>) {
+    /// Takes part in the flight of the key.
+    pub(super) fn join(&self, miss: Miss) -> Joined {
         match miss {
-            Miss::NotCached => (self.core.flights.join_or_lead(self.key), None),
+            Miss::NotCached => (self.join_or_lead(&self.core.flights), None),
             Miss::UnderWay(flight) => (Role::Follower(flight), None),
             // Loads around the cache have flights of their own, so that callers who can reach it never wait for one.
-            Miss::Unusable(error) => (self.core.bypasses.join_or_lead(self.key), Some(error)),
+            Miss::Unusable(error, why) => (self.join_or_lead(&self.core.bypasses), Some((error, why))),
         }
     }
 
-    pub(super) fn read_through(&self, loader: Loader, awaited: Option<Awaited>) -> ReadThrough {
-        ReadThrough { core: self.core.clone(), key: self.key.clone(), loader, awaited }
+    pub(super) fn join_or_lead(&self, flights: &Arc<Flights>) -> Role {
+        flights.join_or_lead(self.key, || self.begin_load())
+    }
+
+    pub(super) fn begin_load(&self) -> Arc<Load> {
+        Load::begin(self.core, Some(self.key.clone()))
+    }
+
+    pub(super) fn read_through(&self, loader: Loader, load: Arc<Load>, awaited: Option<Awaited>) -> ReadThrough {
+        ReadThrough { core: self.core.clone(), key: self.key.clone(), loader, load, awaited, revalidates: false }
     }
 
     /// Leads a flight or follows others, until one has a result that this get may take.
     pub(super) async fn load(
         self,
-        mut role: Role,
-        unusable: Option<Box<Error>>,
+        (mut role, mut unusable): Joined,
         cache_latency: Duration,
-        read_through: impl FnOnce() -> ReadThrough,
+        read_through: impl FnOnce(Arc<Load>) -> ReadThrough,
     ) -> Result<Answer, Error> {
         check_runtime()?;
         let Self { core, key, called, .. } = self;
-        let flights = if unusable.is_some() { &core.bypasses } else { &core.flights };
+        let patience = core.longest_flight();
         let result = loop {
             match role {
                 Role::Leader(leader) => {
-                    let read_through = read_through();
+                    let _waiting = leader.load().wait()?;
+                    let read_through = read_through(leader.load().clone());
                     let flight = match unusable {
-                        None => leader.start(read_through.through_cache()),
-                        Some(error) => leader.start(read_through.without_cache(*error)),
+                        None => leader.start(patience, read_through.through_cache()),
+                        Some((error, why)) => leader.start(patience, read_through.without_cache(*error, why)),
                     };
                     break flight.result_for(called).await.unwrap_or_else(|| FlightResult::lost(key));
                 }
-                Role::Follower(flight) => match timeout(core.longest_flight(), flight.result_for(called)).await {
-                    Ok(Some(result)) if result.outcome == Outcome::Loaded => {
-                        break FlightResult { outcome: Outcome::Coalesced, ..result };
+                Role::Follower(flight) => {
+                    let _waiting = flight.load().wait()?;
+                    match timeout(patience, flight.result_for(called)).await {
+                        // To lead or join another flight through the cache could go on for ever.
+                        Ok(Some(FlightResult { gave_up: true, record: Err(error), bypass: Some(why), .. })) => {
+                            unusable = Some((Box::new(error), why));
+                        }
+                        Ok(Some(result)) => break coalesced(result),
+                        Ok(None) => {}
+                        // Its runtime is alive, but nobody drives it.
+                        Err(_elapsed) => core.flights_for(unusable.is_some()).forget(key, &flight),
                     }
-                    Ok(Some(result)) => break result,
-                    Ok(None) => {}
-                    // Its runtime is alive, but nobody drives it.
-                    Err(_elapsed) => flights.forget_this(key, &flight),
-                },
+                }
             }
-            role = flights.join_or_lead(key);
+            role = self.join_or_lead(core.flights_for(unusable.is_some()));
         };
         self.loaded(result, cache_latency)
     }
 
-    /// Loads in a cache that is not enabled.
-    pub(super) async fn load_around(self, read_through: ReadThrough) -> Result<Answer, Error> {
+    /// Starts or joins the flight of a stale record, and serves the record unless the flight ends within `soft_timeout`.
+    pub(super) async fn revalidate(
+        self,
+        stale: Answer,
+        epoch: Option<u64>,
+        read_through: impl FnOnce(Arc<Load>) -> ReadThrough,
+    ) -> Result<Answer, Error> {
         check_runtime()?;
-        self.loaded(read_through.around_cache().await, Duration::ZERO)
+        let Self { core, key, called, .. } = self;
+        let cache_latency = stale.cache_latency;
+        let (flight, leads) = match self.join_or_lead(&core.flights) {
+            Role::Leader(leader) => {
+                let load = leader.load().clone();
+                let read_through = ReadThrough { revalidates: true, ..read_through(load) };
+                (leader.start(core.longest_flight(), read_through.through_cache()), true)
+            }
+            Role::Follower(flight) => (flight, false),
+        };
+        let soft_timeout = core.policy.soft_timeout;
+        if !soft_timeout.is_zero()
+            && let Ok(Some(result)) = timeout(soft_timeout, flight.result_for(called)).await
+            && result.record.is_ok()
+        {
+            return self.loaded(if leads { result } else { coalesced(result) }, cache_latency);
+        }
+        // The read was sent after this get began, so its record is as good as a hit. But this process may know better by now.
+        if !core.backend.is_pending(key) && core.backend.key_epoch(key) == epoch {
+            core.metrics.got(stale.outcome, true, self.began);
+            return Ok(stale);
+        }
+        let result = flight.result_for(called).await;
+        self.loaded(result.unwrap_or_else(|| FlightResult::lost(key)), cache_latency)
     }
 
-    fn loaded(&self, result: FlightResult, cache_latency: Duration) -> Result<Answer, Error> {
-        let FlightResult { record, outcome, .. } = result;
+    /// Loads in a cache that is not enabled.
+    pub(super) async fn load_around(
+        self,
+        read_through: impl FnOnce(Arc<Load>) -> ReadThrough,
+    ) -> Result<Answer, Error> {
+        check_runtime()?;
+        let load = self.begin_load();
+        let _waiting = load.wait()?;
+        self.loaded(read_through(load).around_cache(Bypass::Disabled).await, Duration::ZERO)
+    }
+
+    pub(super) fn loaded(&self, result: FlightResult, cache_latency: Duration) -> Result<Answer, Error> {
+        let FlightResult { record, outcome, bypass, ttl, .. } = result;
         self.core.metrics.got(outcome, record.is_ok(), self.began);
-        Ok(Answer { record: record?, outcome, cache_latency })
+        if let Some(why) = bypass {
+            if record.is_ok() {
+                self.core.metrics.bypassed(why);
+            }
+            Span::current().record("reason", why.name());
+        }
+        Ok(Answer { record: record?, outcome, cache_latency, ttl })
+    }
+}
+
+/// The result of a flight for a follower.
+pub(super) fn coalesced(result: FlightResult) -> FlightResult {
+    match result.outcome {
+        Outcome::Loaded => FlightResult { outcome: Outcome::Coalesced, ..result },
+        _ => result,
     }
 }

@@ -7,7 +7,7 @@ use dashmap::DashMap;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use crate::backend::{Acquired, Token};
+use crate::backend::{Acquired, Mark, Token};
 use crate::cache::Core;
 use crate::error::Error;
 use crate::record::Key;
@@ -26,8 +26,9 @@ impl Lease {
         Self { core: core.clone(), key: key.clone(), token: core.backend.new_token(), has_ended: false }
     }
 
-    pub(super) async fn acquire(&mut self) -> Result<Acquired, Error> {
-        let acquired = self.core.backend.acquire(&self.key, &mut self.token, self.core.policy.lock_ttl).await;
+    /// Also takes it over from a mark, unless `is_paused` says that a failed load is not to be tried again yet.
+    pub(super) async fn acquire(&mut self, is_paused: impl Fn(&Acquired) -> bool) -> Result<Acquired, Error> {
+        let acquired = self.acquire_or_take_over(is_paused).await;
         self.has_ended = !acquired.as_ref().is_ok_and(|acquired| acquired.granted);
         if acquired.is_err() {
             abandon_in_background(&self.core, &self.key, &self.token);
@@ -35,15 +36,38 @@ impl Lease {
         acquired
     }
 
+    async fn acquire_or_take_over(&mut self, is_paused: impl Fn(&Acquired) -> bool) -> Result<Acquired, Error> {
+        let (core, lease) = (&self.core, self.core.policy.lock_ttl);
+        loop {
+            let acquired = core.backend.acquire(&self.key, &mut self.token, lease).await?;
+            let mark = match acquired.mark() {
+                None => return Ok(acquired),
+                Some(Mark::Failed) if is_paused(&acquired) => return Ok(acquired),
+                Some(mark) => mark,
+            };
+            self.token = core.backend.new_token().after_mark();
+            let taken = core.backend.take_over(&self.key, mark, &self.token, lease).boxed().await?;
+            if taken.granted {
+                return Ok(taken);
+            }
+            // Another caller was faster, or the mark has expired.
+            self.token = core.backend.new_token();
+        }
+    }
+
     pub(super) async fn give_back(self) {
         abandon(&self.core, &self.key, &self.token).await;
         self.end();
     }
 
-    /// Replaces the lease by a failure mark, so that no process retries the load for `stale_retry`.
-    pub(super) async fn mark_failed(self) {
+    /// Replaces the lease by a mark.
+    pub(super) async fn mark(self, mark: Mark) {
         let Self { core, key, token, .. } = &self;
-        if let Err(error) = core.backend.mark_failed(key, token, core.policy.stale_retry).await {
+        let ttl = match mark {
+            Mark::Failed => core.policy.stale_retry,
+            Mark::Unstored => core.policy.unstored_mark(),
+        };
+        if let Err(error) = core.backend.mark(key, token, mark, ttl).await {
             tracing::debug!(%key, %error, "a failed load could not be marked");
             abandon_in_background(core, key, token);
         }

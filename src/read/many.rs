@@ -13,7 +13,7 @@ use tracing::Instrument;
 use super::batch::{Awaited, Batch, ErasedId};
 use super::get::{Answer, Get, Looked, Miss};
 use super::single_flight::Role;
-use crate::cache::{Core, Outcome};
+use crate::cache::{Bypass, Core, Outcome};
 use crate::error::Error;
 use crate::metrics::{Stopwatch, spans};
 use crate::record::{Found, InvalidId, Key};
@@ -67,6 +67,7 @@ impl Core {
         asked: Asked,
         take_id: TakeId<'_>,
         batch: Arc<Batch>,
+        is_lookup: bool,
     ) -> Vec<Result<Answer, Error>> {
         let Asked { different, places, known } = asked;
         drop(known);
@@ -74,7 +75,7 @@ impl Core {
         let gets = async {
             let mut answers = Vec::with_capacity(different.len());
             for part in different.chunks(AT_A_TIME) {
-                self.get_together(part, take_id, &batch, &mut answers).await;
+                self.get_together(part, take_id, &batch, is_lookup, &mut answers).await;
             }
             answers
         };
@@ -92,38 +93,44 @@ impl Core {
         part: &[Different],
         take_id: TakeId<'_>,
         batch: &Arc<Batch>,
+        is_lookup: bool,
         answers: &mut Vec<Result<Answer, Error>>,
     ) {
         let first = answers.len();
         let (called, began) = (self.timestamp_of_call(), Stopwatch::start());
         let gets: Vec<_> = part.iter().map(|asked| Get { core: self, key: &asked.key, called, began }).collect();
-        let mut read_through = |place: usize, awaited: Option<Awaited>| {
-            let (get, id, batch) = (gets[place], take_id(first + place), batch.clone());
-            let key = get.key.clone();
-            get.read_through(Box::new(move || batch.load(key, id)), awaited)
+        // All are awaited before any begins, so that they load together.
+        let mut loader = |place: usize, awaited: Option<Awaited>| {
+            let (get, id) = (gets[place], take_id(first + place));
+            let loader = batch.clone().loader(get.key.clone(), id);
+            move |load| get.read_through(loader, load, awaited)
         };
-        if !self.policy.enabled {
-            // All are awaited before any begins, here and below, so that they load together.
-            let loads: Vec<_> = (0..gets.len()).map(|place| read_through(place, Some(batch.await_one()))).collect();
+        if !self.is_enabled() {
+            let loads: Vec<_> = (0..gets.len()).map(|place| loader(place, batch.await_one())).collect();
             let loads = gets.iter().zip(loads).map(|(get, read_through)| get.load_around(read_through));
             answers.extend(join_all(loads).await);
             return;
         }
         let mut together: Vec<Option<Result<Answer, Error>>> = Vec::with_capacity(gets.len());
         let mut loads = Vec::new();
-        for (place, looked) in self.look_at_all(part, &gets).await.into_iter().enumerate() {
+        for (place, looked) in self.look_at_all(part, &gets, is_lookup).await.into_iter().enumerate() {
             match looked {
                 Looked::Hit(answer, due) => {
                     if let Some(due) = due {
-                        read_through(place, None).refresh_ahead(due);
+                        loader(place, None)(gets[place].begin_load()).refresh_ahead(due);
                     }
                     together.push(Some(Ok(answer)));
                 }
+                Looked::Stale(answer, epoch) => {
+                    let read_through = loader(place, batch.await_one());
+                    let load = gets[place].revalidate(answer, epoch, read_through);
+                    loads.push(load.map(move |answer| (place, answer)).boxed());
+                    together.push(None);
+                }
                 Looked::Missed(miss, cache_latency) => {
-                    let (role, unusable) = gets[place].join(miss);
-                    let awaited = matches!(role, Role::Leader(_)).then(|| batch.await_one());
-                    let read_through = read_through(place, awaited);
-                    let load = gets[place].load(role, unusable, cache_latency, || read_through);
+                    let joined = gets[place].join(miss);
+                    let awaited = matches!(joined, (Role::Leader(_), _)).then(|| batch.await_one()).flatten();
+                    let load = gets[place].load(joined, cache_latency, loader(place, awaited));
                     loads.push(load.map(move |answer| (place, answer)).boxed());
                     together.push(None);
                 }
@@ -136,9 +143,10 @@ impl Core {
     }
 
     /// Looks into the near cache, and reads all other entries in one go.
-    async fn look_at_all(&self, part: &[Different], gets: &[Get<'_>]) -> Vec<Looked> {
+    async fn look_at_all(&self, part: &[Different], gets: &[Get<'_>], is_lookup: bool) -> Vec<Looked> {
         let unusable = |asked: &Different| {
-            asked.invalid.clone().map(|error| Looked::Missed(Miss::Unusable(error), Duration::ZERO))
+            let invalid = asked.invalid.clone();
+            invalid.map(|error| Looked::Missed(Miss::Unusable(error, Bypass::InvalidId), Duration::ZERO))
         };
         let mut looks: Vec<_> = part.iter().map(unusable).collect();
         let mut reads = Vec::new();
@@ -149,30 +157,30 @@ impl Core {
                 continue;
             }
             match get.may_read() {
-                Ok(near_read) => reads.push((get, near_read, look)),
+                Ok(before) => reads.push((get, before, look)),
                 Err(miss) => *look = Some(Looked::Missed(miss, Duration::ZERO)),
             }
         }
         let keys: Vec<_> = reads.iter().map(|(get, ..)| get.key).collect();
-        let with_ttl = self.reads_lifetimes();
+        let with_ttl = is_lookup || self.reads_lifetimes();
         let sent = Instant::now();
         let mut each = |place: usize, found: Option<Found>| {
-            let (get, near_read, look) = &mut reads[place];
+            let (get, before, look) = &mut reads[place];
             // A stale record is read once more, with its lifetime.
             if with_ttl || found.as_ref().is_none_or(|found| found.entry.meta().stale.is_none()) {
-                **look = Some(get.looked(None, *near_read, Ok(found), sent.elapsed()));
+                **look = Some(get.looked(None, *before, Ok(found), sent.elapsed()));
             }
         };
         let failures = self.backend.read_many(&keys, &self.selection, with_ttl, &mut each).await;
         for (place, error) in failures {
-            let (get, near_read, look) = &mut reads[place];
+            let (get, before, look) = &mut reads[place];
             if look.is_none() {
-                **look = Some(get.looked(None, *near_read, Err(error), sent.elapsed()));
+                **look = Some(get.looked(None, *before, Err(error), sent.elapsed()));
             }
         }
-        let alone = reads.into_iter().filter(|(_, _, look)| look.is_none()).map(async |(get, near_read, look)| {
-            let found = self.read_entry(get.key, &self.selection).await;
-            *look = Some(get.looked(None, near_read, found, sent.elapsed()));
+        let alone = reads.into_iter().filter(|(_, _, look)| look.is_none()).map(async |(get, before, look)| {
+            let found = self.read_entry(get.key, &self.selection, with_ttl).await;
+            *look = Some(get.looked(None, before, found, sent.elapsed()));
         });
         join_all(alone).await;
         looks.into_iter().flatten().collect()

@@ -2,12 +2,13 @@
 //!
 //! Keeps these promises. A load starts only after its lease was granted. A record is stored only by the fill of the lease that
 //! it was loaded under. A lease ends with its load, however the load ends. Every wait has a deadline, after which the load
-//! goes around the cache. A stale entry is served only if it still exists after its load has failed.
+//! goes around the cache, unless the flight's leader has a stale record to serve. A load that leaves nothing to store leaves a
+//! mark, so that nobody waits for the next one in vain.
 //!
 //! *Size of futures.* Rare branches are boxed so that they don't enlarge the future of a common miss; a long part that
 //! follows another is boxed too, so that no single allocation is large.
 
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,14 +18,15 @@ use tracing::Instrument;
 
 use super::batch::Awaited;
 use super::lease::{Lease, abandon, abandon_in_background, keep_renewing};
-use super::loader::{self, Loader, Loading};
+use super::loader::{self, Given, Loader, Loading};
+use super::nested::Load;
 use super::single_flight::{FlightResult, Timestamp};
-use crate::backend::{Acquired, Filled, Token};
+use crate::backend::{Acquired, Filled, Mark, Token, Touched};
 use crate::backoff::Backoff;
-use crate::cache::{Core, OnOutage, Outcome};
+use crate::cache::{Bypass, Core, OnOutage, Outcome, Outgoing, ToStore};
 use crate::error::Error;
-use crate::metrics::{Stopwatch, spans};
-use crate::record::{Key, Reading, Record, StoredField};
+use crate::metrics::{Counted, Stopwatch, spans};
+use crate::record::{Found, Key, Meta, Reading, Record};
 
 /// The shortest pause between two polls for another process' load: servers count a lease's PTTL in whole milliseconds.
 const SHORTEST_POLL: Duration = Duration::from_millis(1);
@@ -34,8 +36,12 @@ pub(super) struct ReadThrough {
     pub(super) core: Arc<Core>,
     pub(super) key: Key,
     pub(super) loader: Loader,
+    pub(super) load: Arc<Load>,
     /// While this exists, the loads of other keys in the same batch wait for this load.
     pub(super) awaited: Option<Awaited>,
+    /// Whether the leader has a stale record to serve. Then the flight gives up in place of a load around the cache: it may be
+    /// the primary that is slow.
+    pub(super) revalidates: bool,
 }
 
 /// A wait for another process' load.
@@ -43,14 +49,28 @@ struct Wait {
     began: Stopwatch,
     deadline: Instant,
     pauses: Backoff,
+    /// The first lease that was waited for.
+    holder: Option<Token>,
 }
 
-/// A loaded record, with the fields and the lifetime of its entry. No fields: nothing is to be stored.
-struct Loaded {
-    record: Option<Record>,
-    fields: Vec<StoredField>,
-    ttl: Duration,
+/// The record that was found under the lease, and the notes in its entry.
+pub(super) struct Granted {
+    record: Record,
+    meta: Meta,
 }
+
+impl Granted {
+    /// `None` for an entry without a record.
+    pub(super) fn of(core: &Core, found: &Found) -> Option<Self> {
+        match found.read(core.shape) {
+            Reading::Record(record) | Reading::Stale(record, _) => Some(Self { record, meta: found.entry.meta() }),
+            Reading::NotFound | Reading::Unreadable(_) => None,
+        }
+    }
+}
+
+/// An entry that can be served: its record, where it is from, and its TTL.
+type Served = (Option<Record>, Outcome, Option<Duration>);
 
 impl ReadThrough {
     /// Finds an entry, or loads and fills one. Waits while another process loads.
@@ -61,25 +81,28 @@ impl ReadThrough {
             let looked = Timestamp::of_step();
             // Before the lease is asked for: a change that comes right after the reply must end the pause below.
             let epoch = self.core.backend.key_epoch(&self.key);
-            let mut acquired = match lease.acquire().await {
+            let core = self.core.clone();
+            let acquired = match lease.acquire(|acquired| has_stale(&core, acquired)).await {
                 Ok(acquired) => acquired,
-                Err(error) => return self.without_cache(error).boxed().await,
+                Err(error) if self.revalidates => return FlightResult::gave_up(error, Bypass::Outage),
+                Err(error) => return self.without_cache(error, Bypass::Outage).boxed().await,
             };
-            let found = self.answer_in(&mut acquired, waiting.is_some());
+            let served = self.answer_in(&acquired, waiting.is_some());
             let has_timed_out = waiting.as_ref().is_some_and(|wait| Instant::now() >= wait.deadline);
             if let Some(wait) = &waiting
-                && (found.is_some() || acquired.granted || has_timed_out)
+                && (served.is_some() || acquired.granted || has_timed_out)
             {
                 self.core.metrics.lock_wait.record(wait.began);
             }
-            if let Some((record, outcome)) = found {
+            if let Some((record, outcome, ttl)) = served {
                 if acquired.granted {
                     lease.give_back().boxed().await;
                 }
-                return FlightResult { record: Ok(record), outcome, justified: looked };
+                return FlightResult { ttl, ..FlightResult::new(Ok(record), outcome, looked) };
             }
             if acquired.granted {
-                return self.under_lease(lease).await;
+                let granted = acquired.found.and_then(|found| Granted::of(&self.core, &found));
+                return self.under_lease(lease, granted).await;
             }
             if has_timed_out {
                 return self.around_slow_load().boxed().await;
@@ -89,27 +112,32 @@ impl ReadThrough {
                 abandon(&self.core, &self.key, &orphan).boxed().await;
                 continue;
             }
-            if acquired.cooling_down {
-                // There is no stale entry to serve, so don't honour the failure mark.
-                abandon(&self.core, &self.key, &Token::failure_mark()).boxed().await;
+            if !self.revalidates && waiting.as_ref().is_some_and(|wait| wait.was_in_vain(&acquired)) {
+                return self.around_lease().boxed().await;
             }
             self.awaited = None;
-            let wait = waiting.get_or_insert_with(|| Wait::new(&self.core));
-            wait.pause(&self.core, &self.key, acquired.busy_for, epoch).boxed().await;
+            let wait = waiting.get_or_insert_with(|| Wait::new(&self.core, &acquired));
+            wait.pause(&self.core, &self.key, &acquired, epoch).boxed().await;
         }
     }
 
     /// The answer in the entry that was found, if it can be served. `is_new`: another process has filled it while this one
     /// waited.
-    fn answer_in(&self, acquired: &mut Acquired, is_new: bool) -> Option<(Option<Record>, Outcome)> {
-        let found = acquired.found.take()?;
+    fn answer_in(&self, acquired: &Acquired, is_new: bool) -> Option<Served> {
+        let found = acquired.found.as_ref()?;
         let reading = found.read(self.core.shape);
         // Otherwise the get's own read has reported it already.
         if self.core.selection.overlooks(&found.entry) {
             self.core.report_unreadable(&self.key, &reading);
         }
-        let serves_stale = acquired.cooling_down && self.core.policy.stale_if_error.is_some();
-        served(reading, is_new).filter(|(_, outcome)| serves_stale || !matches!(outcome, Outcome::Stale { .. }))
+        let is_paused = acquired.mark() == Some(Mark::Failed);
+        served(&self.core, found, reading, is_new).filter(|(_, outcome, _)| is_paused || !outcome.is_stale())
+    }
+
+    /// Loads without a lease, since the load that was waited for has left nothing, and the next one may leave nothing too.
+    async fn around_lease(self) -> FlightResult {
+        let loaded = self.around_cache(Bypass::SlowLoad).await;
+        FlightResult { outcome: Outcome::Loaded, bypass: None, ..loaded }
     }
 
     /// Loads around the cache, because another process' load takes too long.
@@ -118,7 +146,12 @@ impl ReadThrough {
         core.backend.repeats().warn(format!("other load {keys}"), |times| {
             tracing::warn!(keys, times, "another process' load takes too long: loading around the cache");
         });
-        let loaded = self.around_cache().await;
+        if self.revalidates {
+            let (action, limit) = (format!("waiting for another process to load {key}"), core.policy.wait_timeout);
+            let error = Error::Timeout { action, limit, advice: "make the loader faster, or raise wait_timeout" };
+            return FlightResult::gave_up(error, Bypass::SlowLoad);
+        }
+        let loaded = self.around_cache(Bypass::SlowLoad).await;
         if loaded.record.is_ok() {
             return loaded;
         }
@@ -126,21 +159,27 @@ impl ReadThrough {
     }
 
     /// Loads around a cache that can't be used, once fewer than `max_bypass_loads` do so.
-    pub(super) async fn without_cache(mut self, error: Error) -> FlightResult {
+    pub(super) async fn without_cache(mut self, error: Error, why: Bypass) -> FlightResult {
         tracing::debug!(key = %self.key, %error, "the cache can't be used");
-        let failed =
-            |error| FlightResult { record: Err(error), outcome: Outcome::Bypassed, justified: Timestamp::of_step() };
+        let failed = |error| FlightResult::bypassed(Err(error), why, Timestamp::of_step());
         let (core, limit) = (self.core.clone(), self.core.policy.wait_timeout);
         // An id that can't be part of a key is no outage.
-        if core.policy.on_outage == OnOutage::Fail && !matches!(error, Error::InvalidId { .. }) {
+        if core.policy.on_outage == OnOutage::Fail && why != Bypass::InvalidId {
             return failed(error);
         }
+        if self.load.has_turn() {
+            return self.around_cache(why).boxed().await;
+        }
         if let Ok(_turn) = core.bypass_loads.try_acquire() {
-            return self.around_cache().boxed().await;
+            self.load.hold_turn();
+            return self.around_cache(why).boxed().await;
         }
         self.awaited = None;
         match tokio::time::timeout(limit, core.bypass_loads.acquire()).await {
-            Ok(_turn) => self.around_cache().boxed().await,
+            Ok(_turn) => {
+                self.load.hold_turn();
+                self.around_cache(why).boxed().await
+            }
             Err(_elapsed) => {
                 let action = format!("waiting for the turn to load {} around the cache", self.key);
                 let advice = "make the loader faster, or raise max_bypass_loads";
@@ -150,55 +189,62 @@ impl ReadThrough {
     }
 
     /// Loads without a lease, and stores nothing.
-    pub(super) async fn around_cache(self) -> FlightResult {
+    pub(super) async fn around_cache(self, why: Bypass) -> FlightResult {
         let justified = Timestamp::of_step();
-        let Self { core, key, loader, awaited } = self;
-        let load = loader::run_here(&key, core.policy.load_timeout, async { begin(loader, awaited).await });
-        let load = pin!(load.instrument(spans::load(core.shape, &key)));
-        let record = counted(&core, load).await;
-        FlightResult { record, outcome: Outcome::Bypassed, justified }
+        let Self { core, key, loader, load, awaited, .. } = self;
+        let (limit, counted) = (core.policy.load_timeout, Counted::begin(&core.metrics, loader.is_batched));
+        let span = spans::load(core.shape, &key, loader.is_batched);
+        let loading = async {
+            let loaded = load.run(async { begin(loader, awaited, None, limit).await }).await?;
+            loaded.record(None)
+        };
+        let record = loader::run_here(&key, limit, loading).instrument(span.clone()).await;
+        counted.end(&span, &record);
+        FlightResult::bypassed(record, why, justified)
     }
 
     /// Loads and fills. If the load fails, serves the stale entry, and leaves a failure mark so that no process loads for a while.
-    async fn under_lease(self, lease: Lease) -> FlightResult {
+    async fn under_lease(self, lease: Lease, granted: Option<Granted>) -> FlightResult {
         let (core, key) = (self.core.clone(), self.key.clone());
-        let loaded = self.load_and_fill(&lease.token).boxed().await;
+        let loaded = self.load_and_fill(&lease.token, granted).boxed().await;
         if loaded.record.is_ok() {
             lease.end();
             return loaded;
         }
         let result = after_failure(&core, &key, loaded).boxed().await;
-        if let Outcome::Stale { age } = result.outcome {
+        if let Outcome::Stale { age, .. } = result.outcome {
             let keys = key.prefix();
             core.backend.repeats().warn(format!("stale {keys}"), |times| {
                 tracing::warn!(keys, ?age, times, "a load failed: its stale entry is served");
             });
-            lease.mark_failed().boxed().await;
-        } else {
+            lease.mark(Mark::Failed).boxed().await;
+        } else if result.record.is_ok() {
             lease.give_back().boxed().await;
+        } else {
+            lease.mark(Mark::Unstored).boxed().await;
         }
         result
     }
 
     /// Loads under a lease, which the fill then uses up. If the load fails, the lease is still held.
-    pub(super) async fn load_and_fill(self, token: &Token) -> FlightResult {
+    pub(super) async fn load_and_fill(self, token: &Token, granted: Option<Granted>) -> FlightResult {
         let (core, key) = (self.core.clone(), self.key.clone());
         let load_began = Timestamp::of_step();
         let loaded = {
-            let (load, renewing) = (pin!(self.load()), pin!(keep_renewing(&core, &key, token)));
+            let (load, renewing) = (pin!(self.load(granted)), pin!(keep_renewing(&core, &key, token)));
             tokio::select! {
                 loaded = load => loaded,
                 never = renewing => match never {},
             }
         };
-        let result = |record, justified| FlightResult { record, outcome: Outcome::Loaded, justified };
-        let Loaded { record, fields, ttl } = match loaded {
-            Ok(loaded) => loaded,
+        let result = |record, justified| FlightResult::new(record, Outcome::Loaded, justified);
+        let Outgoing { record, store } = match loaded {
+            Ok(outgoing) => outgoing,
             Err(error) => return result(Err(error), load_began),
         };
-        let fill_sent = Timestamp::of_step();
-        match core.backend.fill(&key, token, fields, ttl).boxed().await {
-            Ok(Filled::Accepted) => return result(Ok(record), fill_sent),
+        let (sent, ttl) = (Timestamp::of_step(), store.ttl());
+        match store_under_lease(&core, &key, token, record.as_ref(), store).boxed().await {
+            Ok(Filled::Accepted) => return FlightResult { ttl, ..result(Ok(record), sent) },
             Ok(Filled::Fenced) => core.metrics.counts.fenced_fills.add(),
             Err(error) => {
                 tracing::debug!(%key, %error, "a loaded record may not have been stored");
@@ -209,35 +255,48 @@ impl ReadThrough {
     }
 
     /// Runs the loader, and encodes its record in the same task, since that runs the user's code too.
-    async fn load(self) -> Result<Loaded, Error> {
-        let Self { core, key, loader, awaited } = self;
+    async fn load(self, granted: Option<Granted>) -> Result<Outgoing, Error> {
+        let Self { core, key, loader, load, awaited, .. } = self;
+        let (limit, counted) = (core.policy.load_timeout, Counted::begin(&core.metrics, loader.is_batched));
+        let span = spans::load(core.shape, &key, loader.is_batched);
         let work = {
             let (core, key) = (core.clone(), key.clone());
             async move {
                 let began = Instant::now();
-                let record = begin(loader, awaited).await?;
-                let (fields, ttl) = core.entry(&key, record.as_ref(), began.elapsed()).unwrap_or_default();
-                Ok(Loaded { record, fields, ttl })
+                let given = granted.as_ref().map(|granted| granted.record.clone());
+                let loaded = load.run(async { begin(loader, awaited, given, limit).await }).await?;
+                let granted = granted.map(|granted| (granted.record, granted.meta));
+                core.outgoing(&key, &loaded, granted, began.elapsed())
             }
         };
-        let load = pin!(loader::run(&key, core.policy.load_timeout, work.instrument(spans::load(core.shape, &key))));
-        counted(&core, load).await
+        let outgoing = loader::run(&key, limit, work.instrument(span.clone())).await;
+        counted.end(&span, &outgoing);
+        outgoing
     }
 }
 
 impl Wait {
-    fn new(core: &Core) -> Self {
+    fn new(core: &Core, acquired: &Acquired) -> Self {
         let policy = &core.policy;
         Self {
             began: Stopwatch::start(),
             deadline: Instant::now() + policy.wait_timeout,
             pauses: Backoff::new(policy.wait_poll / 8, policy.wait_poll),
+            holder: acquired.held.as_ref().map(|held| held.by.clone()),
         }
     }
 
+    /// Whether the load that was waited for has left nothing: its mark is there no more only because another load has taken it
+    /// over. An invalidation is no such reason, however many loads it overtakes: else all processes would load at once while a
+    /// record is written often.
+    fn was_in_vain(&self, acquired: &Acquired) -> bool {
+        acquired.held.as_ref().is_some_and(|held| held.by.is_after_mark() && self.holder.as_ref() != Some(&held.by))
+    }
+
     /// Pauses until the entry has changed since `epoch`, the lease has expired, or the next poll is due.
-    async fn pause(&mut self, core: &Core, key: &Key, busy_for: Option<Duration>, epoch: Option<u64>) {
+    async fn pause(&mut self, core: &Core, key: &Key, acquired: &Acquired, epoch: Option<u64>) {
         let began = Instant::now();
+        let busy_for = acquired.held.as_ref().map(|held| held.left);
         let pause = self.pauses.next().min(busy_for.unwrap_or(Duration::MAX)).max(SHORTEST_POLL);
         // At least this long: changes of this key, or of another that shares its epoch, may come all the time.
         tokio::time::sleep_until(began + SHORTEST_POLL).await;
@@ -247,45 +306,71 @@ impl Wait {
 }
 
 /// Begins a load. Once it has asked for its record, the batch no longer waits for it.
-fn begin(loader: Loader, awaited: Option<Awaited>) -> Loading {
-    let loading = loader();
+fn begin(loader: Loader, awaited: Option<Awaited>, stale: Option<Record>, limit: Duration) -> Loading {
+    let loading = (loader.run)(Given { stale, deadline: std::time::Instant::now() + limit });
     drop(awaited);
     loading
 }
 
-/// The answer that an entry is, if it can be served.
-fn served(reading: Reading<Record>, is_new: bool) -> Option<(Option<Record>, Outcome)> {
+/// Stores what a load has left, if it still holds its lease.
+async fn store_under_lease(
+    core: &Core,
+    key: &Key,
+    token: &Token,
+    record: Option<&Record>,
+    store: ToStore,
+) -> Result<Filled, Error> {
+    let backend = &core.backend;
+    let (fields, lifetime) = match store {
+        ToStore::Entry { fields, lifetime } => (fields, lifetime.total()),
+        ToStore::Nothing => (Vec::new(), core.policy.unstored_mark()),
+        ToStore::SameEntry { meta, lifetime } => {
+            match backend.touch(key, token, meta, lifetime.total()).boxed().await? {
+                Touched::Accepted => return Ok(Filled::Accepted),
+                Touched::Fenced => return Ok(Filled::Fenced),
+                Touched::Gone => match record.and_then(|record| core.fields(key, record, lifetime.meta)) {
+                    Some(fields) => (fields, lifetime.total()),
+                    None => (Vec::new(), core.policy.unstored_mark()),
+                },
+            }
+        }
+    };
+    backend.fill(key, token, fields, lifetime).await
+}
+
+/// The answer that an entry is, if this cache can serve it.
+fn served(core: &Core, found: &Found, reading: Reading<Record>, is_new: bool) -> Option<Served> {
     let outcome = |hit| if is_new { Outcome::Waited } else { hit };
     match reading {
-        Reading::Record(record) => Some((Some(record), outcome(Outcome::Hit))),
-        Reading::Stale(record, age) => Some((Some(record), Outcome::Stale { age })),
-        Reading::NotFound => Some((None, outcome(Outcome::NotFoundHit))),
-        Reading::Unreadable(_) => None,
+        Reading::Record(record) => Some((Some(record), outcome(Outcome::Hit), found.ttl())),
+        Reading::Stale(record, age) if core.policy.serves_after_failure(age) => {
+            Some((Some(record), Outcome::Stale { age, revalidating: false }, None))
+        }
+        Reading::NotFound => Some((None, outcome(Outcome::NotFoundHit), found.ttl())),
+        Reading::Stale(..) | Reading::Unreadable(_) => None,
     }
+}
+
+/// Whether a stale record was found that this cache serves while a failed load is not tried again.
+fn has_stale(core: &Core, acquired: &Acquired) -> bool {
+    let is_served = |found: &Found| served(core, found, found.read(core.shape), false);
+    acquired.found.as_ref().and_then(is_served).is_some_and(|(_, outcome, _)| outcome.is_stale())
 }
 
 /// The entry that still exists after a failed load, or else the failure.
 async fn after_failure(core: &Core, key: &Key, failed: FlightResult) -> FlightResult {
-    if core.policy.stale_if_error.is_none() || core.backend.is_pending(key) {
+    if core.policy.stale_tail().is_none() || core.backend.is_pending(key) {
         return failed;
     }
     let looked = Timestamp::of_step();
     let found = match core.backend.read(key, &core.selection, true).await {
-        Ok(found) => found.and_then(|found| served(found.read(core.shape), true)),
+        Ok(found) => found.and_then(|found| served(core, &found, found.read(core.shape), true)),
         // The backend has logged the error.
         Err(_) => None,
     };
-    let Some((record, outcome)) = found else {
+    let Some((record, outcome, ttl)) = found else {
         return failed;
     };
     tracing::debug!(%key, error = failed.record.err().map(tracing::field::display), "an entry is served in place of a failed load");
-    FlightResult { record: Ok(record), outcome, justified: looked }
-}
-
-async fn counted<R>(core: &Core, load: Pin<&mut impl Future<Output = Result<R, Error>>>) -> Result<R, Error> {
-    core.metrics.counts.loads.add();
-    let began = Stopwatch::start();
-    let loaded = load.await;
-    core.metrics.load_ended(loaded.is_ok(), began);
-    loaded
+    FlightResult { ttl, ..FlightResult::new(Ok(record), outcome, looked) }
 }

@@ -12,7 +12,7 @@ use dashmap::DashSet;
 use tracing::Instrument;
 
 use super::lease::Lease;
-use super::read_through::ReadThrough;
+use super::read_through::{Granted, ReadThrough};
 use crate::record::{Found, Key};
 
 /// A record that is due to be refreshed, as a hit has seen it.
@@ -82,15 +82,15 @@ impl ReadThrough {
         let (core, key) = (self.core.clone(), self.key.clone());
         let mut lease = Lease::new(&core, &key);
         // The backend has logged the error.
-        let Some(acquired) = lease.acquire().await.ok().filter(|acquired| acquired.granted) else {
+        let Some(acquired) = lease.acquire(|_| true).await.ok().filter(|acquired| acquired.granted) else {
             return false;
         };
-        if !acquired.found.is_some_and(|found| due.is_of(&found)) {
+        let Some(found) = acquired.found.filter(|found| due.is_of(found)) else {
             lease.give_back().await;
             return true;
-        }
+        };
         core.metrics.counts.refreshes_ahead.add();
-        let Err(error) = self.load_and_fill(&lease.token).await.record else {
+        let Err(error) = self.load_and_fill(&lease.token, Granted::of(&core, &found)).await.record else {
             lease.end();
             return true;
         };

@@ -9,15 +9,18 @@
 //! leads another flight. It keeps its first timestamp, so that the next flight's result is right for it whenever it joins.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use dashmap::DashMap;
-use dashmap::mapref::entry::Entry as Slot;
 use futures_util::FutureExt;
+use futures_util::future::select_all;
 use tokio::sync::SetOnce;
+use tokio::time::timeout;
 use tracing::Instrument;
 
-use crate::cache::Outcome;
+use super::nested::Load;
+use crate::cache::{Bypass, Outcome};
 use crate::error::Error;
 use crate::record::{Key, Record};
 
@@ -49,29 +52,74 @@ pub(crate) struct FlightResult {
     pub(crate) record: Result<Option<Record>, Error>,
     /// The leader's outcome.
     pub(crate) outcome: Outcome,
+    /// Why the load went around the cache, if it did.
+    pub(crate) bypass: Option<Bypass>,
+    /// Whether the flight has ended without a load, since its leader has a stale record. Others have to load by themselves.
+    pub(crate) gave_up: bool,
+    /// How long the entry will live, without its stale tail.
+    pub(crate) ttl: Option<Duration>,
     /// When the step that justifies the record began. An error needs no justification.
     pub(crate) justified: Timestamp,
 }
 
 impl FlightResult {
+    pub(crate) fn new(record: Result<Option<Record>, Error>, outcome: Outcome, justified: Timestamp) -> Self {
+        Self { record, outcome, bypass: None, gave_up: false, ttl: None, justified }
+    }
+
+    pub(crate) fn bypassed(record: Result<Option<Record>, Error>, why: Bypass, justified: Timestamp) -> Self {
+        Self { bypass: Some(why), ..Self::new(record, Outcome::Bypassed, justified) }
+    }
+
+    /// Nothing was loaded, because the cache can't be used.
+    pub(crate) fn gave_up(error: Error, why: Bypass) -> Self {
+        Self { gave_up: true, ..Self::bypassed(Err(error), why, Timestamp::of_call()) }
+    }
+
+    pub(crate) fn failed(error: Error) -> Self {
+        Self::new(Err(error), Outcome::Loaded, Timestamp::of_call())
+    }
+
     /// The leader's result if the task of its flight ended without one.
     pub(crate) fn lost(key: &Key) -> Self {
         let message = "the load ended without a result, as when its runtime shuts down".to_owned();
-        let record = Err(Error::LoadPanicked { key: key.to_string(), message });
-        Self { record, outcome: Outcome::Loaded, justified: Timestamp::of_call() }
+        Self::failed(Error::LoadPanicked { key: key.to_string(), message })
     }
 }
 
-/// A flight that is under way: set once it has ended, to `None` if its task ended without a result.
-#[derive(Clone, Default)]
-pub(crate) struct Flight(Arc<SetOnce<Option<FlightResult>>>);
+/// A flight: under way, or about to be.
+#[derive(Clone)]
+pub(crate) struct Flight(Arc<State>);
+
+struct State {
+    /// Set once the flight has ended, to `None` if it ended without a result.
+    result: SetOnce<Option<FlightResult>>,
+    has_started: AtomicBool,
+    load: Arc<Load>,
+}
 
 impl Flight {
+    fn new(load: Arc<Load>) -> Self {
+        Self(Arc::new(State { result: SetOnce::new(), has_started: AtomicBool::new(false), load }))
+    }
+
     /// Waits for the end, for a call that started at `called`. `None` if there is no result, or it may be older than the
     /// call. Dropping this future leaves the flight under way.
     pub(crate) async fn result_for(&self, called: Timestamp) -> Option<FlightResult> {
-        let result = self.0.wait().await.as_ref()?;
+        let result = self.0.result.wait().await.as_ref()?;
         (result.record.is_err() || called < result.justified).then(|| result.clone())
+    }
+
+    pub(crate) fn load(&self) -> &Arc<Load> {
+        &self.0.load
+    }
+
+    async fn end(&self) {
+        self.0.result.wait().await;
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
@@ -84,10 +132,21 @@ pub(crate) enum Role {
 /// The flights of one cache.
 #[derive(Default)]
 pub(crate) struct Flights {
-    running: DashMap<Key, Flight>,
-    /// The number of flights in the map: a hit reads this instead of locking the map.
+    by_key: DashMap<Key, OfKey>,
+    /// The number of keys in the map: a hit reads this instead of locking the map.
     count: AtomicUsize,
 }
+
+/// The flights of one key. At most two of them load at the same time, however often the key is invalidated meanwhile.
+#[derive(Default)]
+struct OfKey {
+    /// The flight that calls join.
+    newest: Option<Flight>,
+    /// Flights whose lease an invalidation has revoked, the oldest first.
+    overtaken: Vec<Flight>,
+}
+
+const OVERTAKEN_AT_ONCE: usize = 1;
 
 impl Flights {
     /// Joins the flight of a key, if one is under way.
@@ -95,50 +154,66 @@ impl Flights {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        self.running.get(key).map(|flight| flight.clone())
+        self.by_key.get(key)?.newest.clone()
     }
 
-    /// Joins the flight of a key, or leads a new one.
-    pub(crate) fn join_or_lead(self: &Arc<Self>, key: &Key) -> Role {
-        match self.running.entry(key.clone()) {
-            Slot::Occupied(running) => Role::Follower(running.get().clone()),
-            Slot::Vacant(slot) => {
-                let flight = Flight::default();
-                // Before the insertion, so that the count is never less than the flights in the map.
-                self.count.fetch_add(1, Ordering::Relaxed);
-                slot.insert(flight.clone());
-                Role::Leader(Leader { flights: self.clone(), key: key.clone(), flight, result: None })
-            }
+    /// Joins the flight of a key, or leads a new one, whose load `begin` makes. With an overtaken flight and one more under way,
+    /// the new flight starts once one of them has ended.
+    pub(crate) fn join_or_lead(self: &Arc<Self>, key: &Key, begin: impl FnOnce() -> Arc<Load>) -> Role {
+        let mut flights = self.by_key.entry(key.clone()).or_insert_with(|| {
+            // Before the insertion, so that the count is never less than the keys in the map.
+            self.count.fetch_add(1, Ordering::Relaxed);
+            OfKey::default()
+        });
+        match &flights.newest {
+            Some(flight) => Role::Follower(flight.clone()),
+            None => self.lead(key, &mut flights, begin),
         }
     }
 
-    /// Takes the flight of a key out of the map: its followers stay, and nobody joins it any more.
-    pub(crate) fn forget(&self, key: &Key) {
-        self.forget_if(key, |_| true);
+    fn lead(self: &Arc<Self>, key: &Key, flights: &mut OfKey, begin: impl FnOnce() -> Arc<Load>) -> Role {
+        let flight = Flight::new(begin());
+        flights.newest = Some(flight.clone());
+        let has_to_wait = flights.overtaken.len() > OVERTAKEN_AT_ONCE;
+        let behind = if has_to_wait { flights.overtaken.clone() } else { Vec::new() };
+        Role::Leader(Leader { flights: self.clone(), key: key.clone(), flight, behind, result: None })
     }
 
-    /// Like `forget`, but only if it is this flight.
-    pub(crate) fn forget_this(&self, key: &Key, flight: &Flight) {
-        self.forget_if(key, |running| Arc::ptr_eq(&running.0, &flight.0));
+    /// Lets no more calls join the flight of a key. Its followers stay. A flight that has not started is not overtaken: all that
+    /// it does comes later.
+    pub(crate) fn overtake(&self, key: &Key) {
+        if let Some(mut flights) = self.by_key.get_mut(key) {
+            flights.overtake();
+        }
     }
 
-    /// Takes all flights out of the map, as `forget` does.
-    pub(crate) fn forget_all(&self) {
-        self.running.retain(|_, _| {
-            self.count.fetch_sub(1, Ordering::Relaxed);
-            false
-        });
+    /// Lets no more calls join the flights of any key, as `overtake` does.
+    pub(crate) fn overtake_all(&self) {
+        self.by_key.iter_mut().for_each(|mut flights| flights.overtake());
     }
 
-    fn forget_if(&self, key: &Key, is_it: impl FnOnce(&Flight) -> bool) {
-        if self.running.remove_if(key, |_, running| is_it(running)).is_some() {
+    /// Takes a flight out of the map.
+    pub(crate) fn forget(&self, key: &Key, flight: &Flight) {
+        let is_last = |flights: &mut OfKey| {
+            flights.newest.take_if(|newest| newest.is(flight));
+            flights.overtaken.retain(|overtaken| !overtaken.is(flight));
+            flights.newest.is_none() && flights.overtaken.is_empty()
+        };
+        if self.by_key.remove_if_mut(key, |_, flights| is_last(flights)).is_some() {
             self.count.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
     #[cfg(feature = "__proof")]
     pub(crate) fn count(&self) -> usize {
-        self.running.len()
+        self.by_key.iter().map(|flights| flights.overtaken.len() + usize::from(flights.newest.is_some())).sum()
+    }
+}
+
+impl OfKey {
+    fn overtake(&mut self) {
+        let started = self.newest.take_if(|flight| flight.0.has_started.load(Ordering::SeqCst));
+        self.overtaken.extend(started);
     }
 }
 
@@ -148,15 +223,48 @@ pub(crate) struct Leader {
     flights: Arc<Flights>,
     key: Key,
     flight: Flight,
+    /// The flights of which one has to end first.
+    behind: Vec<Flight>,
     result: Option<FlightResult>,
 }
 
 impl Leader {
-    /// Starts the flight in a task of its own, within the caller's tracing span.
-    pub(crate) fn start(self, work: impl Future<Output = FlightResult> + Send + 'static) -> Flight {
+    /// The load of this flight.
+    pub(crate) fn load(&self) -> &Arc<Load> {
+        self.flight.load()
+    }
+
+    /// Starts the flight in a task of its own, within the caller's tracing span. Flights that this one has to wait for are
+    /// given up after `patience`: nobody may drive their runtime.
+    pub(crate) fn start(
+        self,
+        patience: Duration,
+        work: impl Future<Output = FlightResult> + Send + 'static,
+    ) -> Flight {
         let flight = self.flight.clone();
-        tokio::spawn(work.map(|result| self.end(result)).in_current_span());
+        if self.behind.is_empty() {
+            self.started();
+            tokio::spawn(work.map(|result| self.end(result)).in_current_span());
+        } else {
+            let work = async move {
+                self.wait_for_turn(patience).await;
+                self.started();
+                self.end(work.await);
+            };
+            tokio::spawn(work.in_current_span());
+        }
         flight
+    }
+
+    fn started(&self) {
+        self.flight.0.has_started.store(true, Ordering::SeqCst);
+    }
+
+    async fn wait_for_turn(&self, patience: Duration) {
+        let ended = select_all(self.behind.iter().map(|flight| flight.end().boxed()));
+        if timeout(patience, ended).await.is_err() {
+            self.behind.iter().for_each(|flight| self.flights.forget(&self.key, flight));
+        }
     }
 
     fn end(mut self, result: FlightResult) {
@@ -167,9 +275,9 @@ impl Leader {
 impl Drop for Leader {
     fn drop(&mut self) {
         // Out of the map before the followers wake, so that nobody joins a flight that has ended.
-        self.flights.forget_this(&self.key, &self.flight);
+        self.flights.forget(&self.key, &self.flight);
         // It can't have been set: the leader alone does that.
-        let _ = self.flight.0.set(self.result.take());
+        let _ = self.flight.0.result.set(self.result.take());
     }
 }
 
@@ -178,9 +286,11 @@ mod tests {
     use super::*;
     use crate::record::{KeySpace, Schema};
 
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     impl Flights {
         fn is_empty(&self) -> bool {
-            self.running.is_empty() && self.count.load(Ordering::Relaxed) == 0
+            self.by_key.is_empty() && self.count.load(Ordering::Relaxed) == 0
         }
     }
 
@@ -189,7 +299,7 @@ mod tests {
     }
 
     fn lead(flights: &Arc<Flights>) -> Leader {
-        match flights.join_or_lead(&key()) {
+        match flights.join_or_lead(&key(), || Load::begin(flights, Some(key()))) {
             Role::Leader(leader) => leader,
             Role::Follower(_) => panic!("a flight is under way"),
         }
@@ -202,11 +312,11 @@ mod tests {
     ) -> (Flight, tokio::sync::oneshot::Sender<()>) {
         let (end, may_end) = tokio::sync::oneshot::channel();
         let (began, has_begun) = tokio::sync::oneshot::channel();
-        let flight = lead(flights).start(async move {
+        let flight = lead(flights).start(PATIENCE, async move {
             let justified = Timestamp::of_step();
             began.send(()).unwrap();
             may_end.await.unwrap();
-            FlightResult { record, outcome: Outcome::Loaded, justified }
+            FlightResult::new(record, Outcome::Loaded, justified)
         });
         has_begun.await.unwrap();
         (flight, end)
@@ -242,23 +352,45 @@ mod tests {
         let joined = flights.join(&key()).unwrap();
         drop(unused);
         assert!(joined.result_for(called).await.is_none());
-        let panicking = lead(&flights).start(async { panic!("on purpose") });
+        let panicking = lead(&flights).start(PATIENCE, async { panic!("on purpose") });
         assert!(panicking.result_for(called).await.is_none());
         assert!(flights.is_empty());
     }
 
     #[tokio::test]
-    async fn nobody_joins_a_forgotten_flight_and_its_followers_still_get_its_result() {
+    async fn nobody_joins_an_overtaken_flight_and_its_followers_still_get_its_result() {
         let (flights, called) = (Arc::<Flights>::default(), Timestamp::of_call());
-        let (forgotten, end) = flight(&flights, Ok(None)).await;
-        flights.forget(&key());
+        let (overtaken, end) = flight(&flights, Ok(None)).await;
+        flights.overtake(&key());
         assert!(flights.join(&key()).is_none());
         let next = lead(&flights);
         end.send(()).unwrap();
-        assert!(forgotten.result_for(called).await.is_some());
+        assert!(overtaken.result_for(called).await.is_some());
         assert!(flights.join(&key()).is_some(), "the next one stays in the map");
-        flights.forget_this(&key(), &forgotten);
-        assert!(flights.join(&key()).is_some(), "it is another");
         drop(next);
+        assert!(flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_third_flight_of_a_key_starts_once_one_of_the_others_has_ended() {
+        let (flights, called) = (Arc::<Flights>::default(), Timestamp::of_call());
+        let (_first, end_first) = flight(&flights, Ok(None)).await;
+        flights.overtake(&key());
+        let (second, end_second) = flight(&flights, Ok(None)).await;
+        flights.overtake(&key());
+        let (began, mut has_begun) = tokio::sync::oneshot::channel();
+        let third = lead(&flights).start(PATIENCE, async move {
+            began.send(()).unwrap();
+            FlightResult::new(Ok(None), Outcome::Loaded, Timestamp::of_step())
+        });
+        // It has not started, so an invalidation doesn't overtake it, and later calls join it.
+        tokio::task::yield_now().await;
+        flights.overtake(&key());
+        assert!(flights.join(&key()).unwrap().is(&third));
+        assert!(has_begun.try_recv().is_err(), "two are under way");
+        end_second.send(()).unwrap();
+        assert!(third.result_for(called).await.is_some());
+        assert!(second.result_for(called).await.is_some());
+        end_first.send(()).unwrap();
     }
 }

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use super::{Changes, Codec, FieldError, IdParts, RecordReader, RecordWriter};
+use super::{CacheKey, Changes, Codec, FieldError, IdParts, RecordReader, RecordWriter};
 
 /// A struct that can be cached as a Redis hash. `#[derive(Cacheable)]` implements it; never implement it by hand.
 ///
@@ -19,7 +19,9 @@ use super::{Changes, Codec, FieldError, IdParts, RecordReader, RecordWriter};
 /// | `ttl = "30s"` | [`defaults::TTL`](crate::defaults::TTL), 5 minutes | how long a record lives in the cache |
 /// | `not_found_ttl = "2s"` | [`defaults::NOT_FOUND_TTL`](crate::defaults::NOT_FOUND_TTL), 5 seconds; half of a `ttl` that is not longer | how long the cache remembers that a record doesn't exist |
 /// | `stale_if_error = "5m"` | none | how long a record is kept past its TTL, to be served if its load fails: see [`CacheBuilder::stale_if_error`](crate::CacheBuilder::stale_if_error) |
-/// | `stale_retry = "1s"` | [`defaults::STALE_RETRY`](crate::defaults::STALE_RETRY), 1 second | how long such a load is not retried |
+/// | `stale_retry = "1s"` | [`defaults::STALE_RETRY`](crate::defaults::STALE_RETRY), 1 second | how long a failed load is not retried while a stale record is served |
+/// | `stale_while_revalidate = "10m"` | none | how long a record is kept past its TTL, to be served while it is loaded anew: see [`CacheBuilder::stale_while_revalidate`](crate::CacheBuilder::stale_while_revalidate) |
+/// | `soft_timeout = "20ms"` | [`defaults::SOFT_TIMEOUT`](crate::defaults::SOFT_TIMEOUT), zero | how long a get waits for that load first |
 /// | `refresh_ahead`, `refresh_ahead = 2.0` | none; without a value [`defaults::REFRESH_AHEAD`](crate::defaults::REFRESH_AHEAD), 1.0 | hits reload a record before it expires, the earlier the larger the number: see [`CacheBuilder::refresh_ahead`](crate::CacheBuilder::refresh_ahead) |
 /// | `version = 3` | none | becomes part of the key, so that different versions of a struct never share an entry |
 /// | `also_invalidates = [2, none]` | none | other versions, older or newer, whose keys are invalidated in the same call; `none` stands for the keys without a version |
@@ -98,7 +100,7 @@ use super::{Changes, Codec, FieldError, IdParts, RecordReader, RecordWriter};
 )]
 pub trait Cacheable: Sized + Send + Sync + 'static {
     /// The type of the id field. If there are several, the tuple of their types.
-    type Id: Clone + Eq + Hash + Send + Sync + 'static;
+    type Id: CacheKey<Self::Id> + Clone + Eq + Hash + Sync + 'static;
 
     /// The struct of the field handles.
     type Fields;
@@ -146,6 +148,10 @@ pub struct Schema {
     pub stale_if_error: Option<Duration>,
     /// How long a failed load is not retried while a stale record is served.
     pub stale_retry: Option<Duration>,
+    /// How long a record is kept past its TTL, to be served while it is loaded anew.
+    pub stale_while_revalidate: Option<Duration>,
+    /// How long a get waits for that load first.
+    pub soft_timeout: Option<Duration>,
     /// The beta of `XFetch`, which decides when a hit reloads its record before it expires.
     pub refresh_ahead: Option<f64>,
     /// The names of the stored fields, in declaration order.
@@ -169,6 +175,8 @@ impl Schema {
             not_found_ttl: None,
             stale_if_error: None,
             stale_retry: None,
+            stale_while_revalidate: None,
+            soft_timeout: None,
             refresh_ahead: None,
             fields: &[],
             ids: &[],

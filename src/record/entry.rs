@@ -207,10 +207,14 @@ impl Meta {
 
     /// The hash field, if there is something to note.
     pub(crate) fn field(self) -> Option<StoredField> {
+        Some((Cow::Borrowed(META), self.text()?.into_bytes()))
+    }
+
+    /// The value of the hash field, if there is something to note.
+    pub(crate) fn text(self) -> Option<String> {
         let notes = [("stale", self.stale), ("load", self.load)].into_iter();
         let notes = notes.filter_map(|(name, duration)| Some(format!("{name}={}", duration?.as_millis())));
-        let text = notes.collect::<Vec<_>>().join(" ");
-        (!text.is_empty()).then(|| (Cow::Borrowed(META), text.into_bytes()))
+        Some(notes.collect::<Vec<_>>().join(" ")).filter(|text| !text.is_empty())
     }
 
     /// How long an entry with this PTTL is past its TTL. `None` if it is live.
@@ -262,6 +266,13 @@ pub(crate) fn changed(mut fields: Vec<FoundField>, changes: Changes) -> Vec<Foun
         fields.retain(|(present, _)| **present != *name.as_bytes());
         fields.extend(value.map(|value| (Bytes::from_static(name.as_bytes()), value.into())));
     }
+    fields
+}
+
+/// A hash with these notes in place of its own.
+pub(crate) fn with_meta(mut fields: Vec<FoundField>, meta: Meta) -> Vec<FoundField> {
+    fields.retain(|(name, _)| **name != *META);
+    fields.extend(meta.text().map(|text| (Bytes::from_static(META), text.into())));
     fields
 }
 

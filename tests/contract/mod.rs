@@ -10,9 +10,9 @@ use testkit::access::Access;
 use testkit::cluster::{self, Cluster};
 use testkit::server::{Flavor, Server};
 
-use super::{Attempt, Backend, Decision, Filled, Token};
+use super::{Attempt, Backend, Decision, Filled, Mark, Token, Touched};
 use crate::record::entry::named;
-use crate::record::{ALL, Entry, Found, Key, KeySpace, META, Schema, Selection, StoredField};
+use crate::record::{ALL, Entry, Found, Key, KeySpace, META, Meta, Schema, Selection, StoredField};
 
 const LEASE: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(20);
@@ -145,8 +145,8 @@ test_on!(every_backend, grants_one_lease_at_a_time, async |backend, key| {
     let first = granted(&backend, &key, LEASE).await;
     let second = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
     assert!(!second.granted && second.found.is_none());
-    let busy_for = second.busy_for.unwrap();
-    assert!(busy_for <= LEASE && busy_for > LEASE / 2, "{busy_for:?}");
+    let left = second.held.unwrap().left;
+    assert!(left <= LEASE && left > LEASE / 2, "{left:?}");
     backend.abandon(&key, &Token::new()).await.unwrap();
     assert!(!backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap().granted, "abandoned by a stranger");
     backend.abandon(&key, &first).await.unwrap();
@@ -176,16 +176,6 @@ test_on!(every_backend, fills_whole_with_a_lifetime_and_uses_up_the_lease, async
     assert!(is_fenced(&backend, &key, &token).await, "a lease fills once");
 });
 
-test_on!(every_backend, fills_with_nothing_and_uses_up_the_lease, async |backend, key| {
-    fill(&backend, &key, &[("v", "1")]).await;
-    let token = granted(&backend, &key, LEASE).await;
-    assert_eq!(backend.fill(&key, &Token::new(), Vec::new(), TTL).await.unwrap(), Filled::Fenced);
-    assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "1")])));
-    assert_eq!(backend.fill(&key, &token, Vec::new(), TTL).await.unwrap(), Filled::Accepted);
-    let look = backend.look(&key).await.unwrap();
-    assert!(look.found.is_none() && look.lease_ttl.is_none());
-});
-
 test_on!(every_backend, returns_the_lifetime_with_every_read_of_an_entry, async |backend, key| {
     assert!(backend.read(&key, &ALL, true).await.unwrap().is_none());
     fill(&backend, &key, &[("v", "1")]).await;
@@ -206,39 +196,106 @@ test_on!(every_backend, returns_the_lifetime_with_every_read_of_an_entry, async 
     assert!(*shown.last().unwrap() > TTL / 2, "{shown:?}");
 });
 
-test_on!(every_backend, sets_the_failure_mark_only_for_the_holder_and_only_for_the_pause, async |backend, key| {
+test_on!(every_backend, sets_a_mark_only_for_the_holder_and_only_for_its_time, async |backend, key| {
     const PAUSE: Duration = Duration::from_millis(300);
     fill(&backend, &key, &[("v", "1")]).await;
-    let token = granted(&backend, &key, LEASE).await;
-    backend.mark_failed(&key, &Token::new(), PAUSE).await.unwrap();
-    let held = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
-    assert!(!held.granted && !held.cooling_down, "cooling_down by a stranger");
+    for mark in [Mark::Failed, Mark::Unstored] {
+        let token = granted(&backend, &key, LEASE).await;
+        backend.mark(&key, &Token::new(), mark, PAUSE).await.unwrap();
+        let held = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
+        assert!(!held.granted && held.mark().is_none(), "by a stranger");
 
-    backend.mark_failed(&key, &token, PAUSE).await.unwrap();
-    assert!(backend.look(&key).await.unwrap().lease_ttl.unwrap() <= PAUSE);
-    let marked = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
-    assert!(!marked.granted && marked.cooling_down && marked.busy_for.is_none());
-    assert_eq!(marked.found.as_ref().map(hash), Some(fields(&[("v", "1")])));
-    assert!(is_fenced(&backend, &key, &token).await);
-    assert!(!backend.renew(&key, &token, LEASE).await.unwrap());
-    backend.abandon(&key, &token).await.unwrap();
-    assert!(backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap().cooling_down, "no longer the holder's");
-    tokio::time::sleep(PAUSE * 2).await;
-    let token = granted(&backend, &key, LEASE).await;
+        backend.mark(&key, &token, mark, PAUSE).await.unwrap();
+        assert!(backend.look(&key).await.unwrap().lease_ttl.unwrap() <= PAUSE);
+        let marked = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
+        assert!(!marked.granted && marked.mark() == Some(mark));
+        assert_eq!(marked.found.as_ref().map(hash), Some(fields(&[("v", "1")])));
+        assert!(is_fenced(&backend, &key, &token).await);
+        assert!(!backend.renew(&key, &token, LEASE).await.unwrap());
+        backend.abandon(&key, &token).await.unwrap();
+        let marked = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
+        assert_eq!(marked.mark(), Some(mark), "no longer the holder's");
+        tokio::time::sleep(PAUSE * 2).await;
 
-    backend.abandon(&key, &Token::failure_mark()).await.unwrap();
-    assert!(!backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap().granted, "there was no mark to remove");
-    backend.mark_failed(&key, &token, LEASE).await.unwrap();
-    backend.abandon(&key, &Token::failure_mark()).await.unwrap();
+        let token = granted(&backend, &key, LEASE).await;
+        backend.mark(&key, &token, mark, LEASE).await.unwrap();
+        backend.abandon(&key, &Token::of(mark)).await.unwrap();
+        let token = granted(&backend, &key, LEASE).await;
+        backend.invalidate(key.clone()).await.unwrap();
+        backend.mark(&key, &token, mark, LEASE).await.unwrap();
+        assert_eq!(backend.look(&key).await.unwrap().lease_ttl, None, "a mark never takes the place of a lost lease");
+
+        let token = granted(&backend, &key, LEASE).await;
+        backend.mark(&key, &token, mark, LEASE).await.unwrap();
+        backend.invalidate(key.clone()).await.unwrap();
+        fill(&backend, &key, &[("v", "1")]).await;
+    }
+});
+
+test_on!(every_backend, takes_a_lease_over_from_its_mark_alone, async |backend, key| {
+    for (mark, other) in [(Mark::Failed, Mark::Unstored), (Mark::Unstored, Mark::Failed)] {
+        let token = granted(&backend, &key, LEASE).await;
+        let own = Token::new().after_mark();
+        assert!(own.is_after_mark() && !token.is_after_mark());
+        assert!(!backend.take_over(&key, mark, &own, LEASE).await.unwrap().granted, "from a lease");
+        backend.mark(&key, &token, mark, LEASE).await.unwrap();
+        assert!(!backend.take_over(&key, other, &own, LEASE).await.unwrap().granted, "from another mark");
+        assert!(backend.take_over(&key, mark, &own, LEASE).await.unwrap().granted);
+        let second = backend.take_over(&key, mark, &Token::new().after_mark(), LEASE).await.unwrap();
+        assert!(!second.granted, "only once");
+        let held = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap().held.unwrap();
+        assert_eq!(held.by, own);
+        let filled = backend.fill(&key, &own, vec![(b"v".as_slice().into(), b"1".to_vec())], TTL).await.unwrap();
+        assert_eq!(filled, Filled::Accepted);
+        // With the entry that is there after the grant.
+        let token = granted(&backend, &key, LEASE).await;
+        backend.mark(&key, &token, mark, LEASE).await.unwrap();
+        let taken = backend.take_over(&key, mark, &own, LEASE).await.unwrap();
+        assert_eq!(taken.found.as_ref().map(hash), Some(fields(&[("v", "1")])));
+        backend.invalidate(key.clone()).await.unwrap();
+    }
+});
+
+test_on!(every_backend, leaves_a_mark_if_there_is_nothing_to_store, async |backend, key| {
+    fill(&backend, &key, &[("v", "1")]).await;
+    let token = granted(&backend, &key, LEASE).await;
+    assert_eq!(backend.fill(&key, &Token::new(), Vec::new(), LEASE).await.unwrap(), Filled::Fenced);
+    assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "1")])));
+    assert_eq!(backend.fill(&key, &token, Vec::new(), LEASE).await.unwrap(), Filled::Accepted);
+    let acquired = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
+    assert!(acquired.mark() == Some(Mark::Unstored) && acquired.found.is_none());
+});
+
+test_on!(every_backend, touches_an_entry_only_for_the_holder, async |backend, key| {
+    const LONGER: Duration = Duration::from_secs(200);
+    let meta = Meta { stale: Some(Duration::from_secs(100)), load: None };
+    let noted = || fields(&[("v", "1"), ("~meta", "stale=100000")]);
+    fill(&backend, &key, &[("v", "1")]).await;
+    let token = granted(&backend, &key, LEASE).await;
+    let stranger = backend.touch(&key, &Token::new(), Some(meta), LONGER).await.unwrap();
+    assert_eq!(stranger, Touched::Fenced);
+    assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "1")])));
+    assert!(left(backend.read(&key, &ALL, true).await.unwrap().as_ref()) <= TTL);
+
+    assert_eq!(backend.touch(&key, &token, Some(meta), LONGER).await.unwrap(), Touched::Accepted);
+    let look = backend.look(&key).await.unwrap();
+    assert!(look.lease_ttl.is_none() && left(look.found.as_ref()) > TTL * 2);
+    assert_eq!(stored(&backend, &key).await, Some(noted()));
+
+    let token = granted(&backend, &key, LEASE).await;
+    assert_eq!(backend.touch(&key, &token, None, TTL).await.unwrap(), Touched::Accepted);
+    assert_eq!(stored(&backend, &key).await, Some(noted()), "the notes stay");
+    assert!(left(backend.read(&key, &ALL, true).await.unwrap().as_ref()) <= TTL);
+    let token = granted(&backend, &key, LEASE).await;
+    assert_eq!(backend.touch(&key, &token, Some(Meta::default()), TTL).await.unwrap(), Touched::Accepted);
+    assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "1")])), "there is nothing to note");
+
     let token = granted(&backend, &key, LEASE).await;
     backend.invalidate(key.clone()).await.unwrap();
-    backend.mark_failed(&key, &token, LEASE).await.unwrap();
-    assert_eq!(backend.look(&key).await.unwrap().lease_ttl, None, "a mark never takes the place of a lost lease");
-
+    assert_eq!(backend.touch(&key, &token, None, TTL).await.unwrap(), Touched::Fenced);
     let token = granted(&backend, &key, LEASE).await;
-    backend.mark_failed(&key, &token, LEASE).await.unwrap();
-    backend.invalidate(key.clone()).await.unwrap();
-    granted(&backend, &key, LEASE).await;
+    assert_eq!(backend.touch(&key, &token, None, TTL).await.unwrap(), Touched::Gone);
+    assert_eq!(backend.look(&key).await.unwrap().lease_ttl.map(|left| left > LEASE / 2), Some(true), "the lease stays");
 });
 
 test_on!(every_backend, keeps_any_bytes, async |backend, key| {
@@ -403,7 +460,8 @@ test_on!(every_backend, reads_at_least_the_selected_fields, async |backend, key|
 test_on!(every_backend, writes_nothing_when_an_update_is_cancelled, async |backend, key| {
     fill(&backend, &key, &[("v", "1")]).await;
     let mut update = backend.update(&key, &ALL);
-    let Attempt::Done(_) = update.watch().await.unwrap() else { panic!("nothing is in its way") };
+    // Again if the slot has just moved.
+    while let Attempt::Again = update.watch().await.unwrap() {}
     update.cancel();
     assert!(!backend.is_pending(&key));
     assert_eq!(stored(&backend, &key).await, Some(fields(&[("v", "1")])));

@@ -9,8 +9,8 @@ use super::resp::encode;
 pub(super) static FILL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/fill.lua"), false));
 pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/renew.lua"), true));
 pub(super) static ABANDON: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/abandon.lua"), true));
-pub(super) static MARK_FAILED: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("scripts/mark_failed.lua"), true));
+pub(super) static REPLACE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/replace.lua"), false));
+pub(super) static TOUCH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/touch.lua"), false));
 pub(super) static CLEAR_LEASE: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("scripts/clear_lease.lua"), true));
 
