@@ -63,7 +63,6 @@ pub enum Outcome {
     /// A cached record past its TTL, because its load failed, see [`stale_if_error`](crate::CacheBuilder::stale_if_error); or
     /// because its load takes longer than this get was to wait, see
     /// [`stale_while_revalidate`](crate::CacheBuilder::stale_while_revalidate).
-    #[non_exhaustive]
     Stale {
         /// How long the record was past its TTL.
         age: Duration,

@@ -35,7 +35,7 @@ async fn grown_stale(cache: &Cache<Product>, primary: &Primary) {
 
 fn age(lookup: &Lookup<Product>) -> Duration {
     match lookup.outcome {
-        Outcome::Stale { age } => age,
+        Outcome::Stale { age, revalidating: false } => age,
         other => panic!("{other:?}"),
     }
 }
