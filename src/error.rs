@@ -40,7 +40,9 @@ pub enum Error {
     },
 
     /// A loader has got a record, and that record's load waits for the load of this loader: none of them would end.
-    #[error("loads wait for each other: {keys}; a loader must not get its own record, nor one whose loader gets its own")]
+    #[error(
+        "loads wait for each other: {keys}; a loader must not get its own record, nor one whose loader gets its own"
+    )]
     #[non_exhaustive]
     LoadCycle {
         /// The entries' keys, each of which waits for the next: "cache:shop:order:1 -> cache:shop:order:2 -> cache:shop:order:1".

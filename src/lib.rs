@@ -30,8 +30,8 @@ pub use cache_aside_derive::{CacheId, Embeddable, FieldValue};
 
 pub use crate::backend::{Backend, BackendBuilder};
 pub use crate::cache::{
-    Cache, CacheBuilder, EntryState, Inspection, Load, Loaded, Loader, LoadingCache, Lookup, OnOutage, Outcome, Pending,
-    UpdateTtl, Warmed,
+    Cache, CacheBuilder, EntryState, Inspection, Load, Loaded, Loader, LoadingCache, Lookup, OnOutage, Outcome,
+    Pending, UpdateTtl, Warmed,
 };
 pub use crate::error::{BoxError, Cause, Error};
 pub use crate::near::{NearCache, Untracked};

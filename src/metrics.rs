@@ -167,8 +167,7 @@ impl CacheMetrics {
             load_failed: Series::new(Kind::Seconds, LOAD_SECONDS, &with(&[("result", "error")])),
             load_records: Series::new(Kind::Number, LOAD_RECORDS, &own),
             lock_wait: Series::new(Kind::Seconds, LOCK_WAIT_SECONDS, &own),
-            bypasses: Bypass::ALL
-                .map(|why| Series::new(Kind::Counter, BYPASSES, &with(&[("reason", why.name())]))),
+            bypasses: Bypass::ALL.map(|why| Series::new(Kind::Counter, BYPASSES, &with(&[("reason", why.name())]))),
             stale_revalidating: Series::new(Kind::Counter, STALE_SERVED, &with(&[("reason", "revalidating")])),
             stale_after_failure: Series::new(Kind::Counter, STALE_SERVED, &with(&[("reason", "load_failed")])),
             leases_lost: Series::new(Kind::Counter, LEASES_LOST, &own),
@@ -229,7 +228,6 @@ impl CacheMetrics {
             self.counts.invalidations.add();
         }
     }
-
 }
 
 /// A load that is counted: of one record, or a call of a batch loader.

@@ -47,7 +47,10 @@ impl Core {
         }
     }
 
-    pub(crate) fn invalidate_other_versions<'a>(&'a self, key: &Key) -> impl Future<Output = Result<bool, Error>> + use<'a> {
+    pub(crate) fn invalidate_other_versions<'a>(
+        &'a self,
+        key: &Key,
+    ) -> impl Future<Output = Result<bool, Error>> + use<'a> {
         let invalidations = join_all(self.keys.in_other_versions(key).map(|key| self.backend.invalidate(key)));
         async move { invalidations.await.into_iter().try_fold(false, |was_there, result| Ok(was_there | result?)) }
     }

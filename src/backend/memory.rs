@@ -302,7 +302,8 @@ impl Store for Memory {
 
     async fn look(&self, key: &Key) -> StoreResult<EntryAndLease> {
         let mut shard = self.shard(key);
-        let lease_ttl = shard.lease(key).map(|lease| lease.expires - Instant::now());
+        let lease = shard.lease(key).filter(|lease| lease.token != Token::of(Mark::Unstored));
+        let lease_ttl = lease.map(|lease| lease.expires - Instant::now());
         Ok(EntryAndLease { found: shard.found(key), lease_ttl })
     }
 

@@ -366,10 +366,15 @@ impl Store for Redis {
         let commands = |at: usize, out: &mut Vec<u8>| match at {
             0 => encode(out, &[b"PTTL", key.as_str().as_bytes()]),
             1 => encode_read(out, key, &ALL),
+            2 => encode(out, &[b"GET", key.lock().as_bytes()]),
             _ => encode(out, &[b"PTTL", key.lock().as_bytes()]),
         };
-        let [left, read, lease_ttl] = self.run(key, &commands).await?;
-        Ok(EntryAndLease { found: found(left?.remaining(), read, &ALL)?, lease_ttl: lease_ttl?.remaining() })
+        let [left, read, holder, lease_ttl] = self.run(key, &commands).await?;
+        let is_unstored = holder.is_ok_and(|holder| {
+            holder.bytes().is_ok_and(|text| text.as_deref() == Some(Token::of(Mark::Unstored).0.as_bytes()))
+        });
+        let lease_ttl = lease_ttl?.remaining().filter(|_| !is_unstored);
+        Ok(EntryAndLease { found: found(left?.remaining(), read, &ALL)?, lease_ttl })
     }
 
     async fn delete_prefix(&self, prefix: &str, kind: KeyKind) -> StoreResult<u64> {

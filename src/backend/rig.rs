@@ -9,7 +9,9 @@ use futures_util::future::BoxFuture;
 
 use super::call::{CallOptions, on_store};
 use super::deadline::within;
-use super::{Acquired, AnyStore, Attempt, Decision, Filled, KeyKind, Mark, Store, StoreError, StoreUpdate, Token, Touched};
+use super::{
+    Acquired, AnyStore, Attempt, Decision, Filled, KeyKind, Mark, Store, StoreError, StoreUpdate, Token, Touched,
+};
 use crate::proof::Guard;
 use crate::record::{ALL, Found, Key, Meta, StoredField};
 

@@ -123,6 +123,7 @@ pub(crate) type Each<'a> = dyn FnMut(usize, Option<Found>) + Send + 'a;
 #[derive(Debug)]
 pub(crate) struct EntryAndLease {
     pub(crate) found: Option<Found>,
+    /// Of a lease, or of the mark of a load that is not to be tried again.
     pub(crate) lease_ttl: Option<Duration>,
 }
 
@@ -203,7 +204,7 @@ pub(crate) trait Store {
     /// Begins an update of K, which is shown at least what is selected.
     fn update<'a>(&'a self, key: &'a Key, selection: &'a Selection) -> Box<dyn StoreUpdate + 'a>;
 
-    /// Reads K, and how long K and L will be there.
+    /// Reads K, and how long K and L will be there. The unstored mark, which keeps nobody from loading, counts as no L.
     async fn look(&self, key: &Key) -> StoreResult<EntryAndLease>;
 
     /// Deletes the leases, or the entries, whose data key is `prefix` and an id: all that were there at the beginning. Returns

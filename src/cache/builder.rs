@@ -165,8 +165,7 @@ impl<T: Cacheable> CacheBuilder<T> {
     }
 
     /// Sets how long a loader may run, from 1 ms to 36,500 days. After that it is dropped, and all callers that wait for it get
-    /// [`Error::Timeout`]. Default: [`defaults::LOAD_TIMEOUT`](crate::defaults::LOAD_TIMEOUT), 30 seconds, or the
-    /// [`wait_timeout`](Self::wait_timeout) that was set, if that is shorter.
+    /// [`Error::Timeout`]. Default: [`defaults::LOAD_TIMEOUT`](crate::defaults::LOAD_TIMEOUT), 30 seconds.
     pub fn load_timeout(mut self, load_timeout: Duration) -> Self {
         self.given.load_timeout = Some(load_timeout);
         self
@@ -180,8 +179,8 @@ impl<T: Cacheable> CacheBuilder<T> {
     }
 
     /// Sets how long a get waits for another process' load. After that it loads the record around the cache. It is also how long
-    /// a load around the cache waits for its turn: see [`max_bypass_loads`](Self::max_bypass_loads). At least
-    /// [`load_timeout`](Self::load_timeout), so that a load within that is made once over all processes, and at most 36,500 days.
+    /// a load around the cache waits for its turn: see [`max_bypass_loads`](Self::max_bypass_loads). From 1 ms to 36,500 days, and
+    /// at least a [`load_timeout`](Self::load_timeout) that was set: a load within that is then made once over all processes.
     /// Default: the `load_timeout`, 30 seconds.
     pub fn wait_timeout(mut self, wait_timeout: Duration) -> Self {
         self.given.wait_timeout = Some(wait_timeout);

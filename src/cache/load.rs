@@ -196,7 +196,11 @@ pub trait Loader<T: Cacheable>: Send + Sync + 'static {
     fn load_many(&self, ids: Vec<T::Id>) -> impl Future<Output = Result<Vec<T>, Self::Error>> + Send {
         async move {
             let loads = ids.into_iter().map(|id| self.load(id)).collect::<Vec<_>>();
-            stream::iter(loads).buffer_unordered(AT_A_TIME).try_filter_map(async |loaded| Ok(loaded)).try_collect().await
+            stream::iter(loads)
+                .buffer_unordered(AT_A_TIME)
+                .try_filter_map(async |loaded| Ok(loaded))
+                .try_collect()
+                .await
         }
     }
 }

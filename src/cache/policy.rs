@@ -177,8 +177,7 @@ impl Policy {
                 "wait_timeout is {wait:?}: it must be at least load_timeout, {load:?}, or a load that takes long is made twice"
             )));
         }
-        let longest_load = defaults::LOAD_TIMEOUT.min(given.wait_timeout.unwrap_or(Duration::MAX));
-        self.load_timeout = given.load_timeout.unwrap_or(longest_load);
+        self.load_timeout = given.load_timeout.unwrap_or(defaults::LOAD_TIMEOUT);
         self.wait_timeout = given.wait_timeout.unwrap_or(self.load_timeout);
         self.check_durations()?;
         if !(0.0..1.0).contains(&self.jitter) {

@@ -18,7 +18,7 @@ use super::loader::Loader;
 use super::nested::Load;
 use super::read_through::ReadThrough;
 use super::refresh_ahead::Due;
-use super::single_flight::{Flight, FlightResult, Flights, Role, Timestamp};
+use super::single_flight::{Flight, FlightResult, Flights, Need, Role, Timestamp};
 use crate::backend::check_runtime;
 use crate::cache::{Bypass, Core, Outcome};
 use crate::error::Error;
@@ -214,10 +214,6 @@ impl Core {
         longest * 2
     }
 
-    fn flights_for(&self, bypass: bool) -> &Arc<Flights> {
-        if bypass { &self.bypasses } else { &self.flights }
-    }
-
     pub(super) fn timestamp_of_call(&self) -> Timestamp {
         if self.backend.enforces(Guard::TimestampRule) { Timestamp::of_call() } else { Timestamp::EARLIEST }
     }
@@ -323,7 +319,7 @@ impl<'a> Get<'a> {
     }
 
     pub(super) fn join_or_lead(&self, flights: &Arc<Flights>) -> Role {
-        flights.join_or_lead(self.key, || self.begin_load())
+        flights.join_or_lead(self.key, Need::Result, || self.begin_load())
     }
 
     pub(super) fn begin_load(&self) -> Arc<Load> {
@@ -331,18 +327,19 @@ impl<'a> Get<'a> {
     }
 
     pub(super) fn read_through(&self, loader: Loader, load: Arc<Load>, awaited: Option<Awaited>) -> ReadThrough {
-        ReadThrough { core: self.core.clone(), key: self.key.clone(), loader, load, awaited, revalidates: false }
+        ReadThrough { core: self.core.clone(), key: self.key.clone(), loader, load, awaited }
     }
 
     /// Leads a flight or follows others, until one has a result that this get may take.
     pub(super) async fn load(
         self,
-        (mut role, mut unusable): Joined,
+        (mut role, unusable): Joined,
         cache_latency: Duration,
         read_through: impl FnOnce(Arc<Load>) -> ReadThrough,
     ) -> Result<Answer, Error> {
         check_runtime()?;
         let Self { core, key, called, .. } = self;
+        let flights = if unusable.is_some() { &core.bypasses } else { &core.flights };
         let patience = core.longest_flight();
         let result = loop {
             match role {
@@ -358,18 +355,14 @@ impl<'a> Get<'a> {
                 Role::Follower(flight) => {
                     let _waiting = flight.load().wait()?;
                     match timeout(patience, flight.result_for(called)).await {
-                        // To lead or join another flight through the cache could go on for ever.
-                        Ok(Some(FlightResult { gave_up: true, record: Err(error), bypass: Some(why), .. })) => {
-                            unusable = Some((Box::new(error), why));
-                        }
                         Ok(Some(result)) => break coalesced(result),
                         Ok(None) => {}
                         // Its runtime is alive, but nobody drives it.
-                        Err(_elapsed) => core.flights_for(unusable.is_some()).forget(key, &flight),
+                        Err(_elapsed) => flights.forget(key, flight.load()),
                     }
                 }
             }
-            role = self.join_or_lead(core.flights_for(unusable.is_some()));
+            role = self.join_or_lead(flights);
         };
         self.loaded(result, cache_latency)
     }
@@ -384,28 +377,31 @@ impl<'a> Get<'a> {
         check_runtime()?;
         let Self { core, key, called, .. } = self;
         let cache_latency = stale.cache_latency;
-        let (flight, leads) = match self.join_or_lead(&core.flights) {
+        let (flight, read_through) = match core.flights.join_or_lead(key, Need::Load, || self.begin_load()) {
             Role::Leader(leader) => {
-                let load = leader.load().clone();
-                let read_through = ReadThrough { revalidates: true, ..read_through(load) };
-                (leader.start(core.longest_flight(), read_through.through_cache()), true)
+                let read_through = read_through(leader.load().clone());
+                (leader.start(core.longest_flight(), read_through.through_cache()), None)
             }
-            Role::Follower(flight) => (flight, false),
+            Role::Follower(flight) => (flight, Some(read_through)),
         };
         let soft_timeout = core.policy.soft_timeout;
         if !soft_timeout.is_zero()
             && let Ok(Some(result)) = timeout(soft_timeout, flight.result_for(called)).await
             && result.record.is_ok()
         {
-            return self.loaded(if leads { result } else { coalesced(result) }, cache_latency);
+            return self.loaded(if read_through.is_none() { result } else { coalesced(result) }, cache_latency);
         }
         // The read was sent after this get began, so its record is as good as a hit. But this process may know better by now.
         if !core.backend.is_pending(key) && core.backend.key_epoch(key) == epoch {
             core.metrics.got(stale.outcome, true, self.began);
             return Ok(stale);
         }
-        let result = flight.result_for(called).await;
-        self.loaded(result.unwrap_or_else(|| FlightResult::lost(key)), cache_latency)
+        let Some(read_through) = read_through else {
+            flight.load().need();
+            let result = flight.result_for(called).await;
+            return self.loaded(result.unwrap_or_else(|| FlightResult::lost(key)), cache_latency);
+        };
+        self.load(self.join(Miss::NotCached), cache_latency, read_through).await
     }
 
     /// Loads in a cache that is not enabled.

@@ -30,6 +30,8 @@ pub(crate) struct Load {
     outer: Option<Arc<Load>>,
     /// Whether it holds one of its cache's turns to load around the cache.
     holds_turn: AtomicBool,
+    /// Whether a caller needs its result: one that has no stale record to serve.
+    is_needed: AtomicBool,
     waits_for: Mutex<Vec<Arc<Load>>>,
 }
 
@@ -47,6 +49,7 @@ impl Load {
             cache: Arc::as_ptr(cache).addr(),
             outer: CURRENT.try_with(Arc::clone).ok(),
             holds_turn: AtomicBool::new(false),
+            is_needed: AtomicBool::new(false),
             waits_for: Mutex::default(),
         })
     }
@@ -66,6 +69,14 @@ impl Load {
             outer = load.outer.as_ref();
         }
         false
+    }
+
+    pub(crate) fn need(&self) {
+        self.is_needed.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_needed(&self) -> bool {
+        self.is_needed.load(Ordering::SeqCst)
     }
 
     pub(crate) fn hold_turn(&self) {

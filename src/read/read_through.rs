@@ -39,9 +39,6 @@ pub(super) struct ReadThrough {
     pub(super) load: Arc<Load>,
     /// While this exists, the loads of other keys in the same batch wait for this load.
     pub(super) awaited: Option<Awaited>,
-    /// Whether the leader has a stale record to serve. Then the flight gives up in place of a load around the cache: it may be
-    /// the primary that is slow.
-    pub(super) revalidates: bool,
 }
 
 /// A wait for another process' load.
@@ -84,7 +81,7 @@ impl ReadThrough {
             let core = self.core.clone();
             let acquired = match lease.acquire(|acquired| has_stale(&core, acquired)).await {
                 Ok(acquired) => acquired,
-                Err(error) if self.revalidates => return FlightResult::gave_up(error, Bypass::Outage),
+                Err(error) if self.gives_up() => return FlightResult::failed(error),
                 Err(error) => return self.without_cache(error, Bypass::Outage).boxed().await,
             };
             let served = self.answer_in(&acquired, waiting.is_some());
@@ -112,7 +109,7 @@ impl ReadThrough {
                 abandon(&self.core, &self.key, &orphan).boxed().await;
                 continue;
             }
-            if !self.revalidates && waiting.as_ref().is_some_and(|wait| wait.was_in_vain(&acquired)) {
+            if self.load.is_needed() && waiting.as_ref().is_some_and(|wait| wait.was_in_vain(&acquired)) {
                 return self.around_lease().boxed().await;
             }
             self.awaited = None;
@@ -134,6 +131,16 @@ impl ReadThrough {
         served(&self.core, found, reading, is_new).filter(|(_, outcome, _)| is_paused || !outcome.is_stale())
     }
 
+    /// Whether to end in place of a load around the cache, because all who have joined have a stale record to serve: it may be
+    /// the primary that is slow. From here on nobody joins any more.
+    fn gives_up(&self) -> bool {
+        if self.load.is_needed() {
+            return false;
+        }
+        self.core.flights.forget(&self.key, &self.load);
+        !self.load.is_needed()
+    }
+
     /// Loads without a lease, since the load that was waited for has left nothing, and the next one may leave nothing too.
     async fn around_lease(self) -> FlightResult {
         let loaded = self.around_cache(Bypass::SlowLoad).await;
@@ -146,10 +153,10 @@ impl ReadThrough {
         core.backend.repeats().warn(format!("other load {keys}"), |times| {
             tracing::warn!(keys, times, "another process' load takes too long: loading around the cache");
         });
-        if self.revalidates {
+        if self.gives_up() {
             let (action, limit) = (format!("waiting for another process to load {key}"), core.policy.wait_timeout);
-            let error = Error::Timeout { action, limit, advice: "make the loader faster, or raise wait_timeout" };
-            return FlightResult::gave_up(error, Bypass::SlowLoad);
+            let advice = "make the loader faster, or raise wait_timeout";
+            return FlightResult::failed(Error::Timeout { action, limit, advice });
         }
         let loaded = self.around_cache(Bypass::SlowLoad).await;
         if loaded.record.is_ok() {

@@ -54,8 +54,6 @@ pub(crate) struct FlightResult {
     pub(crate) outcome: Outcome,
     /// Why the load went around the cache, if it did.
     pub(crate) bypass: Option<Bypass>,
-    /// Whether the flight has ended without a load, since its leader has a stale record. Others have to load by themselves.
-    pub(crate) gave_up: bool,
     /// How long the entry will live, without its stale tail.
     pub(crate) ttl: Option<Duration>,
     /// When the step that justifies the record began. An error needs no justification.
@@ -64,16 +62,11 @@ pub(crate) struct FlightResult {
 
 impl FlightResult {
     pub(crate) fn new(record: Result<Option<Record>, Error>, outcome: Outcome, justified: Timestamp) -> Self {
-        Self { record, outcome, bypass: None, gave_up: false, ttl: None, justified }
+        Self { record, outcome, bypass: None, ttl: None, justified }
     }
 
     pub(crate) fn bypassed(record: Result<Option<Record>, Error>, why: Bypass, justified: Timestamp) -> Self {
         Self { bypass: Some(why), ..Self::new(record, Outcome::Bypassed, justified) }
-    }
-
-    /// Nothing was loaded, because the cache can't be used.
-    pub(crate) fn gave_up(error: Error, why: Bypass) -> Self {
-        Self { gave_up: true, ..Self::bypassed(Err(error), why, Timestamp::of_call()) }
     }
 
     pub(crate) fn failed(error: Error) -> Self {
@@ -117,16 +110,29 @@ impl Flight {
     async fn end(&self) {
         self.0.result.wait().await;
     }
-
-    fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
 }
 
 /// A caller's part in the flight of its key.
 pub(crate) enum Role {
     Leader(Leader),
     Follower(Flight),
+}
+
+impl Role {
+    fn load(&self) -> &Arc<Load> {
+        match self {
+            Self::Leader(leader) => leader.load(),
+            Self::Follower(flight) => flight.load(),
+        }
+    }
+}
+
+/// What a caller needs of the flight that it joins or leads.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Need {
+    Result,
+    /// It has a stale record, and wants it to be loaded anew.
+    Load,
 }
 
 /// The flights of one cache.
@@ -149,26 +155,34 @@ struct OfKey {
 const OVERTAKEN_AT_ONCE: usize = 1;
 
 impl Flights {
-    /// Joins the flight of a key, if one is under way.
+    /// Joins the flight of a key, if one is under way, by a caller that needs its result.
     pub(crate) fn join(&self, key: &Key) -> Option<Flight> {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        self.by_key.get(key)?.newest.clone()
+        let flights = self.by_key.get(key)?;
+        let flight = flights.newest.as_ref()?;
+        flight.load().need();
+        Some(flight.clone())
     }
 
     /// Joins the flight of a key, or leads a new one, whose load `begin` makes. With an overtaken flight and one more under way,
-    /// the new flight starts once one of them has ended.
-    pub(crate) fn join_or_lead(self: &Arc<Self>, key: &Key, begin: impl FnOnce() -> Arc<Load>) -> Role {
+    /// the new flight starts once one of them has ended. `need`: whether the caller needs its result.
+    pub(crate) fn join_or_lead(self: &Arc<Self>, key: &Key, need: Need, begin: impl FnOnce() -> Arc<Load>) -> Role {
         let mut flights = self.by_key.entry(key.clone()).or_insert_with(|| {
             // Before the insertion, so that the count is never less than the keys in the map.
             self.count.fetch_add(1, Ordering::Relaxed);
             OfKey::default()
         });
-        match &flights.newest {
+        let role = match &flights.newest {
             Some(flight) => Role::Follower(flight.clone()),
             None => self.lead(key, &mut flights, begin),
+        };
+        if need == Need::Result {
+            // Under the lock of the map, so that a flight that leaves it knows whether anyone needs it.
+            role.load().need();
         }
+        role
     }
 
     fn lead(self: &Arc<Self>, key: &Key, flights: &mut OfKey, begin: impl FnOnce() -> Arc<Load>) -> Role {
@@ -192,11 +206,12 @@ impl Flights {
         self.by_key.iter_mut().for_each(|mut flights| flights.overtake());
     }
 
-    /// Takes a flight out of the map.
-    pub(crate) fn forget(&self, key: &Key, flight: &Flight) {
+    /// Takes the flight of a load out of the map.
+    pub(crate) fn forget(&self, key: &Key, load: &Arc<Load>) {
+        let is_it = |flight: &Flight| Arc::ptr_eq(flight.load(), load);
         let is_last = |flights: &mut OfKey| {
-            flights.newest.take_if(|newest| newest.is(flight));
-            flights.overtaken.retain(|overtaken| !overtaken.is(flight));
+            flights.newest.take_if(|newest| is_it(newest));
+            flights.overtaken.retain(|overtaken| !is_it(overtaken));
             flights.newest.is_none() && flights.overtaken.is_empty()
         };
         if self.by_key.remove_if_mut(key, |_, flights| is_last(flights)).is_some() {
@@ -236,11 +251,7 @@ impl Leader {
 
     /// Starts the flight in a task of its own, within the caller's tracing span. Flights that this one has to wait for are
     /// given up after `patience`: nobody may drive their runtime.
-    pub(crate) fn start(
-        self,
-        patience: Duration,
-        work: impl Future<Output = FlightResult> + Send + 'static,
-    ) -> Flight {
+    pub(crate) fn start(self, patience: Duration, work: impl Future<Output = FlightResult> + Send + 'static) -> Flight {
         let flight = self.flight.clone();
         if self.behind.is_empty() {
             self.started();
@@ -263,7 +274,7 @@ impl Leader {
     async fn wait_for_turn(&self, patience: Duration) {
         let ended = select_all(self.behind.iter().map(|flight| flight.end().boxed()));
         if timeout(patience, ended).await.is_err() {
-            self.behind.iter().for_each(|flight| self.flights.forget(&self.key, flight));
+            self.behind.iter().for_each(|flight| self.flights.forget(&self.key, flight.load()));
         }
     }
 
@@ -275,7 +286,7 @@ impl Leader {
 impl Drop for Leader {
     fn drop(&mut self) {
         // Out of the map before the followers wake, so that nobody joins a flight that has ended.
-        self.flights.forget(&self.key, &self.flight);
+        self.flights.forget(&self.key, self.flight.load());
         // It can't have been set: the leader alone does that.
         let _ = self.flight.0.result.set(self.result.take());
     }
@@ -299,7 +310,7 @@ mod tests {
     }
 
     fn lead(flights: &Arc<Flights>) -> Leader {
-        match flights.join_or_lead(&key(), || Load::begin(flights, Some(key()))) {
+        match flights.join_or_lead(&key(), Need::Result, || Load::begin(flights, Some(key()))) {
             Role::Leader(leader) => leader,
             Role::Follower(_) => panic!("a flight is under way"),
         }
@@ -386,7 +397,7 @@ mod tests {
         // It has not started, so an invalidation doesn't overtake it, and later calls join it.
         tokio::task::yield_now().await;
         flights.overtake(&key());
-        assert!(flights.join(&key()).unwrap().is(&third));
+        assert!(Arc::ptr_eq(flights.join(&key()).unwrap().load(), third.load()));
         assert!(has_begun.try_recv().is_err(), "two are under way");
         end_second.send(()).unwrap();
         assert!(third.result_for(called).await.is_some());

@@ -206,9 +206,10 @@ test_on!(every_backend, sets_a_mark_only_for_the_holder_and_only_for_its_time, a
         assert!(!held.granted && held.mark().is_none(), "by a stranger");
 
         backend.mark(&key, &token, mark, PAUSE).await.unwrap();
-        assert!(backend.look(&key).await.unwrap().lease_ttl.unwrap() <= PAUSE);
+        let lease_ttl = backend.look(&key).await.unwrap().lease_ttl;
+        assert_eq!(lease_ttl.is_some(), mark == Mark::Failed, "who sees the other loads at once");
         let marked = backend.acquire(&key, &mut Token::new(), LEASE).await.unwrap();
-        assert!(!marked.granted && marked.mark() == Some(mark));
+        assert!(!marked.granted && marked.mark() == Some(mark) && marked.held.unwrap().left <= PAUSE);
         assert_eq!(marked.found.as_ref().map(hash), Some(fields(&[("v", "1")])));
         assert!(is_fenced(&backend, &key, &token).await);
         assert!(!backend.renew(&key, &token, LEASE).await.unwrap());

@@ -158,7 +158,7 @@ impl Worker {
             .update_ttl(update_ttl)
             .load_timeout(Duration::from_millis(LONGEST_LOAD))
             .wait_poll(Duration::from_millis(4))
-            .wait_timeout(Duration::from_millis(100))
+            .wait_timeout(Duration::from_millis(LONGEST_LOAD))
             .near_cache(self.job.near.then(|| near::settings(self.job.keys)))
             .build();
         cache.context("a random policy is invalid")

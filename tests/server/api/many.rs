@@ -95,7 +95,8 @@ async fn get_many_loads_missing_records_in_one_call_and_keeps_the_order() {
         assert_eq!(outcomes(&again), [Hit, NotFoundHit, Hit, Hit]);
         assert_eq!(primary.calls(), [[""; 0]; 0]);
         let stats = cache.stats();
-        assert_eq!((stats.hits, stats.not_found_hits, stats.misses, stats.loads), (4, 1, 4, 4), "each id for itself");
+        assert_eq!((stats.hits, stats.not_found_hits, stats.misses), (4, 1, 4), "each id for itself");
+        assert_eq!(stats.loads, 2, "each call of a loader");
         assert_eq!(cache.inspect("a").await.unwrap().lock_ttl, None, "no lease stays");
     })
     .await;

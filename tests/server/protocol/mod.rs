@@ -2,6 +2,7 @@
 //! a struct see the entry.
 
 mod cancellation;
+mod fleet;
 mod old_processes;
 mod other_clients;
 mod races;

@@ -251,7 +251,7 @@ async fn a_load_on_a_runtime_that_is_not_driven_does_not_block_later_gets() {
     let backend = Backend::connect("memory://").await.unwrap();
     let cache = builder(&backend)
         .load_timeout(Duration::from_millis(300))
-        .wait_timeout(Duration::from_millis(200))
+        .wait_timeout(Duration::from_millis(300))
         .lock_ttl(Duration::from_millis(200))
         .build()
         .unwrap();

@@ -161,7 +161,7 @@ async fn cache(url: &str) -> Cache<Product> {
         .not_found_ttl(None)
         .lock_ttl(LOCK_TTL)
         .wait_timeout(WAIT_TIMEOUT)
-        .load_timeout(Duration::from_secs(1))
+        .load_timeout(WAIT_TIMEOUT)
         .update_timeout(UPDATE_TIMEOUT)
         .build()
         .unwrap()

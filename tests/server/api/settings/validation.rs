@@ -37,6 +37,9 @@ async fn settings_out_of_range_are_refused() {
     refused("wait_poll", |cache| cache.wait_poll(zero)).await;
     refused("wait_poll", |cache| cache.wait_timeout(ms)).await;
     refused("wait_timeout", |cache| cache.wait_timeout(Duration::MAX)).await;
+    refused("wait_timeout", |cache| cache.load_timeout(ms * 100).wait_timeout(ms * 99)).await;
+    refused("stale_while_revalidate", |cache| cache.stale_while_revalidate(zero)).await;
+    refused("soft_timeout", |cache| cache.soft_timeout(Duration::from_nanos(1))).await;
     refused("update_timeout", |cache| cache.update_timeout(zero)).await;
     refused("max_entry_bytes", |cache| cache.max_entry_bytes(0)).await;
     for jitter in [-0.1, 1.0, f64::NAN, f64::INFINITY] {

@@ -90,11 +90,17 @@ async fn stale_records_age_on_the_paused_clock() {
     assert_eq!(cache.lookup(1, no_primary).await.unwrap().outcome, Outcome::Hit);
     for (later, age, loads) in [(1, 0, 2), (1999, 1999, 2), (1, 2000, 3)] {
         tokio::time::advance(ms(later)).await;
-        assert_eq!(cache.lookup(1, no_primary).await.unwrap().outcome, Outcome::Stale { age: ms(age), revalidating: false });
+        assert_eq!(
+            cache.lookup(1, no_primary).await.unwrap().outcome,
+            Outcome::Stale { age: ms(age), revalidating: false }
+        );
         assert_eq!(cache.stats().loads, loads);
     }
     tokio::time::advance(ms(7999)).await;
-    assert_eq!(cache.lookup(1, no_primary).await.unwrap().outcome, Outcome::Stale { age: ms(9999), revalidating: false });
+    assert_eq!(
+        cache.lookup(1, no_primary).await.unwrap().outcome,
+        Outcome::Stale { age: ms(9999), revalidating: false }
+    );
     tokio::time::advance(ms(1)).await;
     assert!(matches!(cache.lookup(1, no_primary).await, Err(Error::Load { .. })));
 
