@@ -151,10 +151,10 @@ async fn limited<R>(
 
 /// The error of a load. An error of this library that says why loads can't go on is passed on as it is.
 fn failed(key: &Key, error: BoxError) -> Error {
-    match error.downcast::<Error>() {
-        Ok(error) if matches!(*error, Error::LoadCycle { .. }) => *error,
-        Ok(error) => Error::Load { key: key.to_string(), source: Cause::new(error) },
-        Err(error) => Error::Load { key: key.to_string(), source: Cause::new(error) },
+    let source = Cause::new(error);
+    match source.downcast_ref::<Error>() {
+        Some(cycle @ Error::LoadCycle { .. }) => cycle.clone(),
+        _ => Error::Load { key: key.to_string(), source },
     }
 }
 

@@ -213,7 +213,7 @@ async fn a_get_without_a_stale_record_loads_when_the_flight_that_it_joined_gives
         let primary = grown_stale(cache).await;
         let slow = products(&backend);
         let (gate, loading) = load_at_gate(&slow, &primary).await;
-        assert!(is_served(cache, unreachable()).await);
+        assert!(is_served(cache, primary.loader()).await);
         // The entry goes, but not the lease, as when the entry's tail ends.
         let read = process.hold(Step::Read, Phase::Before);
         let got = tokio::spawn(lookup(cache, primary.loader()));

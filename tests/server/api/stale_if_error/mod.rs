@@ -285,7 +285,7 @@ async fn pttl_is_asked_for_only_where_an_entry_may_be_stale() {
             redis::cmd("CONFIG").arg("RESETSTAT").exec_async(&mut client).await.unwrap();
             let loads = primary.loads();
             // A lookup always asks for it.
-            get(reader, primary.loader()).await.unwrap();
+            reader.get("p-001", primary.loader()).await.unwrap();
             let calls = server.calls().await;
             assert_eq!(primary.loads(), loads, "a hit");
             assert_eq!([calls.get("hmget"), calls.get("pttl")], commands);
