@@ -126,17 +126,15 @@ impl Batch {
             && let Some(call) = waiting.call.upgrade()
         {
             let joined = (call, waiting.load.clone());
-            let is_full = {
+            let asked_for = {
                 let mut asked = waiting.asked.lock();
                 // Two caches of one key, or a refresh, may ask for the same record.
                 if !asked.iter().any(|(other, _)| *other == key) {
                     asked.push((key, id));
                 }
-                matches!(self.start, Start::Window(_, at_most) if asked.len() >= at_most)
+                asked.len()
             };
-            if is_full && let Some(full) = next.take() {
-                full.is_full.notify_one();
-            }
+            self.start_if_full(&mut next, asked_for);
             return joined;
         }
         let (asked, is_full) = (Arc::new(Mutex::new(vec![(key, id)])), Arc::new(Notify::new()));
@@ -149,7 +147,17 @@ impl Batch {
         };
         let call = call.boxed().shared();
         *next = call.downgrade().map(|call| Next { asked, is_full, load: load.clone(), call });
+        self.start_if_full(&mut next, 1);
         (call, load)
+    }
+
+    /// Starts the next call at once if it has as many ids as it may have.
+    fn start_if_full(&self, next: &mut Option<Next>, asked_for: usize) {
+        if matches!(self.start, Start::Window(_, at_most) if asked_for >= at_most)
+            && let Some(full) = next.take()
+        {
+            full.is_full.notify_one();
+        }
     }
 
     async fn call(
