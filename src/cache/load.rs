@@ -195,7 +195,7 @@ pub trait Loader<T: Cacheable>: Send + Sync + 'static {
     /// implemented, it calls [`load`](Self::load) for each id, for 32 of them at a time.
     fn load_many(&self, ids: Vec<T::Id>) -> impl Future<Output = Result<Vec<T>, Self::Error>> + Send {
         async move {
-            let loads = ids.into_iter().map(|id| self.load(id)).collect::<Vec<_>>();
+            let loads = ids.into_iter().map(|id| self.load(id));
             stream::iter(loads).buffer_unordered(AT_A_TIME).try_filter_map(async |loaded| Ok(loaded)).try_collect().await
         }
     }

@@ -14,7 +14,7 @@ use super::many::{id_text, of_records, typed_ids};
 use super::{Cache, Kind, Loader, Lookup, Outcome, value};
 use crate::defaults;
 use crate::error::{self, BoxError, Cause, Error};
-use crate::read::{self, Batch, ErasedId, Loading, ManyLoader, erase};
+use crate::read::{self, Batch, ErasedId, Loading, ManyLoader, caught, erase};
 use crate::record::{CacheKey, Cacheable, InvalidId, Projection};
 
 /// A [`Cache`] with a bound loader, so that calls need only the id: made by [`Cache::with_loader`], [`Cache::loaded_by`],
@@ -191,12 +191,12 @@ impl<T: Cacheable> Cache<T> {
         let many = {
             let one = one.clone();
             move |ids: Vec<ErasedId>| {
-                let loads: Vec<_> = typed_ids::<T>(ids)
-                    .into_iter()
-                    .map(|id| (id_text::<T>(&id), one(id)))
-                    .map(async |(id, loading)| (id, loading.await.map_err(Cause::new)))
-                    .collect();
-                stream::iter(loads).buffer_unordered(AT_A_TIME).collect().map(Ok).boxed()
+                let one = one.clone();
+                let load = move |id: T::Id| {
+                    let (text, one) = (id_text::<T>(&id), one.clone());
+                    async move { (text, caught(async { one(id).await }).await.map_err(Cause::new)) }
+                };
+                stream::iter(typed_ids::<T>(ids)).map(load).buffer_unordered(AT_A_TIME).collect().map(Ok).boxed()
             }
         };
         self.bound(one, Arc::new(ManyLoader { run: Box::new(many), answers_each: false }))
