@@ -19,7 +19,9 @@ mod single_flight;
 pub(crate) use self::batch::{Batch, ErasedId, ManyLoader};
 pub(crate) use self::get::{Answer, Fields, Request};
 pub(crate) use self::lease::Orphans;
-pub(crate) use self::loader::{Answer as LoaderAnswer, Given, Loaded, Loader, Loading, Terms, erase, erase_record};
+pub(crate) use self::loader::{
+    Answer as LoaderAnswer, Given, Loaded, Loader, Loading, Terms, caught, erase, erase_record,
+};
 pub(crate) use self::many::Asked;
 pub(crate) use self::refresh_ahead::Refreshes;
 pub(crate) use self::single_flight::Flights;

@@ -60,7 +60,7 @@ pub struct Stats {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum TrackerState {
-    /// There is no near cache, or it isn't used: on `memory://`, or in a cache that is not `enabled`.
+    /// There is no near cache, or it isn't used: on `memory://`, or in a cache that was not `enabled` since it was built.
     #[default]
     Unused,
     /// The connection for messages is being made, or was lost: gets go to Redis.

@@ -84,7 +84,7 @@ impl<T> Loaded<T> {
     }
 
     /// The primary still has the record that [`Load::stale`] returned, which then lives on with a new TTL. If that returned none,
-    /// this answer is an error of the load.
+    /// as for all loads of many records in one call, this answer is an error of the load.
     pub fn unchanged() -> Self {
         Self::new(Answer::Unchanged)
     }
@@ -192,10 +192,10 @@ pub trait Loader<T: Cacheable>: Send + Sync + 'static {
     fn load(&self, id: T::Id) -> impl Future<Output = Result<Option<T>, Self::Error>> + Send;
 
     /// Loads many records, and returns them in any order; none for an id that the primary doesn't have. Unless it is
-    /// implemented, it calls [`load`](Self::load) for each id, for 32 of them at a time.
+    /// implemented, it calls [`load`](Self::load) for each id, for 32 of them at a time, and fails with the first that fails.
     fn load_many(&self, ids: Vec<T::Id>) -> impl Future<Output = Result<Vec<T>, Self::Error>> + Send {
         async move {
-            let loads = ids.into_iter().map(|id| self.load(id)).collect::<Vec<_>>();
+            let loads = ids.into_iter().map(|id| self.load(id));
             stream::iter(loads)
                 .buffer_unordered(AT_A_TIME)
                 .try_filter_map(async |loaded| Ok(loaded))

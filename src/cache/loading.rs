@@ -14,7 +14,7 @@ use super::many::{id_text, of_records, typed_ids};
 use super::{Cache, Kind, Loader, Lookup, Outcome, value};
 use crate::defaults;
 use crate::error::{self, BoxError, Cause, Error};
-use crate::read::{self, Batch, ErasedId, Loading, ManyLoader, erase};
+use crate::read::{self, Batch, ErasedId, Loading, ManyLoader, caught, erase};
 use crate::record::{CacheKey, Cacheable, InvalidId, Projection};
 
 /// A [`Cache`] with a bound loader, so that calls need only the id: made by [`Cache::with_loader`], [`Cache::loaded_by`],
@@ -40,7 +40,8 @@ type OneLoader<T> = Arc<dyn Fn(<T as Cacheable>::Id) -> Loading + Send + Sync>;
 pub struct Warmed {
     /// The number of ids whose records, or that there are none, were cached already.
     pub cached: usize,
-    /// The number of ids that were loaded, by this call or another at the same time.
+    /// The number of ids that were loaded, by this call or another at the same time; around the cache, if it is out of reach or
+    /// disabled.
     pub loaded: usize,
     /// The number of ids that could not be loaded.
     pub failed: usize,
@@ -191,12 +192,12 @@ impl<T: Cacheable> Cache<T> {
         let many = {
             let one = one.clone();
             move |ids: Vec<ErasedId>| {
-                let loads: Vec<_> = typed_ids::<T>(ids)
-                    .into_iter()
-                    .map(|id| (id_text::<T>(&id), one(id)))
-                    .map(async |(id, loading)| (id, loading.await.map_err(Cause::new)))
-                    .collect();
-                stream::iter(loads).buffer_unordered(AT_A_TIME).collect().map(Ok).boxed()
+                let one = one.clone();
+                let load = move |id: T::Id| {
+                    let (text, one) = (id_text::<T>(&id), one.clone());
+                    async move { (text, caught(async { one(id).await }).await.map_err(Cause::new)) }
+                };
+                stream::iter(typed_ids::<T>(ids)).map(load).buffer_unordered(AT_A_TIME).collect().map(Ok).boxed()
             }
         };
         self.bound(one, Arc::new(ManyLoader { run: Box::new(many), answers_each: false }))
@@ -209,8 +210,8 @@ impl<T: Cacheable> Cache<T> {
 }
 
 impl<T: Cacheable> LoadingCache<T> {
-    /// Lets single gets that miss share calls of the loader of many records: the first waits for others for so long. This makes
-    /// each of these loads as much longer. It applies to this handle and its clones from then on. Default:
+    /// Lets single gets that miss share calls of the loader of many records: the first waits for others for so long, which is a
+    /// part of its `load_timeout`. It applies to this handle and its clones from then on. Default:
     /// [`defaults::BATCH_WINDOW`](crate::defaults::BATCH_WINDOW), 1 ms, for [`Cache::with_batch_loader`]; for other loaders, single
     /// gets share no calls.
     #[must_use = "it returns the cache with this window"]

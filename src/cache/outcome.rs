@@ -17,7 +17,8 @@ pub struct Lookup<T> {
     /// How long this call's own read of Redis took. Zero for a near hit, and for a call that joined a load under way.
     pub cache_latency: Duration,
     /// What is left of the entry's TTL, for example for `Cache-Control: max-age`; also of a not-found entry. `None` if the
-    /// record is stale, or is not in the cache as far as this call knows.
+    /// record is stale, is not in the cache as far as this call knows, or comes from the [near cache](crate::NearCache), which
+    /// doesn't know it.
     pub ttl: Option<Duration>,
 }
 

@@ -17,7 +17,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
 
-use super::loader::{Loaded, Loader, Loading, ended_early};
+use super::loader::{Loaded, Loader, Loading, Panicked, ended_early};
 use super::nested::Load;
 use crate::cache::Core;
 use crate::error::{BoxError, Cause};
@@ -62,18 +62,13 @@ struct Next {
 }
 
 /// The result of a call. Each load takes its answer out.
-type Ended = Arc<Result<Answers, Failure>>;
+type Ended = Arc<Result<Answers, Cause>>;
 
 struct Answers {
     by_id: HashMap<Box<str>, Result<Loaded, Cause>>,
     /// The id of a record that the loader was not asked for.
     other: Option<Box<str>>,
     answers_each: bool,
-}
-
-enum Failure {
-    Failed(Cause),
-    Panicked(String),
 }
 
 /// Makes the next call wait until this is dropped.
@@ -113,8 +108,7 @@ impl Batch {
             let _waiting = load.wait()?;
             match &*call.await {
                 Ok(answers) => answers.of(key.id()),
-                Err(Failure::Failed(cause)) => Err(cause.clone().into_boxed()),
-                Err(Failure::Panicked(message)) => std::panic::resume_unwind(Box::new(message.clone())),
+                Err(cause) => Err(cause.clone().into_boxed()),
             }
         }
         .boxed()
@@ -126,17 +120,15 @@ impl Batch {
             && let Some(call) = waiting.call.upgrade()
         {
             let joined = (call, waiting.load.clone());
-            let is_full = {
+            let asked_for = {
                 let mut asked = waiting.asked.lock();
                 // Two caches of one key, or a refresh, may ask for the same record.
                 if !asked.iter().any(|(other, _)| *other == key) {
                     asked.push((key, id));
                 }
-                matches!(self.start, Start::Window(_, at_most) if asked.len() >= at_most)
+                asked.len()
             };
-            if is_full && let Some(full) = next.take() {
-                full.is_full.notify_one();
-            }
+            self.start_if_full(&mut next, asked_for);
             return joined;
         }
         let (asked, is_full) = (Arc::new(Mutex::new(vec![(key, id)])), Arc::new(Notify::new()));
@@ -144,19 +136,29 @@ impl Batch {
         let run = load.clone().run(self.clone().call(asked.clone(), is_full.clone()));
         let call = async move {
             let call = AbortOnDropHandle::new(tokio::spawn(run.in_current_span()));
-            let ended = call.await.unwrap_or_else(|ended| Err(Failure::Panicked(ended_early(ended))));
+            let ended = call.await.unwrap_or_else(|ended| Err(Cause::new(Panicked(ended_early(ended)))));
             Arc::new(ended)
         };
         let call = call.boxed().shared();
         *next = call.downgrade().map(|call| Next { asked, is_full, load: load.clone(), call });
+        self.start_if_full(&mut next, 1);
         (call, load)
+    }
+
+    /// Starts the next call at once if it has as many ids as it may have.
+    fn start_if_full(&self, next: &mut Option<Next>, asked_for: usize) {
+        if matches!(self.start, Start::Window(_, at_most) if asked_for >= at_most)
+            && let Some(full) = next.take()
+        {
+            full.is_full.notify_one();
+        }
     }
 
     async fn call(
         self: Arc<Self>,
         asked: Arc<Mutex<Vec<(Key, ErasedId)>>>,
         is_full: Arc<Notify>,
-    ) -> Result<Answers, Failure> {
+    ) -> Result<Answers, Cause> {
         match &self.start {
             // Another load may be awaited before this task runs again.
             Start::Awaited(awaited) => {
@@ -175,7 +177,7 @@ impl Batch {
         let span = spans::load_many(self.core.shape, ids.len());
         let loaded = (self.loader.run)(ids).instrument(span.clone()).await;
         counted.end(&span, &loaded);
-        let loaded = loaded.map_err(|error| Failure::Failed(Cause::new(error)))?;
+        let loaded = loaded.map_err(Cause::new)?;
         let asked: HashSet<_> = keys.iter().map(Key::id).collect();
         let by_id = HashMap::with_capacity(loaded.len());
         let mut answers = Answers { by_id, other: None, answers_each: self.loader.answers_each };

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::{FutureExt, TryFutureExt};
+use futures_util::FutureExt;
 use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
@@ -121,7 +121,7 @@ where
     W: Future<Output = Result<R, BoxError>> + Send + 'static,
 {
     let task = AbortOnDropHandle::new(tokio::spawn(work.in_current_span()));
-    limited(key, limit, task.map_err(ended_early))
+    limited(key, limit, task.map(|ended| ended.unwrap_or_else(|ended| Err(Panicked(ended_early(ended)).into()))))
 }
 
 /// Like [`run`], but in the caller's task: for a caller that does nothing else.
@@ -130,18 +130,18 @@ pub(crate) fn run_here<R>(
     limit: Duration,
     work: impl Future<Output = Result<R, BoxError>>,
 ) -> impl Future<Output = Result<R, Error>> {
-    limited(key, limit, AssertUnwindSafe(work).catch_unwind().map_err(message))
+    limited(key, limit, caught(work))
 }
 
-/// Waits for user code for at most `limit`. The outer error of `ended` is the message of a panic.
-async fn limited<R>(
-    key: &Key,
-    limit: Duration,
-    ended: impl Future<Output = Result<Result<R, BoxError>, String>>,
-) -> Result<R, Error> {
+/// Makes a panic of `work` an error.
+pub(crate) async fn caught<R>(work: impl Future<Output = Result<R, BoxError>>) -> Result<R, BoxError> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| Err(Panicked(message(panic)).into()))
+}
+
+/// Waits for user code for at most `limit`.
+async fn limited<R>(key: &Key, limit: Duration, ended: impl Future<Output = Result<R, BoxError>>) -> Result<R, Error> {
     match tokio::time::timeout(limit, ended).await {
-        Ok(Ok(loaded)) => loaded.map_err(|error| failed(key, error)),
-        Ok(Err(message)) => Err(Error::LoadPanicked { key: key.to_string(), message }),
+        Ok(loaded) => loaded.map_err(|error| failed(key, error)),
         Err(_elapsed) => {
             let advice = "make the loader faster, or raise load_timeout";
             Err(Error::Timeout { action: format!("loading {key}"), limit, advice })
@@ -149,17 +149,25 @@ async fn limited<R>(
     }
 }
 
+/// The panic of a load, or of the call that it shares: with its message.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Panicked(pub(super) String);
+
 /// The error of a load. An error of this library that says why loads can't go on is passed on as it is.
 fn failed(key: &Key, error: BoxError) -> Error {
     let source = Cause::new(error);
-    match source.downcast_ref::<Error>() {
+    if let Some(Panicked(message)) = source.downcast_ref() {
+        return Error::LoadPanicked { key: key.to_string(), message: message.clone() };
+    }
+    match source.downcast_ref() {
         Some(cycle @ Error::LoadCycle { .. }) => cycle.clone(),
         _ => Error::Load { key: key.to_string(), source },
     }
 }
 
 /// Why a task ended without a result.
-pub(crate) fn ended_early(ended: JoinError) -> String {
+pub(super) fn ended_early(ended: JoinError) -> String {
     ended.try_into_panic().map_or_else(|_| "its runtime shut down".to_owned(), message)
 }
 

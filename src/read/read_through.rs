@@ -266,6 +266,8 @@ impl ReadThrough {
         let Self { core, key, loader, load, awaited, .. } = self;
         let (limit, counted) = (core.policy.load_timeout, Counted::begin(&core.metrics, loader.is_batched));
         let span = spans::load(core.shape, &key, loader.is_batched);
+        // A loader of many records is given none.
+        let granted = granted.filter(|_| !loader.is_batched);
         let work = {
             let (core, key) = (core.clone(), key.clone());
             async move {

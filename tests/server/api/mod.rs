@@ -3,6 +3,7 @@
 mod clear;
 mod fields;
 mod ids;
+mod loads;
 mod many;
 mod nested;
 mod operations;
