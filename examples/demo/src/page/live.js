@@ -32,7 +32,7 @@ function showTotals(figures) {
   byId("total-stale").textContent = figures.stale_served;
   byId("total-bypasses").textContent = figures.bypasses;
   byId("fail").classList.toggle("bad", figures.primary_fails);
-  byId("fail").textContent = figures.primary_fails ? "Repair the primary" : "Let the primary fail";
+  byId("fail").textContent = figures.primary_fails ? "Repair the primary" : "Break the primary";
   byId("place").textContent = figures.cache;
   byId("dot").classList.toggle("off", figures.outage);
   byId("power-state").textContent = figures.outage ? "is off" : "is on";

@@ -224,7 +224,7 @@ async fn shows_what_is_served_past_its_ttl() {
         page.until("total-stale", |text| text.parse().is_ok_and(|served: u64| served >= 2)).await;
 
         page.press("fail").await;
-        page.until("fail", |text| text == "Let the primary fail").await;
+        page.until("fail", |text| text == "Break the primary").await;
         page.press("invalidate").await;
         page.until_contains("message", "the next read loads").await;
         read(page, "p-002", "miss, loaded").await;
