@@ -18,7 +18,7 @@ fn named(text: &str) -> BTreeSet<String> {
     let names = words.filter(|word| word.starts_with("cache_aside_"));
     let histogram = |name: &str| {
         let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
-        base.filter(|base| base.ends_with("_seconds")).unwrap_or(name).to_owned()
+        base.filter(|base| base.ends_with("_seconds") || base.ends_with("_records")).unwrap_or(name).to_owned()
     };
     names.map(histogram).collect()
 }

@@ -36,8 +36,12 @@ struct Note {
 /// The recorded values, over all namespaces and backends: counts, gauges, and the number of values in each histogram.
 pub(crate) type Recorded = BTreeMap<String, f64>;
 
+fn product(id: String) -> Product {
+    Product { id, stock: 42 }
+}
+
 async fn found(id: String) -> Result<Option<Product>, BoxError> {
-    Ok((id != "none").then_some(Product { id, stock: 42 }))
+    Ok((id != "none").then(|| product(id)))
 }
 
 async fn slow(id: String) -> Result<Option<Product>, BoxError> {
@@ -68,19 +72,33 @@ async fn live() -> impl Sized {
     other.invalidate("p-3").await.unwrap();
     overtaken.await.unwrap().unwrap();
     // An entry is refreshed ahead, then expires, and is served stale.
-    let around_the_end = Cache::<Product>::builder(here)
-        .ttl(Duration::from_secs(1))
-        .jitter(0.0)
-        .stale_if_error(Duration::from_secs(60))
-        .refresh_ahead(1e18)
-        .build()
-        .unwrap();
+    let soon_over = || Cache::<Product>::builder(here.clone()).ttl(Duration::from_secs(1)).jitter(0.0);
+    let revalidated = soon_over().stale_while_revalidate(Duration::from_secs(60)).build().unwrap();
+    revalidated.get("p-8", found).await.unwrap();
+    let around_the_end = soon_over().stale_if_error(Duration::from_secs(60)).refresh_ahead(1e18).build().unwrap();
     for _ in ["loaded", "hit"] {
         around_the_end.get("p-6", found).await.unwrap();
     }
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let failing = |_| async { Err::<Option<Product>, _>("it failed") };
     assert!(around_the_end.get("p-6", failing).await.unwrap().is_some());
+    // An expired entry is served while it is loaded anew.
+    assert!(matches!(
+        revalidated.lookup("p-8", found).await.unwrap().outcome,
+        Outcome::Stale { revalidating: true, .. }
+    ));
+    // Both are loaded by one call.
+    let both = cache.get_many(["p-10", "p-11"], |ids| async { Ok::<_, BoxError>(ids.into_iter().map(product)) });
+    assert!(both.await.iter().all(Result::is_ok));
+    // Gets go around the cache while the server is there: another process' load takes too long, or the cache is switched off.
+    let hurried = Cache::<Product>::builder(here).wait_timeout(Duration::from_millis(100)).build().unwrap();
+    let holding = tokio::spawn(other.get("p-7", slow));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(hurried.lookup("p-7", found).await.unwrap().outcome, Outcome::Bypassed);
+    holding.await.unwrap().unwrap();
+    cache.set_enabled(false);
+    cache.get("p-1", found).await.unwrap();
+    cache.set_enabled(true);
     // The near cache receives a message about a write elsewhere.
     let server_of_offers = Server::start(Flavor::Redis70).await;
     let url = server_of_offers.url();
@@ -174,11 +192,12 @@ fn everything_that_happens_is_counted() {
     for (outcome, count) in [
         ("hit", 2.0),
         ("not_found_hit", 1.0),
-        ("loaded", 6.0),
+        ("loaded", 10.0),
         ("coalesced", 1.0),
         ("waited", 1.0),
-        ("bypassed", 3.0),
+        ("bypassed", 5.0),
         ("stale", 1.0),
+        ("stale_revalidating", 1.0),
         ("error", 2.0),
     ] {
         assert_eq!(recorded[&get(outcome)], count, "{outcome}");
@@ -195,9 +214,18 @@ fn everything_that_happens_is_counted() {
     assert_eq!(of_product("fenced_fills_total"), 1.0);
     assert_eq!(of_product("leases_lost_total"), 1.0);
     assert_eq!(of_product("decode_errors_total"), 1.0);
-    assert_eq!(of_product("bypasses_total"), 3.0);
-    assert_eq!(of_product("lock_wait_seconds"), 1.0);
-    assert_eq!((of_product("stale_served_total"), of_product("refreshes_ahead_total")), (1.0, 1.0));
+    let bypasses = |entity, reason| recorded[&format!("cache_aside_bypasses_total{{entity={entity},reason={reason}}}")];
+    for (reason, count) in [("outage", 1.0), ("pending", 2.0), ("slow_load", 1.0), ("disabled", 1.0)] {
+        assert_eq!(bypasses("product", reason), count, "{reason}");
+    }
+    assert_eq!(bypasses("note", "invalid_id"), 1.0);
+    for reason in ["load_failed", "revalidating"] {
+        let stale = format!("cache_aside_stale_served_total{{entity=product,reason={reason}}}");
+        assert_eq!(recorded[&stale], 1.0, "{reason}");
+    }
+    assert_eq!(of_product("load_records"), 1.0, "one call for two records");
+    assert_eq!(of_product("lock_wait_seconds"), 2.0);
+    assert_eq!(of_product("refreshes_ahead_total"), 1.0);
     assert_eq!(recorded["cache_aside_load_seconds{entity=product,result=error}"], 3.0);
     assert_eq!(recorded["cache_aside_breaker_open{}"], 1.0);
     assert_eq!(of_product("pending_invalidations"), 2.0);

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 use cache_aside::{Backend, BoxError, Cache, Cacheable};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Id, Level, Metadata, Subscriber, span};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
 #[derive(Debug, Cacheable)]
 #[cacheable(namespace = "billing")]
@@ -16,7 +18,6 @@ struct Product {
 }
 
 /// Records everything at this level or above.
-#[derive(Clone)]
 struct Notes {
     level: Level,
     lines: Arc<Mutex<Vec<String>>>,
@@ -38,27 +39,22 @@ impl Visit for Line {
     }
 }
 
-impl Subscriber for Notes {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+impl<S: Subscriber> Layer<S> for Notes {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
         metadata.target().starts_with("cache_aside") && *metadata.level() <= self.level
     }
 
-    fn new_span(&self, span: &span::Attributes<'_>) -> Id {
+    fn on_new_span(&self, span: &span::Attributes<'_>, _: &Id, _: Context<'_, S>) {
         self.write(span.metadata().name(), |line| span.record(line));
-        Id::from_u64(1)
     }
 
-    fn record(&self, _: &Id, values: &span::Record<'_>) {
+    fn on_record(&self, _: &Id, values: &span::Record<'_>, _: Context<'_, S>) {
         self.write("recorded", |line| values.record(line));
     }
 
-    fn event(&self, event: &Event<'_>) {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         self.write("event", |line| event.record(line));
     }
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
 }
 
 /// Everything at a level while a cache is used, and then fails.
@@ -73,7 +69,7 @@ fn notes(level: Level) -> Vec<String> {
 fn run(level: Level) -> Vec<String> {
     let notes = Notes { level, lines: Arc::default() };
     let lines = notes.lines.clone();
-    tracing::subscriber::with_default(notes, || {
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(notes), || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let backend = Backend::connect_lazy("redis://user:secret@127.0.0.1:1").unwrap();
@@ -83,6 +79,11 @@ fn run(level: Level) -> Vec<String> {
                 let load = |id| async { Ok::<_, BoxError>(Some(Product { id, stock: 42 })) };
                 cache.get("the-id", load).await.unwrap();
                 cache.get("the-id", load).await.unwrap();
+                let both = cache.get_many(["one", "two"], |ids| async {
+                    Ok::<_, BoxError>(ids.into_iter().map(|id| Product { id, stock: 42 }))
+                });
+                assert!(both.await.iter().all(Result::is_ok));
+                let _ = cache.invalidate_many(["one", "two"]).await;
                 let _ = cache.update_field("the-id", Product::FIELDS.stock, 41).await;
                 let _ = cache.invalidate("the-id").await;
                 let _ = cache.clear().await;
@@ -100,13 +101,19 @@ fn spans_name_the_entity_and_the_outcome() {
     for line in [
         "cache.get entity=\"product\"",
         "cache.load entity=\"product\"",
+        "cache.get_many entity=\"product\" ids=2",
+        "cache.load entity=\"product\" ids=2",
+        "cache.invalidate_many entity=\"product\" ids=2",
         "cache.update entity=\"product\"",
         "cache.invalidate entity=\"product\"",
         "cache.clear entity=\"product\"",
         "recorded outcome=\"loaded\"",
         "recorded outcome=\"hit\"",
         "recorded outcome=\"bypassed\"",
+        "recorded reason=\"outage\"",
+        "recorded reason=\"pending\"",
         "recorded outcome=\"error\"",
+        "recorded otel.status_code=\"ERROR\"",
     ] {
         assert!(notes.iter().any(|note| note == line), "no {line}");
     }

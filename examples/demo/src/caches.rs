@@ -50,6 +50,7 @@ impl Caches {
         both.fenced_fills += plain.fenced_fills;
         both.bypasses += plain.bypasses;
         both.stale_served += plain.stale_served;
+        both.stale_revalidating += plain.stale_revalidating;
         both.refreshes_ahead += plain.refreshes_ahead;
         both.decode_errors += plain.decode_errors;
         both.updates += plain.updates;

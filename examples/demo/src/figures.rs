@@ -9,19 +9,23 @@ use serde::Serialize;
 use crate::caches::Caches;
 use crate::primary::Primary;
 
-/// Every [`Outcome`], with its name in answers.
-const OUTCOMES: [(Outcome, &str); 7] = [
-    (Outcome::Hit, "hit"),
-    (Outcome::NotFoundHit, "not_found_hit"),
-    (Outcome::NearHit, "near_hit"),
-    (Outcome::Loaded, "loaded"),
-    (Outcome::Coalesced, "coalesced"),
-    (Outcome::Waited, "waited"),
-    (Outcome::Bypassed, "bypassed"),
-];
+/// The name of every [`Outcome`] in answers.
+const OUTCOMES: [&str; 9] =
+    ["hit", "not_found_hit", "near_hit", "loaded", "coalesced", "waited", "bypassed", "stale", "stale_revalidating"];
 
 pub(crate) fn name(outcome: Outcome) -> &'static str {
-    OUTCOMES.iter().find(|(known, _)| *known == outcome).map_or("other", |(_, name)| name)
+    match outcome {
+        Outcome::Hit => "hit",
+        Outcome::NotFoundHit => "not_found_hit",
+        Outcome::NearHit => "near_hit",
+        Outcome::Loaded => "loaded",
+        Outcome::Coalesced => "coalesced",
+        Outcome::Waited => "waited",
+        Outcome::Bypassed => "bypassed",
+        Outcome::Stale { revalidating: false, .. } => "stale",
+        Outcome::Stale { revalidating: true, .. } => "stale_revalidating",
+        _ => "other",
+    }
 }
 
 fn tracker_name(tracker: TrackerState) -> &'static str {
@@ -53,8 +57,8 @@ struct Sum {
 
 impl Latencies {
     pub(crate) fn add(&self, outcome: Outcome, took: Duration) {
-        for (sum, (known, _)) in self.sums.iter().zip(OUTCOMES) {
-            if known == outcome {
+        for (sum, known) in self.sums.iter().zip(OUTCOMES) {
+            if known == name(outcome) {
                 sum.count.fetch_add(1, Ordering::Relaxed);
                 sum.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
             }
@@ -70,7 +74,7 @@ impl Latencies {
 
     fn totals(&self) -> Vec<Total> {
         let sums = self.sums.iter().zip(OUTCOMES);
-        sums.map(|(sum, (_, outcome))| {
+        sums.map(|(sum, outcome)| {
             let total_ms = millis(Duration::from_nanos(sum.nanos.load(Ordering::Relaxed)));
             Total { outcome, count: sum.count.load(Ordering::Relaxed), total_ms }
         })
@@ -97,6 +101,8 @@ pub(crate) struct Figures {
     pub(crate) stampedes_suppressed: u64,
     pub(crate) fenced_fills: u64,
     pub(crate) bypasses: u64,
+    pub(crate) stale_served: u64,
+    pub(crate) stale_revalidating: u64,
     pub(crate) decode_errors: u64,
     pub(crate) updates: u64,
     pub(crate) invalidations: u64,
@@ -110,6 +116,8 @@ pub(crate) struct Figures {
     pub(crate) primary_read_latency_ms: f64,
     /// The configured artificial latency.
     pub(crate) read_latency_ms: f64,
+    /// Whether reads of the primary fail.
+    pub(crate) primary_fails: bool,
     pub(crate) outcomes: Vec<Total>,
     /// Failed invalidations that are still to be applied.
     pub(crate) pending: usize,
@@ -135,6 +143,8 @@ impl Figures {
             stampedes_suppressed: stats.stampedes_suppressed,
             fenced_fills: stats.fenced_fills,
             bypasses: stats.bypasses,
+            stale_served: stats.stale_served,
+            stale_revalidating: stats.stale_revalidating,
             decode_errors: stats.decode_errors,
             updates: stats.updates,
             invalidations: stats.invalidations,
@@ -146,6 +156,7 @@ impl Figures {
             primary_reads_total: primary.reads(),
             primary_read_latency_ms: millis(primary.read_latency()),
             read_latency_ms: millis(primary.latency()),
+            primary_fails: primary.fails(),
             outcomes: latencies.totals(),
             pending: caches.chosen().pending().keys.len(),
             outage,

@@ -35,6 +35,7 @@ pub(crate) fn router(shop: Arc<Shop>, loopback: Loopback, stopping: watch::Recei
         .route("/metrics", get(metrics::export))
         .route("/events", get(events::stream).layer(Extension(stopping)))
         .route("/invalidate", post(invalidate))
+        .route("/expire", post(expire))
         .route("/update", post(update))
         .route("/update-cached", post(update_cached))
         .route("/create", post(create))
@@ -43,6 +44,7 @@ pub(crate) fn router(shop: Arc<Shop>, loopback: Loopback, stopping: watch::Recei
         .route("/outage", post(outage))
         .route("/near-cache", post(near_cache))
         .route("/latency", post(latency))
+        .route("/primary-fails", post(primary_fails))
         .route("/reset", post(reset))
         .with_state(shop);
     page::routes()
@@ -72,6 +74,10 @@ async fn stats(State(shop): State<Arc<Shop>>) -> Json<Figures> {
 
 async fn invalidate(State(shop): State<Arc<Shop>>, params: Params) -> Answer<Written> {
     Ok(Json(shop.invalidate(params.id()?).await?))
+}
+
+async fn expire(State(shop): State<Arc<Shop>>, params: Params) -> Answer<Stored> {
+    Ok(Json(shop.expire(params.id()?).await?))
 }
 
 async fn update(State(shop): State<Arc<Shop>>, params: Params) -> Answer<Written> {
@@ -114,6 +120,11 @@ async fn latency(State(shop): State<Arc<Shop>>, params: Params) -> Answer<Value>
     let latency = Duration::from_millis(params.number_in("ms", 0..=MAX_LATENCY_MS)?);
     shop.primary.set_latency(latency);
     Ok(Json(json!({ "read_latency_ms": millis(latency) })))
+}
+
+async fn primary_fails(State(shop): State<Arc<Shop>>, params: Params) -> Answer<Figures> {
+    shop.primary.set_fails(params.switch("on")?);
+    Ok(Json(shop.figures()))
 }
 
 /// Takes no parameters, but limits the body too.

@@ -19,6 +19,12 @@ fn text(figures: &Figures) -> String {
         ("cache_not_found_hits_total", "Gets answered by a not-found entry.", figures.not_found_hits),
         ("cache_misses_total", "Gets that needed a load.", figures.misses),
         ("cache_bypasses_total", "Gets that went around the cache.", figures.bypasses),
+        ("cache_stale_served_total", "Gets answered by a record past its TTL.", figures.stale_served),
+        (
+            "cache_stale_revalidating_total",
+            "The part of these whose load was under way; the load of the others had failed.",
+            figures.stale_revalidating,
+        ),
         ("cache_loads_total", "Loaders that were run.", figures.loads),
         ("cache_load_errors_total", "Loads that failed.", figures.load_errors),
         ("cache_stampedes_suppressed_total", "Gets that shared another's load.", figures.stampedes_suppressed),

@@ -1,10 +1,10 @@
 //! The primary: products in an SQLite file, as slow as a database across a network.
 //!
-//! Owns the file, the artificial latency and the count of reads. Only [`Primary::find`], which a cache's loader calls,
-//! is slow and counted; the shop's own queries are neither. Knows nothing of the cache.
+//! Owns the file, the artificial latency and failures, and the count of reads. Only [`Primary::find`], which a cache's
+//! loader calls, is slow, may be made to fail, and is counted; the shop's own queries are not. Knows nothing of the cache.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use serde::Serialize;
 
 #[derive(Debug, Clone, PartialEq, Cacheable, Serialize)]
 #[cacheable(namespace = "demo", ttl = "30s", not_found_ttl = "10s")]
+#[cacheable(stale_while_revalidate = "5m", soft_timeout = "200ms")]
 pub(crate) struct Product {
     #[cacheable(id)]
     pub(crate) id: String,
@@ -39,6 +40,7 @@ pub(crate) struct Primary {
 struct Shared {
     database: Mutex<Connection>,
     latency_ms: AtomicU64,
+    fails: AtomicBool,
     reads: AtomicU64,
     read_micros: AtomicU64,
 }
@@ -52,6 +54,7 @@ impl Primary {
             shared: Arc::new(Shared {
                 database: Mutex::new(database),
                 latency_ms: AtomicU64::new(0),
+                fails: AtomicBool::new(false),
                 reads: AtomicU64::new(0),
                 read_micros: AtomicU64::new(0),
             }),
@@ -63,16 +66,20 @@ impl Primary {
     /// Reads one product, slowly.
     pub(crate) async fn find(&self, id: String) -> Result<Option<Product>, BoxError> {
         let began = Instant::now();
-        let found = self.with(move |database| {
-            let query = "SELECT id, name, price_cents, stock FROM product WHERE id = ?1";
-            Ok(database.query_row(query, [id], product).optional()?)
-        });
-        let found = found.await;
+        let found = self.find_at_once(id).await;
         tokio::time::sleep(self.latency()).await;
         let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.shared.reads.fetch_add(1, Ordering::Relaxed);
         self.shared.read_micros.fetch_add(took, Ordering::Relaxed);
-        found
+        if self.fails() { Err("the primary was made to fail".into()) } else { found }
+    }
+
+    pub(crate) async fn find_at_once(&self, id: String) -> Result<Option<Product>, BoxError> {
+        self.with(move |database| {
+            let query = "SELECT id, name, price_cents, stock FROM product WHERE id = ?1";
+            Ok(database.query_row(query, [id], product).optional()?)
+        })
+        .await
     }
 
     pub(crate) async fn all(&self) -> Result<Vec<Product>, BoxError> {
@@ -118,6 +125,14 @@ impl Primary {
     pub(crate) fn set_latency(&self, latency: Duration) {
         let latency_ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
         self.shared.latency_ms.store(latency_ms, Ordering::Relaxed);
+    }
+
+    pub(crate) fn fails(&self) -> bool {
+        self.shared.fails.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_fails(&self, fails: bool) {
+        self.shared.fails.store(fails, Ordering::Relaxed);
     }
 
     /// The number of reads by [`find`](Self::find) since the last reset.

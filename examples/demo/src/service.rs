@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
-use cache_aside::{Backend, Cache, Cacheable, EntryState, Error, LoadingCache, NearCache, Outcome};
+use cache_aside::{
+    Backend, BoxError, Cache, Cacheable, EntryState, Error, Load, Loaded, LoadingCache, NearCache, Outcome,
+};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::Mutex;
@@ -20,6 +22,9 @@ use crate::primary::{Edit, Primary, Product};
 
 /// Longer than the default, for machines that are busy building.
 const UPDATE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The TTL of a record that is to be seen past it.
+const SOON_OVER: Duration = Duration::from_millis(50);
 
 /// More than the shop has products.
 const NEAR_ENTRIES: usize = 1_000;
@@ -122,10 +127,6 @@ impl Shop {
         let lookup = self.products().lookup(id).await?;
         let took = began.elapsed();
         self.latencies.add(lookup.outcome, took);
-        let ttl = match lookup.outcome {
-            Outcome::Bypassed => None,
-            _ => self.cache().ttl(id).await.ok().flatten(),
-        };
         let read = Read {
             id: id.to_owned(),
             record: lookup.value.as_deref().cloned(),
@@ -133,7 +134,7 @@ impl Shop {
             outcome: name(lookup.outcome),
             redis_latency_ms: millis(lookup.cache_latency),
             total_latency_ms: millis(took),
-            ttl_remaining: ttl.map(|ttl| ttl.as_secs_f64()),
+            ttl_remaining: lookup.ttl.map(|ttl| ttl.as_secs_f64()),
             stats: self.figures(),
         };
         if read.record.is_none() { Err(Failure::unknown(id).with(&read)) } else { Ok(read) }
@@ -181,12 +182,26 @@ impl Shop {
         if self.primary.contains(id).await? { Ok(written) } else { Err(Failure::unknown(id).with(&written)) }
     }
 
+    /// Stores a product for a moment, and shows its entry once the TTL is over.
+    pub(crate) async fn expire(&self, id: &str) -> Result<Stored, Failure> {
+        self.cache().invalidate(id).await?;
+        let primary = self.primary.clone();
+        let load = move |load: Load<Product>| async move {
+            let found = primary.find_at_once(load.id().clone()).await?;
+            Ok::<_, BoxError>(Loaded::from(found).ttl(SOON_OVER))
+        };
+        self.cache().get_with(id, load).await?.ok_or_else(|| Failure::unknown(id))?;
+        tokio::time::sleep(SOON_OVER * 2).await;
+        self.inspect(id).await
+    }
+
     /// Shows the stored entry.
     pub(crate) async fn inspect(&self, id: &str) -> Result<Stored, Failure> {
         let entry = self.cache().inspect(id).await?;
         let (state, ttl_full) = match entry.state {
             EntryState::Missing => ("missing", None),
             EntryState::Record => ("record", Product::SCHEMA.ttl),
+            EntryState::Stale => ("stale", None),
             EntryState::NotFound => ("not_found", Product::SCHEMA.not_found_ttl),
             _ => ("unreadable", None),
         };

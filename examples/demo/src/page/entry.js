@@ -5,6 +5,7 @@ import { byId, el, fields } from "/view.js";
 
 const states = {
   missing: "Nothing is stored.",
+  stale: "Past its TTL, and kept for when the primary is slow or fails.",
   not_found: "A note that there is no such product.",
   unreadable: "This is not an entry of this shop.",
 };
@@ -45,7 +46,7 @@ export async function showEntry(id, gone = "–") {
   }
   byId("stored").replaceChildren(el("div", { class: "stack" }, ...parts));
   if (ttl_remaining === null) {
-    showTtl(gone, 0);
+    showTtl(state === "stale" ? "past its TTL" : gone, 0);
   } else {
     look.deadline = performance.now() + ttl_remaining * 1000;
     look.full = ttl_full ?? ttl_remaining;

@@ -29,7 +29,10 @@ function showTotals(figures) {
   byId("total-primary").textContent = figures.primary_reads_total;
   byId("total-suppressed").textContent = figures.stampedes_suppressed;
   byId("total-fenced").textContent = figures.fenced_fills;
+  byId("total-stale").textContent = figures.stale_served;
   byId("total-bypasses").textContent = figures.bypasses;
+  byId("fail").classList.toggle("bad", figures.primary_fails);
+  byId("fail").textContent = figures.primary_fails ? "Repair the primary" : "Break the primary";
   byId("place").textContent = figures.cache;
   byId("dot").classList.toggle("off", figures.outage);
   byId("power-state").textContent = figures.outage ? "is off" : "is on";
@@ -195,6 +198,11 @@ onPress(byId("power"), message, async () => {
   showTotals(await post("/outage", { on: String(!off) }));
   say(message, off ? "The cache is back, with the entries that it had and that were not invalidated." : "The cache is stopped.");
   await showEntry(currentId());
+});
+onPress(byId("fail"), message, async () => {
+  const fails = !byId("fail").classList.contains("bad");
+  showTotals(await post("/primary-fails", { on: String(fails) }));
+  say(message, fails ? "Reads of the primary fail from now on." : "The primary works again.");
 });
 byId("latency").addEventListener("input", () => {
   byId("latency-shown").textContent = `${byId("latency").value} ms`;

@@ -96,6 +96,13 @@ async function invalidate() {
   await showEntry(id);
 }
 
+async function expire() {
+  const id = currentId();
+  await post("/expire", { id });
+  say(message, "Loaded with a short TTL, which is over. A read waits for a load for 200 ms, and then gets the old record: make the primary slower, or let it fail.");
+  await showEntry(id);
+}
+
 async function create() {
   const id = currentId();
   await post("/create", { id, name: byId("new-name").value, price_cents: byId("new-price").value, stock: byId("new-stock").value });
@@ -106,6 +113,7 @@ async function create() {
 
 onPress(byId("read-form"), message, read);
 onPress(byId("invalidate"), message, invalidate);
+onPress(byId("expire"), message, expire);
 onPress(byId("change-form"), message, updateAndInvalidate);
 onPress(byId("update-cached"), message, updateInPlace);
 onPress(byId("create-form"), message, create);

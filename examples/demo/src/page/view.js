@@ -9,6 +9,8 @@ export const outcomes = {
   coalesced: ["coalesced", "It shared the load of another read in this process."],
   waited: ["waited", "It shared the load of another process."],
   bypassed: ["bypassed", "The cache can’t be reached: the primary answered."],
+  stale: ["stale, load failed", "Past its TTL: its load failed, so the old record was the answer."],
+  stale_revalidating: ["stale, loading", "Past its TTL: its load takes more than 200 ms, so the old record was the answer. The load goes on."],
   other: ["other", "An outcome that this page doesn’t know."],
 };
 

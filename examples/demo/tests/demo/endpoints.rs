@@ -188,6 +188,56 @@ async fn a_race_is_fenced() {
 }
 
 #[tokio::test]
+async fn a_record_past_its_ttl_is_served_while_a_slow_primary_is_asked() {
+    on_every_cache(async |demo| {
+        demo.post("/expire", "id=p-404").error(404);
+        demo.post("/latency", "ms=1000").ok();
+        let expired = demo.post("/expire", "id=p-001").ok();
+        assert_eq!((&expired["state"], &expired["ttl_remaining"]), (&json!("stale"), &Value::Null));
+        let read = demo.get("/read?id=p-001").ok();
+        assert_eq!((&read["outcome"], &read["hit"]), (&json!("stale_revalidating"), &json!(false)));
+        assert_eq!((&read["record"]["stock"], &read["ttl_remaining"]), (&json!(42), &Value::Null));
+
+        let begun = std::time::Instant::now();
+        while demo.get("/inspect?id=p-001").ok()["state"] != "record" {
+            assert!(begun.elapsed() < LIMIT, "the load didn't go on");
+        }
+        let read = demo.get("/read?id=p-001").ok();
+        assert_eq!(read["outcome"], "hit");
+        assert_eq!((&read["stats"]["stale_served"], &read["stats"]["stale_revalidating"]), (&json!(1), &json!(1)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_record_past_its_ttl_is_served_when_the_primary_fails() {
+    on_every_cache(async |demo| {
+        demo.post("/latency", "ms=0").ok();
+        assert_eq!(demo.post("/primary-fails", "on=true").ok()["primary_fails"], true);
+        assert!(demo.get("/read?id=p-002").error(500).contains("the primary was made to fail"));
+        demo.post("/expire", "id=p-001").ok();
+        // On a busy machine the failure may take longer than the first read waits for it.
+        let begun = std::time::Instant::now();
+        let read = loop {
+            let read = demo.get("/read?id=p-001").ok();
+            if read["outcome"] == "stale" {
+                break read;
+            }
+            assert!(begun.elapsed() < LIMIT, "{read:#}");
+        };
+        assert_eq!((&read["record"]["stock"], &read["hit"]), (&json!(42), &json!(false)));
+        assert!(read["stats"]["stale_served"].as_u64() > read["stats"]["stale_revalidating"].as_u64());
+
+        // Never after an invalidation.
+        demo.post("/invalidate", "id=p-001").ok();
+        demo.get("/read?id=p-001").error(500);
+        demo.post("/primary-fails", "on=false").ok();
+        assert_eq!(demo.get("/read?id=p-001").ok()["outcome"], "loaded");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn reads_go_around_a_stopped_cache_and_writes_say_so() {
     on_every_cache(async |demo| {
         demo.get("/read?id=p-001").ok();
@@ -350,6 +400,9 @@ async fn metrics_are_prometheus_text() {
     let expected = [
         "cache_hits_total 1",
         "cache_near_hits_total 0",
+        "cache_stale_served_total 0",
+        "cache_stale_revalidating_total 0",
+        "cache_read_duration_seconds_count{outcome=\"stale_revalidating\"} 0",
         "primary_reads_total 1",
         "cache_tracker_live 0",
         "cache_read_duration_seconds_count{outcome=\"hit\"} 1",

@@ -189,6 +189,49 @@ async fn stops_and_restarts_the_cache() {
     .await;
 }
 
+/// Lets an entry expire and reads it, until the outcome is this.
+async fn read_expired(page: &Browser, id: &str, outcome: &str) {
+    let begun = Instant::now();
+    page.fill("id", id).await;
+    page.press("expire").await;
+    page.until_contains("stored", "Past its TTL").await;
+    page.until("ttl", |text| text == "past its TTL").await;
+    loop {
+        page.press("read").await;
+        if page.until("message", |text| text.ends_with(" ms")).await.starts_with(outcome) {
+            return;
+        }
+        assert!(begun.elapsed() < LIMIT, "never {outcome}");
+    }
+}
+
+#[tokio::test]
+async fn shows_what_is_served_past_its_ttl() {
+    on_every_page(async |demo, page| {
+        demo.post("/latency", "ms=1000").ok();
+        read_expired(page, "p-001", "stale, loading").await;
+        assert!(page.text("record").await.contains("Sourdough Loaf"));
+        page.until_drawn("#latency-chart .stale_revalidating circle").await;
+        page.until("outcomes", |text| text.lines().any(|row| row.starts_with("stale, loading 1 "))).await;
+
+        demo.post("/latency", "ms=0").ok();
+        page.press("fail").await;
+        page.until("fail", |text| text == "Repair the primary").await;
+        read_expired(page, "p-002", "stale, load failed").await;
+        page.until_drawn("#latency-chart .stale circle").await;
+        let some = |row: &str| row.starts_with("stale, load failed ") && !row.starts_with("stale, load failed 0");
+        page.until("outcomes", |text| text.lines().any(some)).await;
+        page.until("total-stale", |text| text.parse().is_ok_and(|served: u64| served >= 2)).await;
+
+        page.press("fail").await;
+        page.until("fail", |text| text == "Break the primary").await;
+        page.press("invalidate").await;
+        page.until_contains("message", "the next read loads").await;
+        read(page, "p-002", "miss, loaded").await;
+    })
+    .await;
+}
+
 async fn number(page: &Browser, id: &str) -> u64 {
     page.until(id, |text| text.parse::<u64>().is_ok()).await.parse().unwrap()
 }
