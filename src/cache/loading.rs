@@ -50,7 +50,7 @@ pub struct Warmed {
 }
 
 impl<T: Cacheable> Cache<T> {
-    /// Binds a loader, so that calls need only the id. `get_many` calls it for 32 ids at a time; if it fails for one of them,
+    /// Binds a loader, so that calls need only the id. `get_many` calls it for 32 ids at a time, in one load; if it fails for one,
     /// the others are not affected.
     ///
     /// The closure is called for each load, so what it uses has to be cloned for each: a `move` closure that clones, and an

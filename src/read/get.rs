@@ -354,6 +354,13 @@ impl<'a> Get<'a> {
                 }
                 Role::Follower(flight) => {
                     let _waiting = flight.load().wait()?;
+                    #[cfg(feature = "__proof")]
+                    if !core.backend.enforces(Guard::OwnRead)
+                        && let Some(record) = flight.load().seen_by_leader.get()
+                    {
+                        let stale = Outcome::Stale { age: Duration::ZERO, revalidating: true };
+                        break FlightResult::new(Ok(Some(record.clone())), stale, Timestamp::of_step());
+                    }
                     match timeout(patience, flight.result_for(called)).await {
                         Ok(Some(result)) => break coalesced(result),
                         Ok(None) => {}
@@ -379,6 +386,8 @@ impl<'a> Get<'a> {
         let cache_latency = stale.cache_latency;
         let (flight, read_through) = match core.flights.join_or_lead(key, Need::Load, || self.begin_load()) {
             Role::Leader(leader) => {
+                #[cfg(feature = "__proof")]
+                stale.record.iter().for_each(|record| drop(leader.load().seen_by_leader.set(record.clone())));
                 let read_through = read_through(leader.load().clone());
                 (leader.start(core.longest_flight(), read_through.through_cache()), None)
             }

@@ -33,6 +33,10 @@ pub(crate) struct Load {
     /// Whether a caller needs its result: one that has no stale record to serve.
     is_needed: AtomicBool,
     waits_for: Mutex<Vec<Arc<Load>>>,
+    /// The stale record that the leader's own read has found, for loads without [`Guard::OwnRead`](crate::proof::Guard) or
+    /// `GrantedRecord`.
+    #[cfg(feature = "__proof")]
+    pub(crate) seen_by_leader: std::sync::OnceLock<crate::record::Record>,
 }
 
 /// A wait of one load for another, until this is dropped.
@@ -51,6 +55,8 @@ impl Load {
             holds_turn: AtomicBool::new(false),
             is_needed: AtomicBool::new(false),
             waits_for: Mutex::default(),
+            #[cfg(feature = "__proof")]
+            seen_by_leader: std::sync::OnceLock::new(),
         })
     }
 

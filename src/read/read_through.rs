@@ -26,6 +26,8 @@ use crate::backoff::Backoff;
 use crate::cache::{Bypass, Core, OnOutage, Outcome, Outgoing, ToStore};
 use crate::error::Error;
 use crate::metrics::{Counted, Stopwatch, spans};
+#[cfg(feature = "__proof")]
+use crate::proof::Guard;
 use crate::record::{Found, Key, Meta, Reading, Record};
 
 /// The shortest pause between two polls for another process' load: servers count a lease's PTTL in whole milliseconds.
@@ -268,6 +270,11 @@ impl ReadThrough {
         let span = spans::load(core.shape, &key, loader.is_batched);
         // A loader of many records is given none.
         let granted = granted.filter(|_| !loader.is_batched);
+        #[cfg(feature = "__proof")]
+        let granted = granted.map(|granted| match load.seen_by_leader.get() {
+            Some(seen) if !core.backend.enforces(Guard::GrantedRecord) => Granted { record: seen.clone(), ..granted },
+            _ => granted,
+        });
         let work = {
             let (core, key) = (core.clone(), key.clone());
             async move {

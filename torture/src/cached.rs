@@ -73,6 +73,8 @@ pub(crate) fn inspected(inspection: &Inspection) -> Read {
         EntryState::Missing => return Read::Nothing,
         EntryState::NotFound => return Read::Absent,
         EntryState::Record => {}
+        // A miss, and no unreadable entry.
+        EntryState::Stale => return Read::Nothing,
         _ => return Read::Unreadable,
     }
     let text = |name: &str| {

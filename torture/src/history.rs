@@ -99,6 +99,7 @@ pub(crate) enum Source {
     Coalesced,
     Waited,
     Bypassed,
+    Stale,
 }
 
 impl Source {
@@ -111,6 +112,7 @@ impl Source {
             Outcome::Coalesced => Self::Coalesced,
             Outcome::Waited => Self::Waited,
             Outcome::Bypassed => Self::Bypassed,
+            Outcome::Stale { .. } => Self::Stale,
             _ => return None,
         })
     }
@@ -142,7 +144,8 @@ impl Call {
     /// Whether its record was read from the cache.
     pub(crate) fn read_the_cache(&self) -> bool {
         match self.source {
-            Some(source) => matches!(source, Source::Hit | Source::NotFoundHit | Source::NearHit | Source::Waited),
+            Some(Source::Hit | Source::NotFoundHit | Source::NearHit | Source::Waited | Source::Stale) => true,
+            Some(Source::Loaded | Source::Coalesced | Source::Bypassed) => false,
             None => matches!(self.kind, Kind::Peek | Kind::Inspect | Kind::FenceInspect | Kind::Modify),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cache_aside::BoxError;
+use cache_aside::{BoxError, Load, Loaded};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
@@ -18,6 +18,8 @@ pub(crate) struct Plan {
     before_reading: Duration,
     after_reading: Duration,
     fate: Fate,
+    /// Whether the load may find a live entry: it is a refresh.
+    replaces: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +33,7 @@ enum Fate {
 impl Plan {
     /// A load without any delay.
     pub(crate) const PLAIN: Self =
-        Self { before_reading: Duration::ZERO, after_reading: Duration::ZERO, fate: Fate::Return };
+        Self { before_reading: Duration::ZERO, after_reading: Duration::ZERO, fate: Fate::Return, replaces: false };
 
     pub(crate) fn draw(rng: &mut StdRng) -> Self {
         let before_reading = if rng.random_bool(0.7) { Duration::ZERO } else { micros(rng, 3_000) };
@@ -47,7 +49,12 @@ impl Plan {
             35..38 => Fate::Hang,
             _ => Fate::Return,
         };
-        Self { before_reading, after_reading, fate }
+        Self { before_reading, after_reading, fate, replaces: false }
+    }
+
+    /// The same for a refresh.
+    pub(crate) fn replacing(self) -> Self {
+        Self { replaces: true, ..self }
     }
 }
 
@@ -63,7 +70,7 @@ pub(crate) async fn load(
     id: String,
     plan: Plan,
 ) -> Result<Option<Record>, BoxError> {
-    let over = live_entry(&stage, key, task).await;
+    let over = if plan.replaces { None } else { live_entry(&stage, key, task).await };
     let load = stage.next_load();
     let start = clock::now();
     tokio::time::sleep(plan.before_reading).await;
@@ -85,6 +92,20 @@ pub(crate) async fn load(
         Fate::Panic => std::panic::resume_unwind(Box::new("on purpose")),
         Fate::Hang => std::future::pending().await,
     }
+}
+
+/// Loads a row, and confirms the record that is there if it is the same.
+pub(crate) async fn confirm(
+    stage: Arc<Stage>,
+    key: u32,
+    task: u16,
+    given: Load<Record>,
+    plan: Plan,
+) -> Result<Loaded<Record>, BoxError> {
+    let loaded = load(stage, key, task, given.id().clone(), plan).await?;
+    let row = |record: &Record| record.seen().row;
+    let is_same = given.stale().zip(loaded.as_ref()).is_some_and(|(old, new)| row(&old) == row(new));
+    Ok(if is_same { Loaded::unchanged() } else { Loaded::from(loaded) })
 }
 
 /// The load that made the live entry; 0 for a not-found entry. The holder of a lease finds none: the lease was granted

@@ -151,7 +151,8 @@ impl Actor {
                 self.call(key, Kind::Inspect, &caller, None, inspect, tell).await;
             }
             94..97 => {
-                let refresh = cache.refresh(id, load);
+                let stage = self.stage.clone();
+                let refresh = cache.refresh(id, move |id| loader::load(stage, key, task, id, plan.replacing()));
                 let tell = |record: Option<Arc<Record>>| Told::read(record.as_deref(), None);
                 self.call(key, Kind::Refresh, &caller, None, refresh, tell).await;
             }
@@ -178,7 +179,8 @@ impl Actor {
 
     pub(crate) async fn lookup(&self, kind: Kind, key: u32, caller: &Caller, plan: Plan) {
         let (stage, task) = (self.stage.clone(), self.task);
-        let lookup = caller.cache.lookup(self.stage.id(key), move |id| loader::load(stage, key, task, id, plan));
+        let confirm = move |given| loader::confirm(stage, key, task, given, plan);
+        let lookup = caller.cache.lookup_with(self.stage.id(key), confirm);
         let tell = |lookup: Lookup<Record>| Told::read(lookup.value.as_deref(), Source::of(lookup.outcome));
         self.call(key, kind, caller, None, lookup, tell).await;
     }

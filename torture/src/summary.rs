@@ -73,6 +73,7 @@ impl Summary {
             ("a not-found hit", self.source(Source::NotFoundHit)),
             ("a coalesced load", self.source(Source::Coalesced)),
             ("a wait for another process' load", self.source(Source::Waited)),
+            ("a stale record", self.source(Source::Stale)),
             ("a fenced fill", self.counts.fenced_fills),
             ("an update of a live record", updates),
         ];

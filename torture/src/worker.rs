@@ -149,6 +149,9 @@ impl Worker {
             true => (Duration::from_millis(near::LONGEST_TTL), Duration::from_millis(near::LONGEST_TTL / 2)),
             false => (ttl, not_found_ttl),
         };
+        // Half of the caches serve stale records while they are loaded anew, and a part of them waits for that load first.
+        let window = rng.random_bool(0.5).then(|| Duration::from_millis(rng.random_range(20..200)));
+        let soft_timeout = Duration::from_millis(rng.random_range(0..5));
         let update_ttl = if rng.random_bool(0.25) { UpdateTtl::Refresh } else { UpdateTtl::Keep };
         let cache = Cache::builder(backend.clone())
             .namespace(&*self.job.namespace)
@@ -156,6 +159,8 @@ impl Worker {
             .ttl(ttl)
             .not_found_ttl(not_found_ttl.min(ttl / 2))
             .update_ttl(update_ttl)
+            .stale_while_revalidate(window)
+            .soft_timeout(soft_timeout)
             .load_timeout(Duration::from_millis(LONGEST_LOAD))
             .wait_poll(Duration::from_millis(4))
             .wait_timeout(Duration::from_millis(LONGEST_LOAD))

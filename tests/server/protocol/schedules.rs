@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache_aside::proof::{Guard, Phase, Rig, Step};
-use cache_aside::{Backend, CacheBuilder, EntryState, Error, Outcome};
+use cache_aside::{Backend, BoxError, CacheBuilder, EntryState, Error, Load, Loaded, Outcome};
 
-use crate::support::fixture::{Primary, Product, load_at_gate, loaf, lookup, on_every_backend};
+use crate::support::fixture::{Found, Primary, Product, load_at_gate, loaf, lookup, on_every_backend};
 use crate::support::process::{Process, rig};
 
 /// Two processes, as far as the protocol is concerned: they share only the store.
@@ -384,4 +384,99 @@ async fn a_step_whose_reply_is_late_breaks_no_promise() {
         assert!(stage.is_fresh().await, "{step:?}");
         stage.there.cache.invalidate("p-001").await.unwrap();
     }
+}
+
+/// A stage whose records are stale after a moment, and are served while they are loaded anew.
+fn with_stale_records(backend: &Backend, without: Option<Guard>) -> Stage {
+    let set = |cache: CacheBuilder<Product>| {
+        let cache =
+            cache.lock_ttl(Duration::from_secs(3)).ttl(Duration::from_millis(50)).jitter(0.0).not_found_ttl(None);
+        cache.stale_while_revalidate(Duration::from_secs(60))
+    };
+    let process = || Process::rigged(backend, rig(without), set);
+    Stage { here: process(), there: process(), primary: Primary::of(loaf(1)) }
+}
+
+impl Stage {
+    /// Loads the row, and waits until its record is stale.
+    async fn grown_stale(&self) {
+        self.there.cache.invalidate("p-001").await.unwrap();
+        self.seen(&self.there).await;
+        self.until_stale().await;
+    }
+
+    async fn until_stale(&self) {
+        while self.there.cache.inspect("p-001").await.unwrap().state != EntryState::Stale {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_get_joins_a_flight_behind_a_stale_record_after_an_invalidation() {
+    needs_on(with_stale_records, Guard::OwnRead, async |stage| {
+        stage.primary.put(loaf(1));
+        stage.grown_stale().await;
+        let (loaded, served) = load_at_gate(&stage.here.cache, &stage.primary).await;
+        served.await.unwrap().unwrap();
+        stage.primary.put(loaf(2));
+        stage.there.cache.invalidate("p-001").await.unwrap();
+        let late = stage.here.get(stage.primary.loader());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        loaded.open();
+        late.await.unwrap() == Some(2)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_is_confirmed_that_another_process_has_replaced_meanwhile() {
+    needs_on(with_stale_records, Guard::GrantedRecord, async |stage| {
+        stage.primary.put(loaf(1));
+        stage.grown_stale().await;
+        // The get has seen stock 1, and another process fills stock 2 before it is granted the lease.
+        let acquire = stage.here.hold(Step::Acquire, Phase::Before);
+        let row = stage.primary.clone();
+        let confirm = move |load: Load<Product>| async move {
+            let row = (row.loader())(load.id().clone()).await?;
+            let is_same = load.stale().as_deref() == row.as_ref();
+            Ok::<_, BoxError>(if is_same { Loaded::unchanged() } else { Loaded::from(row) })
+        };
+        stage.here.cache.get_with("p-001", confirm).await.unwrap();
+        acquire.arrival().await;
+        stage.primary.put(loaf(2));
+        stage.there.cache.refresh("p-001", stage.primary.loader()).await.unwrap();
+        stage.until_stale().await;
+        stage.primary.put(loaf(1));
+        let loads = stage.here.cache.stats().loads;
+        acquire.open();
+        let inspect = async || stage.there.cache.inspect("p-001").await.unwrap();
+        while stage.here.cache.stats().loads == loads || inspect().await.lock_ttl.is_some() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let stored = inspect().await.fields;
+        stored.iter().any(|(name, value)| name == "stock" && value == b"1")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_is_taken_over_from_a_mark_that_another_process_has_taken_over() {
+    needs(Guard::MarkCheck, async |stage| {
+        let before = stage.there.cache.stats();
+        let down = |_: String| Box::pin(async { Err("on purpose".into()) }) as Found;
+        stage.there.cache.get("p-001", down).await.unwrap_err();
+        let take_over = stage.here.hold(Step::TakeOver, Phase::Before);
+        let late = stage.here.get(stage.primary.loader());
+        take_over.arrival().await;
+        let (loaded, first) = load_at_gate(&stage.there.cache, &stage.primary).await;
+        take_over.open();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        loaded.open();
+        first.await.unwrap().unwrap();
+        late.await.unwrap();
+        // The other load was not displaced.
+        stage.there.cache.stats().fenced_fills == before.fenced_fills
+    })
+    .await;
 }
