@@ -30,7 +30,7 @@ macro_rules! guards {
 
 guards! {
     /// The guards of what is stored in Redis.
-    STORED: 11 {
+    STORED: 9 {
         /// A fill checks that its load still holds the lease.
         TokenCheck = "token-check",
         /// An invalidation revokes the lease.
@@ -47,12 +47,15 @@ guards! {
         Recheck = "recheck",
         /// An update deletes a not-found entry and never sets fields in it.
         WholeNotFound = "whole-not-found",
-        /// A lease is taken over only from a mark that is still there.
-        MarkCheck = "mark-check",
-        /// An unchanged answer confirms the record that was found after the grant.
-        GrantedRecord = "granted-record",
         /// A stale record is served only to a get whose own read found it.
         OwnRead = "own-read",
+    }
+    /// The guards of loads, without which nothing old is served.
+    LOADS: 2 {
+        /// A lease is taken over only from a mark that is still there: without it, a load displaces another.
+        MarkCheck = "mark-check",
+        /// An unchanged answer confirms the record that was found after the grant: without it, another record lives on.
+        GrantedRecord = "granted-record",
     }
     /// The guards of near caches.
     NEAR: 4 {

@@ -23,16 +23,15 @@ use crate::record::{CacheKey, Cacheable, InvalidId, Projection};
 /// It dereferences to the cache, for the operations that don't load.
 pub struct LoadingCache<T: Cacheable> {
     cache: Cache<T>,
-    one: OneLoader<T>,
+    loader: OneLoader<T>,
     many: Arc<ManyLoader>,
-    /// The calls that single gets share.
-    shared: Option<Arc<Batch>>,
-    window: Duration,
+    /// Of the calls that single gets share.
+    window: Option<Duration>,
     at_most: usize,
 }
 
-/// A loader of one record, with the types of its future erased.
-type OneLoader<T> = Arc<dyn Fn(<T as Cacheable>::Id) -> Loading + Send + Sync>;
+/// A loader of one record, with its types erased but for the id.
+type OneLoader<T> = Arc<dyn Fn(<T as Cacheable>::Id) -> read::Loader + Send + Sync>;
 
 /// How a [`LoadingCache::warm`] has ended.
 #[derive(Debug, Default)]
@@ -82,7 +81,8 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.with_each(Arc::new(move |id| erase(loader(id), read::Loaded::new)))
+        let loader = Arc::new(loader);
+        self.with_each(move |id| erase(loader(id), read::Loaded::new))
     }
 
     /// Binds a loader that has a type of its own, which loads one record or many.
@@ -99,7 +99,7 @@ impl<T: Cacheable> Cache<T> {
             let loader = loader.clone();
             async move { loader.load_many(ids).await }
         });
-        self.bound(Arc::new(one), Arc::new(many))
+        self.bound(one, many)
     }
 
     /// Binds a loader of many records, as for [`get_many`](Self::get_many). Single gets that miss share its calls: the first waits
@@ -138,15 +138,9 @@ impl<T: Cacheable> Cache<T> {
         R: IntoIterator<Item = T>,
         E: Into<BoxError> + 'static,
     {
-        let many = Arc::new(of_records(loader));
-        let one = {
-            let (core, many) = (Arc::clone(&self.core), many.clone());
-            move |id: T::Id| match core.keys.key::<T::Id>(&id).or_else(|invalid| invalid.key.ok_or(())) {
-                Ok(key) => Batch::new(core.clone(), many.clone()).load(key, Box::new(id)),
-                Err(()) => std::future::ready(Err("the id can't be written".into())).boxed(),
-            }
-        };
-        self.bound(Arc::new(one), many).window(defaults::BATCH_WINDOW)
+        let (many, at_most) = (Arc::new(of_records(loader)), defaults::BATCH_AT_MOST);
+        let loader = self.sharing(&many, defaults::BATCH_WINDOW, at_most);
+        LoadingCache { cache: self.clone(), loader, many, window: Some(defaults::BATCH_WINDOW), at_most }
     }
 
     /// Binds a loader that blocks its thread, as of a database driver that isn't async: it runs on tokio's threads for blocking
@@ -173,7 +167,7 @@ impl<T: Cacheable> Cache<T> {
         E: Into<BoxError> + 'static,
     {
         let loader = Arc::new(loader);
-        self.with_each(Arc::new(move |id| {
+        self.with_each(move |id| {
             let loader = loader.clone();
             let call = move || loader(id).map(read::Loaded::new).map_err(error::boxed);
             let called = async move {
@@ -184,11 +178,11 @@ impl<T: Cacheable> Cache<T> {
                 })
             };
             called.boxed()
-        }))
+        })
     }
 
     /// Binds a loader of one record, which also loads many.
-    fn with_each(&self, one: OneLoader<T>) -> LoadingCache<T> {
+    fn with_each(&self, one: impl Fn(T::Id) -> Loading + Clone + Send + Sync + 'static) -> LoadingCache<T> {
         let many = {
             let one = one.clone();
             move |ids: Vec<ErasedId>| {
@@ -200,12 +194,30 @@ impl<T: Cacheable> Cache<T> {
                 stream::iter(typed_ids::<T>(ids)).map(load).buffer_unordered(AT_A_TIME).collect().map(Ok).boxed()
             }
         };
-        self.bound(one, Arc::new(ManyLoader { run: Box::new(many), answers_each: false }))
+        self.bound(one, ManyLoader { run: Box::new(many), answers_each: false })
     }
 
-    fn bound(&self, one: OneLoader<T>, many: Arc<ManyLoader>) -> LoadingCache<T> {
-        let (cache, window, at_most) = (self.clone(), defaults::BATCH_WINDOW, defaults::BATCH_AT_MOST);
-        LoadingCache { cache, one, many, shared: None, window, at_most }
+    fn bound(
+        &self,
+        one: impl Fn(T::Id) -> Loading + Clone + Send + Sync + 'static,
+        many: ManyLoader,
+    ) -> LoadingCache<T> {
+        let loader = Arc::new(move |id| {
+            let one = one.clone();
+            read::Loader::new(move |_given| one(id))
+        });
+        let at_most = defaults::BATCH_AT_MOST;
+        LoadingCache { cache: self.clone(), loader, many: Arc::new(many), window: None, at_most }
+    }
+
+    /// A loader of one record that shares calls of a loader of many.
+    fn sharing(&self, many: &Arc<ManyLoader>, window: Duration, at_most: usize) -> OneLoader<T> {
+        let core = Arc::clone(&self.core);
+        let batch = Batch::windowed(core.clone(), many.clone(), window, at_most);
+        Arc::new(move |id: T::Id| match core.keys.key::<T::Id>(&id) {
+            Ok(key) | Err(InvalidId { key: Some(key), .. }) => batch.clone().loader(key, Box::new(id)),
+            Err(_) => read::Loader::new(|_given| std::future::ready(Err("the id can't be written".into())).boxed()),
+        })
     }
 }
 
@@ -216,8 +228,9 @@ impl<T: Cacheable> LoadingCache<T> {
     /// gets share no calls.
     #[must_use = "it returns the cache with this window"]
     pub fn window(mut self, window: Duration) -> Self {
-        self.window = window;
-        self.share()
+        self.window = Some(window);
+        self.loader = self.cache.sharing(&self.many, window, self.at_most);
+        self
     }
 
     /// Sets the most ids in one call that single gets share. A call with so many starts at once. At least 1, which 0 counts as.
@@ -225,12 +238,9 @@ impl<T: Cacheable> LoadingCache<T> {
     #[must_use = "it returns the cache with this bound"]
     pub fn at_most(mut self, at_most: usize) -> Self {
         self.at_most = at_most.max(1);
-        if self.shared.is_some() { self.share() } else { self }
-    }
-
-    fn share(mut self) -> Self {
-        let core = Arc::clone(&self.cache.core);
-        self.shared = Some(Batch::windowed(core, self.many.clone(), self.window, self.at_most));
+        if let Some(window) = self.window {
+            self.loader = self.cache.sharing(&self.many, window, self.at_most);
+        }
         self
     }
 
@@ -363,14 +373,8 @@ impl<T: Cacheable> LoadingCache<T> {
     }
 
     fn loader(&self) -> impl FnOnce(T::Id) -> read::Loader + Send + use<T> {
-        let (cache, one, shared) = (self.cache.clone(), self.one.clone(), self.shared.clone());
-        move |id| {
-            let key = shared.as_ref().map(|_| cache.core.keys.key::<T::Id>(&id));
-            match (shared, key) {
-                (Some(batch), Some(Ok(key) | Err(InvalidId { key: Some(key), .. }))) => batch.loader(key, Box::new(id)),
-                _ => read::Loader::new(move |_given| one(id)),
-            }
-        }
+        let loader = self.loader.clone();
+        move |id| loader(id)
     }
 }
 
@@ -397,13 +401,8 @@ impl<T: Cacheable> Deref for LoadingCache<T> {
 
 impl<T: Cacheable> Clone for LoadingCache<T> {
     fn clone(&self) -> Self {
-        Self {
-            cache: self.cache.clone(),
-            one: self.one.clone(),
-            many: self.many.clone(),
-            shared: self.shared.clone(),
-            ..*self
-        }
+        let Self { cache, loader, many, window, at_most } = self;
+        Self { cache: cache.clone(), loader: loader.clone(), many: many.clone(), window: *window, at_most: *at_most }
     }
 }
 

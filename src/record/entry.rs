@@ -112,8 +112,8 @@ impl Found {
 
     /// The entry's remaining TTL, without the stale tail. Zero if it is stale.
     pub(crate) fn ttl(&self) -> Option<Duration> {
-        let tail = self.entry.meta().stale.unwrap_or_default();
-        self.left.map(|left| left.saturating_sub(tail))
+        let left = self.left?;
+        Some(left.saturating_sub(self.entry.meta().stale.unwrap_or_default()))
     }
 }
 
