@@ -29,10 +29,12 @@ pub(crate) type ErasedId = Box<dyn Any + Send>;
 
 /// A user's loader of many records, with its types erased.
 pub(crate) struct ManyLoader {
-    pub(crate) run: Box<dyn Fn(Vec<ErasedId>) -> BoxFuture<'static, Result<Vec<LoadedOne>, BoxError>> + Send + Sync>,
+    pub(crate) run: Box<dyn Fn(Vec<ErasedId>) -> LoadingMany + Send + Sync>,
     /// Whether an id without an answer is an error. Otherwise the primary has no such record.
     pub(crate) answers_each: bool,
 }
+
+type LoadingMany = BoxFuture<'static, Result<Vec<LoadedOne>, BoxError>>;
 
 /// The answer for an id, which is `None` if it can't be written.
 pub(crate) type LoadedOne = (Option<Box<str>>, Result<Loaded, Cause>);
