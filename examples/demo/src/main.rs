@@ -1,5 +1,5 @@
-//! A page that shows the cache at work: reads, updates, stampedes, races and outages of a small shop, records past their TTL, and a
-//! near cache.
+//! A page that shows the cache at work: reads, updates, stampedes, races and outages of a small shop, records past their
+//! TTL, and a near cache.
 //!
 //! ```text
 //! cargo run -p demo                                              # http://127.0.0.1:8080, no server needed

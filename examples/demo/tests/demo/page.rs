@@ -194,6 +194,7 @@ async fn read_expired(page: &Browser, id: &str, outcome: &str) {
     let begun = Instant::now();
     page.fill("id", id).await;
     page.press("expire").await;
+    page.until_contains("message", "Loaded with a short TTL").await;
     page.until_contains("stored", "Past its TTL").await;
     page.until("ttl", |text| text == "past its TTL").await;
     loop {
