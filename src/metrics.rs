@@ -8,10 +8,10 @@ use std::time::Duration;
 use std::time::Instant;
 
 #[cfg(feature = "metrics")]
-use ::metrics::{Key, Label, Level, Metadata, Unit, with_recorder};
+use ::metrics::{Key, Label, Metadata, Unit, with_recorder};
 use parking_lot::Mutex;
 
-use tracing::Span;
+use tracing::{Level, Span};
 
 use crate::cache::{Bypass, Outcome};
 use crate::counters::{Counter, Counters, ShardedCounter};
@@ -258,8 +258,12 @@ impl<'a> Counted<'a> {
     /// Also marks the span of the load as failed, if it has.
     pub(crate) fn end<R, E: std::fmt::Display>(mut self, span: &Span, loaded: &Result<R, E>) {
         if let Err(error) = loaded {
-            // `otel.status_code` is how `tracing-opentelemetry` learns that a span has failed.
-            span.record("otel.status_code", "ERROR").record("error", tracing::field::display(error));
+            // This is how `tracing-opentelemetry` learns that a span has failed.
+            span.record("otel.status_code", "ERROR");
+            // Errors name keys, which contain ids.
+            if tracing::enabled!(Level::DEBUG) {
+                span.record("error", tracing::field::display(error));
+            }
         }
         self.count(loaded.is_ok());
     }
@@ -433,7 +437,7 @@ pub(crate) struct Series {
 }
 
 #[cfg(feature = "metrics")]
-const METADATA: Metadata<'static> = Metadata::new("cache_aside", Level::INFO, Some("cache_aside"));
+const METADATA: Metadata<'static> = Metadata::new("cache_aside", ::metrics::Level::INFO, Some("cache_aside"));
 
 /// A kind of series, and the unit of its values: counters and gauges count, histograms measure seconds or numbers.
 #[derive(Clone, Copy)]
