@@ -30,8 +30,8 @@ macro_rules! guards {
 
 guards! {
     /// The guards of what is stored in Redis.
-    STORED: 8 {
-        /// A fill checks that its load still holds the lease.
+    STORED: 11 {
+        /// A fill, a touch or a mark checks that its load still holds the lease.
         TokenCheck = "token-check",
         /// An invalidation revokes the lease.
         Revocation = "revocation",
@@ -47,6 +47,12 @@ guards! {
         Recheck = "recheck",
         /// An update deletes a not-found entry and never sets fields in it.
         WholeNotFound = "whole-not-found",
+        /// A lease is taken over only from a mark that is still there.
+        MarkCheck = "mark-check",
+        /// An unchanged answer confirms the record that was found after the grant.
+        GrantedRecord = "granted-record",
+        /// A stale record is served only to a get whose own read found it.
+        OwnRead = "own-read",
     }
     /// The guards of near caches.
     NEAR: 4 {
