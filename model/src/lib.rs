@@ -12,8 +12,10 @@
 mod flight;
 mod get;
 mod guard;
+mod primary;
 mod properties;
 mod protocol;
+mod refresh;
 mod scope;
 mod scopes;
 mod server;
@@ -66,6 +68,17 @@ no_promise_breaks! {
     one_updates_and_invalidates: UPDATE_AND_INVALIDATE, "one updates, then invalidates";
     one_creates_and_updates_then_deletes: UPDATE_OF_NOT_FOUND, "one creates and updates, then deletes";
     two_update_in_turns: UPDATE_IN_TURNS, "two update in turns";
+    loads_leave_marks: MARKS, "loads leave marks";
+    loads_leave_marks_with_every_fault: MARKS_EVERY_FAULT, "loads leave marks, every fault";
+    loaders_answer_unchanged: UNCHANGED, "loaders answer `unchanged`";
+    loaders_answer_unchanged_in_a_shared_flight: UNCHANGED_TOGETHER, "loaders answer `unchanged`, a flight is shared";
+    loaders_answer_unchanged_beside_updates: UNCHANGED_UPDATES, "loaders answer `unchanged`, one updates";
+    stale_records_are_served: SERVED_STALE, "stale records are served";
+    stale_records_are_served_with_every_fault: SERVED_STALE_EVERY_FAULT, "stale records are served, every fault";
+    loads_end_in_every_way: EVERY_LOAD, "loads end in every way";
+    loads_end_in_every_way_beside_updates: EVERY_LOAD_UPDATES, "loads end in every way, one updates, then invalidates";
+    one_refreshes: REFRESHED, "one refreshes, one invalidates";
+    one_refreshes_with_every_fault: REFRESHED_EVERY_FAULT, "one refreshes, one invalidates, every fault";
 }
 
 #[test]
@@ -106,6 +119,31 @@ fn without_recheck_a_record_that_was_just_filled_is_loaded_again() {
 #[test]
 fn without_whole_not_found_an_update_mixes_a_record_with_a_not_found_entry() {
     breaks_without(Guard::WholeNotFound, scopes::ONE_UPDATE_OF_NOT_FOUND, properties::WHOLE);
+}
+
+#[test]
+fn without_mark_check_a_lease_is_taken_from_another_load() {
+    breaks_without(Guard::MarkCheck, scopes::ONE_MARK, properties::ONE_LOAD);
+}
+
+#[test]
+fn without_token_check_a_mark_takes_a_lease_away() {
+    breaks_without(Guard::TokenCheck, scopes::ONE_FAILURE, properties::ONE_LOAD);
+}
+
+#[test]
+fn without_token_check_a_fenced_touch_renews_another_record() {
+    breaks_without(Guard::TokenCheck, scopes::ONE_WRITER_OF_UNCHANGED, properties::CONFIRMED);
+}
+
+#[test]
+fn without_granted_record_another_record_is_renewed() {
+    breaks_without(Guard::GrantedRecord, scopes::ONE_WRITER_BACK_AND_FORTH, properties::CONFIRMED);
+}
+
+#[test]
+fn without_own_read_a_late_call_gets_the_stale_record_of_another() {
+    breaks_without(Guard::OwnRead, scopes::ONE_WRITER_OF_STALE, properties::FRESH);
 }
 
 /// Not a bug: the protocol can't promise more when two writers update one record.

@@ -5,9 +5,10 @@ use stateright::{Model, Property};
 use crate::flight::FlightStep;
 use crate::get::GetStep;
 use crate::guard::Guards;
+use crate::primary::{Floor, Primary};
 use crate::properties;
 use crate::scope::Scope;
-use crate::state::{Call, Entry, Floor, MAX_LATE, MAX_READERS, MAX_WRITERS, Primary, Reader, Stage, State, Writer};
+use crate::state::{Call, Entry, Lease, MAX_LATE, MAX_READERS, MAX_WRITERS, Mark, Reader, Stage, State, Writer};
 use crate::writer::WriteStep;
 
 /// The protocol within a scope.
@@ -26,6 +27,8 @@ pub(crate) enum Action {
     Write(usize, WriteStep),
     LeaseExpires,
     EntryExpires,
+    /// The record's TTL ends: it is stale from now on.
+    EntryBecomesStale,
     /// The server carries out a command that its sender has given up on.
     LateCommand(usize),
     /// A process dies, with all its gets, flights and writers.
@@ -36,9 +39,10 @@ impl Action {
     /// Whether this brings a get closer to its end, without depending on anyone else or on a fault.
     pub(crate) fn makes_progress(self) -> bool {
         match self {
-            Self::Get(_, step) => matches!(step, GetStep::JoinOrRead | GetStep::Read | GetStep::JoinOrLead),
+            Self::Get(_, step) => !matches!(step, GetStep::Start | GetStep::ReadFails | GetStep::Cancel),
             Self::Flight(_, step) => !matches!(step, FlightStep::Poll | FlightStep::LoaderFails | FlightStep::TimeOut),
-            Self::Write(..) | Self::LeaseExpires | Self::EntryExpires | Self::LateCommand(_) | Self::Crash(_) => false,
+            Self::Write(..) | Self::LeaseExpires | Self::EntryExpires | Self::EntryBecomesStale => false,
+            Self::LateCommand(_) | Self::Crash(_) => false,
         }
     }
 }
@@ -58,6 +62,7 @@ impl Protocol {
             Action::Write(writer, step) => self.take_write_step(state, writer, step),
             Action::LeaseExpires => state.lease = None,
             Action::EntryExpires => state.put(None),
+            Action::EntryBecomesStale => state.become_stale(),
             Action::LateCommand(index) => {
                 if let Some(late) = state.late[index].take() {
                     state.late.sort_unstable();
@@ -88,11 +93,11 @@ impl Model for Protocol {
     type State = State;
     type Action = Action;
 
-    /// The cache is empty, or holds the primary's row.
+    /// The cache is empty or holds the primary's row, which may be stale; or a load has left a mark.
     fn init_states(&self) -> Vec<State> {
         let primary = Primary::new(self.scope.row_exists);
-        let mut readers =
-            [Reader { gets_left: 0, call: Call::Idle, floor: Floor::default(), flight: None }; MAX_READERS];
+        let idle = Reader { gets_left: 0, call: Call::Idle, floor: Floor::default(), stale: None, flight: None };
+        let mut readers = [idle; MAX_READERS];
         readers[..self.scope.readers.len()].iter_mut().for_each(|reader| reader.gets_left = self.scope.gets);
         let empty = State {
             primary,
@@ -106,7 +111,14 @@ impl Model for Protocol {
             losses_left: self.scope.faults.losses,
             breach: None,
         };
-        vec![empty, State { entry: Some(Entry::Whole(primary.row())), ..empty }]
+        let mut states = vec![empty, State { entry: Some(Entry::Whole(primary.row())), ..empty }];
+        if self.scope.loads.know_stale() && self.scope.row_exists {
+            states.push(State { entry: Some(Entry::Stale(primary.row())), ..empty });
+        }
+        if self.scope.loads.leave_marks {
+            states.push(State { lease: Some(Lease::Marked(Mark::Unstored)), ..empty });
+        }
+        states
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -126,6 +138,9 @@ impl Model for Protocol {
         }
         if faults.expiry && state.entry.is_some() {
             actions.push(Action::EntryExpires);
+        }
+        if self.scope.loads.know_stale() && state.live().is_some_and(|row| row.present) {
+            actions.push(Action::EntryBecomesStale);
         }
         let late = state.late.iter().enumerate().filter(|(_, late)| late.is_some());
         actions.extend(late.map(|(index, _)| Action::LateCommand(index)));

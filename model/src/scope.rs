@@ -1,10 +1,11 @@
-//! Scopes: the readers, the writers with their writes, and the faults. A small scope can be explored exhaustively.
+//! Scopes: the readers, the writers with their writes, what loads may do, and the faults. A small scope can be explored
+//! exhaustively.
 //!
 //! A scope is displayed in the words of the tables in `docs/protocol.md`.
 
 use std::fmt;
 
-use crate::state::Change;
+use crate::primary::Change;
 
 /// The participants and faults of one search.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +19,7 @@ pub(crate) struct Scope {
     pub(crate) take_turns: bool,
     /// Whether the primary has the row at the start.
     pub(crate) row_exists: bool,
+    pub(crate) loads: Loads,
     pub(crate) faults: Faults,
 }
 
@@ -28,18 +30,40 @@ pub(crate) struct Plan {
     pub(crate) writes: &'static [Write],
 }
 
-/// A commit, and the call that follows it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Write {
-    pub(crate) change: Change,
-    pub(crate) then: Then,
+/// A commit and the call that follows it, or a refresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Write {
+    Invalidate(Change),
+    Update(Change),
+    Refresh,
 }
 
-/// The call that follows a commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Then {
-    Invalidate,
-    Update,
+/// What loads may do beside storing a row, and what is done with stale records.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Loads {
+    /// A load may store nothing, and leaves a mark if it does so or fails. Without this, a load that fails gives its lease
+    /// back, which is like a mark that expires at once.
+    pub(crate) leave_marks: bool,
+    /// Records become stale, and a loader may answer that the one that it was shown is unchanged.
+    pub(crate) may_be_unchanged: bool,
+    /// Records become stale, and are served while a flight loads them anew.
+    pub(crate) serve_stale: bool,
+    /// Records become stale, and are served in place of a load that has failed.
+    pub(crate) fall_back: bool,
+}
+
+impl Loads {
+    pub(crate) const PLAIN: Self =
+        Self { leave_marks: false, may_be_unchanged: false, serve_stale: false, fall_back: false };
+    pub(crate) const MARKS: Self = Self { leave_marks: true, ..Self::PLAIN };
+    pub(crate) const UNCHANGED: Self = Self { may_be_unchanged: true, ..Self::PLAIN };
+    pub(crate) const STALE: Self = Self { serve_stale: true, ..Self::PLAIN };
+    pub(crate) const ALL: Self = Self { leave_marks: true, may_be_unchanged: true, serve_stale: true, fall_back: true };
+
+    /// Whether records become stale.
+    pub(crate) fn know_stale(self) -> bool {
+        self.may_be_unchanged || self.serve_stale || self.fall_back
+    }
 }
 
 /// The faults that may occur: a `bool` allows a fault at any time and any number of times, a number is the most that
@@ -72,6 +96,10 @@ impl Change {
 }
 
 impl Scope {
+    pub(crate) fn writes(&self) -> impl Iterator<Item = Write> {
+        self.writers.iter().flat_map(|writer| writer.writes).copied()
+    }
+
     pub(crate) fn processes(&self) -> impl Iterator<Item = u8> {
         let last = self.readers.iter().copied().max().unwrap_or(0);
         0..=last
@@ -83,7 +111,7 @@ impl Scope {
     }
 }
 
-/// The columns of the tables that describe a scope: readers, writers, faults.
+/// The columns of the tables that describe a scope: readers, writers, loads, faults.
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let readers: Vec<_> = self.readers.iter().map(|&process| letter(process).to_string()).collect();
@@ -94,7 +122,7 @@ impl fmt::Display for Scope {
         let writers: Vec<_> = self.writers.iter().map(ToString::to_string).collect();
         let writers = if writers.is_empty() { "none".to_owned() } else { writers.join("; ") };
         let turns = if self.take_turns { ", in turns" } else { "" };
-        write!(f, " | {writers}{turns} | {}", self.faults)
+        write!(f, " | {writers}{turns} | {} | {}", self.loads, self.faults)
     }
 }
 
@@ -107,17 +135,30 @@ impl fmt::Display for Plan {
 
 impl fmt::Display for Write {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let change = match self.change {
+        let (change, then) = match self {
+            Self::Invalidate(change) => (change, "invalidate"),
+            Self::Update(change) => (change, "update"),
+            Self::Refresh => return f.write_str("`refresh`"),
+        };
+        let change = match change {
             Change::A => "a",
             Change::B => "b",
             Change::Create => "create",
             Change::Delete => "delete",
         };
-        let then = match self.then {
-            Then::Invalidate => "invalidate",
-            Then::Update => "update",
-        };
         write!(f, "{change} `{then}`")
+    }
+}
+
+impl fmt::Display for Loads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ends = [
+            (self.leave_marks, "marks"),
+            (self.may_be_unchanged, "unchanged"),
+            (self.serve_stale, "served stale"),
+            (self.fall_back, "stale if error"),
+        ];
+        named(f, "plain", &ends)
     }
 }
 
@@ -131,10 +172,15 @@ impl fmt::Display for Faults {
             (self.crashes > 0, &crashes),
             (self.losses > 0, &losses),
         ];
-        let named: Vec<_> = faults.iter().filter(|(comes, _)| *comes).map(|(_, name)| *name).collect();
-        f.write_str(if named.is_empty() { "none" } else { "" })?;
-        f.write_str(&named.join(", "))
+        named(f, "none", &faults)
     }
+}
+
+/// The names of the switches that are on.
+fn named(f: &mut fmt::Formatter<'_>, none: &str, switches: &[(bool, &str)]) -> fmt::Result {
+    let names: Vec<_> = switches.iter().filter(|(is_on, _)| *is_on).map(|(_, name)| *name).collect();
+    f.write_str(if names.is_empty() { none } else { "" })?;
+    f.write_str(&names.join(", "))
 }
 
 fn letter(process: u8) -> char {

@@ -4,8 +4,8 @@
 //! a lease. A writer takes the flights of its own process out of the map, so it matters whether readers share its
 //! process.
 
-use crate::scope::{Faults, Plan, Scope, Then, Write};
-use crate::state::Change;
+use crate::primary::Change;
+use crate::scope::{Faults, Loads, Plan, Scope, Write};
 
 const A: u8 = 0;
 const B: u8 = 1;
@@ -16,20 +16,28 @@ const TOGETHER: &[u8] = &[A, A];
 const APART: &[u8] = &[A, B];
 const BOTH: &[u8] = &[A, A, B];
 
-const SET_A: Write = Write { change: Change::A, then: Then::Invalidate };
-const SET_B: Write = Write { change: Change::B, then: Then::Invalidate };
-const CREATE: Write = Write { change: Change::Create, then: Then::Invalidate };
-const DELETE: Write = Write { change: Change::Delete, then: Then::Invalidate };
-const UPDATE_A: Write = Write { change: Change::A, then: Then::Update };
-const UPDATE_B: Write = Write { change: Change::B, then: Then::Update };
-const UPDATE_NEW: Write = Write { change: Change::Create, then: Then::Update };
+const SET_A: Write = Write::Invalidate(Change::A);
+const SET_B: Write = Write::Invalidate(Change::B);
+const CREATE: Write = Write::Invalidate(Change::Create);
+const DELETE: Write = Write::Invalidate(Change::Delete);
+const UPDATE_A: Write = Write::Update(Change::A);
+const UPDATE_B: Write = Write::Update(Change::B);
+const UPDATE_NEW: Write = Write::Update(Change::Create);
+const REFRESH: Write = Write::Refresh;
 
 const fn writer(process: u8, writes: &'static [Write]) -> Plan {
     Plan { process, writes }
 }
 
-const QUIET: Scope =
-    Scope { readers: BOTH, gets: 1, writers: &[], take_turns: false, row_exists: true, faults: Faults::NONE };
+const QUIET: Scope = Scope {
+    readers: BOTH,
+    gets: 1,
+    writers: &[],
+    take_turns: false,
+    row_exists: true,
+    loads: Loads::PLAIN,
+    faults: Faults::NONE,
+};
 
 pub(crate) const NO_WRITER: Scope = Scope { faults: Faults::EVERY, ..QUIET };
 
@@ -99,6 +107,61 @@ pub(crate) const UPDATE_IN_TURNS: Scope = Scope {
     ..QUIET
 };
 
+pub(crate) const MARKS: Scope = Scope {
+    writers: &[writer(C, &[SET_A])],
+    loads: Loads::MARKS,
+    faults: Faults { loader_failure: true, ..Faults::EXPIRY },
+    ..QUIET
+};
+
+pub(crate) const MARKS_EVERY_FAULT: Scope =
+    Scope { readers: APART, writers: &[writer(A, &[SET_A])], faults: Faults::EVERY, ..MARKS };
+
+/// The second write brings back the value from before the first.
+pub(crate) const UNCHANGED: Scope = Scope {
+    readers: APART,
+    writers: &[writer(C, &[SET_A, SET_A])],
+    loads: Loads::UNCHANGED,
+    faults: Faults { losses: 1, ..Faults::EXPIRY },
+    ..QUIET
+};
+
+pub(crate) const UNCHANGED_TOGETHER: Scope =
+    Scope { readers: TOGETHER, faults: Faults { losses: 1, ..Faults::OF_ONE_CALL }, ..UNCHANGED };
+
+pub(crate) const UNCHANGED_UPDATES: Scope =
+    Scope { writers: &[writer(A, &[UPDATE_A, UPDATE_B])], faults: Faults::EXPIRY, ..UNCHANGED };
+
+pub(crate) const SERVED_STALE: Scope =
+    Scope { writers: &[writer(C, &[SET_A])], loads: Loads::STALE, faults: Faults::EXPIRY, ..QUIET };
+
+pub(crate) const SERVED_STALE_EVERY_FAULT: Scope = Scope { readers: TOGETHER, faults: Faults::EVERY, ..SERVED_STALE };
+
+pub(crate) const EVERY_LOAD: Scope =
+    Scope { readers: APART, writers: &[writer(A, &[SET_A])], loads: Loads::ALL, faults: Faults::EVERY, ..QUIET };
+
+pub(crate) const EVERY_LOAD_UPDATES: Scope = Scope {
+    readers: TOGETHER,
+    writers: &[writer(C, &[UPDATE_A, SET_B])],
+    faults: Faults { loader_failure: true, losses: 1, ..Faults::EXPIRY },
+    ..EVERY_LOAD
+};
+
+pub(crate) const REFRESHED: Scope = Scope {
+    readers: APART,
+    writers: &[writer(C, &[REFRESH]), writer(A, &[SET_A])],
+    faults: Faults { loader_failure: true, ..Faults::EXPIRY },
+    ..QUIET
+};
+
+pub(crate) const REFRESHED_EVERY_FAULT: Scope = Scope {
+    readers: &[A],
+    gets: 2,
+    writers: &[writer(A, &[REFRESH]), writer(C, &[SET_A])],
+    faults: Faults::EVERY,
+    ..QUIET
+};
+
 /// No guard helps here: two writers commit in one order and call in the other.
 pub(crate) const LAST_CALL_WINS: Scope =
     Scope { readers: &[A], writers: &[writer(A, &[UPDATE_A]), writer(C, &[UPDATE_A])], ..QUIET };
@@ -114,3 +177,16 @@ pub(crate) const ONE_UPDATE: Scope = Scope { writers: &[writer(C, &[UPDATE_A])],
 
 pub(crate) const ONE_UPDATE_OF_NOT_FOUND: Scope =
     Scope { writers: &[writer(C, &[UPDATE_NEW])], row_exists: false, ..QUIET };
+
+pub(crate) const ONE_MARK: Scope = Scope { readers: APART, loads: Loads::MARKS, ..QUIET };
+
+pub(crate) const ONE_FAILURE: Scope = Scope { faults: Faults { loader_failure: true, ..Faults::EXPIRY }, ..ONE_MARK };
+
+pub(crate) const ONE_WRITER_OF_UNCHANGED: Scope =
+    Scope { readers: APART, writers: &[writer(C, &[SET_A])], loads: Loads::UNCHANGED, ..QUIET };
+
+pub(crate) const ONE_WRITER_BACK_AND_FORTH: Scope =
+    Scope { writers: &[writer(C, &[SET_A, SET_A])], ..ONE_WRITER_OF_UNCHANGED };
+
+pub(crate) const ONE_WRITER_OF_STALE: Scope =
+    Scope { readers: TOGETHER, writers: &[writer(C, &[SET_A])], loads: Loads::STALE, ..QUIET };

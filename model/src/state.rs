@@ -3,108 +3,38 @@
 //! Contains no rule of the protocol. Values that only grow in the code (timestamps, tokens) have a form here that
 //! repeats, so that there are finitely many states.
 
+use crate::primary::{Change, Floor, Primary, Row};
+
 pub(crate) const MAX_READERS: usize = 3;
 pub(crate) const MAX_WRITERS: usize = 2;
 pub(crate) const MAX_LATE: usize = 6;
-const MAX_ROWS: usize = 4;
-
-/// A record of two fields, or the fact that there is none. A field's value is the number of the commit that wrote it; a
-/// deleted row has the number of the deleting commit in both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Row {
-    pub(crate) present: bool,
-    pub(crate) a: u8,
-    pub(crate) b: u8,
-}
-
-impl Row {
-    /// Whether each field is at least as new as in `floor`.
-    pub(crate) fn reaches(self, floor: Floor) -> bool {
-        self.a >= floor.a && self.b >= floor.b
-    }
-}
-
-/// The oldest values that a get may see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) struct Floor {
-    pub(crate) a: u8,
-    pub(crate) b: u8,
-}
-
-impl Floor {
-    pub(crate) fn raise(&mut self, to: Self) {
-        *self = Self { a: self.a.max(to.a), b: self.b.max(to.b) };
-    }
-}
-
-impl From<Row> for Floor {
-    fn from(row: Row) -> Self {
-        Self { a: row.a, b: row.b }
-    }
-}
-
-/// The database: its row after each commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Primary {
-    rows: [Row; MAX_ROWS],
-    commits: u8,
-}
-
-impl Primary {
-    pub(crate) fn new(present: bool) -> Self {
-        Self { rows: [Row { present, a: 0, b: 0 }; MAX_ROWS], commits: 0 }
-    }
-
-    pub(crate) fn row(&self) -> Row {
-        self.rows[usize::from(self.commits)]
-    }
-
-    pub(crate) fn commit(&mut self, change: Change) -> u8 {
-        let row = self.row();
-        self.commits += 1;
-        let row = change.of(row, self.commits);
-        // The slots of later commits too: their contents must not make equal states differ.
-        self.rows[usize::from(self.commits)..].fill(row);
-        self.commits
-    }
-
-    pub(crate) fn ever_had(&self, row: Row) -> bool {
-        self.rows.contains(&row)
-    }
-}
-
-/// A writer's change of the row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Change {
-    A,
-    B,
-    Create,
-    Delete,
-}
-
-impl Change {
-    pub(crate) fn of(self, row: Row, commit: u8) -> Row {
-        match self {
-            Self::A => Row { a: commit, ..row },
-            Self::B => Row { b: commit, ..row },
-            Self::Create => Row { present: true, a: commit, b: commit },
-            Self::Delete => Row { present: false, a: commit, b: commit },
-        }
-    }
-
-    /// The values that it writes, which its call promises.
-    pub(crate) fn floor(self, commit: u8) -> Floor {
-        self.of(Row { present: true, a: 0, b: 0 }, commit).into()
-    }
-}
 
 /// The entry at K.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Entry {
     /// A record, or a not-found entry.
     Whole(Row),
-    /// A mixture of the two: unreadable, so a miss.
+    /// A record past its TTL.
+    Stale(Row),
+    /// A mixture of a record and a not-found entry: unreadable, so a miss.
     Mixed,
+}
+
+/// What lies at L.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Lease {
+    Held(Token),
+    /// In the place of a holder that is gone.
+    Marked(Mark),
+}
+
+/// A mark at L.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Mark {
+    /// A load has failed, and the stale entry is served in its place.
+    Failed,
+    /// A load has stored nothing: it failed, or there was nothing to store.
+    Unstored,
 }
 
 /// The token of a lease. One that is stored nowhere any more is used again: it can't be told from a new one.
@@ -135,6 +65,8 @@ pub(crate) struct Reader {
     pub(crate) gets_left: u8,
     pub(crate) call: Call,
     pub(crate) floor: Floor,
+    /// The stale record that the call has found.
+    pub(crate) stale: Option<Row>,
     pub(crate) flight: Option<Flight>,
 }
 
@@ -160,6 +92,8 @@ pub(crate) enum Call {
 pub(crate) struct Flight {
     /// Whether it belongs to the map of loads around the cache.
     pub(crate) bypass: bool,
+    /// Whether all calls that it was started or joined by have a stale record to return.
+    pub(crate) behind_stale: bool,
     /// Whether it still is in its map.
     pub(crate) open: bool,
     pub(crate) step: Step,
@@ -174,22 +108,34 @@ pub(crate) enum Step {
     Waiting,
     /// `SET L NX` is under way.
     Acquiring { token: Token, looked: Timestamp },
-    /// The look at K is under way. `stood`: an entry was there at the grant, and still is.
+    /// There was a mark at L, which the script that is under way replaces.
+    TakingOver { token: Token, mark: Mark, looked: Timestamp },
+    /// The look at K is under way. `stood`: a live entry was there at the grant, and still is.
     Looking { token: Token, looked: Timestamp, granted: bool, stood: bool },
-    /// Begins its load.
-    Granted { token: Token, stood: bool },
+    /// Begins its load. `shown`: the stale record that the loader may confirm.
+    Granted { token: Token, stood: bool, shown: Option<Row> },
     /// Begins a load around the cache.
     Bypassing,
     /// Its loader reads the primary; `None` around the cache.
-    Loading { lease: Option<Token>, began: Timestamp },
+    Loading { lease: Option<Token>, began: Timestamp, shown: Option<Row> },
     /// Sends its fill.
     Loaded { token: Token, began: Timestamp, row: Row },
-    /// Its fill is under way.
-    Filling { token: Token, began: Timestamp, sent: Timestamp, row: Row },
+    /// Its fill is under way, which stores the row or nothing.
+    Filling { token: Token, began: Timestamp, sent: Timestamp, row: Row, stores: bool },
+    /// The loader has answered `unchanged`: sends its touch.
+    Confirmed { token: Token, began: Timestamp, row: Row },
+    /// Its touch is under way.
+    Touching { token: Token, began: Timestamp, sent: Timestamp, row: Row },
+    /// The load has failed: another look at K is under way.
+    LookingAgain { lease: Option<Token>, looked: Timestamp },
     /// Gives its lease back.
     Abandoning { token: Token, result: FlightResult },
+    /// Replaces its lease by a mark.
+    Marking { token: Token, mark: Mark, result: FlightResult },
     /// Leaves the map and hands its result to the leader and all followers.
     Ending(FlightResult),
+    /// Leaves the map without a result, if its callers need none.
+    GivingUp,
 }
 
 /// The result of a flight: a row with the timestamp of the step that justifies it, or an error.
@@ -202,14 +148,18 @@ pub(crate) struct FlightResult {
 impl Step {
     pub(crate) fn token(&self) -> Option<Token> {
         match *self {
-            Self::Loading { lease, .. } => lease,
+            Self::Loading { lease, .. } | Self::LookingAgain { lease, .. } => lease,
             Self::Acquiring { token, .. }
+            | Self::TakingOver { token, .. }
             | Self::Looking { token, .. }
             | Self::Granted { token, .. }
             | Self::Loaded { token, .. }
             | Self::Filling { token, .. }
-            | Self::Abandoning { token, .. } => Some(token),
-            Self::Starting | Self::Waiting | Self::Bypassing | Self::Ending(_) => None,
+            | Self::Confirmed { token, .. }
+            | Self::Touching { token, .. }
+            | Self::Abandoning { token, .. }
+            | Self::Marking { token, .. } => Some(token),
+            Self::Starting | Self::Waiting | Self::Bypassing | Self::Ending(_) | Self::GivingUp => None,
         }
     }
 
@@ -217,16 +167,20 @@ impl Step {
     pub(crate) fn forget(&mut self, reader: usize) {
         match self {
             Self::Acquiring { looked: timestamp, .. }
+            | Self::TakingOver { looked: timestamp, .. }
             | Self::Looking { looked: timestamp, .. }
             | Self::Loading { began: timestamp, .. }
             | Self::Loaded { began: timestamp, .. }
+            | Self::Confirmed { began: timestamp, .. }
+            | Self::LookingAgain { looked: timestamp, .. }
             | Self::Ending(FlightResult { justified: timestamp, .. })
-            | Self::Abandoning { result: FlightResult { justified: timestamp, .. }, .. } => timestamp.forget(reader),
-            Self::Filling { began, sent, .. } => {
+            | Self::Abandoning { result: FlightResult { justified: timestamp, .. }, .. }
+            | Self::Marking { result: FlightResult { justified: timestamp, .. }, .. } => timestamp.forget(reader),
+            Self::Filling { began, sent, .. } | Self::Touching { began, sent, .. } => {
                 began.forget(reader);
                 sent.forget(reader);
             }
-            Self::Starting | Self::Waiting | Self::Granted { .. } | Self::Bypassing => {}
+            Self::Starting | Self::Waiting | Self::Granted { .. } | Self::Bypassing | Self::GivingUp => {}
         }
     }
 }
@@ -248,6 +202,8 @@ pub(crate) enum Stage {
     /// The first command of its `invalidate` was carried out, when the primary's row was as new as `promised`; the
     /// second is next.
     Halfway { promised: Floor },
+    /// A refresh, which commits nothing.
+    Refreshing(Refresh),
     /// Committed: the update's look at K is next.
     Updating { change: Change, commit: u8 },
     /// The update has decided: its transaction is next.
@@ -256,6 +212,31 @@ pub(crate) enum Stage {
     Applied { promised: Floor },
     /// Cancelled or crashed: promises nothing.
     Stopped,
+}
+
+/// The progress of a refresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Refresh {
+    /// `SET L NX` is under way.
+    Acquiring { token: Token },
+    /// Another holds the lease, or its mark lies at L.
+    Waiting,
+    /// Its loader reads the primary; `None` around the cache.
+    Loading { lease: Option<Token> },
+    /// Its fill is under way.
+    Filling { token: Token, row: Row },
+    /// Its load has failed: gives its lease back.
+    Abandoning { token: Token },
+}
+
+impl Refresh {
+    pub(crate) fn token(self) -> Option<Token> {
+        match self {
+            Self::Acquiring { token } | Self::Filling { token, .. } | Self::Abandoning { token } => Some(token),
+            Self::Loading { lease } => lease,
+            Self::Waiting => None,
+        }
+    }
 }
 
 /// A command of an `invalidate`, which sends both in one pipeline.
@@ -283,8 +264,11 @@ pub(crate) struct Transaction {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Late {
     Acquire { token: Token },
-    Fill { token: Token, row: Row },
+    TakeOver { token: Token, mark: Mark },
+    Fill { token: Token, row: Option<Row> },
+    Touch { token: Token, row: Row },
     Abandon { token: Token },
+    Mark { token: Token, mark: Mark },
     Invalidate,
     SecondDelete,
     Update(Transaction),
@@ -293,7 +277,12 @@ pub(crate) enum Late {
 impl Late {
     pub(crate) fn token(&self) -> Option<Token> {
         match *self {
-            Self::Acquire { token } | Self::Fill { token, .. } | Self::Abandon { token } => Some(token),
+            Self::Acquire { token }
+            | Self::TakeOver { token, .. }
+            | Self::Fill { token, .. }
+            | Self::Touch { token, .. }
+            | Self::Abandon { token }
+            | Self::Mark { token, .. } => Some(token),
             Self::Invalidate | Self::SecondDelete | Self::Update(_) => None,
         }
     }
@@ -303,13 +292,19 @@ impl Late {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Breach {
     /// A get returned data that is too old.
-    Stale,
+    TooOld,
     /// A get returned a record that the primary never had.
     Torn,
     /// A load began under a lease although the entry that was there at the grant still is.
     NeedlessLoad,
+    /// A grant has taken the lease of another load away.
+    LeaseTaken,
+    /// An unchanged answer has renewed a record that its loader didn't read.
+    WrongRecordRenewed,
     /// A call was too late for the flight that it leads.
     OwnFlightTooLate,
+    /// A flight ended without a result for a call that has no stale record.
+    NoResult,
 }
 
 /// One state of the model.
@@ -317,7 +312,7 @@ pub(crate) enum Breach {
 pub(crate) struct State {
     pub(crate) primary: Primary,
     pub(crate) entry: Option<Entry>,
-    pub(crate) lease: Option<Token>,
+    pub(crate) lease: Option<Lease>,
     pub(crate) readers: [Reader; MAX_READERS],
     pub(crate) writers: [Writer; MAX_WRITERS],
     pub(crate) late: [Option<Late>; MAX_LATE],
@@ -355,6 +350,12 @@ impl State {
             Stage::Deciding(transaction) => self.leave_behind(Late::Update(transaction)),
             Stage::Invalidating => self.leave_behind(Late::Invalidate),
             Stage::Halfway { .. } => self.leave_behind(Late::SecondDelete),
+            Stage::Refreshing(Refresh::Acquiring { token }) => self.leave_behind(Late::Acquire { token }),
+            Stage::Refreshing(Refresh::Filling { token, row }) => {
+                self.leave_behind(Late::Fill { token, row: Some(row) });
+            }
+            Stage::Refreshing(Refresh::Abandoning { token }) => self.leave_behind(Late::Abandon { token }),
+            Stage::Refreshing(Refresh::Waiting | Refresh::Loading { .. }) => {}
             Stage::Ready | Stage::Updating { .. } | Stage::Applied { .. } | Stage::Stopped => {}
         }
     }
@@ -363,8 +364,13 @@ impl State {
     pub(crate) fn leave_flight_behind(&mut self, step: Step) {
         match step {
             Step::Acquiring { token, .. } => self.leave_behind(Late::Acquire { token }),
-            Step::Filling { token, row, .. } => self.leave_behind(Late::Fill { token, row }),
+            Step::TakingOver { token, mark, .. } => self.leave_behind(Late::TakeOver { token, mark }),
+            Step::Filling { token, row, stores, .. } => {
+                self.leave_behind(Late::Fill { token, row: stores.then_some(row) });
+            }
+            Step::Touching { token, row, .. } => self.leave_behind(Late::Touch { token, row }),
             Step::Abandoning { token, .. } => self.leave_behind(Late::Abandon { token }),
+            Step::Marking { token, mark, .. } => self.leave_behind(Late::Mark { token, mark }),
             _ => {}
         }
     }
@@ -387,6 +393,7 @@ impl State {
     pub(crate) fn end_call(&mut self, reader: usize) {
         self.readers[reader].call = Call::Idle;
         self.readers[reader].floor = Floor::default();
+        self.readers[reader].stale = None;
         self.flights_mut().for_each(|flight| flight.step.forget(reader));
     }
 }

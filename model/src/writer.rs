@@ -1,13 +1,16 @@
-//! A writer: a commit, and then `invalidate` or an update: `src/write/`, `src/backend/redis/update.rs`.
+//! A writer: a commit, and then `invalidate` or an update: `src/write/`, `src/backend/redis/update.rs`. Or a refresh.
 
 use crate::protocol::Protocol;
-use crate::scope::Then;
-use crate::state::{Delete, Stage, State, Transaction};
+use crate::refresh::RefreshStep;
+use crate::scope::Write;
+use crate::state::{Delete, Refresh, Stage, State, Transaction};
 
 /// A step of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteStep {
     Commit,
+    BeginRefresh,
+    Refresh(RefreshStep),
     /// The server carries out one of the two commands of `invalidate`.
     Delete(Delete),
     /// WATCH, and the update's look at K.
@@ -34,12 +37,18 @@ impl Protocol {
         let [first, second] = self.guards.pipeline();
         let (may_fail, is_update) = match own.stage {
             Stage::Ready if usize::from(own.written) < self.scope.writers[writer].writes.len() => {
-                if !self.scope.take_turns || state.writers.iter().all(|other| other.stage == Stage::Ready) {
+                if self.write_of(state, writer) == Write::Refresh {
+                    step(WriteStep::BeginRefresh);
+                } else if !self.scope.take_turns || state.writers.iter().all(|other| other.stage == Stage::Ready) {
                     step(WriteStep::Commit);
                 }
                 return;
             }
             Stage::Ready | Stage::Stopped => return,
+            Stage::Refreshing(refresh) => {
+                self.refresh_steps(state, refresh, |refresh| step(WriteStep::Refresh(refresh)));
+                (false, false)
+            }
             Stage::Invalidating => {
                 step(WriteStep::Delete(first));
                 (true, false)
@@ -78,13 +87,20 @@ impl Protocol {
     pub(crate) fn take_write_step(&self, state: &mut State, writer: usize, step: WriteStep) {
         let own = state.writers[writer];
         let next = match (own.stage, step) {
-            (_, WriteStep::Commit) => {
-                let write = &self.scope.writers[writer].writes[usize::from(own.written)];
-                let (change, commit) = (write.change, state.primary.commit(write.change));
-                match write.then {
-                    Then::Invalidate => Stage::Invalidating,
-                    Then::Update => Stage::Updating { change, commit },
+            (stage, WriteStep::Commit) => match self.write_of(state, writer) {
+                Write::Invalidate(change) => {
+                    state.primary.commit(change);
+                    Stage::Invalidating
                 }
+                Write::Update(change) => Stage::Updating { change, commit: state.primary.commit(change) },
+                Write::Refresh => stage,
+            },
+            (_, WriteStep::BeginRefresh) => Stage::Refreshing(Refresh::Waiting),
+            (Stage::Refreshing(refresh), WriteStep::Refresh(step)) => {
+                self.take_refresh_step(state, refresh, step).unwrap_or_else(|| {
+                    state.writers[writer].written += 1;
+                    Stage::Ready
+                })
             }
             (stage, WriteStep::Delete(what)) => {
                 state.delete(self.guards, what);
@@ -117,7 +133,9 @@ impl Protocol {
             }
             (Stage::Applied { promised }, WriteStep::Return) => {
                 state.floor.raise(promised);
-                self.forget_flights(state, self.scope.writers[writer].process);
+                if self.write_of(state, writer) != Write::Refresh {
+                    self.forget_flights(state, self.scope.writers[writer].process);
+                }
                 state.writers[writer].written += 1;
                 Stage::Ready
             }
@@ -128,6 +146,11 @@ impl Protocol {
             (stage, _) => stage,
         };
         state.writers[writer].stage = next;
+    }
+
+    /// The write that is under way, or next.
+    fn write_of(&self, state: &State, writer: usize) -> Write {
+        self.scope.writers[writer].writes[usize::from(state.writers[writer].written)]
     }
 
     fn forget_flights(&self, state: &mut State, process: u8) {

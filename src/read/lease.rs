@@ -38,21 +38,16 @@ impl Lease {
 
     async fn acquire_or_take_over(&mut self, is_paused: impl Fn(&Acquired) -> bool) -> Result<Acquired, Error> {
         let (core, lease) = (&self.core, self.core.policy.lock_ttl);
-        loop {
-            let acquired = core.backend.acquire(&self.key, &mut self.token, lease).await?;
-            let mark = match acquired.mark() {
-                None => return Ok(acquired),
-                Some(Mark::Failed) if is_paused(&acquired) => return Ok(acquired),
-                Some(mark) => mark,
-            };
-            self.token = core.backend.new_token().after_mark();
-            let taken = core.backend.take_over(&self.key, mark, &self.token, lease).boxed().await?;
-            if taken.granted {
-                return Ok(taken);
-            }
-            // Another caller was faster, or the mark has expired.
-            self.token = core.backend.new_token();
-        }
+        let acquired = core.backend.acquire(&self.key, &mut self.token, lease).await?;
+        let mark = match acquired.mark() {
+            None => return Ok(acquired),
+            Some(Mark::Failed) if is_paused(&acquired) => return Ok(acquired),
+            Some(mark) => mark,
+        };
+        self.token = core.backend.new_token().after_mark();
+        let taken = core.backend.take_over(&self.key, mark, &self.token, lease).boxed().await?;
+        // Otherwise another caller was faster, or the mark has expired: the lease was not granted.
+        Ok(if taken.granted { taken } else { acquired })
     }
 
     pub(super) async fn give_back(self) {
