@@ -151,7 +151,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.answer(id, |id| plain(move || loader(id)), Kind::Get, value)
+        self.answer(id, |_key, id| plain(move || loader(id)), Kind::Get, value)
     }
 
     /// Like [`get`](Self::get), with a loader that is told about its [`Load`], and whose answer says how it is to be stored: for
@@ -208,7 +208,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Loaded<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.answer(id, |id| told(id, loader), Kind::Get, value)
+        self.answer(id, |_key, id| told(id, loader), Kind::Get, value)
     }
 
     /// Like [`get`](Self::get), but skips the [near cache](crate::NearCache): for reads that must see the writes of every
@@ -232,7 +232,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.answer(id, |id| plain(move || loader(id)), Kind::Fresh, value)
+        self.answer(id, |_key, id| plain(move || loader(id)), Kind::Fresh, value)
     }
 
     /// Like [`get`](Self::get), but also reports where the record came from.
@@ -255,7 +255,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.answer(id, |id| plain(move || loader(id)), Kind::Lookup, Lookup::from)
+        self.answer(id, |_key, id| plain(move || loader(id)), Kind::Lookup, Lookup::from)
     }
 
     /// Like [`get_with`](Self::get_with), but also reports where the record came from.
@@ -278,7 +278,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Loaded<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.answer(id, |id| told(id, loader), Kind::Lookup, Lookup::from)
+        self.answer(id, |_key, id| told(id, loader), Kind::Lookup, Lookup::from)
     }
 
     /// Reads some fields of a record through the cache. A hit reads only these fields. A miss loads and stores the whole
@@ -327,7 +327,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.fields(id, fields, |id| plain(move || loader(id)))
+        self.fields(id, fields, |_key, id| plain(move || loader(id)))
     }
 
     fn fields<K, P, L>(
@@ -339,7 +339,7 @@ impl<T: Cacheable> Cache<T> {
     where
         K: CacheKey<T::Id>,
         P: Projection<T>,
-        L: FnOnce(T::Id) -> read::Loader + Send + 'static,
+        L: FnOnce(&Key, T::Id) -> read::Loader + Send + 'static,
     {
         let core = self.core.shard();
         let mut call = Call::<T, _, _>::new(id, loader);
@@ -382,7 +382,7 @@ impl<T: Cacheable> Cache<T> {
         Fut: Future<Output = Result<Option<T>, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        self.refreshed(id, |id| plain(move || loader(id)))
+        self.refreshed(id, |_key, id| plain(move || loader(id)))
     }
 
     /// Sets whether the cache is used at all, from now on and for all clones: for feature flags, and for incidents. While it isn't,
@@ -422,7 +422,7 @@ impl<T: Cacheable> Cache<T> {
     where
         F: FnOnce(Answer) -> A + Send,
         K: CacheKey<T::Id>,
-        L: FnOnce(T::Id) -> read::Loader + Send + 'static,
+        L: FnOnce(&Key, T::Id) -> read::Loader + Send + 'static,
     {
         let (core, mut call) = (self.core.shard(), Call::<T, _, _>::new(id, loader));
         async move {
@@ -438,7 +438,7 @@ impl<T: Cacheable> Cache<T> {
     fn refreshed<'a, K, L>(&self, id: K, loader: L) -> BoxFuture<'a, Result<Option<Arc<T>>, Error>>
     where
         K: CacheKey<T::Id> + 'a,
-        L: FnOnce(T::Id) -> read::Loader + Send + 'static,
+        L: FnOnce(&Key, T::Id) -> read::Loader + Send + 'static,
     {
         let (core, mut call) = (self.core.shard(), Call::<T, _, _>::new(id, loader));
         async move { core.refresh(&mut call).await.map(value) }.boxed()
@@ -473,15 +473,15 @@ impl<T, K, L> Request for Call<T, K, L>
 where
     T: Cacheable,
     K: CacheKey<T::Id>,
-    L: FnOnce(T::Id) -> read::Loader + Send + 'static,
+    L: FnOnce(&Key, T::Id) -> read::Loader + Send + 'static,
 {
     fn write_id(&mut self, out: &mut dyn IdParts) -> fmt::Result {
         self.id_and_loader.as_ref().map_or(Err(fmt::Error), |(id, _)| id.write_parts(out))
     }
 
-    fn loader(&mut self) -> read::Loader {
+    fn loader(&mut self, key: &Key) -> read::Loader {
         let (id, loader) = self.id_and_loader.take().expect(TAKEN_ONCE);
-        loader(id.into_id())
+        loader(key, id.into_id())
     }
 }
 

@@ -16,7 +16,7 @@ mod refresh;
 mod refresh_ahead;
 mod single_flight;
 
-pub(crate) use self::batch::{Batch, ErasedId, ManyLoader};
+pub(crate) use self::batch::{Batch, ErasedId, ManyLoader, Of};
 pub(crate) use self::get::{Answer, Fields, Request};
 pub(crate) use self::lease::Orphans;
 pub(crate) use self::loader::{

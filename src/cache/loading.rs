@@ -10,12 +10,12 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 
 use super::load::AT_A_TIME;
-use super::many::{id_text, of_records, typed_ids};
+use super::many::{of_records, typed_ids};
 use super::{Cache, Kind, Loader, Lookup, Outcome, value};
 use crate::defaults;
 use crate::error::{self, BoxError, Cause, Error};
-use crate::read::{self, Batch, ErasedId, Loading, ManyLoader, caught, erase};
-use crate::record::{CacheKey, Cacheable, InvalidId, Projection};
+use crate::read::{self, Batch, ErasedId, Loading, ManyLoader, Of, caught, erase};
+use crate::record::{CacheKey, Cacheable, Key, Projection};
 
 /// A [`Cache`] with a bound loader, so that calls need only the id: made by [`Cache::with_loader`], [`Cache::loaded_by`],
 /// [`Cache::with_batch_loader`] or [`Cache::with_blocking_loader`].
@@ -31,7 +31,7 @@ pub struct LoadingCache<T: Cacheable> {
 }
 
 /// A loader of one record, with its types erased but for the id.
-type OneLoader<T> = Arc<dyn Fn(<T as Cacheable>::Id) -> read::Loader + Send + Sync>;
+type OneLoader<T> = Arc<dyn Fn(&Key, <T as Cacheable>::Id) -> read::Loader + Send + Sync>;
 
 /// How a [`LoadingCache::warm`] has ended.
 #[derive(Debug, Default)]
@@ -187,11 +187,12 @@ impl<T: Cacheable> Cache<T> {
             let one = one.clone();
             move |ids: Vec<ErasedId>| {
                 let one = one.clone();
-                let load = move |id: T::Id| {
-                    let (text, one) = (id_text::<T>(&id), one.clone());
-                    async move { (text, caught(async { one(id).await }).await.map_err(Cause::new)) }
+                let load = move |(place, id)| {
+                    let one = one.clone();
+                    async move { (Of::Place(place), caught(async { one(id).await }).await.map_err(Cause::new)) }
                 };
-                stream::iter(typed_ids::<T>(ids)).map(load).buffer_unordered(AT_A_TIME).collect().map(Ok).boxed()
+                let ids = typed_ids::<T>(ids).into_iter().enumerate();
+                stream::iter(ids).map(load).buffer_unordered(AT_A_TIME).collect().map(Ok).boxed()
             }
         };
         self.bound(one, ManyLoader { run: Box::new(many), answers_each: false })
@@ -202,7 +203,7 @@ impl<T: Cacheable> Cache<T> {
         one: impl Fn(T::Id) -> Loading + Clone + Send + Sync + 'static,
         many: ManyLoader,
     ) -> LoadingCache<T> {
-        let loader = Arc::new(move |id| {
+        let loader = Arc::new(move |_key: &Key, id| {
             let one = one.clone();
             read::Loader::new(move |_given| one(id))
         });
@@ -212,12 +213,8 @@ impl<T: Cacheable> Cache<T> {
 
     /// A loader of one record that shares calls of a loader of many.
     fn sharing(&self, many: &Arc<ManyLoader>, window: Duration, at_most: usize) -> OneLoader<T> {
-        let core = Arc::clone(&self.core);
-        let batch = Batch::windowed(core.clone(), many.clone(), window, at_most);
-        Arc::new(move |id: T::Id| match core.keys.key::<T::Id>(&id) {
-            Ok(key) | Err(InvalidId { key: Some(key), .. }) => batch.clone().loader(key, Box::new(id)),
-            Err(_) => read::Loader::new(|_given| std::future::ready(Err("the id can't be written".into())).boxed()),
-        })
+        let batch = Batch::windowed(Arc::clone(&self.core), many.clone(), window, at_most);
+        Arc::new(move |key, id| batch.clone().loader(key.clone(), Box::new(id)))
     }
 }
 
@@ -372,9 +369,9 @@ impl<T: Cacheable> LoadingCache<T> {
         .boxed()
     }
 
-    fn loader(&self) -> impl FnOnce(T::Id) -> read::Loader + Send + use<T> {
+    fn loader(&self) -> impl FnOnce(&Key, T::Id) -> read::Loader + Send + use<T> {
         let loader = self.loader.clone();
-        move |id| loader(id)
+        move |key, id| loader(key, id)
     }
 }
 

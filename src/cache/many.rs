@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::{Cache, Loaded, Lookup, TAKEN_ONCE, value};
 use crate::error::{self, BoxError, Cause, Error};
-use crate::read::{self, Answer, Asked, Batch, ErasedId, ManyLoader};
+use crate::read::{self, Answer, Asked, Batch, ErasedId, ManyLoader, Of};
 use crate::record::{CacheKey, Cacheable, KeySpace};
 
 impl<T: Cacheable> Cache<T> {
@@ -115,6 +115,7 @@ impl<T: Cacheable> Cache<T> {
     where
         I: IntoIterator<Item = K>,
         K: CacheKey<T::Id> + 'a,
+        T::Id: CacheKey<T::Id>,
         F: Fn(Vec<T::Id>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<R, E>> + Send + 'static,
         R: IntoIterator<Item = (T::Id, Result<Loaded<T>, O>)>,
@@ -180,7 +181,7 @@ where
 {
     let with_id = |record: T| {
         let id = KeySpace::id_text(&mut |out| record.write_id(out));
-        (id, Ok(read::Loaded::new(Some(record))))
+        (Of::Id(id), Ok(read::Loaded::new(Some(record))))
     };
     let run = move |ids| {
         let loading = loader(typed_ids::<T>(ids)).map(move |loaded| match loaded {
@@ -195,7 +196,7 @@ where
 /// Erases the types of a loader that answers for each id.
 fn of_answers<T, F, Fut, R, E, O>(loader: F) -> ManyLoader
 where
-    T: Cacheable,
+    T: Cacheable<Id: CacheKey<T::Id>>,
     F: Fn(Vec<T::Id>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<R, E>> + Send + 'static,
     R: IntoIterator<Item = (T::Id, Result<Loaded<T>, O>)>,
@@ -204,7 +205,7 @@ where
 {
     let erased = |(id, loaded): (T::Id, Result<Loaded<T>, O>)| {
         let loaded = loaded.map(Loaded::erase).map_err(|error| Cause::new(error::boxed(error)));
-        (id_text::<T>(&id), loaded)
+        (Of::Id(KeySpace::id_text(&mut |out| id.write_parts(out))), loaded)
     };
     let run = move |ids| {
         let loading = loader(typed_ids::<T>(ids)).map(move |loaded| match loaded {
@@ -218,9 +219,4 @@ where
 
 pub(super) fn typed_ids<T: Cacheable>(ids: Vec<ErasedId>) -> Vec<T::Id> {
     ids.into_iter().flat_map(ErasedId::downcast).map(|id| *id).collect()
-}
-
-/// An id as it is written in a key.
-pub(super) fn id_text<T: Cacheable>(id: &T::Id) -> Option<Box<str>> {
-    KeySpace::id_text(&mut |out| CacheKey::<T::Id>::write_parts(id, out))
 }

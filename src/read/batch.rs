@@ -36,8 +36,16 @@ pub(crate) struct ManyLoader {
 
 type LoadingMany = BoxFuture<'static, Result<Vec<LoadedOne>, BoxError>>;
 
-/// The answer for an id, which is `None` if it can't be written.
-pub(crate) type LoadedOne = (Option<Box<str>>, Result<Loaded, Cause>);
+/// The answer for an id.
+pub(crate) type LoadedOne = (Of, Result<Loaded, Cause>);
+
+/// The id that an answer is for.
+pub(crate) enum Of {
+    /// As it is written in a key; `None` if it can't be written.
+    Id(Option<Box<str>>),
+    /// The place of an id that the loader was called with.
+    Place(usize),
+}
 
 /// The loads that share calls of one loader.
 pub(crate) struct Batch {
@@ -183,7 +191,11 @@ impl Batch {
         let asked: HashSet<_> = keys.iter().map(Key::id).collect();
         let by_id = HashMap::with_capacity(loaded.len());
         let mut answers = Answers { by_id, other: None, answers_each: self.loader.answers_each };
-        for (id, loaded) in loaded {
+        for (of, loaded) in loaded {
+            let id = match of {
+                Of::Id(id) => id,
+                Of::Place(place) => keys.get(place).map(|key| key.id().into()),
+            };
             match id {
                 Some(id) if asked.contains(&*id) => drop(answers.by_id.insert(id, loaded)),
                 other => {

@@ -30,8 +30,8 @@ use crate::record::{FieldError, Found, Hash, IdParts, InvalidId, Key, KeySpace, 
 /// The id and the loader of a get, with their types erased.
 pub(crate) trait Request: Send {
     fn write_id(&mut self, out: &mut dyn IdParts) -> std::fmt::Result;
-    /// Takes the loader. Called at most once.
-    fn loader(&mut self) -> Loader;
+    /// Takes the loader. Called at most once, with the key of the id.
+    fn loader(&mut self, key: &Key) -> Loader;
 }
 
 /// The fields of a get that doesn't read the whole record, with their types erased.
@@ -108,7 +108,7 @@ impl Core {
             let key = match self.keys.key_by(&mut |out| request.write_id(out)) {
                 Ok(key) => key,
                 // Boxed, so that the future of a hit stays small.
-                Err(invalid) => return self.get_invalid(invalid, request.loader()).boxed().await,
+                Err(invalid) => return self.get_invalid(invalid, request).boxed().await,
             };
             let get = Get { core: self, key: &key, called: self.timestamp_of_call(), began };
             let span = spans::get(self.shape, &key);
@@ -119,7 +119,7 @@ impl Core {
             } else {
                 None
             };
-            let mut read_through = |load| get.read_through(request.loader(), load, None);
+            let mut read_through = |load| get.read_through(request.loader(&key), load, None);
             let answered = match looked {
                 Some(Looked::Hit(answer, due)) => {
                     if let Some(due) = due {
@@ -142,10 +142,10 @@ impl Core {
     }
 
     /// Gets a record whose id can't be part of a key: it is loaded around the cache.
-    async fn get_invalid(self: &Arc<Self>, invalid: InvalidId, loader: Loader) -> Result<Answer, Error> {
+    async fn get_invalid(self: &Arc<Self>, invalid: InvalidId, request: &mut dyn Request) -> Result<Answer, Error> {
         let (key, error) = self.report_invalid_id(invalid)?;
         let get = Get { core: self, key: &key, called: self.timestamp_of_call(), began: Stopwatch::start() };
-        let read_through = |load| get.read_through(loader, load, None);
+        let read_through = |load| get.read_through(request.loader(&key), load, None);
         let span = spans::get(self.shape, &key);
         let load = async {
             if !self.is_enabled() {

@@ -29,7 +29,7 @@ impl Core {
             return self.get(request, None, false).await;
         };
         let get = Get { core: self, key: &key, called: self.timestamp_of_call(), began: Stopwatch::start() };
-        let mut read_through = Some(|load| get.read_through(request.loader(), load, None));
+        let mut read_through = Some(|load| get.read_through(request.loader(&key), load, None));
         let refreshed = async {
             let result = loop {
                 let result = match get.join_or_lead(&self.refreshing) {

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use super::{CacheKey, Changes, Codec, FieldError, IdParts, RecordReader, RecordWriter};
+use super::{Changes, Codec, FieldError, IdParts, RecordReader, RecordWriter};
 
 /// A struct that can be cached as a Redis hash. `#[derive(Cacheable)]` implements it; never implement it by hand.
 ///
@@ -100,7 +100,7 @@ use super::{CacheKey, Changes, Codec, FieldError, IdParts, RecordReader, RecordW
 )]
 pub trait Cacheable: Sized + Send + Sync + 'static {
     /// The type of the id field. If there are several, the tuple of their types.
-    type Id: CacheKey<Self::Id> + Clone + Eq + Hash + Sync + 'static;
+    type Id: Clone + Eq + Hash + Send + Sync + 'static;
 
     /// The struct of the field handles.
     type Fields;
