@@ -154,63 +154,6 @@ impl<T: Cacheable> Cache<T> {
         self.answer(id, |_key, id| plain(move || loader(id)), Kind::Get, value)
     }
 
-    /// Like [`get`](Self::get), with a loader that is told about its [`Load`], and whose answer says how it is to be stored: for
-    /// sources that know how long a record is valid, or can say that it is unchanged.
-    ///
-    /// Redis: an answer [`unchanged`](Loaded::unchanged) renews the entry's TTL by a script, without sending the record.
-    ///
-    /// # Errors
-    ///
-    /// As [`get`](Self::get). [`Error::Load`] for the answer `unchanged` to a load without a record.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`get`](Self::get).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// use cache_aside::{Backend, BoxError, Cache, Cacheable, Load, Loaded};
-    ///
-    /// #[derive(Debug, Cacheable)]
-    /// #[cacheable(stale_while_revalidate = "10m")]
-    /// struct Product { #[cacheable(id)] id: String, etag: String, stock: u32 }
-    /// # enum Reply { NotModified, Found(Product, Duration), Gone }
-    /// # async fn http_get(id: &str, _etag: Option<String>) -> Result<Reply, BoxError> {
-    /// #     let product = Product { id: id.to_owned(), etag: "1".into(), stock: 42 };
-    /// #     Ok(Reply::Found(product, Duration::from_secs(60))) }
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), BoxError> {
-    /// let products: Cache<Product> = Cache::new(Backend::connect("memory://").await?);
-    /// let product = products.get_with("p-001", |load: Load<Product>| async move {
-    ///     let etag = load.stale().map(|old| old.etag.clone());
-    ///     Ok::<_, BoxError>(match http_get(load.id(), etag).await? {
-    ///         Reply::NotModified => Loaded::unchanged(),
-    ///         Reply::Found(product, max_age) => Loaded::record(product).ttl(max_age),
-    ///         Reply::Gone => Loaded::not_found().ttl(Duration::from_secs(60)),
-    ///     })
-    /// });
-    /// assert_eq!(product.await?.unwrap().stock, 42);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn get_with<K, F, Fut, E>(
-        &self,
-        id: K,
-        loader: F,
-    ) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send + use<T, K, F, Fut, E>
-    where
-        K: CacheKey<T::Id>,
-        F: FnOnce(Load<T>) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Loaded<T>, E>> + Send + 'static,
-        E: Into<BoxError> + 'static,
-    {
-        self.answer(id, |_key, id| told(id, loader), Kind::Get, value)
-    }
-
     /// Like [`get`](Self::get), but skips the [near cache](crate::NearCache): for reads that must see the writes of every
     /// process. The near cache keeps the result.
     ///
@@ -256,29 +199,6 @@ impl<T: Cacheable> Cache<T> {
         E: Into<BoxError> + 'static,
     {
         self.answer(id, |_key, id| plain(move || loader(id)), Kind::Lookup, Lookup::from)
-    }
-
-    /// Like [`get_with`](Self::get_with), but also reports where the record came from.
-    ///
-    /// # Errors
-    ///
-    /// As [`get_with`](Self::get_with).
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`get`](Self::get).
-    pub fn lookup_with<K, F, Fut, E>(
-        &self,
-        id: K,
-        loader: F,
-    ) -> impl Future<Output = Result<Lookup<T>, Error>> + Send + use<T, K, F, Fut, E>
-    where
-        K: CacheKey<T::Id>,
-        F: FnOnce(Load<T>) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Loaded<T>, E>> + Send + 'static,
-        E: Into<BoxError> + 'static,
-    {
-        self.answer(id, |_key, id| told(id, loader), Kind::Lookup, Lookup::from)
     }
 
     /// Reads some fields of a record through the cache. A hit reads only these fields. A miss loads and stores the whole
@@ -521,17 +441,6 @@ where
     E: Into<BoxError> + 'static,
 {
     read::Loader::new(|_given| erase(loader(), read::Loaded::new))
-}
-
-/// A loader that is told about its load.
-fn told<T, F, Fut, E>(id: T::Id, loader: F) -> read::Loader
-where
-    T: Cacheable,
-    F: FnOnce(Load<T>) -> Fut + Send + 'static,
-    Fut: Future<Output = Result<Loaded<T>, E>> + Send + 'static,
-    E: Into<BoxError> + 'static,
-{
-    read::Loader::new(|given| erase(loader(Load::new(id, given)), Loaded::erase))
 }
 
 /// The record of an answer, with its type restored.

@@ -1,25 +1,23 @@
-//! The metrics of caches, near caches and backends, with their names, labels and help texts, and the spans of calls and loads.
+//! The metrics of caches, near caches and backends, with their names, labels and help texts. `series` sends them to the recorder,
+//! `spans` has the spans of calls and loads.
 //!
 //! An event is counted in one place, both for [`Stats`] and for the recorder of the `metrics` crate. No label has an id: there
 //! would be a series for each record.
 
+mod series;
+pub(crate) mod spans;
+
 use std::time::Duration;
-#[cfg(feature = "metrics")]
-use std::time::Instant;
 
-#[cfg(feature = "metrics")]
-use ::metrics::{Key, Label, Metadata, Unit, with_recorder};
 use parking_lot::Mutex;
-
 use tracing::{Level, Span};
 
+use self::series::{Kind, Name};
+pub(crate) use self::series::{Series, Stopwatch};
 use crate::cache::{Bypass, Outcome};
 use crate::counters::{Counter, Counters, ShardedCounter};
 use crate::error::Error;
 use crate::stats::Stats;
-
-/// A metric's name and help text.
-pub(crate) type Name = (&'static str, &'static str);
 
 const OPERATIONS: Name = ("cache_aside_operations_total", "gets, updates and invalidations by outcome");
 const GET_SECONDS: Name = ("cache_aside_get_seconds", "duration of gets, including loads");
@@ -410,142 +408,4 @@ fn of_entity<'a>(namespace: &'a str, entity: &'a str) -> [(&'static str, &'a str
 #[expect(clippy::cast_precision_loss, reason = "small counts")]
 fn difference(now: usize, before: usize) -> f64 {
     now as f64 - before as f64
-}
-
-/// Measures a duration, if metrics are recorded.
-#[derive(Clone, Copy)]
-pub(crate) struct Stopwatch {
-    #[cfg(feature = "metrics")]
-    started: Instant,
-}
-
-impl Stopwatch {
-    pub(crate) fn start() -> Self {
-        Self {
-            #[cfg(feature = "metrics")]
-            started: Instant::now(),
-        }
-    }
-}
-
-/// One series of a metric: its name and its labels. Without the feature `metrics` it is empty and does nothing.
-///
-/// The recorder is looked up for each event, since an application may install it after its caches are built.
-pub(crate) struct Series {
-    #[cfg(feature = "metrics")]
-    key: Key,
-}
-
-#[cfg(feature = "metrics")]
-const METADATA: Metadata<'static> = Metadata::new("cache_aside", ::metrics::Level::INFO, Some("cache_aside"));
-
-/// A kind of series, and the unit of its values: counters and gauges count, histograms measure seconds or numbers.
-#[derive(Clone, Copy)]
-enum Kind {
-    Counter,
-    Gauge,
-    Seconds,
-    Number,
-}
-
-#[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
-impl Series {
-    /// Also describes the metric to the recorder that is installed now.
-    fn new(kind: Kind, name: Name, labels: &[(&'static str, &str)]) -> Self {
-        #[cfg(feature = "metrics")]
-        with_recorder(|recorder| match kind {
-            Kind::Counter => recorder.describe_counter(name.0.into(), Some(Unit::Count), name.1.into()),
-            Kind::Gauge => recorder.describe_gauge(name.0.into(), Some(Unit::Count), name.1.into()),
-            Kind::Seconds => recorder.describe_histogram(name.0.into(), Some(Unit::Seconds), name.1.into()),
-            Kind::Number => recorder.describe_histogram(name.0.into(), Some(Unit::Count), name.1.into()),
-        });
-        Self {
-            #[cfg(feature = "metrics")]
-            key: {
-                let labels = labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned()));
-                Key::from_parts(name.0, labels.collect::<Vec<_>>())
-            },
-        }
-    }
-
-    /// Adds to a counter.
-    pub(crate) fn count(&self, more: u64) {
-        #[cfg(feature = "metrics")]
-        with_recorder(|recorder| recorder.register_counter(&self.key, &METADATA).increment(more));
-    }
-
-    /// Adds to a gauge.
-    pub(crate) fn add(&self, more: f64) {
-        #[cfg(feature = "metrics")]
-        with_recorder(|recorder| recorder.register_gauge(&self.key, &METADATA).increment(more));
-    }
-
-    /// Adds a number to a histogram.
-    #[cfg_attr(feature = "metrics", expect(clippy::cast_precision_loss, reason = "small numbers"))]
-    fn record_number(&self, number: usize) {
-        #[cfg(feature = "metrics")]
-        with_recorder(|recorder| recorder.register_histogram(&self.key, &METADATA).record(number as f64));
-    }
-
-    /// Adds a duration to a histogram.
-    pub(crate) fn record(&self, stopwatch: Stopwatch) {
-        #[cfg(feature = "metrics")]
-        with_recorder(|recorder| {
-            recorder.register_histogram(&self.key, &METADATA).record(stopwatch.started.elapsed().as_secs_f64());
-        });
-    }
-}
-
-/// Spans show keys only if the debug level is enabled, since keys contain ids.
-pub(crate) mod spans {
-    use tracing::field::{Empty, display};
-    use tracing::{Level, Span, info_span};
-
-    use crate::record::{Key, Shape};
-
-    /// The caller records `outcome`, and `reason` if the cache is bypassed.
-    pub(crate) fn get(shape: &Shape, key: &Key) -> Span {
-        let entity = shape.schema.entity;
-        with_key(info_span!("cache.get", entity, key = Empty, outcome = Empty, reason = Empty), key)
-    }
-
-    pub(crate) fn get_many(shape: &Shape, ids: usize) -> Span {
-        info_span!("cache.get_many", entity = shape.schema.entity, ids)
-    }
-
-    /// `is_batched`: whether the load is a part of a call, which has the span.
-    pub(crate) fn load(shape: &Shape, key: &Key, is_batched: bool) -> Span {
-        if is_batched {
-            return Span::none();
-        }
-        let entity = shape.schema.entity;
-        with_key(info_span!("cache.load", entity, key = Empty, error = Empty, otel.status_code = Empty), key)
-    }
-
-    pub(crate) fn load_many(shape: &Shape, ids: usize) -> Span {
-        info_span!("cache.load", entity = shape.schema.entity, ids, error = Empty, otel.status_code = Empty)
-    }
-
-    pub(crate) fn update(shape: &Shape, key: &Key) -> Span {
-        with_key(info_span!("cache.update", entity = shape.schema.entity, key = Empty), key)
-    }
-
-    pub(crate) fn invalidate(shape: &Shape, key: &Key) -> Span {
-        with_key(info_span!("cache.invalidate", entity = shape.schema.entity, key = Empty), key)
-    }
-
-    pub(crate) fn invalidate_many(shape: &Shape, ids: usize) -> Span {
-        info_span!("cache.invalidate_many", entity = shape.schema.entity, ids)
-    }
-
-    pub(crate) fn clear(shape: &Shape) -> Span {
-        info_span!("cache.clear", entity = shape.schema.entity)
-    }
-
-    fn with_key(span: Span, key: &Key) -> Span {
-        if tracing::enabled!(Level::DEBUG) {
-            span.record("key", display(key));
-        }
-        span
-    }
 }

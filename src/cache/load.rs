@@ -1,4 +1,4 @@
-//! What a loader is given, and what it may answer: [`Load`], [`Loaded`]; and loaders as types: [`Loader`].
+//! Loaders that are told about their load, and tell how it is to be stored: [`Load`], [`Loaded`]; and loaders as types: [`Loader`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,9 +6,103 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::error::BoxError;
-use crate::read::{self, Given, LoaderAnswer, Terms, erase_record};
-use crate::record::{Cacheable, typed};
+use super::{Cache, Kind, Lookup, value};
+use crate::error::{BoxError, Error};
+use crate::read::{self, Given, LoaderAnswer, Terms, erase, erase_record};
+use crate::record::{CacheKey, Cacheable, typed};
+
+impl<T: Cacheable> Cache<T> {
+    /// Like [`get`](Self::get), with a loader that is told about its [`Load`], and whose answer says how it is to be stored: for
+    /// sources that know how long a record is valid, or can say that it is unchanged.
+    ///
+    /// Redis: an answer [`unchanged`](Loaded::unchanged) renews the entry's TTL by a script, without sending the record.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get). [`Error::Load`] for the answer `unchanged` to a load without a record.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`get`](Self::get).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use cache_aside::{Backend, BoxError, Cache, Cacheable, Load, Loaded};
+    ///
+    /// #[derive(Debug, Cacheable)]
+    /// #[cacheable(stale_while_revalidate = "10m")]
+    /// struct Product { #[cacheable(id)] id: String, etag: String, stock: u32 }
+    /// # enum Reply { NotModified, Found(Product, Duration), Gone }
+    /// # async fn http_get(id: &str, _etag: Option<String>) -> Result<Reply, BoxError> {
+    /// #     let product = Product { id: id.to_owned(), etag: "1".into(), stock: 42 };
+    /// #     Ok(Reply::Found(product, Duration::from_secs(60))) }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BoxError> {
+    /// let products: Cache<Product> = Cache::new(Backend::connect("memory://").await?);
+    /// let product = products.get_with("p-001", |load: Load<Product>| async move {
+    ///     let etag = load.stale().map(|old| old.etag.clone());
+    ///     Ok::<_, BoxError>(match http_get(load.id(), etag).await? {
+    ///         Reply::NotModified => Loaded::unchanged(),
+    ///         Reply::Found(product, max_age) => Loaded::record(product).ttl(max_age),
+    ///         Reply::Gone => Loaded::not_found().ttl(Duration::from_secs(60)),
+    ///     })
+    /// });
+    /// assert_eq!(product.await?.unwrap().stock, 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn get_with<K, F, Fut, E>(
+        &self,
+        id: K,
+        loader: F,
+    ) -> impl Future<Output = Result<Option<Arc<T>>, Error>> + Send + use<T, K, F, Fut, E>
+    where
+        K: CacheKey<T::Id>,
+        F: FnOnce(Load<T>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Loaded<T>, E>> + Send + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        self.answer(id, |_key, id| told(id, loader), Kind::Get, value)
+    }
+
+    /// Like [`get_with`](Self::get_with), but also reports where the record came from.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_with`](Self::get_with).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`get`](Self::get).
+    pub fn lookup_with<K, F, Fut, E>(
+        &self,
+        id: K,
+        loader: F,
+    ) -> impl Future<Output = Result<Lookup<T>, Error>> + Send + use<T, K, F, Fut, E>
+    where
+        K: CacheKey<T::Id>,
+        F: FnOnce(Load<T>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Loaded<T>, E>> + Send + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        self.answer(id, |_key, id| told(id, loader), Kind::Lookup, Lookup::from)
+    }
+}
+
+/// A loader that is told about its load.
+fn told<T, F, Fut, E>(id: T::Id, loader: F) -> read::Loader
+where
+    T: Cacheable,
+    F: FnOnce(Load<T>) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<Loaded<T>, E>> + Send + 'static,
+    E: Into<BoxError> + 'static,
+{
+    read::Loader::new(|given| erase(loader(Load::new(id, given)), Loaded::erase))
+}
 
 /// A load under way, as its loader sees it: see [`Cache::get_with`](crate::Cache::get_with).
 pub struct Load<T: Cacheable> {
