@@ -41,6 +41,7 @@ impl Core {
             // After a failure too, which is retried in the background. A get that starts now must not join a load whose
             // lease was revoked: it could not take its result.
             self.flights.overtake(&key);
+            self.pauses.end(&key);
             let invalidated = own.and_then(|was_there| Ok(was_there | others?));
             self.metrics.invalidated(&invalidated);
             invalidated
@@ -192,6 +193,7 @@ impl Core {
         let update = join(update, self.invalidate_other_versions(key));
         let (own, others) = update.instrument(spans::update(self.shape, key)).await;
         self.flights.overtake(key);
+        self.pauses.end(key);
         let updated = own.and_then(|applied| others.map(|_was_there| applied));
         self.metrics.updated(&updated);
         updated

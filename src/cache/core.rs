@@ -12,7 +12,7 @@ use crate::defaults;
 use crate::error::{BoxError, Error};
 use crate::metrics::{CacheMetrics, NearMetrics};
 use crate::near::Near;
-use crate::read::{Flights, Loaded, LoaderAnswer, Orphans, Refreshes};
+use crate::read::{Flights, Loaded, LoaderAnswer, Orphans, Pauses, Refreshes};
 use crate::record::{InvalidId, Key, KeySpace, Meta, Record, Selection, Shape, StoredField, entry};
 use crate::stats::Stats;
 
@@ -33,6 +33,7 @@ pub(crate) struct Core {
     pub(crate) refreshing: Arc<Flights>,
     pub(crate) refreshes: Refreshes,
     pub(crate) orphans: Orphans,
+    pub(crate) pauses: Pauses,
     /// Permits for loads around the cache.
     pub(crate) bypass_loads: Semaphore,
     is_enabled: AtomicBool,
@@ -97,6 +98,7 @@ impl Core {
             refreshing: Arc::default(),
             refreshes: Refreshes::default(),
             orphans: Orphans::default(),
+            pauses: Pauses::default(),
             bypass_loads: Semaphore::new(policy.max_bypass_loads),
             is_enabled: AtomicBool::new(is_enabled),
             backend,

@@ -300,4 +300,4 @@ pub trait Loader<T: Cacheable>: Send + Sync + 'static {
 }
 
 /// How many records a loader of one record loads at a time, where many are asked for.
-pub(super) const AT_A_TIME: usize = 32;
+const AT_A_TIME: usize = 32;

@@ -6,15 +6,14 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt, stream};
 
-use super::load::AT_A_TIME;
-use super::many::{of_records, typed_ids};
+use super::many::of_records;
 use super::{Cache, Kind, Loader, Lookup, Outcome, value};
 use crate::defaults;
-use crate::error::{self, BoxError, Cause, Error};
-use crate::read::{self, Batch, ErasedId, Loading, ManyLoader, Of, caught, erase};
+use crate::error::{self, BoxError, Error};
+use crate::read::{self, Batch, ErasedId, Loading, ManyLoader, erase};
 use crate::record::{CacheKey, Cacheable, Key, Projection};
 
 /// A [`Cache`] with a bound loader, so that calls need only the id: made by [`Cache::with_loader`], [`Cache::loaded_by`],
@@ -24,7 +23,7 @@ use crate::record::{CacheKey, Cacheable, Key, Projection};
 pub struct LoadingCache<T: Cacheable> {
     cache: Cache<T>,
     loader: OneLoader<T>,
-    many: Arc<ManyLoader>,
+    many: ManyLoader,
     /// Of the calls that single gets share.
     window: Option<Duration>,
     at_most: usize,
@@ -49,8 +48,7 @@ pub struct Warmed {
 }
 
 impl<T: Cacheable> Cache<T> {
-    /// Binds a loader, so that calls need only the id. `get_many` calls it for 32 ids at a time, in one load; if it fails for one,
-    /// the others are not affected.
+    /// Binds a loader, so that calls need only the id. `get_many` loads each record by itself, 32 at a time.
     ///
     /// The closure is called for each load, so what it uses has to be cloned for each: a `move` closure that clones, and an
     /// `async move` block that owns the clone. [`loaded_by`](Self::loaded_by) takes a type in place of that.
@@ -138,7 +136,7 @@ impl<T: Cacheable> Cache<T> {
         R: IntoIterator<Item = T>,
         E: Into<BoxError> + 'static,
     {
-        let (many, at_most) = (Arc::new(of_records(loader)), defaults::BATCH_AT_MOST);
+        let (many, at_most) = (of_records(loader), defaults::BATCH_AT_MOST);
         let loader = self.sharing(&many, defaults::BATCH_WINDOW, at_most);
         LoadingCache { cache: self.clone(), loader, many, window: Some(defaults::BATCH_WINDOW), at_most }
     }
@@ -181,21 +179,19 @@ impl<T: Cacheable> Cache<T> {
         })
     }
 
-    /// Binds a loader of one record, which also loads many.
+    /// Binds a loader of one record, which also loads each of many.
     fn with_each(&self, one: impl Fn(T::Id) -> Loading + Clone + Send + Sync + 'static) -> LoadingCache<T> {
-        let many = {
+        let each = {
             let one = one.clone();
-            move |ids: Vec<ErasedId>| {
+            move |id: ErasedId| {
                 let one = one.clone();
-                let load = move |(place, id)| {
-                    let one = one.clone();
-                    async move { (Of::Place(place), caught(async { one(id).await }).await.map_err(Cause::new)) }
-                };
-                let ids = typed_ids::<T>(ids).into_iter().enumerate();
-                stream::iter(ids).map(load).buffer_unordered(AT_A_TIME).collect().map(Ok).boxed()
+                read::Loader::new(move |_given| match id.downcast::<T::Id>() {
+                    Ok(id) => one(*id),
+                    Err(_) => std::future::ready(Err("an id of another type".into())).boxed(),
+                })
             }
         };
-        self.bound(one, ManyLoader { run: Box::new(many), answers_each: false })
+        self.bound(one, ManyLoader::Each(Arc::new(each)))
     }
 
     fn bound(
@@ -208,21 +204,29 @@ impl<T: Cacheable> Cache<T> {
             read::Loader::new(move |_given| one(id))
         });
         let at_most = defaults::BATCH_AT_MOST;
-        LoadingCache { cache: self.clone(), loader, many: Arc::new(many), window: None, at_most }
+        LoadingCache { cache: self.clone(), loader, many, window: None, at_most }
     }
 
-    /// A loader of one record that shares calls of a loader of many.
-    fn sharing(&self, many: &Arc<ManyLoader>, window: Duration, at_most: usize) -> OneLoader<T> {
-        let batch = Batch::windowed(Arc::clone(&self.core), many.clone(), window, at_most);
-        Arc::new(move |key, id| batch.clone().loader(key.clone(), Box::new(id)))
+    /// A loader of one record that shares calls of a loader of many, if there is one.
+    fn sharing(&self, many: &ManyLoader, window: Duration, at_most: usize) -> OneLoader<T> {
+        match many {
+            ManyLoader::Together(loader) => {
+                let batch = Batch::windowed(Arc::clone(&self.core), loader.clone(), window, at_most);
+                Arc::new(move |key, id| batch.clone().loader(key.clone(), Box::new(id)))
+            }
+            ManyLoader::Each(loader) => {
+                let loader = loader.clone();
+                Arc::new(move |_key, id| loader(Box::new(id)))
+            }
+        }
     }
 }
 
 impl<T: Cacheable> LoadingCache<T> {
     /// Lets single gets that miss share calls of the loader of many records: the first waits for others for so long, which is a
-    /// part of its `load_timeout`. It applies to this handle and its clones from then on. Default:
-    /// [`defaults::BATCH_WINDOW`](crate::defaults::BATCH_WINDOW), 1 ms, for [`Cache::with_batch_loader`]; for other loaders, single
-    /// gets share no calls.
+    /// part of its `load_timeout`. It applies to this handle and its clones from then on, and has no effect with a loader of one
+    /// record alone. Default: [`defaults::BATCH_WINDOW`](crate::defaults::BATCH_WINDOW), 1 ms, for [`Cache::with_batch_loader`];
+    /// with [`Cache::loaded_by`], single gets share no calls.
     #[must_use = "it returns the cache with this window"]
     pub fn window(mut self, window: Duration) -> Self {
         self.window = Some(window);

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::{Cache, Loaded, Lookup, TAKEN_ONCE, value};
 use crate::error::{self, BoxError, Cause, Error};
-use crate::read::{self, Answer, Asked, Batch, ErasedId, ManyLoader, Of};
+use crate::read::{self, Answer, Asked, BatchLoader, ErasedId, ManyLoader};
 use crate::record::{CacheKey, Cacheable, KeySpace};
 
 impl<T: Cacheable> Cache<T> {
@@ -71,7 +71,7 @@ impl<T: Cacheable> Cache<T> {
         R: IntoIterator<Item = T>,
         E: Into<BoxError> + 'static,
     {
-        self.answers(ids, Arc::new(of_records(loader)), false, value)
+        self.answers(ids, of_records(loader), false, value)
     }
 
     /// Like [`get_many`](Self::get_many), with a loader that answers for each id: a record or none and how it is to be stored, or
@@ -122,7 +122,7 @@ impl<T: Cacheable> Cache<T> {
         E: Into<BoxError> + 'static,
         O: Into<BoxError> + 'static,
     {
-        self.answers(ids, Arc::new(of_answers(loader)), false, value)
+        self.answers(ids, of_answers(loader), false, value)
     }
 
     /// Like [`get_many`](Self::get_many), but also reports where each record came from.
@@ -143,17 +143,16 @@ impl<T: Cacheable> Cache<T> {
         R: IntoIterator<Item = T>,
         E: Into<BoxError> + 'static,
     {
-        self.answers(ids, Arc::new(of_records(loader)), true, Lookup::from)
+        self.answers(ids, of_records(loader), true, Lookup::from)
     }
 
     pub(super) fn answers<'a, K: CacheKey<T::Id> + 'a, A: 'a>(
         &self,
         ids: impl IntoIterator<Item = K>,
-        loader: Arc<ManyLoader>,
+        loader: ManyLoader,
         is_lookup: bool,
         typed: fn(Answer) -> A,
     ) -> BoxFuture<'a, Vec<Result<A, Error>>> {
-        let batch = Batch::new(Arc::clone(&self.core), loader);
         let (mut asked, mut different) = (Asked::default(), Vec::new());
         for id in ids {
             if asked.add(&self.core, self.core.keys.key(&id)) {
@@ -165,7 +164,7 @@ impl<T: Cacheable> Cache<T> {
             let id: Option<K> = different[place].take();
             Box::new(id.expect(TAKEN_ONCE).into_id())
         };
-        let answers = async move { core.get_many(asked, &mut take_id, batch, is_lookup).await };
+        let answers = async move { core.get_many(asked, &mut take_id, loader, is_lookup).await };
         answers.map(move |answers| answers.into_iter().map(|answer| answer.map(typed)).collect()).boxed()
     }
 }
@@ -181,7 +180,7 @@ where
 {
     let with_id = |record: T| {
         let id = KeySpace::id_text(&mut |out| record.write_id(out));
-        (Of::Id(id), Ok(read::Loaded::new(Some(record))))
+        (id, Ok(read::Loaded::new(Some(record))))
     };
     let run = move |ids| {
         let loading = loader(typed_ids::<T>(ids)).map(move |loaded| match loaded {
@@ -190,7 +189,7 @@ where
         });
         loading.boxed()
     };
-    ManyLoader { run: Box::new(run), answers_each: false }
+    ManyLoader::Together(Arc::new(BatchLoader { run: Box::new(run), answers_each: false }))
 }
 
 /// Erases the types of a loader that answers for each id.
@@ -205,7 +204,7 @@ where
 {
     let erased = |(id, loaded): (T::Id, Result<Loaded<T>, O>)| {
         let loaded = loaded.map(Loaded::erase).map_err(|error| Cause::new(error::boxed(error)));
-        (Of::Id(KeySpace::id_text(&mut |out| id.write_parts(out))), loaded)
+        (KeySpace::id_text(&mut |out| id.write_parts(out)), loaded)
     };
     let run = move |ids| {
         let loading = loader(typed_ids::<T>(ids)).map(move |loaded| match loaded {
@@ -214,9 +213,9 @@ where
         });
         loading.boxed()
     };
-    ManyLoader { run: Box::new(run), answers_each: true }
+    ManyLoader::Together(Arc::new(BatchLoader { run: Box::new(run), answers_each: true }))
 }
 
-pub(super) fn typed_ids<T: Cacheable>(ids: Vec<ErasedId>) -> Vec<T::Id> {
+fn typed_ids<T: Cacheable>(ids: Vec<ErasedId>) -> Vec<T::Id> {
     ids.into_iter().flat_map(ErasedId::downcast).map(|id| *id).collect()
 }

@@ -13,6 +13,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
@@ -27,8 +28,16 @@ use crate::record::Key;
 /// An id with its type erased.
 pub(crate) type ErasedId = Box<dyn Any + Send>;
 
-/// A user's loader of many records, with its types erased.
-pub(crate) struct ManyLoader {
+/// What loads many records, with its types erased.
+#[derive(Clone)]
+pub(crate) enum ManyLoader {
+    Together(Arc<BatchLoader>),
+    /// Makes the loader of each record, of which some run at a time.
+    Each(Arc<dyn Fn(ErasedId) -> Loader + Send + Sync>),
+}
+
+/// A user's loader of many records in one call.
+pub(crate) struct BatchLoader {
     pub(crate) run: Box<dyn Fn(Vec<ErasedId>) -> LoadingMany + Send + Sync>,
     /// Whether an id without an answer is an error. Otherwise the primary has no such record.
     pub(crate) answers_each: bool,
@@ -36,21 +45,13 @@ pub(crate) struct ManyLoader {
 
 type LoadingMany = BoxFuture<'static, Result<Vec<LoadedOne>, BoxError>>;
 
-/// The answer for an id.
-pub(crate) type LoadedOne = (Of, Result<Loaded, Cause>);
-
-/// The id that an answer is for.
-pub(crate) enum Of {
-    /// As it is written in a key; `None` if it can't be written.
-    Id(Option<Box<str>>),
-    /// The place of an id that the loader was called with.
-    Place(usize),
-}
+/// The answer for an id, as it is written in a key; `None` if it can't be written.
+pub(crate) type LoadedOne = (Option<Box<str>>, Result<Loaded, Cause>);
 
 /// The loads that share calls of one loader.
 pub(crate) struct Batch {
     core: Arc<Core>,
-    loader: Arc<ManyLoader>,
+    loader: Arc<BatchLoader>,
     start: Start,
     next: Mutex<Option<Next>>,
 }
@@ -66,6 +67,7 @@ enum Start {
 /// The next call. It exists as long as one of its loads does.
 struct Next {
     asked: Arc<Mutex<Vec<(Key, ErasedId)>>>,
+    began: Instant,
     is_full: Arc<Notify>,
     load: Arc<Load>,
     call: WeakShared<BoxFuture<'static, Ended>>,
@@ -86,7 +88,7 @@ pub(crate) type Awaited = TaskTrackerToken;
 
 impl Batch {
     /// For a call that starts once nothing is [awaited](Self::await_one).
-    pub(crate) fn new(core: Arc<Core>, loader: Arc<ManyLoader>) -> Arc<Self> {
+    pub(crate) fn new(core: Arc<Core>, loader: Arc<BatchLoader>) -> Arc<Self> {
         let awaited = TaskTracker::new();
         // Or `wait` would never return.
         awaited.close();
@@ -94,7 +96,7 @@ impl Batch {
     }
 
     /// For calls that start `window` after the first id was asked for, or with `at_most` ids.
-    pub(crate) fn windowed(core: Arc<Core>, loader: Arc<ManyLoader>, window: Duration, at_most: usize) -> Arc<Self> {
+    pub(crate) fn windowed(core: Arc<Core>, loader: Arc<BatchLoader>, window: Duration, at_most: usize) -> Arc<Self> {
         Arc::new(Self { core, loader, start: Start::Window(window, at_most), next: Mutex::default() })
     }
 
@@ -124,16 +126,23 @@ impl Batch {
         .boxed()
     }
 
+    /// Whether a call should have started long ago: nobody drives its runtime.
+    fn is_overdue(&self, next: &Next) -> bool {
+        const LATE: Duration = Duration::from_secs(1);
+        matches!(self.start, Start::Window(window, _) if next.began.elapsed() > window + LATE)
+    }
+
     fn join(self: &Arc<Self>, key: Key, id: ErasedId) -> (Shared<BoxFuture<'static, Ended>>, Arc<Load>) {
         let mut next = self.next.lock();
-        if let Some(waiting) = &*next
+        if let Some(waiting) = next.as_ref().filter(|next| !self.is_overdue(next))
             && let Some(call) = waiting.call.upgrade()
         {
             let joined = (call, waiting.load.clone());
             let asked_for = {
                 let mut asked = waiting.asked.lock();
-                // Two caches of one key, or a refresh, may ask for the same record.
-                if !asked.iter().any(|(other, _)| *other == key) {
+                // A get and a refresh may ask for the same record. The ids of a `get_many` are all different.
+                let may_repeat = matches!(self.start, Start::Window(..));
+                if !may_repeat || !asked.iter().any(|(other, _)| *other == key) {
                     asked.push((key, id));
                 }
                 asked.len()
@@ -150,7 +159,8 @@ impl Batch {
             Arc::new(ended)
         };
         let call = call.boxed().shared();
-        *next = call.downgrade().map(|call| Next { asked, is_full, load: load.clone(), call });
+        let began = Instant::now();
+        *next = call.downgrade().map(|call| Next { asked, began, is_full, load: load.clone(), call });
         self.start_if_full(&mut next, 1);
         (call, load)
     }
@@ -191,11 +201,7 @@ impl Batch {
         let asked: HashSet<_> = keys.iter().map(Key::id).collect();
         let by_id = HashMap::with_capacity(loaded.len());
         let mut answers = Answers { by_id, other: None, answers_each: self.loader.answers_each };
-        for (of, loaded) in loaded {
-            let id = match of {
-                Of::Id(id) => id,
-                Of::Place(place) => keys.get(place).map(|key| key.id().into()),
-            };
+        for (id, loaded) in loaded {
             match id {
                 Some(id) if asked.contains(&*id) => drop(answers.by_id.insert(id, loaded)),
                 other => {

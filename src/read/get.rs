@@ -129,7 +129,7 @@ impl Core {
                 }
                 // Boxed, so that the future of a hit stays small.
                 Some(Looked::Stale(answer, epoch)) => {
-                    get.revalidate(answer, epoch, read_through).boxed().instrument(span.clone()).await
+                    get.revalidate(get.join_stale(), answer, epoch, read_through).boxed().instrument(span.clone()).await
                 }
                 Some(Looked::Missed(miss, latency)) => {
                     get.load(get.join(miss), latency, read_through).boxed().instrument(span.clone()).await
@@ -219,7 +219,7 @@ impl Core {
     }
 }
 
-fn record_outcome(span: &Span, answered: &Result<Answer, Error>) {
+pub(super) fn record_outcome(span: &Span, answered: &Result<Answer, Error>) {
     span.record("outcome", answered.as_ref().map_or("error", |answer| answer.outcome.name()));
 }
 
@@ -244,12 +244,14 @@ impl<'a> Get<'a> {
     pub(super) fn may_read(&self) -> Result<BeforeRead<'a>, Miss> {
         let backend = &self.core.backend;
         // Before `is_pending`: a write that fails is first recorded as pending, and only then advances the epoch.
-        let before = BeforeRead { near: self.near_read(), epoch: backend.key_epoch(self.key) };
+        let near = self.near_read();
+        let revalidates = self.core.policy.serves_while_revalidating();
+        let before = BeforeRead { near, epoch: if revalidates { backend.key_epoch(self.key) } else { None } };
         if backend.is_pending(self.key) {
             return Err(Miss::Unusable(Box::new(backend.pending_error(self.key)), Bypass::Pending));
         }
         // A stale record may be served only by a get that has read it itself.
-        if self.core.policy.serves_while_revalidating() && backend.enforces(Guard::OwnRead) {
+        if revalidates && backend.enforces(Guard::OwnRead) {
             return Ok(before);
         }
         self.core.flights.join(self.key).map_or(Ok(before), |flight| Err(Miss::UnderWay(flight)))
@@ -291,8 +293,14 @@ impl<'a> Get<'a> {
             Reading::Record(read) => (read, Outcome::Hit),
             Reading::NotFound => ((None, 0), Outcome::NotFoundHit),
             Reading::Stale((record, _), age) if core.policy.revalidates(age) => {
-                let outcome = Outcome::Stale { age, revalidating: true };
-                return Looked::Stale(Answer { record, outcome, cache_latency, ttl: None }, before.epoch);
+                let revalidating = !core.pauses.has(self.key);
+                let outcome = Outcome::Stale { age, revalidating };
+                let answer = Answer { record, outcome, cache_latency, ttl: None };
+                if revalidating {
+                    return Looked::Stale(answer, before.epoch);
+                }
+                core.metrics.got(outcome, true, self.began);
+                return Looked::Hit(answer, None);
             }
             // Whether any other stale record is served is decided by the flight, under the lease or after a failed load.
             Reading::Stale(..) | Reading::Unreadable(_) => return Looked::Missed(Miss::NotCached, cache_latency),
@@ -345,7 +353,11 @@ impl<'a> Get<'a> {
             match role {
                 Role::Leader(leader) => {
                     let _waiting = leader.load().wait()?;
-                    let read_through = read_through(leader.load().clone());
+                    let mut read_through = read_through(leader.load().clone());
+                    if leader.has_to_wait() {
+                        // Others in its batch need not wait too.
+                        read_through.awaited = None;
+                    }
                     let flight = match unusable {
                         None => leader.start(patience, read_through.through_cache()),
                         Some((error, why)) => leader.start(patience, read_through.without_cache(*error, why)),
@@ -374,9 +386,15 @@ impl<'a> Get<'a> {
         self.loaded(result, cache_latency)
     }
 
-    /// Starts or joins the flight of a stale record, and serves the record unless the flight ends within `soft_timeout`.
+    /// Takes part in the flight of a stale record.
+    pub(super) fn join_stale(&self) -> Role {
+        self.core.flights.join_or_lead(self.key, Need::Load, || self.begin_load())
+    }
+
+    /// Starts or follows the flight of a stale record, and serves the record unless the flight ends within `soft_timeout`.
     pub(super) async fn revalidate(
         self,
+        role: Role,
         stale: Answer,
         epoch: Option<u64>,
         read_through: impl FnOnce(Arc<Load>) -> ReadThrough,
@@ -384,7 +402,7 @@ impl<'a> Get<'a> {
         check_runtime()?;
         let Self { core, key, called, .. } = self;
         let cache_latency = stale.cache_latency;
-        let (flight, read_through) = match core.flights.join_or_lead(key, Need::Load, || self.begin_load()) {
+        let (flight, read_through) = match role {
             Role::Leader(leader) => {
                 #[cfg(feature = "__proof")]
                 stale.record.iter().for_each(|record| drop(leader.load().seen_by_leader.set(record.clone())));
@@ -407,10 +425,15 @@ impl<'a> Get<'a> {
         }
         let Some(read_through) = read_through else {
             flight.load().need();
+            let _waiting = flight.load().wait()?;
             let result = flight.result_for(called).await;
             return self.loaded(result.unwrap_or_else(|| FlightResult::lost(key)), cache_latency);
         };
-        self.load(self.join(Miss::NotCached), cache_latency, read_through).await
+        let miss = match core.backend.is_pending(key) {
+            true => Miss::Unusable(Box::new(core.backend.pending_error(key)), Bypass::Pending),
+            false => Miss::NotCached,
+        };
+        self.load(self.join(miss), cache_latency, read_through).await
     }
 
     /// Loads in a cache that is not enabled.

@@ -134,7 +134,7 @@ pub(crate) fn run_here<R>(
 }
 
 /// Makes a panic of `work` an error.
-pub(crate) async fn caught<R>(work: impl Future<Output = Result<R, BoxError>>) -> Result<R, BoxError> {
+async fn caught<R>(work: impl Future<Output = Result<R, BoxError>>) -> Result<R, BoxError> {
     AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| Err(Panicked(message(panic)).into()))
 }
 

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
-use futures_util::FutureExt;
 use futures_util::future::join_all;
+use futures_util::{FutureExt, StreamExt, stream};
 use tracing::Instrument;
 
-use super::batch::{Awaited, Batch, ErasedId};
+use super::batch::{Awaited, Batch, ErasedId, ManyLoader};
 use super::get::{Answer, Get, Looked, Miss};
+use super::loader::Loader;
 use super::single_flight::Role;
 use crate::cache::{Bypass, Core, Outcome};
 use crate::error::Error;
@@ -36,6 +37,29 @@ struct Different {
     key: Key,
     /// The error of an id that can't be part of a key: its record is loaded around the cache.
     invalid: Option<Box<Error>>,
+}
+
+/// How many loaders of one record run at a time.
+const EACH_AT_A_TIME: usize = 32;
+
+/// What loads the missing records of a call.
+enum Source {
+    Batch(Arc<Batch>),
+    Each(Arc<dyn Fn(ErasedId) -> Loader + Send + Sync>),
+}
+
+impl Source {
+    fn is_batch(&self) -> bool {
+        matches!(self, Self::Batch(_))
+    }
+
+    /// Lets the call of a batch wait for one more load, if that load may begin at once.
+    fn await_one(&self, leads: bool) -> Option<Awaited> {
+        match self {
+            Self::Batch(batch) if leads => batch.await_one(),
+            Self::Batch(_) | Self::Each(_) => None,
+        }
+    }
 }
 
 /// Takes the id at a place among the different ones. Called at most once for each place.
@@ -66,16 +90,20 @@ impl Core {
         self: &Arc<Self>,
         asked: Asked,
         take_id: TakeId<'_>,
-        batch: Arc<Batch>,
+        loader: ManyLoader,
         is_lookup: bool,
     ) -> Vec<Result<Answer, Error>> {
         let Asked { different, places, known } = asked;
         drop(known);
+        let source = match loader {
+            ManyLoader::Together(loader) => Source::Batch(Batch::new(self.clone(), loader)),
+            ManyLoader::Each(loader) => Source::Each(loader),
+        };
         let span = spans::get_many(self.shape, places.len());
         let gets = async {
             let mut answers = Vec::with_capacity(different.len());
             for part in different.chunks(AT_A_TIME) {
-                self.get_together(part, take_id, &batch, is_lookup, &mut answers).await;
+                self.get_together(part, take_id, &source, is_lookup, &mut answers).await;
             }
             answers
         };
@@ -92,51 +120,64 @@ impl Core {
         self: &Arc<Self>,
         part: &[Different],
         take_id: TakeId<'_>,
-        batch: &Arc<Batch>,
+        source: &Source,
         is_lookup: bool,
         answers: &mut Vec<Result<Answer, Error>>,
     ) {
         let first = answers.len();
         let (called, began) = (self.timestamp_of_call(), Stopwatch::start());
         let gets: Vec<_> = part.iter().map(|asked| Get { core: self, key: &asked.key, called, began }).collect();
-        // All are awaited before any begins, so that they load together.
         let mut loader = |place: usize, awaited: Option<Awaited>| {
             let (get, id) = (gets[place], take_id(first + place));
-            let loader = batch.clone().loader(get.key.clone(), id);
+            let loader = match source {
+                Source::Batch(batch) => batch.clone().loader(get.key.clone(), id),
+                Source::Each(loader) => loader(id),
+            };
             move |load| get.read_through(loader, load, awaited)
         };
+        let mut loads = Vec::new();
         if !self.is_enabled() {
-            let loads: Vec<_> = (0..gets.len()).map(|place| loader(place, batch.await_one())).collect();
-            let loads = gets.iter().zip(loads).map(|(get, read_through)| get.load_around(read_through));
-            answers.extend(join_all(loads).await);
-            return;
+            // All are awaited before any begins, here and below, so that they load together.
+            loads.extend((0..gets.len()).map(|place| {
+                let load = gets[place].load_around(loader(place, source.await_one(true)));
+                load.map(move |answer| (place, answer)).boxed()
+            }));
         }
         let mut together: Vec<Option<Result<Answer, Error>>> = Vec::with_capacity(gets.len());
-        let mut loads = Vec::new();
-        for (place, looked) in self.look_at_all(part, &gets, is_lookup).await.into_iter().enumerate() {
-            match looked {
+        let looks = if self.is_enabled() { self.look_at_all(part, &gets, is_lookup).await } else { Vec::new() };
+        for (place, looked) in looks.into_iter().enumerate() {
+            let get = gets[place];
+            let load = match looked {
                 Looked::Hit(answer, due) => {
                     if let Some(due) = due {
-                        loader(place, None)(gets[place].begin_load()).refresh_ahead(due);
+                        loader(place, None)(get.begin_load()).refresh_ahead(due);
                     }
                     together.push(Some(Ok(answer)));
+                    continue;
                 }
                 Looked::Stale(answer, epoch) => {
-                    let read_through = loader(place, batch.await_one());
-                    let load = gets[place].revalidate(answer, epoch, read_through);
-                    loads.push(load.map(move |answer| (place, answer)).boxed());
-                    together.push(None);
+                    let role = get.join_stale();
+                    let awaited = source.await_one(matches!(role, Role::Leader(_)));
+                    get.revalidate(role, answer, epoch, loader(place, awaited)).boxed()
                 }
+                Looked::Missed(miss, cache_latency) if source.is_batch() => {
+                    let joined = get.join(miss);
+                    let awaited = source.await_one(matches!(joined, (Role::Leader(_), _)));
+                    get.load(joined, cache_latency, loader(place, awaited)).boxed()
+                }
+                // Joins when it is its turn, so that no call waits for a flight that has not begun.
                 Looked::Missed(miss, cache_latency) => {
-                    let joined = gets[place].join(miss);
-                    let awaited = matches!(joined, (Role::Leader(_), _)).then(|| batch.await_one()).flatten();
-                    let load = gets[place].load(joined, cache_latency, loader(place, awaited));
-                    loads.push(load.map(move |answer| (place, answer)).boxed());
-                    together.push(None);
+                    let read_through = loader(place, None);
+                    async move { get.load(get.join(miss), cache_latency, read_through).await }.boxed()
                 }
-            }
+            };
+            together.push(None);
+            loads.push(load.map(move |answer| (place, answer)).boxed());
         }
-        for (place, answer) in join_all(loads).await {
+        together.resize_with(gets.len(), || None);
+        let at_a_time = if source.is_batch() { AT_A_TIME } else { EACH_AT_A_TIME };
+        let mut loads = stream::iter(loads).buffer_unordered(at_a_time);
+        while let Some((place, answer)) = loads.next().await {
             together[place] = Some(answer);
         }
         answers.extend(together.into_iter().flatten());

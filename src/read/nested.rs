@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::error::Error;
 use crate::record::Key;
@@ -30,6 +31,8 @@ pub(crate) struct Load {
     outer: Option<Arc<Load>>,
     /// Whether it holds one of its cache's turns to load around the cache.
     holds_turn: AtomicBool,
+    /// Notified when a load that holds a turn waits for this one.
+    turn_lent: Notify,
     /// Whether a caller needs its result: one that has no stale record to serve.
     is_needed: AtomicBool,
     waits_for: Mutex<Vec<Arc<Load>>>,
@@ -53,6 +56,7 @@ impl Load {
             cache: Arc::as_ptr(cache).addr(),
             outer: CURRENT.try_with(Arc::clone).ok(),
             holds_turn: AtomicBool::new(false),
+            turn_lent: Notify::new(),
             is_needed: AtomicBool::new(false),
             waits_for: Mutex::default(),
             #[cfg(feature = "__proof")]
@@ -65,16 +69,16 @@ impl Load {
         CURRENT.scope(self, loader).await
     }
 
-    /// Whether this load, or one that it was begun in, holds a turn to load around the same cache.
-    pub(crate) fn has_turn(&self) -> bool {
-        let mut outer = self.outer.as_ref();
-        while let Some(load) = outer {
-            if load.cache == self.cache && load.holds_turn.load(Ordering::Relaxed) {
-                return true;
-            }
-            outer = load.outer.as_ref();
-        }
-        false
+    /// Waits until a load that holds a turn to load around the same cache waits for this one, which then shares that turn. Else
+    /// loads that have all turns could wait for one that has none.
+    pub(crate) async fn turn_lent(&self) {
+        self.turn_lent.notified().await;
+    }
+
+    /// Whether this load, or one that it was begun in, holds a turn to load around the cache.
+    fn has_turn(&self, cache: usize) -> bool {
+        let holds_it = self.cache == cache && self.holds_turn.load(Ordering::Relaxed);
+        holds_it || self.outer.as_ref().is_some_and(|outer| outer.has_turn(cache))
     }
 
     pub(crate) fn need(&self) {
@@ -100,6 +104,9 @@ impl Load {
             return Err(cycle(&path));
         }
         load.waits_for.lock().push(self.clone());
+        if load.has_turn(self.cache) {
+            self.turn_lent.notify_one();
+        }
         Ok(Some(Waiting { load, other: self.clone() }))
     }
 

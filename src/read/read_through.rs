@@ -48,7 +48,7 @@ struct Wait {
     began: Stopwatch,
     deadline: Instant,
     pauses: Backoff,
-    /// The first lease that was waited for.
+    /// The first lease that is waited for.
     holder: Option<Token>,
 }
 
@@ -88,14 +88,18 @@ impl ReadThrough {
             };
             let served = self.answer_in(&acquired, waiting.is_some());
             let has_timed_out = waiting.as_ref().is_some_and(|wait| Instant::now() >= wait.deadline);
+            let in_vain = waiting.as_ref().is_some_and(|wait| wait.is_in_vain(&acquired)) && self.load.is_needed();
             if let Some(wait) = &waiting
-                && (served.is_some() || acquired.granted || has_timed_out)
+                && (served.is_some() || acquired.granted || has_timed_out || in_vain)
             {
                 self.core.metrics.lock_wait.record(wait.began);
             }
             if let Some((record, outcome, ttl)) = served {
                 if acquired.granted {
                     lease.give_back().boxed().await;
+                }
+                if let Some(held) = acquired.held.filter(|_| outcome.is_stale()) {
+                    self.core.pauses.begin(&self.key, held.left);
                 }
                 return FlightResult { ttl, ..FlightResult::new(Ok(record), outcome, looked) };
             }
@@ -111,11 +115,12 @@ impl ReadThrough {
                 abandon(&self.core, &self.key, &orphan).boxed().await;
                 continue;
             }
-            if self.load.is_needed() && waiting.as_ref().is_some_and(|wait| wait.was_in_vain(&acquired)) {
+            if in_vain {
                 return self.around_lease().boxed().await;
             }
             self.awaited = None;
-            let wait = waiting.get_or_insert_with(|| Wait::new(&self.core, &acquired));
+            let wait = waiting.get_or_insert_with(|| Wait::new(&self.core));
+            wait.note(&acquired);
             wait.pause(&self.core, &self.key, &acquired, epoch).boxed().await;
         }
     }
@@ -145,8 +150,10 @@ impl ReadThrough {
 
     /// Loads without a lease, since the load that was waited for has left nothing, and the next one may leave nothing too.
     async fn around_lease(self) -> FlightResult {
+        let (core, key) = (self.core.clone(), self.key.clone());
         let loaded = self.around_cache(Bypass::SlowLoad).await;
-        FlightResult { outcome: Outcome::Loaded, bypass: None, ..loaded }
+        let loaded = FlightResult { outcome: Outcome::Loaded, bypass: None, ..loaded };
+        if loaded.record.is_ok() { loaded } else { after_failure(&core, &key, loaded).boxed().await }
     }
 
     /// Loads around the cache, because another process' load takes too long.
@@ -176,15 +183,19 @@ impl ReadThrough {
         if core.policy.on_outage == OnOutage::Fail && why != Bypass::InvalidId {
             return failed(error);
         }
-        if self.load.has_turn() {
-            return self.around_cache(why).boxed().await;
-        }
         if let Ok(_turn) = core.bypass_loads.try_acquire() {
             self.load.hold_turn();
             return self.around_cache(why).boxed().await;
         }
         self.awaited = None;
-        match tokio::time::timeout(limit, core.bypass_loads.acquire()).await {
+        let load = self.load.clone();
+        let turn = async {
+            tokio::select! {
+                turn = core.bypass_loads.acquire() => Some(turn),
+                () = load.turn_lent() => None,
+            }
+        };
+        match tokio::time::timeout(limit, turn).await {
             Ok(_turn) => {
                 self.load.hold_turn();
                 self.around_cache(why).boxed().await
@@ -226,6 +237,7 @@ impl ReadThrough {
             core.backend.repeats().warn(format!("stale {keys}"), |times| {
                 tracing::warn!(keys, ?age, times, "a load failed: its stale entry is served");
             });
+            core.pauses.begin(&key, core.policy.stale_retry);
             lease.mark(Mark::Failed).boxed().await;
         } else if result.record.is_ok() {
             lease.give_back().boxed().await;
@@ -253,7 +265,7 @@ impl ReadThrough {
         };
         let (sent, ttl) = (Timestamp::of_step(), store.ttl());
         match store_under_lease(&core, &key, token, record.as_ref(), store).boxed().await {
-            Ok(Filled::Accepted) => return FlightResult { ttl, ..result(Ok(record), sent) },
+            Ok(Filled::Accepted) => return FlightResult { ttl, is_stored: true, ..result(Ok(record), sent) },
             Ok(Filled::Fenced) => core.metrics.counts.fenced_fills.add(),
             Err(error) => {
                 tracing::debug!(%key, %error, "a loaded record may not have been stored");
@@ -292,21 +304,27 @@ impl ReadThrough {
 }
 
 impl Wait {
-    fn new(core: &Core, acquired: &Acquired) -> Self {
+    fn new(core: &Core) -> Self {
         let policy = &core.policy;
         Self {
             began: Stopwatch::start(),
             deadline: Instant::now() + policy.wait_timeout,
             pauses: Backoff::new(policy.wait_poll / 8, policy.wait_poll),
-            holder: acquired.held.as_ref().map(|held| held.by.clone()),
+            holder: None,
         }
+    }
+
+    fn note(&mut self, acquired: &Acquired) {
+        let lease = acquired.held.as_ref().filter(|_| acquired.mark().is_none());
+        self.holder = self.holder.take().or_else(|| lease.map(|held| held.by.clone()));
     }
 
     /// Whether the load that was waited for has left nothing: its mark is there no more only because another load has taken it
     /// over. An invalidation is no such reason, however many loads it overtakes: else all processes would load at once while a
     /// record is written often.
-    fn was_in_vain(&self, acquired: &Acquired) -> bool {
-        acquired.held.as_ref().is_some_and(|held| held.by.is_after_mark() && self.holder.as_ref() != Some(&held.by))
+    fn is_in_vain(&self, acquired: &Acquired) -> bool {
+        let lease = acquired.held.as_ref().map(|held| &held.by).filter(|lease| lease.is_after_mark());
+        self.holder.as_ref().zip(lease).is_some_and(|(first, lease)| first != lease)
     }
 
     /// Pauses until the entry has changed since `epoch`, the lease has expired, or the next poll is due.
@@ -368,7 +386,7 @@ fn served(core: &Core, found: &Found, reading: Reading<Record>, is_new: bool) ->
 }
 
 /// Whether a stale record was found that this cache serves while a failed load is not tried again.
-fn has_stale(core: &Core, acquired: &Acquired) -> bool {
+pub(super) fn has_stale(core: &Core, acquired: &Acquired) -> bool {
     let is_served = |found: &Found| served(core, found, found.read(core.shape), false);
     acquired.found.as_ref().and_then(is_served).is_some_and(|(_, outcome, _)| outcome.is_stale())
 }

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
-use super::get::{Answer, Get, Request, coalesced};
+use super::get::{Answer, Get, Request, coalesced, record_outcome};
 use super::lease::{Lease, abandon};
-use super::read_through::{Granted, ReadThrough};
+use super::read_through::{Granted, ReadThrough, has_stale};
 use super::single_flight::{FlightResult, Role, Timestamp};
-use crate::backend::check_runtime;
+use crate::backend::{Mark, check_runtime};
 use crate::backoff::Backoff;
 use crate::cache::{Bypass, Core};
 use crate::error::Error;
@@ -42,7 +42,14 @@ impl Core {
                     }
                     Role::Follower(flight) => {
                         let _waiting = flight.load().wait()?;
-                        flight.result_for(get.called).await.map(coalesced)
+                        match timeout(self.longest_flight(), flight.result_for(get.called)).await {
+                            Ok(result) => result.map(coalesced),
+                            // Its runtime is alive, but nobody drives it.
+                            Err(_elapsed) => {
+                                self.refreshing.forget(&key, flight.load());
+                                None
+                            }
+                        }
                     }
                 };
                 if let Some(result) = result {
@@ -51,7 +58,10 @@ impl Core {
             };
             get.loaded(result, Duration::ZERO)
         };
-        refreshed.instrument(spans::get(self.shape, &key)).await
+        let span = spans::get(self.shape, &key);
+        let answered = refreshed.instrument(span.clone()).await;
+        record_outcome(&span, &answered);
+        answered
     }
 }
 
@@ -63,9 +73,9 @@ impl ReadThrough {
             return result;
         }
         // The entry may be older than what is returned here: it was not replaced, or it is unknown whether it was.
-        let invalidated = match result.ttl {
-            Some(_) => core.invalidate_other_versions(&key).await,
-            None => core.invalidate(key).await,
+        let invalidated = match result.is_stored {
+            true => core.invalidate_other_versions(&key).await,
+            false => core.invalidate(key).await,
         };
         match invalidated {
             Ok(_was_there) => result,
@@ -87,6 +97,7 @@ impl ReadThrough {
                 Err(error) => return self.without_cache(error, Bypass::Outage).await,
             };
             if acquired.granted {
+                let mark = if has_stale(&core, &acquired) { Mark::Failed } else { Mark::Unstored };
                 let granted = acquired.found.and_then(|found| Granted::of(&core, &found));
                 let load_began = Timestamp::of_step();
                 let result = self.load_and_fill(&lease.token, granted).await;
@@ -95,7 +106,7 @@ impl ReadThrough {
                         core.backend.written(&key);
                         lease.end();
                     }
-                    Err(_) => lease.give_back().await,
+                    Err(_) => lease.mark(mark).await,
                 }
                 // Not by the fill: calls that came after the load began get another.
                 return FlightResult { justified: load_began, ..result };

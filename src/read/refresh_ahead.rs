@@ -13,6 +13,7 @@ use tracing::Instrument;
 
 use super::lease::Lease;
 use super::read_through::{Granted, ReadThrough};
+use crate::backend::Mark;
 use crate::record::{Found, Key};
 
 /// A record that is due to be refreshed, as a hit has seen it.
@@ -99,7 +100,7 @@ impl ReadThrough {
             tracing::warn!(keys, times, "a record could not be refreshed ahead of its end");
         });
         tracing::debug!(%key, %error, "the refresh that failed");
-        lease.give_back().await;
+        lease.mark(Mark::Unstored).await;
         false
     }
 }

@@ -54,6 +54,8 @@ pub(crate) struct FlightResult {
     pub(crate) outcome: Outcome,
     /// Why the load went around the cache, if it did.
     pub(crate) bypass: Option<Bypass>,
+    /// Whether a fill was accepted, also of nothing.
+    pub(crate) is_stored: bool,
     /// How long the entry will live, without its stale tail.
     pub(crate) ttl: Option<Duration>,
     /// When the step that justifies the record began. An error needs no justification.
@@ -62,7 +64,7 @@ pub(crate) struct FlightResult {
 
 impl FlightResult {
     pub(crate) fn new(record: Result<Option<Record>, Error>, outcome: Outcome, justified: Timestamp) -> Self {
-        Self { record, outcome, bypass: None, ttl: None, justified }
+        Self { record, outcome, bypass: None, is_stored: false, ttl: None, justified }
     }
 
     pub(crate) fn bypassed(record: Result<Option<Record>, Error>, why: Bypass, justified: Timestamp) -> Self {
@@ -253,7 +255,7 @@ impl Leader {
     /// given up after `patience`: nobody may drive their runtime.
     pub(crate) fn start(self, patience: Duration, work: impl Future<Output = FlightResult> + Send + 'static) -> Flight {
         let flight = self.flight.clone();
-        if self.behind.is_empty() {
+        if !self.has_to_wait() {
             self.started();
             tokio::spawn(work.map(|result| self.end(result)).in_current_span());
         } else {
@@ -265,6 +267,11 @@ impl Leader {
             tokio::spawn(work.in_current_span());
         }
         flight
+    }
+
+    /// Whether it has to wait for another flight of the key to end.
+    pub(crate) fn has_to_wait(&self) -> bool {
+        !self.behind.is_empty()
     }
 
     fn started(&self) {

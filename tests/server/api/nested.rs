@@ -7,7 +7,7 @@ use cache_aside::{Backend, BoxError, Cache, CacheBuilder, Error};
 use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::Barrier;
 
-use crate::support::fixture::{Product, builder, connect, loaf, on_every_backend, products};
+use crate::support::fixture::{Product, builder, connect, loaf, on_every_backend, products, settle};
 
 /// Far less than a load may take.
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -147,4 +147,31 @@ async fn loads_in_a_load_around_the_cache_share_its_turn() {
     for got in at_once(join_all(gets)).await {
         got.unwrap();
     }
+}
+
+#[tokio::test]
+async fn loads_that_have_all_turns_may_wait_for_one_that_has_none() {
+    const TURNS: usize = 2;
+    let backend: Backend = connect("memory://").await;
+    let cache = builder(&backend).max_bypass_loads(TURNS).build().unwrap();
+    backend.outage(true);
+    let (have_turns, may_go_on) = (Arc::new(Barrier::new(TURNS + 1)), Arc::new(Barrier::new(TURNS + 1)));
+    let gets = ["1", "2"].map(|id| {
+        let (inner, have_turns, may_go_on) = (cache.clone(), have_turns.clone(), may_go_on.clone());
+        tokio::spawn(get_after(&cache, id, move || {
+            Box::pin(async move {
+                have_turns.wait().await;
+                may_go_on.wait().await;
+                get(&inner, "popular").await
+            })
+        }))
+    });
+    have_turns.wait().await;
+    let outside = tokio::spawn(get(&cache, "popular"));
+    settle().await;
+    may_go_on.wait().await;
+    for got in at_once(join_all(gets)).await {
+        got.unwrap().unwrap();
+    }
+    at_once(outside).await.unwrap().unwrap();
 }

@@ -2,11 +2,8 @@
 -- KEYS  1 lease
 -- ARGV  1 what lies there, 2 what replaces it, 3 lifetime of that in milliseconds
 -- Reply 1 replaced, 0 something else lies there
-local lease = KEYS[1]
-local from, to, ttl = ARGV[1], ARGV[2], ARGV[3]
-
-if redis.pcall('GET', lease) ~= from then
+if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then
     return 0
 end
-redis.call('SET', lease, to, 'PX', ttl)
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1

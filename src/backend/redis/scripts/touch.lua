@@ -2,19 +2,16 @@
 -- KEYS  1 entry, 2 lease
 -- ARGV  1 token, 2 lifetime in milliseconds, 3 the entry's new `~meta`, empty for none; left out if it stays as it is
 -- Reply 1 prolonged, and the lease used up; 0 fenced, and nothing written; -1 there is no entry, and the lease stays
-local entry, lease = KEYS[1], KEYS[2]
-local token, ttl, meta = ARGV[1], ARGV[2], ARGV[3]
-
-if redis.pcall('GET', lease) ~= token then
+if redis.pcall('GET', KEYS[2]) ~= ARGV[1] then
     return 0
 end
-if redis.call('PEXPIRE', entry, ttl) == 0 then
+if redis.call('PEXPIRE', KEYS[1], ARGV[2]) == 0 then
     return -1
 end
-if meta == '' then
-    redis.call('HDEL', entry, '~meta')
-elseif meta then
-    redis.call('HSET', entry, '~meta', meta)
+if ARGV[3] == '' then
+    redis.call('HDEL', KEYS[1], '~meta')
+elseif ARGV[3] then
+    redis.call('HSET', KEYS[1], '~meta', ARGV[3])
 end
-redis.call('DEL', lease)
+redis.call('DEL', KEYS[2])
 return 1
