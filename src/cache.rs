@@ -104,7 +104,7 @@ impl<T: Cacheable> Cache<T> {
     }
 
     /// Reads a record through the cache: from its entry, or from `loader`, which runs at most once per miss across all
-    /// tasks and processes. `Ok(None)` from the loader means that the primary has no such record; that is cached too, for
+    /// tasks and processes, unless it fails or leaves nothing to store. `Ok(None)` from the loader means that the primary has no such record; that is cached too, for
     /// `not_found_ttl`.
     ///
     /// The loader may outlive this call, so it has to own what it uses: write `let db = db.clone();` before the call, and
@@ -125,13 +125,14 @@ impl<T: Cacheable> Cache<T> {
     /// The future owns everything but a borrowed id, so `tokio::spawn(products.get("p-001", loader))` works.
     ///
     /// Redis: a hit is `HMGET` or `HGETALL`, one round trip. A miss adds a round trip of `SET NX PX` and `EXISTS`, and a
-    /// script for the fill. If another process sets [`stale_if_error`](CacheBuilder::stale_if_error) and this one doesn't, a
-    /// hit on an entry of that process takes one more round trip.
+    /// script for the fill. If another process keeps records past their TTL and this one doesn't, a hit on an entry of that
+    /// process takes one more round trip.
     ///
     /// # Errors
     ///
     /// - [`Error::Load`], [`Error::LoadPanicked`] or [`Error::Timeout`] if the loader failed. All callers that waited for it
     ///   get the same error.
+    /// - [`Error::LoadCycle`] if the loader gets its own record, or one whose load waits for this one.
     /// - [`Error::Timeout`] if the cache is out of reach and too many loads wait for their turn.
     /// - The cache's own error if it is out of reach and `on_outage` is [`OnOutage::Fail`].
     ///

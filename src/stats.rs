@@ -22,7 +22,7 @@ pub struct Stats {
     pub stampedes_suppressed: u64,
     /// Loads whose result was not stored, because their lease had been revoked or had run out.
     pub fenced_fills: u64,
-    /// Gets that went around the cache, because it was out of reach, disabled, or waited for too long.
+    /// Gets that went around the cache: see [`Outcome::Bypassed`](crate::Outcome::Bypassed).
     pub bypasses: u64,
     /// Gets answered by a record past its TTL, because its load failed or is under way. They are misses too.
     pub stale_served: u64,

@@ -59,7 +59,7 @@ pub enum Outcome {
     /// The load of another process.
     Waited,
     /// A loader, around the cache: because the cache was out of reach or disabled, because an invalidation of this record is
-    /// [pending](crate::Cache::pending), or because another process' load took too long.
+    /// [pending](crate::Cache::pending), because the id can't be part of a key, or because another process' load took too long.
     Bypassed,
     /// A cached record past its TTL, because its load failed, see [`stale_if_error`](crate::CacheBuilder::stale_if_error); or
     /// because its load takes longer than this get was to wait, see
