@@ -251,6 +251,11 @@ impl Backend {
         &self.inner.repeats
     }
 
+    /// Tells backends apart. Clones have the same.
+    pub(crate) fn identity(&self) -> usize {
+        Arc::as_ptr(&self.inner).addr()
+    }
+
     pub(crate) fn operation_timeout(&self) -> Duration {
         self.inner.settings.operation_timeout
     }

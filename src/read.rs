@@ -1,7 +1,7 @@
 //! One get, top to bottom: `get` looks into the near cache and reads the entry. A miss leads or joins the flight of its key
 //! (`single_flight`), which acquires the lease, loads and fills (`read_through`, `lease`, `loader`). `many` does the same for
 //! many keys, and `batch` loads them in one call. `refresh_ahead` reloads a record before it expires, `refresh` when it is asked
-//! to. `nested` sees when loads would wait for each other, `pauses` knows which are not to be tried again yet.
+//! to, `revalidate` while its stale one is served. `nested` sees when loads would wait for each other, `pauses` knows which are not to be tried again yet.
 //!
 //! Nothing here knows the type of a record.
 
@@ -15,6 +15,7 @@ mod pauses;
 mod read_through;
 mod refresh;
 mod refresh_ahead;
+mod revalidate;
 mod single_flight;
 
 pub(crate) use self::batch::{Batch, BatchLoader, ErasedId, ManyLoader};

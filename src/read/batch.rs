@@ -151,7 +151,7 @@ impl Batch {
             return joined;
         }
         let (asked, is_full) = (Arc::new(Mutex::new(vec![(key, id)])), Arc::new(Notify::new()));
-        let load = Load::begin(&self.core, None);
+        let load = self.core.begin_load(None);
         let run = load.clone().run(self.clone().call(asked.clone(), is_full.clone()));
         let call = async move {
             let call = AbortOnDropHandle::new(tokio::spawn(run.in_current_span()));

@@ -214,6 +214,11 @@ impl Core {
         longest * 2
     }
 
+    /// A load of a key, or of many.
+    pub(super) fn begin_load(self: &Arc<Self>, key: Option<Key>) -> Arc<Load> {
+        Load::begin(Arc::as_ptr(self).addr(), self.backend.identity(), key)
+    }
+
     pub(super) fn timestamp_of_call(&self) -> Timestamp {
         if self.backend.enforces(Guard::TimestampRule) { Timestamp::of_call() } else { Timestamp::EARLIEST }
     }
@@ -331,11 +336,11 @@ impl<'a> Get<'a> {
     }
 
     pub(super) fn begin_load(&self) -> Arc<Load> {
-        Load::begin(self.core, Some(self.key.clone()))
+        self.core.begin_load(Some(self.key.clone()))
     }
 
     pub(super) fn read_through(&self, loader: Loader, load: Arc<Load>, awaited: Option<Awaited>) -> ReadThrough {
-        ReadThrough { core: self.core.clone(), key: self.key.clone(), loader, load, awaited }
+        ReadThrough { core: self.core.clone(), key: self.key.clone(), loader, load, awaited, has_waited: false }
     }
 
     /// Leads a flight or follows others, until one has a result that this get may take.
@@ -348,12 +353,13 @@ impl<'a> Get<'a> {
         check_runtime()?;
         let Self { core, key, called, .. } = self;
         let flights = if unusable.is_some() { &core.bypasses } else { &core.flights };
-        let patience = core.longest_flight();
+        let (patience, mut has_waited) = (core.longest_flight(), false);
         let result = loop {
             match role {
                 Role::Leader(leader) => {
                     let _waiting = leader.load().wait()?;
                     let mut read_through = read_through(leader.load().clone());
+                    read_through.has_waited = has_waited;
                     if leader.has_to_wait() {
                         // Others in its batch need not wait too.
                         read_through.awaited = None;
@@ -375,7 +381,7 @@ impl<'a> Get<'a> {
                     }
                     match timeout(patience, flight.result_for(called)).await {
                         Ok(Some(result)) => break coalesced(result),
-                        Ok(None) => {}
+                        Ok(None) => has_waited |= flight.has_left_nothing(),
                         // Its runtime is alive, but nobody drives it.
                         Err(_elapsed) => flights.forget(key, flight.load()),
                     }
@@ -384,56 +390,6 @@ impl<'a> Get<'a> {
             role = self.join_or_lead(flights);
         };
         self.loaded(result, cache_latency)
-    }
-
-    /// Takes part in the flight of a stale record.
-    pub(super) fn join_stale(&self) -> Role {
-        self.core.flights.join_or_lead(self.key, Need::Load, || self.begin_load())
-    }
-
-    /// Starts or follows the flight of a stale record, and serves the record unless the flight ends within `soft_timeout`.
-    pub(super) async fn revalidate(
-        self,
-        role: Role,
-        stale: Answer,
-        epoch: Option<u64>,
-        read_through: impl FnOnce(Arc<Load>) -> ReadThrough,
-    ) -> Result<Answer, Error> {
-        check_runtime()?;
-        let Self { core, key, called, .. } = self;
-        let cache_latency = stale.cache_latency;
-        let (flight, read_through) = match role {
-            Role::Leader(leader) => {
-                #[cfg(feature = "__proof")]
-                stale.record.iter().for_each(|record| drop(leader.load().seen_by_leader.set(record.clone())));
-                let read_through = read_through(leader.load().clone());
-                (leader.start(core.longest_flight(), read_through.through_cache()), None)
-            }
-            Role::Follower(flight) => (flight, Some(read_through)),
-        };
-        let soft_timeout = core.policy.soft_timeout;
-        if !soft_timeout.is_zero()
-            && let Ok(Some(result)) = timeout(soft_timeout, flight.result_for(called)).await
-            && result.record.is_ok()
-        {
-            return self.loaded(if read_through.is_none() { result } else { coalesced(result) }, cache_latency);
-        }
-        // The read was sent after this get began, so its record is as good as a hit. But this process may know better by now.
-        if !core.backend.is_pending(key) && core.backend.key_epoch(key) == epoch {
-            core.metrics.got(stale.outcome, true, self.began);
-            return Ok(stale);
-        }
-        let Some(read_through) = read_through else {
-            flight.load().need();
-            let _waiting = flight.load().wait()?;
-            let result = flight.result_for(called).await;
-            return self.loaded(result.unwrap_or_else(|| FlightResult::lost(key)), cache_latency);
-        };
-        let miss = match core.backend.is_pending(key) {
-            true => Miss::Unusable(Box::new(core.backend.pending_error(key)), Bypass::Pending),
-            false => Miss::NotCached,
-        };
-        self.load(self.join(miss), cache_latency, read_through).await
     }
 
     /// Loads in a cache that is not enabled.

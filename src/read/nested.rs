@@ -25,8 +25,10 @@ static WAITING: Mutex<()> = Mutex::new(());
 pub(crate) struct Load {
     /// `None` for the call of a batch loader.
     key: Option<Key>,
-    /// The address of the cache: two caches may have the same keys.
+    /// The address of the cache, which has turns of its own.
     cache: usize,
+    /// The address of the backend: in two backends the same keys are different records.
+    backend: usize,
     /// The load that this one was begun in.
     outer: Option<Arc<Load>>,
     /// Whether it holds one of its cache's turns to load around the cache.
@@ -49,11 +51,12 @@ pub(crate) struct Waiting {
 }
 
 impl Load {
-    /// A load that begins in the current one, if there is one.
-    pub(crate) fn begin<C>(cache: &Arc<C>, key: Option<Key>) -> Arc<Self> {
+    /// A load that begins in the current one, if there is one. `cache` and `backend` are addresses.
+    pub(crate) fn begin(cache: usize, backend: usize, key: Option<Key>) -> Arc<Self> {
         Arc::new(Self {
             key,
-            cache: Arc::as_ptr(cache).addr(),
+            cache,
+            backend,
             outer: CURRENT.try_with(Arc::clone).ok(),
             holds_turn: AtomicBool::new(false),
             turn_lent: Notify::new(),
@@ -116,7 +119,7 @@ impl Load {
         let mut load = Some(self);
         while let Some(within) = load {
             path.push(within.clone());
-            if within.key.is_some() && within.key == other.key && within.cache == other.cache {
+            if within.key.is_some() && within.key == other.key && within.backend == other.backend {
                 path.reverse();
                 return true;
             }

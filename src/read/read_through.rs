@@ -41,6 +41,8 @@ pub(super) struct ReadThrough {
     pub(super) load: Arc<Load>,
     /// While this exists, the loads of other keys in the same batch wait for this load.
     pub(super) awaited: Option<Awaited>,
+    /// Whether its caller has waited for a load of this process that has left nothing.
+    pub(super) has_waited: bool,
 }
 
 /// A wait for another process' load.
@@ -88,7 +90,7 @@ impl ReadThrough {
             };
             let served = self.answer_in(&acquired, waiting.is_some());
             let has_timed_out = waiting.as_ref().is_some_and(|wait| Instant::now() >= wait.deadline);
-            let in_vain = waiting.as_ref().is_some_and(|wait| wait.is_in_vain(&acquired)) && self.load.is_needed();
+            let in_vain = self.load.is_needed() && self.has_waited_in_vain(waiting.as_ref(), &acquired);
             if let Some(wait) = &waiting
                 && (served.is_some() || acquired.granted || has_timed_out || in_vain)
             {
@@ -138,6 +140,15 @@ impl ReadThrough {
         served(&self.core, found, reading, is_new).filter(|(_, outcome, _)| is_paused || !outcome.is_stale())
     }
 
+    /// Whether the load that was waited for has left nothing: its mark is there no more only because another load has taken it
+    /// over. An invalidation is no such reason, however many loads it overtakes: else all processes would load at once while a
+    /// record is written often.
+    fn has_waited_in_vain(&self, waiting: Option<&Wait>, acquired: &Acquired) -> bool {
+        let lease = acquired.held.as_ref().map(|held| &held.by).filter(|lease| lease.is_after_mark());
+        let Some(lease) = lease else { return false };
+        self.has_waited || waiting.and_then(|wait| wait.holder.as_ref()).is_some_and(|first| first != lease)
+    }
+
     /// Whether to end in place of a load around the cache, because all who have joined have a stale record to serve: it may be
     /// the primary that is slow. From here on nobody joins any more.
     fn gives_up(&self) -> bool {
@@ -152,7 +163,7 @@ impl ReadThrough {
     async fn around_lease(self) -> FlightResult {
         let (core, key) = (self.core.clone(), self.key.clone());
         let loaded = self.around_cache(Bypass::SlowLoad).await;
-        let loaded = FlightResult { outcome: Outcome::Loaded, bypass: None, ..loaded };
+        let loaded = FlightResult { outcome: Outcome::Loaded, bypass: None, left_nothing: true, ..loaded };
         if loaded.record.is_ok() { loaded } else { after_failure(&core, &key, loaded).boxed().await }
     }
 
@@ -265,7 +276,10 @@ impl ReadThrough {
         };
         let (sent, ttl) = (Timestamp::of_step(), store.ttl());
         match store_under_lease(&core, &key, token, record.as_ref(), store).boxed().await {
-            Ok(Filled::Accepted) => return FlightResult { ttl, is_stored: true, ..result(Ok(record), sent) },
+            Ok(Filled::Accepted) => {
+                let left_nothing = ttl.is_none();
+                return FlightResult { ttl, is_stored: true, left_nothing, ..result(Ok(record), sent) };
+            }
             Ok(Filled::Fenced) => core.metrics.counts.fenced_fills.add(),
             Err(error) => {
                 tracing::debug!(%key, %error, "a loaded record may not have been stored");
@@ -317,14 +331,6 @@ impl Wait {
     fn note(&mut self, acquired: &Acquired) {
         let lease = acquired.held.as_ref().filter(|_| acquired.mark().is_none());
         self.holder = self.holder.take().or_else(|| lease.map(|held| held.by.clone()));
-    }
-
-    /// Whether the load that was waited for has left nothing: its mark is there no more only because another load has taken it
-    /// over. An invalidation is no such reason, however many loads it overtakes: else all processes would load at once while a
-    /// record is written often.
-    fn is_in_vain(&self, acquired: &Acquired) -> bool {
-        let lease = acquired.held.as_ref().map(|held| &held.by).filter(|lease| lease.is_after_mark());
-        self.holder.as_ref().zip(lease).is_some_and(|(first, lease)| first != lease)
     }
 
     /// Pauses until the entry has changed since `epoch`, the lease has expired, or the next poll is due.

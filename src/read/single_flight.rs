@@ -56,6 +56,8 @@ pub(crate) struct FlightResult {
     pub(crate) bypass: Option<Bypass>,
     /// Whether a fill was accepted, also of nothing.
     pub(crate) is_stored: bool,
+    /// Whether the load has left nothing to store.
+    pub(crate) left_nothing: bool,
     /// How long the entry will live, without its stale tail.
     pub(crate) ttl: Option<Duration>,
     /// When the step that justifies the record began. An error needs no justification.
@@ -64,7 +66,7 @@ pub(crate) struct FlightResult {
 
 impl FlightResult {
     pub(crate) fn new(record: Result<Option<Record>, Error>, outcome: Outcome, justified: Timestamp) -> Self {
-        Self { record, outcome, bypass: None, is_stored: false, ttl: None, justified }
+        Self { record, outcome, bypass: None, is_stored: false, left_nothing: false, ttl: None, justified }
     }
 
     pub(crate) fn bypassed(record: Result<Option<Record>, Error>, why: Bypass, justified: Timestamp) -> Self {
@@ -107,6 +109,11 @@ impl Flight {
 
     pub(crate) fn load(&self) -> &Arc<Load> {
         &self.0.load
+    }
+
+    /// Whether the flight has ended, and its load has left nothing to store.
+    pub(crate) fn has_left_nothing(&self) -> bool {
+        self.0.result.get().and_then(Option::as_ref).is_some_and(|result| result.left_nothing)
     }
 
     async fn end(&self) {
@@ -317,7 +324,7 @@ mod tests {
     }
 
     fn lead(flights: &Arc<Flights>) -> Leader {
-        match flights.join_or_lead(&key(), Need::Result, || Load::begin(flights, Some(key()))) {
+        match flights.join_or_lead(&key(), Need::Result, || Load::begin(0, 0, Some(key()))) {
             Role::Leader(leader) => leader,
             Role::Follower(_) => panic!("a flight is under way"),
         }

@@ -72,6 +72,16 @@ async fn a_loader_that_gets_its_own_record_is_an_error_at_once() {
 }
 
 #[tokio::test]
+async fn a_loader_that_gets_its_own_record_from_another_cache_of_it_is_an_error_at_once() {
+    on_every_backend(async |backend| {
+        let (cache, other) = (products(&backend), products(&backend));
+        let cycle = get_after(&cache, "a", move || get(&other, "a"));
+        names(at_once(cycle).await, "cache:billing:product:a -> cache:billing:product:a").await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn loaders_that_get_each_others_records_are_an_error_at_once() {
     on_every_backend(async |backend| {
         for enabled in [true, false] {

@@ -70,6 +70,28 @@ async fn loads_that_leave_nothing_to_store_do_not_queue() {
 }
 
 #[tokio::test]
+async fn callers_that_come_while_such_loads_are_under_way_do_not_queue_either() {
+    const CALLERS: u32 = 10;
+    on_every_backend(async |backend| {
+        let missing = Primary::default().with_latency(LOAD);
+        let caches = processes(&backend, "missing", |cache| cache.not_found_ttl(None));
+        let calls = caches.iter().flat_map(|cache| (0..CALLERS).map(move |caller| (cache, caller)));
+        let calls = calls.map(|(cache, caller)| {
+            let (cache, load) = (cache.clone(), missing.loader());
+            tokio::spawn(async move {
+                tokio::time::sleep(LOAD * caller / CALLERS).await;
+                let began = Instant::now();
+                cache.get("p-001", load).await.unwrap();
+                began.elapsed()
+            })
+        });
+        let longest = join_all(calls).await.into_iter().map(Result::unwrap).max().unwrap();
+        assert!(longest < LONGEST, "{longest:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_load_over_the_mark_of_one_that_failed_is_stored_and_shared() {
     on_every_backend(async |backend| {
         let caches = processes(&backend, "shop", |cache| cache);
