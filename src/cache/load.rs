@@ -299,5 +299,18 @@ pub trait Loader<T: Cacheable>: Send + Sync + 'static {
     }
 }
 
+/// A loader that is shared.
+impl<T: Cacheable, L: Loader<T>> Loader<T> for Arc<L> {
+    type Error = L::Error;
+
+    fn load(&self, id: T::Id) -> impl Future<Output = Result<Option<T>, Self::Error>> + Send {
+        L::load(self, id)
+    }
+
+    fn load_many(&self, ids: Vec<T::Id>) -> impl Future<Output = Result<Vec<T>, Self::Error>> + Send {
+        L::load_many(self, ids)
+    }
+}
+
 /// How many records a loader of one record loads at a time, where many are asked for.
 const AT_A_TIME: usize = 32;
