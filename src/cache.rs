@@ -156,7 +156,8 @@ impl<T: Cacheable> Cache<T> {
     }
 
     /// Like [`get`](Self::get), but skips the [near cache](crate::NearCache): for reads that must see the writes of every
-    /// process. The near cache keeps the result.
+    /// process. The near cache keeps the result. A record past its TTL that [`get`](Self::get) may serve is served here too: no
+    /// write has invalidated it.
     ///
     /// # Errors
     ///
