@@ -18,7 +18,7 @@ mod refresh_ahead;
 mod revalidate;
 mod single_flight;
 
-pub(crate) use self::batch::{Batch, BatchLoader, ErasedId, ManyLoader};
+pub(crate) use self::batch::{Batch, BatchLoader, ErasedId, LoadedOne, ManyLoader};
 pub(crate) use self::get::{Answer, Fields, Request};
 pub(crate) use self::lease::Orphans;
 pub(crate) use self::loader::{Answer as LoaderAnswer, Given, Loaded, Loader, Loading, Terms, erase, erase_record};

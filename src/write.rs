@@ -38,14 +38,18 @@ impl Core {
         let (own, others) = (self.backend.invalidate(key.clone()), self.invalidate_other_versions(&key));
         async move {
             let (own, others) = join(own, others).await;
-            // After a failure too, which is retried in the background. A get that starts now must not join a load whose
-            // lease was revoked: it could not take its result.
-            self.flights.overtake(&key);
-            self.pauses.end(&key);
+            self.overtake(&key);
             let invalidated = own.and_then(|was_there| Ok(was_there | others?));
             self.metrics.invalidated(&invalidated);
             invalidated
         }
+    }
+
+    /// Lets gets that start now load anew. After a failed write too, which is retried in the background: they must not join a load
+    /// whose lease was revoked, since they could not take its result.
+    fn overtake(&self, key: &Key) {
+        self.flights.overtake(key);
+        self.pauses.end(key);
     }
 
     pub(crate) fn invalidate_other_versions<'a>(
@@ -192,8 +196,7 @@ impl Core {
         let update = Update::limited(&self.backend, key, self.policy.update_timeout, update.boxed());
         let update = join(update, self.invalidate_other_versions(key));
         let (own, others) = update.instrument(spans::update(self.shape, key)).await;
-        self.flights.overtake(key);
-        self.pauses.end(key);
+        self.overtake(key);
         let updated = own.and_then(|applied| others.map(|_was_there| applied));
         self.metrics.updated(&updated);
         updated

@@ -97,7 +97,7 @@ impl Protocol {
     pub(crate) fn take_flight_step(&self, state: &mut State, flight: usize, step: FlightStep) {
         let Some(under_way) = state.readers[flight].flight else { return };
         match (step, under_way.step) {
-            // Nobody joins any more, and a caller without a stale record has joined in time.
+            // A caller without a stale record joined before the flight left the map.
             (FlightStep::End, Step::GivingUp) if !under_way.behind_stale => {
                 state.readers[flight].flight = Some(Flight { open: false, step: Step::Bypassing, ..under_way });
             }

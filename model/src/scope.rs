@@ -38,7 +38,7 @@ pub(crate) enum Write {
     Refresh,
 }
 
-/// What loads may do beside storing a row, and what is done with stale records.
+/// The other results of loads than a row to store, and how stale records are used.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Loads {
     /// A load may store nothing, and leaves a mark if it does so or fails. Without this, a load that fails gives its lease

@@ -20,7 +20,7 @@ pub(crate) enum Entry {
     Mixed,
 }
 
-/// What lies at L.
+/// The value of L: a lease or a mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Lease {
     Held(Token),

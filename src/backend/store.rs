@@ -59,7 +59,7 @@ pub(crate) struct Acquired {
     pub(crate) granted: bool,
     /// The entry, which was read after the lease was granted or refused.
     pub(crate) found: Option<Found>,
-    /// What lies at L if the lease was not granted.
+    /// The other holder's lease, or the mark, if the lease was not granted.
     pub(crate) held: Option<Held>,
 }
 
@@ -123,7 +123,7 @@ pub(crate) type Each<'a> = dyn FnMut(usize, Option<Found>) + Send + 'a;
 #[derive(Debug)]
 pub(crate) struct EntryAndLease {
     pub(crate) found: Option<Found>,
-    /// Of a lease, or of the mark of a load that is not to be tried again.
+    /// How long the lease, or the failure mark, will be there.
     pub(crate) lease_ttl: Option<Duration>,
 }
 

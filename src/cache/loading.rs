@@ -24,7 +24,7 @@ pub struct LoadingCache<T: Cacheable> {
     cache: Cache<T>,
     loader: OneLoader<T>,
     many: ManyLoader,
-    /// Of the calls that single gets share.
+    /// How long a call that single gets share waits for more of them. `None`: they share none.
     window: Option<Duration>,
     at_most: usize,
 }

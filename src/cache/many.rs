@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::{Cache, Loaded, Lookup, TAKEN_ONCE, value};
 use crate::error::{self, BoxError, Cause, Error};
-use crate::read::{self, Answer, Asked, BatchLoader, ErasedId, ManyLoader};
+use crate::read::{self, Answer, Asked, BatchLoader, ErasedId, LoadedOne, ManyLoader};
 use crate::record::{CacheKey, Cacheable, KeySpace};
 
 impl<T: Cacheable> Cache<T> {
@@ -182,14 +182,7 @@ where
         let id = KeySpace::id_text(&mut |out| record.write_id(out));
         (id, Ok(read::Loaded::new(Some(record))))
     };
-    let run = move |ids| {
-        let loading = loader(typed_ids::<T>(ids)).map(move |loaded| match loaded {
-            Ok(records) => Ok(records.into_iter().map(with_id).collect()),
-            Err(error) => Err(error::boxed(error)),
-        });
-        loading.boxed()
-    };
-    ManyLoader::Together(Arc::new(BatchLoader { run: Box::new(run), answers_each: false }))
+    together::<T, _, _, _, _>(loader, with_id, false)
 }
 
 /// Erases the types of a loader that answers for each id.
@@ -206,14 +199,26 @@ where
         let loaded = loaded.map(Loaded::erase).map_err(|error| Cause::new(error::boxed(error)));
         (KeySpace::id_text(&mut |out| id.write_parts(out)), loaded)
     };
+    together::<T, _, _, _, _>(loader, erased, true)
+}
+
+/// Erases the types of a loader of which `erase` erases each answer.
+fn together<T, F, Fut, R, E>(loader: F, erase: fn(R::Item) -> LoadedOne, answers_each: bool) -> ManyLoader
+where
+    T: Cacheable,
+    F: Fn(Vec<T::Id>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<R, E>> + Send + 'static,
+    R: IntoIterator<Item: 'static>,
+    E: Into<BoxError> + 'static,
+{
     let run = move |ids| {
         let loading = loader(typed_ids::<T>(ids)).map(move |loaded| match loaded {
-            Ok(answers) => Ok(answers.into_iter().map(erased).collect()),
+            Ok(answers) => Ok(answers.into_iter().map(erase).collect()),
             Err(error) => Err(error::boxed(error)),
         });
         loading.boxed()
     };
-    ManyLoader::Together(Arc::new(BatchLoader { run: Box::new(run), answers_each: true }))
+    ManyLoader::Together(Arc::new(BatchLoader { run: Box::new(run), answers_each }))
 }
 
 fn typed_ids<T: Cacheable>(ids: Vec<ErasedId>) -> Vec<T::Id> {

@@ -28,13 +28,15 @@ use crate::record::Key;
 /// An id with its type erased.
 pub(crate) type ErasedId = Box<dyn Any + Send>;
 
-/// What loads many records, with its types erased.
+/// A loader of many records, with its types erased: in one call, or each by itself.
 #[derive(Clone)]
 pub(crate) enum ManyLoader {
     Together(Arc<BatchLoader>),
-    /// Makes the loader of each record, of which some run at a time.
-    Each(Arc<dyn Fn(ErasedId) -> Loader + Send + Sync>),
+    Each(Arc<EachLoader>),
 }
+
+/// Makes the loader of one of many records.
+pub(crate) type EachLoader = dyn Fn(ErasedId) -> Loader + Send + Sync;
 
 /// A user's loader of many records in one call.
 pub(crate) struct BatchLoader {

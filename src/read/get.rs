@@ -73,7 +73,7 @@ pub(super) enum Miss {
     Unusable(Box<Error>, Bypass),
 }
 
-/// What is known before a read of the cache is sent.
+/// The state of near caches before a read of the cache is sent.
 #[derive(Clone, Copy)]
 pub(super) struct BeforeRead<'a> {
     /// The near cache that may keep the result.
@@ -371,7 +371,6 @@ impl<'a> Get<'a> {
                     break flight.result_for(called).await.unwrap_or_else(|| FlightResult::lost(key));
                 }
                 Role::Follower(flight) => {
-                    let _waiting = flight.load().wait()?;
                     #[cfg(feature = "__proof")]
                     if !core.backend.enforces(Guard::OwnRead)
                         && let Some(record) = flight.load().seen_by_leader.get()
@@ -379,17 +378,28 @@ impl<'a> Get<'a> {
                         let stale = Outcome::Stale { age: Duration::ZERO, revalidating: true };
                         break FlightResult::new(Ok(Some(record.clone())), stale, Timestamp::of_step());
                     }
-                    match timeout(patience, flight.result_for(called)).await {
-                        Ok(Some(result)) => break coalesced(result),
-                        Ok(None) => has_waited |= flight.has_left_nothing(),
-                        // Its runtime is alive, but nobody drives it.
-                        Err(_elapsed) => flights.forget(key, flight.load()),
+                    match self.follow(&flight, flights).await? {
+                        Some(result) => break result,
+                        None => has_waited |= flight.has_left_nothing(),
                     }
                 }
             }
             role = self.join_or_lead(flights);
         };
         self.loaded(result, cache_latency)
+    }
+
+    /// Waits for a flight that somebody else leads. `None` if it has no result that this get may take.
+    pub(super) async fn follow(&self, flight: &Flight, flights: &Flights) -> Result<Option<FlightResult>, Error> {
+        let _waiting = flight.load().wait()?;
+        match timeout(self.core.longest_flight(), flight.result_for(self.called)).await {
+            Ok(result) => Ok(result.map(coalesced)),
+            Err(_elapsed) => {
+                // Its runtime is alive, but nobody drives it.
+                flights.forget(self.key, flight.load());
+                Ok(None)
+            }
+        }
     }
 
     /// Loads in a cache that is not enabled.

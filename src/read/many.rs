@@ -10,9 +10,8 @@ use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt, stream};
 use tracing::Instrument;
 
-use super::batch::{Awaited, Batch, ErasedId, ManyLoader};
+use super::batch::{Awaited, Batch, EachLoader, ErasedId, ManyLoader};
 use super::get::{Answer, Get, Looked, Miss};
-use super::loader::Loader;
 use super::single_flight::Role;
 use crate::cache::{Bypass, Core, Outcome};
 use crate::error::Error;
@@ -45,7 +44,7 @@ const EACH_AT_A_TIME: usize = 32;
 /// What loads the missing records of a call.
 enum Source {
     Batch(Arc<Batch>),
-    Each(Arc<dyn Fn(ErasedId) -> Loader + Send + Sync>),
+    Each(Arc<EachLoader>),
 }
 
 impl Source {

@@ -82,8 +82,7 @@ impl ReadThrough {
             let looked = Timestamp::of_step();
             // Before the lease is asked for: a change that comes right after the reply must end the pause below.
             let epoch = self.core.backend.key_epoch(&self.key);
-            let core = self.core.clone();
-            let acquired = match lease.acquire(|acquired| has_stale(&core, acquired)).await {
+            let acquired = match lease.acquire(|acquired| has_stale(&self.core, acquired)).await {
                 Ok(acquired) => acquired,
                 Err(error) if self.gives_up() => return FlightResult::failed(error),
                 Err(error) => return self.without_cache(error, Bypass::Outage).boxed().await,

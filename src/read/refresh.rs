@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::get::{Answer, Get, Request, coalesced, record_outcome};
+use super::get::{Answer, Get, Request, record_outcome};
 use super::lease::{Lease, abandon};
 use super::read_through::{Granted, ReadThrough, has_stale};
 use super::single_flight::{FlightResult, Role, Timestamp};
@@ -40,17 +40,7 @@ impl Core {
                         let work = read_through(load).refreshed();
                         leader.start(self.longest_flight(), work).result_for(get.called).await
                     }
-                    Role::Follower(flight) => {
-                        let _waiting = flight.load().wait()?;
-                        match timeout(self.longest_flight(), flight.result_for(get.called)).await {
-                            Ok(result) => result.map(coalesced),
-                            // Its runtime is alive, but nobody drives it.
-                            Err(_elapsed) => {
-                                self.refreshing.forget(&key, flight.load());
-                                None
-                            }
-                        }
-                    }
+                    Role::Follower(flight) => get.follow(&flight, &self.refreshing).await?,
                 };
                 if let Some(result) = result {
                     break result;

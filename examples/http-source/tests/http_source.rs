@@ -5,7 +5,7 @@ use std::process::Command;
 
 use testkit::server::{Flavor, Server};
 
-/// What the service and the source have answered, each in order.
+/// The answers of the service and of the source, each in order.
 fn run(cache: &str) -> [Vec<String>; 2] {
     let output = Command::new(env!("CARGO_BIN_EXE_http-source")).env("CACHE_URL", cache).output().unwrap();
     assert!(output.status.success(), "{output:?}");

@@ -47,6 +47,14 @@ async fn is_served(cache: &Cache<Product>, loader: impl Fn(String) -> Found + Se
     }
 }
 
+/// Serves the old record while its load is held at the gate.
+async fn is_served_while_loading(cache: &Cache<Product>, primary: &Primary) -> Gate {
+    let gate = Gate::closed();
+    assert!(is_served(cache, primary.gated(&gate)).await);
+    gate.arrival().await;
+    gate
+}
+
 fn unreachable() -> impl Fn(String) -> Found + Clone + Send + Sync + 'static {
     |_| Box::pin(async { panic!("this load is not needed") })
 }
@@ -56,9 +64,7 @@ async fn a_stale_record_is_served_until_its_load_has_ended() {
     on_every_backend(async |backend| {
         let cache = revalidating(&backend);
         let primary = grown_stale(&cache).await;
-        let gate = Gate::closed();
-        assert!(is_served(&cache, primary.gated(&gate)).await);
-        gate.arrival().await;
+        let gate = is_served_while_loading(&cache, &primary).await;
         for _ in 0..10 {
             assert!(is_served(&cache, unreachable()).await);
         }
@@ -100,9 +106,7 @@ async fn after_an_invalidation_nobody_is_served_the_old_record() {
     on_every_backend(async |backend| {
         let (cache, other) = (revalidating(&backend), revalidating(&backend));
         let primary = grown_stale(&cache).await;
-        let gate = Gate::closed();
-        assert!(is_served(&cache, primary.gated(&gate)).await);
-        gate.arrival().await;
+        let gate = is_served_while_loading(&cache, &primary).await;
         primary.put(loaf(3));
         other.invalidate("p-001").await.unwrap();
         for cache in [&cache, &other] {
@@ -241,9 +245,7 @@ async fn many_gets_and_gets_of_fields_are_served_it_too() {
     on_every_backend(async |backend| {
         let cache = revalidating(&backend);
         let primary = grown_stale(&cache).await;
-        let gate = Gate::closed();
-        assert!(is_served(&cache, primary.gated(&gate)).await);
-        gate.arrival().await;
+        let gate = is_served_while_loading(&cache, &primary).await;
         let stock = cache.get_fields("p-001", Product::FIELDS.stock, unreachable()).await.unwrap();
         assert_eq!(stock, Some(1));
         let load = |_| async { Ok::<Vec<Product>, cache_aside::BoxError>(Vec::new()) };
