@@ -18,6 +18,7 @@ mod redis;
 #[cfg(feature = "__proof")]
 mod rig;
 mod store;
+mod takeover;
 mod update;
 mod url;
 
@@ -39,6 +40,8 @@ pub(crate) use self::store::{
     Acquired, Attempt, Decision, Each, EntryAndLease, Filled, Forbidden, Held, KeyKind, Mark, Store, StoreError,
     StoreResult, StoreUpdate, Token, Touched,
 };
+pub(crate) use self::takeover::TakeoverCount;
+use self::takeover::Takeovers;
 pub(crate) use self::update::Update;
 use crate::background::Background;
 use crate::error::{Cause, Error};
@@ -87,6 +90,9 @@ struct Inner {
     pending: Arc<Pending>,
     /// The task that applies what is pending.
     retry: Background,
+    takeovers: Takeovers,
+    /// The task that connects again although nothing else is to be sent.
+    watch: Background,
     /// Empty until a near cache is built over the backend.
     tracking: OnceLock<Arc<Tracking>>,
     /// The task that subscribes to invalidation messages.
@@ -115,6 +121,8 @@ impl Inner {
             breaker,
             pending: Arc::default(),
             retry: Background::default(),
+            takeovers: Takeovers::default(),
+            watch: Background::default(),
             tracking: OnceLock::new(),
             tracker: Background::default(),
             metrics,
@@ -226,7 +234,8 @@ impl Backend {
     #[doc(hidden)]
     pub fn rigged(&self, rig: Rig) -> Self {
         let Inner { store, address, settings, .. } = &*self.inner;
-        Self { inner: Arc::new(Inner { rig: Some(rig), ..Inner::new(store.clone(), address.clone(), *settings) }) }
+        let inner = Inner { rig: Some(rig), ..Inner::new(store.clone(), address.clone(), *settings) };
+        Self { inner: Arc::new(inner) }.watched()
     }
 }
 
@@ -268,12 +277,22 @@ impl Backend {
     }
 
     pub(crate) async fn read(&self, key: &Key, selection: &Selection, with_ttl: bool) -> Result<Option<Found>, Error> {
-        dispatch!(self, CallOptions::for_get(self, key), Read "read", key, store => store.read(key, selection, with_ttl))
+        let before = self.takeovers();
+        self.check_not_pending(key)?;
+        let found = dispatch!(
+            self, CallOptions::for_get(self, key), Read "read", key, store => store.read(key, selection, with_ttl)
+        );
+        self.check_answer(key, before, found)
     }
 
     /// After an error too, `token` is the one that may have been granted.
     pub(crate) async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, Error> {
-        dispatch!(self, CallOptions::for_get(self, key), Acquire "lease", key, store => store.acquire(key, token, lease))
+        let before = self.takeovers();
+        self.check_not_pending(key)?;
+        let acquired = dispatch!(
+            self, CallOptions::for_get(self, key), Acquire "lease", key, store => store.acquire(key, token, lease)
+        );
+        self.check_answer(key, before, acquired)
     }
 
     /// After an error too, `token` may have been granted.
@@ -284,8 +303,11 @@ impl Backend {
         token: &Token,
         lease: Duration,
     ) -> Result<Acquired, Error> {
+        let before = self.takeovers();
+        self.check_not_pending(key)?;
         let options = CallOptions::for_get(self, key);
-        dispatch!(self, options, TakeOver "lease", key, store => store.take_over(key, mark, token, lease))
+        let taken = dispatch!(self, options, TakeOver "lease", key, store => store.take_over(key, mark, token, lease));
+        self.check_answer(key, before, taken)
     }
 
     pub(crate) async fn renew(&self, key: &Key, token: &Token, lease: Duration) -> Result<bool, Error> {
@@ -388,6 +410,15 @@ impl Backend {
         // The runtime of the task that retries may have ended since, or may not be driven.
         pending::retry_in_background(self);
         pending.contains(key)
+    }
+
+    fn check_not_pending(&self, key: &Key) -> Result<(), Error> {
+        if self.is_pending(key) { Err(self.pending_error(key)) } else { Ok(()) }
+    }
+
+    /// Fails if the answer to a step may be older than a write of this process.
+    fn check_answer<R>(&self, key: &Key, before: TakeoverCount, answer: Result<R, Error>) -> Result<R, Error> {
+        if answer.is_ok() && self.is_doubtful(key, before) { Err(self.pending_error(key)) } else { answer }
     }
 
     /// Why a pending key is not read.

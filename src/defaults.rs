@@ -100,6 +100,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// share: 8.
 pub const UPDATE_CONNECTIONS: usize = 8;
 
+/// How long the keys of writes are remembered, for servers that are replaced: 10 seconds.
+pub const REPLAY_WINDOW: Duration = Duration::from_secs(10);
+
 /// The most entries that a `memory://` backend keeps: 100,000.
 pub const MAX_ENTRIES: usize = 100_000;
 

@@ -57,6 +57,13 @@ guards! {
         /// An unchanged answer confirms the record that was found after the grant: without it, another record lives on.
         GrantedRecord = "granted-record",
     }
+    /// The guards against servers that come back, or take over, with an older state.
+    TAKEOVER: 2 {
+        /// A process invalidates what it has written anew after another server has taken over.
+        Replay = "replay",
+        /// An answer that may come from another server than the one that was asked is not used if it may be older than a write.
+        AnswerCheck = "answer-check",
+    }
     /// The guards of near caches.
     NEAR: 4 {
         /// A near cache keeps what was read only if the key's epoch is still the one from before the read.

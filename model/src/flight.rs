@@ -114,6 +114,11 @@ impl Protocol {
 
     fn next(&self, state: &mut State, flight: usize, now: Step, step: FlightStep) -> Step {
         match (now, step) {
+            (_, FlightStep::SendAcquire | FlightStep::Poll)
+                if state.takeover.is_pending(self.scope.readers[flight]) && self.guards.has(Guard::AnswerCheck) =>
+            {
+                Step::Bypassing
+            }
             (_, FlightStep::SendAcquire | FlightStep::Poll) => {
                 let token = if self.guards.has(Guard::FreshTokens) {
                     self.new_token(state)
@@ -261,7 +266,8 @@ impl Protocol {
             _ => None,
         });
         let in_commands = state.late.iter().flatten().filter_map(Late::token);
-        let at_l = state.lease.and_then(|lease| match lease {
+        let elsewhere = state.takeover.other.and_then(|server| server.lease);
+        let at_l = state.lease.into_iter().chain(elsewhere).filter_map(|lease| match lease {
             Lease::Held(token) => Some(token),
             Lease::Marked(_) => None,
         });

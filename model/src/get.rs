@@ -55,7 +55,11 @@ impl Protocol {
                 let own = &mut state.readers[reader];
                 own.gets_left -= 1;
                 own.floor = state.floor;
+                own.floor.raise(state.takeover.own_floor(self.scope.readers[reader]));
                 own.call = Call::Called;
+            }
+            GetStep::JoinOrRead if state.takeover.is_pending(self.scope.readers[reader]) => {
+                state.readers[reader].call = Call::OutOfReach;
             }
             GetStep::JoinOrRead => {
                 let reads_first = self.scope.loads.serve_stale && self.guards.has(Guard::OwnRead);

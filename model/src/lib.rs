@@ -20,6 +20,7 @@ mod scope;
 mod scopes;
 mod server;
 mod state;
+mod takeover;
 mod writer;
 
 use std::time::Instant;
@@ -79,6 +80,13 @@ no_promise_breaks! {
     loads_end_in_every_way_beside_updates: EVERY_LOAD_UPDATES, "loads end in every way, one updates, then invalidates";
     one_refreshes: REFRESHED, "one refreshes, one invalidates";
     one_refreshes_with_every_fault: REFRESHED_EVERY_FAULT, "one refreshes, one invalidates, every fault";
+    a_replica_is_promoted: PROMOTION, "a replica is promoted, one invalidates";
+    a_replica_is_promoted_for_a_writer_elsewhere: PROMOTION_ELSEWHERE, "a replica is promoted, another process invalidates";
+    a_replica_is_promoted_beside_updates: PROMOTION_UPDATES, "a replica is promoted, one updates";
+    a_replica_is_promoted_while_loaders_answer_unchanged: PROMOTION_UNCHANGED, "a replica is promoted, loaders answer `unchanged`";
+    a_replica_is_promoted_while_stale_records_are_served: PROMOTION_SERVED_STALE, "a replica is promoted, stale records are served";
+    a_server_restarts_from_a_snapshot: RESTART, "a server restarts from a snapshot, one invalidates";
+    a_server_restarts_from_a_snapshot_beside_updates: RESTART_TOGETHER, "a server restarts from a snapshot, one updates";
 }
 
 #[test]
@@ -144,6 +152,26 @@ fn without_granted_record_another_record_is_renewed() {
 #[test]
 fn without_own_read_a_late_call_gets_the_stale_record_of_another() {
     breaks_without(Guard::OwnRead, scopes::ONE_WRITER_OF_STALE, properties::FRESH);
+}
+
+#[test]
+fn without_replay_a_promoted_replica_brings_an_old_entry_back() {
+    breaks_without(Guard::Replay, scopes::PROMOTION, properties::FRESH);
+}
+
+#[test]
+fn without_replay_a_restart_brings_an_old_entry_back() {
+    breaks_without(Guard::Replay, scopes::RESTART, properties::FRESH);
+}
+
+#[test]
+fn without_answer_check_a_read_that_was_sent_before_finds_what_came_back() {
+    breaks_without(Guard::AnswerCheck, scopes::PROMOTION, properties::FRESH);
+}
+
+#[test]
+fn without_answer_check_a_touch_renews_what_came_back() {
+    breaks_without(Guard::AnswerCheck, scopes::PROMOTION_UNCHANGED, properties::CONFIRMED);
 }
 
 /// Not a bug: the protocol can't promise more when two writers update one record.

@@ -37,6 +37,10 @@ impl Floor {
     pub(crate) fn raise(&mut self, to: Self) {
         *self = Self { a: self.a.max(to.a), b: self.b.max(to.b) };
     }
+
+    pub(crate) fn lower(&mut self, to: Self) {
+        *self = Self { a: self.a.min(to.a), b: self.b.min(to.b) };
+    }
 }
 
 impl From<Row> for Floor {

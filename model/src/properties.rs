@@ -119,6 +119,11 @@ pub(crate) fn of(scope: &Scope) -> Vec<Property<Protocol>> {
         state.live().is_some() && refreshing(state).any(|token| token == held(state))
     });
     sometimes(refreshes, "a refresh that is fenced", |_, state| refreshing(state).any(|token| token != held(state)));
+    sometimes(scope.takes_over.is_some(), "an entry that has come back and is read around", |_, state| {
+        state.takeover.has_happened
+            && (0..3).any(|process| state.takeover.is_pending(process))
+            && (state.entry.is_some() || state.takeover.other.is_some_and(|server| server.entry.is_some()))
+    });
     properties
 }
 

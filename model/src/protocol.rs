@@ -9,6 +9,7 @@ use crate::primary::{Floor, Primary};
 use crate::properties;
 use crate::scope::Scope;
 use crate::state::{Call, Entry, Lease, MAX_LATE, MAX_READERS, MAX_WRITERS, Mark, Reader, Stage, State, Writer};
+use crate::takeover::{Takeover, TakeoverStep};
 use crate::writer::WriteStep;
 
 /// The protocol within a scope.
@@ -33,6 +34,8 @@ pub(crate) enum Action {
     LateCommand(usize),
     /// A process dies, with all its gets, flights and writers.
     Crash(u8),
+    /// Another server takes the place of the one that the processes use.
+    Takeover(TakeoverStep),
 }
 
 impl Action {
@@ -42,7 +45,7 @@ impl Action {
             Self::Get(_, step) => !matches!(step, GetStep::Start | GetStep::ReadFails | GetStep::Cancel),
             Self::Flight(_, step) => !matches!(step, FlightStep::Poll | FlightStep::LoaderFails | FlightStep::TimeOut),
             Self::Write(..) | Self::LeaseExpires | Self::EntryExpires | Self::EntryBecomesStale => false,
-            Self::LateCommand(_) | Self::Crash(_) => false,
+            Self::LateCommand(_) | Self::Crash(_) | Self::Takeover(_) => false,
         }
     }
 }
@@ -57,9 +60,16 @@ impl Protocol {
 
     pub(crate) fn take(&self, state: &mut State, action: Action) {
         match action {
-            Action::Get(reader, step) => self.take_get_step(state, reader, step),
-            Action::Flight(flight, step) => self.take_flight_step(state, flight, step),
-            Action::Write(writer, step) => self.take_write_step(state, writer, step),
+            Action::Get(reader, step) => {
+                state.at_server_of(self.scope.readers[reader], |state| self.take_get_step(state, reader, step));
+            }
+            Action::Flight(flight, step) => {
+                state.at_server_of(self.scope.readers[flight], |state| self.take_flight_step(state, flight, step));
+            }
+            Action::Write(writer, step) => {
+                let process = self.scope.writers[writer].process;
+                state.at_server_of(process, |state| self.take_write_step(state, writer, step));
+            }
             Action::LeaseExpires => state.lease = None,
             Action::EntryExpires => state.put(None),
             Action::EntryBecomesStale => state.become_stale(),
@@ -70,6 +80,7 @@ impl Protocol {
                 }
             }
             Action::Crash(process) => self.crash(state, process),
+            Action::Takeover(step) => self.take_takeover_step(state, step),
         }
     }
 
@@ -109,6 +120,7 @@ impl Model for Protocol {
             floor: Floor::default(),
             crashes_left: self.scope.faults.crashes,
             losses_left: self.scope.faults.losses,
+            takeover: Takeover::default(),
             breach: None,
         };
         let mut states = vec![empty, State { entry: Some(Entry::Whole(primary.row())), ..empty }];
@@ -147,13 +159,17 @@ impl Model for Protocol {
         if state.crashes_left > 0 {
             actions.extend(self.scope.processes().map(Action::Crash));
         }
+        self.takeover_steps(state, |step| actions.push(Action::Takeover(step)));
     }
 
     fn next_state(&self, state: &State, action: Action) -> Option<State> {
         let mut next = *state;
         self.take(&mut next, action);
         next.forget_spent_commands(self.guards);
-        next.forget_promises();
+        // Of gets that are under way, a takeover lowers the floors.
+        if self.scope.takes_over.is_none() {
+            next.forget_promises();
+        }
         Some(next)
     }
 

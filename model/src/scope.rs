@@ -21,6 +21,17 @@ pub(crate) struct Scope {
     pub(crate) row_exists: bool,
     pub(crate) loads: Loads,
     pub(crate) faults: Faults,
+    /// What takes the place of the server.
+    pub(crate) takes_over: Option<Place>,
+}
+
+/// What takes the place of the server, with an older state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A replica that is promoted, and that each process moves to in its own time.
+    Replica,
+    /// The server itself, after a restart.
+    Snapshot,
 }
 
 /// A writer's process, and its writes, one after another.
@@ -86,6 +97,10 @@ impl Faults {
     /// The faults of a single call or load, and expiry.
     pub(crate) const OF_ONE_CALL: Self = Self { loader_failure: true, cancellation: true, ..Self::EXPIRY };
     pub(crate) const EVERY: Self = Self { crashes: 1, losses: 1, ..Self::OF_ONE_CALL };
+
+    fn are_some(self) -> bool {
+        self.expiry || self.loader_failure || self.cancellation || self.crashes > 0 || self.losses > 0
+    }
 }
 
 impl Change {
@@ -105,6 +120,12 @@ impl Scope {
         0..=last
     }
 
+    /// The processes of writers too.
+    pub(crate) fn all_processes(&self) -> impl Iterator<Item = u8> {
+        let of_writers = self.writers.iter().map(|writer| writer.process);
+        0..=self.readers.iter().copied().chain(of_writers).max().unwrap_or(0)
+    }
+
     /// Whether two readers share a process.
     pub(crate) fn share(&self) -> bool {
         self.readers.windows(2).any(|pair| pair[0] == pair[1])
@@ -122,7 +143,15 @@ impl fmt::Display for Scope {
         let writers: Vec<_> = self.writers.iter().map(ToString::to_string).collect();
         let writers = if writers.is_empty() { "none".to_owned() } else { writers.join("; ") };
         let turns = if self.take_turns { ", in turns" } else { "" };
-        write!(f, " | {writers}{turns} | {} | {}", self.loads, self.faults)
+        let faults = [
+            Some(self.faults.to_string()).filter(|_| self.takes_over.is_none() || self.faults.are_some()),
+            self.takes_over.map(|place| match place {
+                Place::Replica => "promotion".to_owned(),
+                Place::Snapshot => "restart".to_owned(),
+            }),
+        ];
+        let faults: Vec<_> = faults.into_iter().flatten().collect();
+        write!(f, " | {writers}{turns} | {} | {}", self.loads, faults.join(", "))
     }
 }
 

@@ -5,7 +5,7 @@
 //! process.
 
 use crate::primary::Change;
-use crate::scope::{Faults, Loads, Plan, Scope, Write};
+use crate::scope::{Faults, Loads, Place, Plan, Scope, Write};
 
 const A: u8 = 0;
 const B: u8 = 1;
@@ -37,6 +37,7 @@ const QUIET: Scope = Scope {
     row_exists: true,
     loads: Loads::PLAIN,
     faults: Faults::NONE,
+    takes_over: None,
 };
 
 pub(crate) const NO_WRITER: Scope = Scope { faults: Faults::EVERY, ..QUIET };
@@ -161,6 +162,25 @@ pub(crate) const REFRESHED_EVERY_FAULT: Scope = Scope {
     faults: Faults::EVERY,
     ..QUIET
 };
+
+pub(crate) const PROMOTION: Scope =
+    Scope { readers: APART, writers: &[writer(A, &[SET_A])], takes_over: Some(Place::Replica), ..QUIET };
+
+pub(crate) const PROMOTION_ELSEWHERE: Scope =
+    Scope { readers: &[A], gets: 2, writers: &[writer(C, &[SET_A])], ..PROMOTION };
+
+pub(crate) const PROMOTION_UPDATES: Scope =
+    Scope { readers: TOGETHER, writers: &[writer(A, &[UPDATE_A])], ..PROMOTION };
+
+pub(crate) const PROMOTION_UNCHANGED: Scope = Scope { loads: Loads::UNCHANGED, ..PROMOTION };
+
+pub(crate) const PROMOTION_SERVED_STALE: Scope = Scope { readers: TOGETHER, loads: Loads::STALE, ..PROMOTION };
+
+pub(crate) const RESTART: Scope =
+    Scope { writers: &[writer(C, &[SET_A])], takes_over: Some(Place::Snapshot), ..PROMOTION };
+
+pub(crate) const RESTART_TOGETHER: Scope =
+    Scope { readers: TOGETHER, writers: &[writer(A, &[UPDATE_A])], faults: Faults::EXPIRY, ..RESTART };
 
 /// No guard helps here: two writers commit in one order and call in the other.
 pub(crate) const LAST_CALL_WINS: Scope =

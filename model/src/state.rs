@@ -4,6 +4,7 @@
 //! repeats, so that there are finitely many states.
 
 use crate::primary::{Change, Floor, Primary, Row};
+use crate::takeover::Takeover;
 
 pub(crate) const MAX_READERS: usize = 3;
 pub(crate) const MAX_WRITERS: usize = 2;
@@ -320,6 +321,7 @@ pub(crate) struct State {
     pub(crate) floor: Floor,
     pub(crate) crashes_left: u8,
     pub(crate) losses_left: u8,
+    pub(crate) takeover: Takeover,
     pub(crate) breach: Option<Breach>,
 }
 

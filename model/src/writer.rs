@@ -132,9 +132,14 @@ impl Protocol {
                 }
             }
             (Stage::Applied { promised }, WriteStep::Return) => {
-                state.floor.raise(promised);
+                let process = self.scope.writers[writer].process;
+                if self.scope.takes_over.is_none() {
+                    state.floor.raise(promised);
+                } else {
+                    state.takeover.returned(process, promised, &mut state.floor);
+                }
                 if self.write_of(state, writer) != Write::Refresh {
-                    self.forget_flights(state, self.scope.writers[writer].process);
+                    self.forget_flights(state, process);
                 }
                 state.writers[writer].written += 1;
                 Stage::Ready

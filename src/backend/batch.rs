@@ -37,12 +37,16 @@ impl Backend {
             return Vec::new();
         }
         let _permits = permits(self, keys.len()).await;
+        let before = self.takeovers();
         let each = Mutex::new(each);
         let reads = by_server(self, keys).into_iter().map(async |indices| {
             let of_server: Vec<_> = indices.iter().map(|index| keys[*index]).collect();
             let mut each = |at: usize, found| {
-                let mut each = each.lock();
-                each(indices[at], found);
+                // Otherwise it is read by itself.
+                if !self.is_pending(of_server[at]) && !self.is_doubtful(of_server[at], before) {
+                    let mut each = each.lock();
+                    each(indices[at], found);
+                }
             };
             let options = CallOptions::for_get(self, of_server[0]);
             let read = dispatch!(self, options, "read", of_server[0], store => {

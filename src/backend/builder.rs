@@ -103,6 +103,12 @@ settings! {
     /// all entries of the type are read around the cache, and deleted from it once it answers again. 0 is allowed.
     max_pending_invalidations: usize = MAX_PENDING_INVALIDATIONS, "10,000";
 
+    /// How long this process remembers the keys that it has invalidated or updated, for servers that are replaced: when a replica
+    /// is promoted, or a server starts again, they are invalidated once more, since the new server may not have seen it. At most
+    /// `max_pending_invalidations` keys are remembered, and beyond that their types. Zero turns it off; at most 36,500 days.
+    /// Redis only.
+    replay_window: Duration = REPLAY_WINDOW, "10 s";
+
     /// How often a heartbeat is sent over the connection that brings [near caches](crate::NearCache) the servers' invalidation
     /// messages. When that connection breaks without a trace, a near cache may miss the writes of others for at most this time
     /// and `heartbeat_timeout` together. More than 10 ms (on Windows 16 ms), and at most 36,500 days.
@@ -177,6 +183,9 @@ impl BackendBuilder {
         defaults::check_duration("connect_timeout", settings.connect_timeout)?;
         defaults::check_duration("breaker_pause", settings.breaker_pause)?;
         defaults::check_duration("close_timeout", settings.close_timeout)?;
+        if !settings.replay_window.is_zero() {
+            defaults::check_duration("replay_window", settings.replay_window)?;
+        }
         check_bound("heartbeat_interval", settings.heartbeat_interval)?;
         check_bound("heartbeat_timeout", settings.heartbeat_timeout)?;
         at_least_one("breaker_threshold", settings.breaker_threshold as usize)?;
@@ -192,7 +201,7 @@ impl BackendBuilder {
             let address = servers.to_string();
             (AnyStore::Redis(Arc::new(Redis::new(servers, settings))), address)
         };
-        Ok(Backend { inner: Arc::new(Inner::new(store, address, settings)) })
+        Ok(Backend { inner: Arc::new(Inner::new(store, address, settings)) }.watched())
     }
 }
 

@@ -8,7 +8,7 @@
 //! The invariant: a key is forgotten only by an invalidation that was sent after the key's last failure. So failures are
 //! numbered. A background task retries; what is still pending when the process ends is lost.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::call::CallOptions;
+use super::redis::Restarted;
 use super::{Backend, Inner};
 use crate::backoff::Backoff;
 use crate::error::Error;
@@ -45,6 +46,15 @@ struct State {
     keys: HashMap<Key, u64>,
     /// By the prefix of the type's keys.
     types: HashMap<String, u64>,
+    /// Servers that have started again, each with the prefixes of the types that are not swept yet.
+    restarted: Vec<(Restarted, BTreeSet<String>)>,
+}
+
+impl State {
+    fn waiting(&self) -> usize {
+        let restarted: usize = self.restarted.iter().map(|(_, types)| types.len()).sum();
+        self.keys.len() + self.types.len() + restarted
+    }
 }
 
 impl Pending {
@@ -54,11 +64,17 @@ impl Pending {
 
     pub(super) fn contains(&self, key: &Key) -> bool {
         let state = self.state.lock();
-        state.keys.contains_key(key) || state.types.contains_key(key.prefix())
+        state.keys.contains_key(key)
+            || state.types.contains_key(key.prefix())
+            || state.restarted.iter().any(|(_, types)| types.contains(key.prefix()))
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting() > 0
     }
 
     /// If `limit` keys are pending already, all keys of the type are from now on.
-    fn remember(&self, key: &Key, limit: usize) {
+    pub(super) fn remember(&self, key: &Key, limit: usize) {
         let mut state = self.state.lock();
         let number = self.next_failure();
         if let Some(last) = state.types.get_mut(key.prefix()) {
@@ -75,10 +91,35 @@ impl Pending {
     }
 
     /// From now on all keys of the type are pending.
-    fn remember_type(&self, prefix: &str) {
+    pub(super) fn remember_type(&self, prefix: &str) {
         let mut state = self.state.lock();
         let number = self.next_failure();
         self.add_type(&mut state, prefix, number);
+    }
+
+    /// From now on all keys of these types are pending, until the server is swept.
+    pub(super) fn remember_restart(&self, server: &Restarted, types: BTreeSet<String>) {
+        let mut state = self.state.lock();
+        // What is left of an earlier restart is swept with the rest.
+        self.forget_restart(&mut state, |other| other.is_at(server));
+        types.iter().for_each(|prefix| metrics::pending(prefix, 0, 1));
+        state.restarted.push((server.clone(), types));
+        self.waiting.store(state.waiting(), Ordering::Release);
+    }
+
+    fn forget_restart(&self, state: &mut State, is_forgotten: impl Fn(&Restarted) -> bool) {
+        let forgotten = state.restarted.extract_if(.., |(server, _)| is_forgotten(server));
+        forgotten.flat_map(|(_, types)| types).for_each(|prefix| metrics::pending(&prefix, 1, 0));
+    }
+
+    /// Forgets a type that was swept.
+    fn swept(&self, server: &Restarted, prefix: &str) {
+        let mut state = self.state.lock();
+        let unswept = state.restarted.iter_mut().find(|(other, _)| other == server);
+        if unswept.is_some_and(|(_, types)| types.remove(prefix)) {
+            state.restarted.retain(|(_, types)| !types.is_empty());
+            self.count(&state, prefix, 1, 0);
+        }
     }
 
     /// In place of those of its keys that are pending by themselves.
@@ -127,7 +168,7 @@ impl Pending {
 
     /// Updates the count and the gauge after a change of one type: `gone` were removed, and `come` were added.
     fn count(&self, state: &State, prefix: &str, gone: usize, come: usize) {
-        self.waiting.store(state.keys.len() + state.types.len(), Ordering::Release);
+        self.waiting.store(state.waiting(), Ordering::Release);
         metrics::pending(prefix, gone, come);
     }
 }
@@ -135,7 +176,9 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         let state = self.state.get_mut();
-        let prefixes = state.keys.keys().map(Key::prefix).chain(state.types.keys().map(String::as_str));
+        let unswept = state.restarted.iter().flat_map(|(_, types)| types);
+        let types = state.types.keys().chain(unswept).map(String::as_str);
+        let prefixes = state.keys.keys().map(Key::prefix).chain(types);
         prefixes.for_each(|prefix| metrics::pending(prefix, 1, 0));
     }
 }
@@ -150,6 +193,7 @@ pub(super) struct Write<'a> {
 
 impl<'a> Write<'a> {
     pub(super) fn new(backend: &'a Backend, key: Key) -> Self {
+        backend.note_write(&key);
         Self { backend, key, sent_after: backend.inner.pending.last_failure(), failed: true }
     }
 
@@ -189,6 +233,7 @@ pub(super) struct Sweep<'a> {
 
 impl<'a> Sweep<'a> {
     pub(super) fn new(backend: &'a Backend, prefix: &'a str) -> Self {
+        backend.note_sweep(prefix);
         Self { backend, prefix, sent_after: backend.inner.pending.last_failure(), failed: true }
     }
 
@@ -220,7 +265,8 @@ impl Backend {
     pub(crate) fn pending(&self, prefix: &str) -> (Vec<String>, bool) {
         let state = self.inner.pending.state.lock();
         let keys = state.keys.keys().filter(|key| key.prefix() == prefix).map(Key::to_string).collect();
-        (keys, state.types.contains_key(prefix))
+        let is_swept = state.restarted.iter().any(|(_, types)| types.contains(prefix));
+        (keys, is_swept || state.types.contains_key(prefix))
     }
 }
 
@@ -268,11 +314,12 @@ async fn apply(backend: &Backend) -> bool {
     let pending = &backend.inner.pending;
     // Read before anything is sent: a later failure is not covered.
     let sent_after = pending.last_failure();
-    let (keys, types): (Vec<_>, Vec<_>) = {
+    let (keys, types, restarted): (Vec<_>, Vec<_>, _) = {
         let state = pending.state.lock();
-        (state.keys.keys().cloned().collect(), state.types.keys().cloned().collect())
+        (state.keys.keys().cloned().collect(), state.types.keys().cloned().collect(), state.restarted.clone())
     };
     let invalidations = futures_util::stream::iter(keys).map(|key| async move {
+        backend.note_write(&key);
         let removed = backend.remove(&key, CallOptions { quiet: true, ..CallOptions::for_write(backend, &key) }).await;
         backend.written(&key);
         removed.map(|_was_there| pending.applied(&key, sent_after)).err()
@@ -280,11 +327,23 @@ async fn apply(backend: &Backend) -> bool {
     let errors = invalidations.buffer_unordered(AT_A_TIME);
     let mut last_error = errors.fold(None, async |last, error| error.or(last)).await;
     for prefix in types {
+        backend.note_sweep(&prefix);
         let deleted = backend.delete_prefix(&prefix).await;
         backend.all_written(&prefix);
         match deleted {
             Ok(_deleted) => pending.applied_to_all(&prefix, sent_after),
             Err(error) => last_error = Some(error),
+        }
+    }
+    for (server, types) in restarted {
+        for prefix in types {
+            let swept = backend.sweep_restarted(&server, &prefix).await;
+            backend.all_written(&prefix);
+            match swept {
+                Ok(true) => pending.swept(&server, &prefix),
+                Ok(false) => {}
+                Err(error) => last_error = Some(error),
+            }
         }
     }
     let waiting = pending.waiting();

@@ -18,6 +18,7 @@ mod topology;
 mod tracker;
 mod update;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -32,7 +33,7 @@ pub(super) use self::address::Servers;
 use self::errors::{is_migrating, is_worth_another_attempt, is_wrong_type, not_answered, unexpected_reply};
 use self::resp::{Reply, encode, encode_read, entry};
 use self::script::{ABANDON, CLEAR_LEASE, FILL, RENEW, REPLACE, Script, TOUCH, encode_call};
-use self::shared::{Encode, Request};
+use self::shared::{Encode, Request, Shared};
 pub(super) use self::tls::Tls;
 use self::topology::{Topology, is_sent_elsewhere};
 pub(super) use self::tracker::track;
@@ -45,6 +46,33 @@ use super::{
     StoreUpdate, Token, Touched,
 };
 use crate::record::{ALL, Found, Key, Meta, Selection, StoredField};
+
+/// What has another server now.
+#[derive(Clone, Copy)]
+pub(super) enum TakenOver<'a> {
+    /// All keys of the server that this connection leads to.
+    Server(&'a Arc<Shared>),
+    Slots(&'a HashSet<u16>),
+}
+
+/// A server that has started again, perhaps with old data of its own.
+#[derive(Clone)]
+pub(super) struct Restarted {
+    server: Arc<Shared>,
+    run_id: String,
+}
+
+impl Restarted {
+    pub(super) fn is_at(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.server, &other.server)
+    }
+}
+
+impl PartialEq for Restarted {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_at(other) && self.run_id == other.run_id
+    }
+}
 
 /// Pause before a step on two keys is retried while their hash slot is migrating, so that they may be at two servers.
 const MIGRATION_PAUSE: Duration = Duration::from_millis(5);
@@ -77,6 +105,32 @@ impl Redis {
 
     pub(super) fn changes(&self) -> Arc<AtomicU64> {
         self.topology.changes.clone()
+    }
+
+    /// Sweeps a type at a server that has started again, unless another process does; returns whether that is done. Where the
+    /// processes can't agree, each sweeps.
+    pub(super) async fn sweep_restarted(&self, restarted: &Restarted, prefix: &str) -> StoreResult<bool> {
+        /// Longer than a sweep takes. If the process that sweeps dies, another one begins after this.
+        const SWEEPING: &[u8] = b"10000";
+        /// By then all processes know.
+        const SWEPT: &[u8] = b"3600000";
+        let Restarted { server, run_id } = restarted;
+        let mark = Key::of_sweep(prefix, run_id);
+        let mark = (&mark, mark.as_str().as_bytes());
+        let [begun, found] = self
+            .run(mark.0, &|at, out| match at {
+                0 => encode(out, &[b"SET", mark.1, b"sweeping", b"NX", b"PX", SWEEPING]),
+                _ => encode(out, &[b"GET", mark.1]),
+            })
+            .await?;
+        if begun.is_ok_and(|begun| begun.is_nil()) {
+            return Ok(found?.bytes()?.as_deref() == Some(b"done"));
+        }
+        for kind in [KeyKind::Lease, KeyKind::Entry] {
+            self.delete_at(server, prefix, kind).await?;
+        }
+        let [_noted] = self.run(mark.0, &|_, out| encode(out, &[b"SET", mark.1, b"done", b"PX", SWEPT])).await?;
+        Ok(true)
     }
 
     /// Runs commands that may be carried out twice on the key's server.
@@ -133,6 +187,32 @@ impl Redis {
             get => get?.bytes()?,
         };
         Ok((holder, EntryAndLease { found, lease_ttl: lease_ttl?.remaining() }))
+    }
+
+    /// Deletes the leases, or the entries, of a type at one server.
+    async fn delete_at(&self, server: &Arc<Shared>, prefix: &str, kind: KeyKind) -> RedisResult<u64> {
+        const KEYS_AT_A_TIME: &[u8] = b"500";
+        let limit = self.operation_timeout * DELETE_PREFIX_TIMEOUTS;
+        let (before, after) = match kind {
+            KeyKind::Lease => (format!("{{{prefix}"), "}:lock"),
+            KeyKind::Entry => (prefix.to_owned(), ""),
+        };
+        // Finds the keys of the type, and more. A prefix has no character that is special in a pattern.
+        let pattern = format!("{before}*{after}");
+        let (mut cursor, mut deleted) = ("0".to_owned(), 0);
+        loop {
+            let scan = [b"SCAN", cursor.as_bytes(), b"MATCH", pattern.as_bytes(), b"COUNT", KEYS_AT_A_TIME];
+            let scanned = server.ask(limit, &scan).await?.array()?;
+            let [next, found] = <[_; 2]>::try_from(scanned).map_err(|_| unexpected_reply())?;
+            let found = found?.array()?.into_iter().map(|key| key?.bytes()).collect::<RedisResult<Vec<_>>>()?;
+            let found: Vec<_> = found.into_iter().flatten().filter(|key| is_of_type(key, &before, after)).collect();
+            let deletions = found.iter().map(async |key| server.ask(limit, &[b"DEL", key]).await?.integer());
+            deleted += try_join_all(deletions).await?.into_iter().filter(|was_there| *was_there != 0).count() as u64;
+            cursor = next?.text()?;
+            if cursor == "0" {
+                return Ok(deleted);
+            }
+        }
     }
 
     /// Fails if entries may have moved to another server since there were so many changes.
@@ -378,14 +458,6 @@ impl Store for Redis {
     }
 
     async fn delete_prefix(&self, prefix: &str, kind: KeyKind) -> StoreResult<u64> {
-        const KEYS_AT_A_TIME: &[u8] = b"500";
-        let limit = self.operation_timeout * DELETE_PREFIX_TIMEOUTS;
-        let (before, after) = match kind {
-            KeyKind::Lease => (format!("{{{prefix}"), "}:lock"),
-            KeyKind::Entry => (prefix.to_owned(), ""),
-        };
-        // Finds the keys of the type, and more. A prefix has no character that is special in a pattern.
-        let pattern = format!("{before}*{after}");
         // Before `changes` is read: to learn the slots for the first time counts as a change.
         drop(self.topology.known_slots().await?);
         let changes = self.topology.changes.load(Ordering::Acquire);
@@ -394,21 +466,7 @@ impl Store for Redis {
         self.is_settled_since(changes).await?;
         let (primaries, mut deleted) = (self.topology.slots.read().primaries(), 0);
         for server in &primaries {
-            let mut cursor = "0".to_owned();
-            loop {
-                let scan = [b"SCAN", cursor.as_bytes(), b"MATCH", pattern.as_bytes(), b"COUNT", KEYS_AT_A_TIME];
-                let scanned = server.shared.ask(limit, &scan).await?.array()?;
-                let [next, found] = <[_; 2]>::try_from(scanned).map_err(|_| unexpected_reply())?;
-                let found = found?.array()?.into_iter().map(|key| key?.bytes()).collect::<RedisResult<Vec<_>>>()?;
-                let found: Vec<_> = found.into_iter().flatten().filter(|key| is_of_type(key, &before, after)).collect();
-                let deletions = found.iter().map(async |key| server.shared.ask(limit, &[b"DEL", key]).await?.integer());
-                deleted +=
-                    try_join_all(deletions).await?.into_iter().filter(|was_there| *was_there != 0).count() as u64;
-                cursor = next?.text()?;
-                if cursor == "0" {
-                    break;
-                }
-            }
+            deleted += self.delete_at(&server.shared, prefix, kind).await?;
         }
         self.is_settled_since(changes).await?;
         Ok(deleted)

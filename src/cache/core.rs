@@ -77,6 +77,7 @@ impl Core {
         is_enabled: bool,
     ) -> Self {
         let keys = KeySpace::new(namespace, &shape.schema);
+        backend.add_types(keys.prefixes());
         let (namespace, entity) = (namespace.unwrap_or_default(), shape.schema.entity);
         let near = policy.near_cache.and_then(|settings| {
             let tracking = backend.tracking()?;

@@ -7,9 +7,10 @@ use dashmap::DashMap;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use crate::backend::{Acquired, Mark, Token};
+use crate::backend::{Acquired, Mark, TakeoverCount, Token};
 use crate::cache::Core;
 use crate::error::Error;
+use crate::proof::Guard;
 use crate::record::Key;
 
 /// A lease that may be held. If it is dropped before it [ends](Self::end), because the runtime of its load shut down, it becomes
@@ -18,12 +19,20 @@ pub(super) struct Lease {
     core: Arc<Core>,
     key: Key,
     pub(super) token: Token,
+    takeovers: TakeoverCount,
     has_ended: bool,
 }
 
 impl Lease {
     pub(super) fn new(core: &Arc<Core>, key: &Key) -> Self {
-        Self { core: core.clone(), key: key.clone(), token: core.backend.new_token(), has_ended: false }
+        let (takeovers, token) = (core.backend.takeovers(), core.backend.new_token());
+        Self { core: core.clone(), key: key.clone(), token, takeovers, has_ended: false }
+    }
+
+    /// Whether the entry may be another one than the one that was found under the lease, because another server has taken over.
+    pub(super) fn is_at_other_server(&self) -> bool {
+        let backend = &self.core.backend;
+        backend.takeovers() != self.takeovers && backend.enforces(Guard::AnswerCheck)
     }
 
     /// Also takes it over from a mark, unless `is_paused` says that a failed load is not to be tried again yet.

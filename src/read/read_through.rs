@@ -236,7 +236,7 @@ impl ReadThrough {
     /// Loads and fills. If the load fails, serves the stale entry, and leaves a failure mark so that no process loads for a while.
     async fn under_lease(self, lease: Lease, granted: Option<Granted>) -> FlightResult {
         let (core, key) = (self.core.clone(), self.key.clone());
-        let loaded = self.load_and_fill(&lease.token, granted).boxed().await;
+        let loaded = self.load_and_fill(&lease, granted).boxed().await;
         if loaded.record.is_ok() {
             lease.end();
             return loaded;
@@ -258,8 +258,8 @@ impl ReadThrough {
     }
 
     /// Loads under a lease, which the fill then uses up. If the load fails, the lease is still held.
-    pub(super) async fn load_and_fill(self, token: &Token, granted: Option<Granted>) -> FlightResult {
-        let (core, key) = (self.core.clone(), self.key.clone());
+    pub(super) async fn load_and_fill(self, lease: &Lease, granted: Option<Granted>) -> FlightResult {
+        let (core, key, token) = (self.core.clone(), self.key.clone(), &lease.token);
         let load_began = Timestamp::of_step();
         let loaded = {
             let (load, renewing) = (pin!(self.load(granted)), pin!(keep_renewing(&core, &key, token)));
@@ -274,7 +274,7 @@ impl ReadThrough {
             Err(error) => return result(Err(error), load_began),
         };
         let (sent, ttl) = (Timestamp::of_step(), store.ttl());
-        match store_under_lease(&core, &key, token, record.as_ref(), store).boxed().await {
+        match store_under_lease(&core, &key, lease, record.as_ref(), store).boxed().await {
             Ok(Filled::Accepted) => {
                 let left_nothing = ttl.is_none();
                 return FlightResult { ttl, is_stored: true, left_nothing, ..result(Ok(record), sent) };
@@ -355,16 +355,20 @@ fn begin(loader: Loader, awaited: Option<Awaited>, stale: Option<Record>, limit:
 async fn store_under_lease(
     core: &Core,
     key: &Key,
-    token: &Token,
+    lease: &Lease,
     record: Option<&Record>,
     store: ToStore,
 ) -> Result<Filled, Error> {
-    let backend = &core.backend;
+    let (backend, token) = (&core.backend, &lease.token);
     let (fields, lifetime) = match store {
         ToStore::Entry { fields, lifetime } => (fields, lifetime.total()),
         ToStore::Nothing => (Vec::new(), core.policy.unstored_mark()),
         ToStore::SameEntry { meta, lifetime } => {
-            match backend.touch(key, token, meta, lifetime.total()).boxed().await? {
+            let touched = match lease.is_at_other_server() {
+                false => backend.touch(key, token, meta, lifetime.total()).boxed().await?,
+                true => Touched::Gone,
+            };
+            match touched {
                 Touched::Accepted => return Ok(Filled::Accepted),
                 Touched::Fenced => return Ok(Filled::Fenced),
                 Touched::Gone => match record.and_then(|record| core.fields(key, record, lifetime.meta)) {

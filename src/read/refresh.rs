@@ -90,7 +90,7 @@ impl ReadThrough {
                 let mark = if has_stale(&core, &acquired) { Mark::Failed } else { Mark::Unstored };
                 let granted = acquired.found.and_then(|found| Granted::of(&core, &found));
                 let load_began = Timestamp::of_step();
-                let result = self.load_and_fill(&lease.token, granted).await;
+                let result = self.load_and_fill(&lease, granted).await;
                 match &result.record {
                     Ok(_) => {
                         core.backend.written(&key);

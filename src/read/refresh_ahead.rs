@@ -91,7 +91,7 @@ impl ReadThrough {
             return true;
         };
         core.metrics.counts.refreshes_ahead.add();
-        let Err(error) = self.load_and_fill(&lease.token, Granted::of(&core, &found)).await.record else {
+        let Err(error) = self.load_and_fill(&lease, Granted::of(&core, &found)).await.record else {
             lease.end();
             return true;
         };

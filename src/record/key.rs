@@ -44,6 +44,12 @@ impl Key {
         &self.as_str()[self.prefix().len()..]
     }
 
+    /// The key of the note that a type was swept at a server that has started again. It is no entry's key, since an id has no `:`.
+    pub(crate) fn of_sweep(prefix: &str, run_id: &str) -> Self {
+        let kind = prefix.trim_start_matches("cache:").trim_end_matches(':');
+        Self([TAG.0, "cache:~swept:", run_id, ":", kind, TAG.1].concat().into())
+    }
+
     /// The key of the entry's lease, in the same slot.
     pub(crate) fn lock(&self) -> &str {
         &self.0

@@ -172,6 +172,12 @@ impl Cluster {
     pub async fn fail_over(&mut self, key: &str) -> usize {
         let owner = self.owner(key).await;
         self.servers[owner].kill().await;
+        self.taken_over(owner).await;
+        owner
+    }
+
+    /// Waits until all servers know that the replica of a killed primary has taken over.
+    pub async fn taken_over(&self, owner: usize) {
         let successor = &self.ids[(owner + PRIMARIES) % (2 * PRIMARIES)];
         self.agree("a replica has taken over", async |server| {
             let nodes = ask(server, "CLUSTER NODES").await;
@@ -179,7 +185,6 @@ impl Cluster {
             line.contains("master") && line.split(' ').nth(8).is_some()
         })
         .await;
-        owner
     }
 
     /// Restarts a killed server, and waits until it follows the server that has taken over.

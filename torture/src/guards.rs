@@ -9,7 +9,7 @@ use rand::RngExt;
 
 /// The guards that can be taken out.
 pub(crate) fn all() -> impl Iterator<Item = Guard> {
-    Guard::STORED.into_iter().chain(Guard::NEAR)
+    Guard::STORED.into_iter().chain(Guard::TAKEOVER).chain(Guard::NEAR)
 }
 
 pub(crate) fn named(name: &str) -> Option<Guard> {

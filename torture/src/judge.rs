@@ -80,16 +80,28 @@ impl Judgement {
 }
 
 /// How long after a promotion a call may make a mistake that the failover explains. Replicas get writes after they are
-/// confirmed, so the last ones before the kill may be lost. If an invalidation is lost, the old entry is back until its
-/// TTL ends; if a lease is lost or comes back, its load may still store what it has read, once. A failover doesn't
-/// explain an old record that is only in a near cache at the end of a round.
+/// confirmed, so the last ones before the kill may be lost, until their writer has moved and makes them again. The writer's own
+/// process never gets what they have replaced. If a lease is lost or comes back, another load may begin although there is an
+/// entry. A failover doesn't explain an old record that is only in a near cache at the end of a round.
 fn explained(calls: &[Call], wrong: usize, mistake: Mistake, failovers: &[Failover], longest_ttl: u64) -> Option<u64> {
+    /// All processes have moved by then, in milliseconds.
+    const SOON: u64 = 1_000;
     /// Extra time for a busy machine.
     const LAG: u64 = 500;
     let is_in_redis = || calls.iter().any(|call| call.kind == Kind::FenceInspect && call.read == calls[wrong].read);
-    let bound = (LONGEST_LOAD + longest_ttl + LAG) * 1_000_000;
+    let bound = match mistake {
+        Mistake::LeaseOverLiveEntry { .. } => LONGEST_LOAD + longest_ttl + LAG,
+        _ => SOON,
+    };
+    let bound = bound * 1_000_000;
     let confirmed = match mistake {
-        Mistake::TooOld { floor, .. } => calls[floor.by?].end,
+        Mistake::TooOld { floor, .. } => {
+            let (writer, reader) = (&calls[floor.by?], &calls[wrong]);
+            if (writer.process, writer.backend) == (reader.process, reader.backend) {
+                return None;
+            }
+            writer.end
+        }
         Mistake::LeaseOverLiveEntry { .. } => 0,
         Mistake::OldForEver { .. } if is_in_redis() => 0,
         Mistake::OldForEver { .. } => return None,
@@ -113,7 +125,8 @@ mod tests {
 
     fn call(kind: Kind, start: u64, end: u64) -> Call {
         let (ended, read, backend) = (Ended::Done, Read::Nothing, Some(0));
-        Call { key: 0, process: 0, task: 0, backend, kind, start, end, ended, read, source: None, committed: None }
+        let process = u16::from(kind == Kind::Get);
+        Call { key: 0, process, task: 0, backend, kind, start, end, ended, read, source: None, committed: None }
     }
 
     #[test]
@@ -127,7 +140,9 @@ mod tests {
         assert_eq!(after(9 * SECOND, 12 * SECOND + 5, too_old), Some(5));
         assert_eq!(after(9 * SECOND, 9 * SECOND + 5, too_old), None, "before the kill");
         assert_eq!(after(12 * SECOND + 1, 12 * SECOND + 5, too_old), None, "confirmed after the promotion");
-        assert_eq!(after(9 * SECOND, 13 * SECOND, too_old), None, "later than any entry lives");
+        assert_eq!(after(9 * SECOND, 13 * SECOND + 1, too_old), None, "by then the write was made again");
+        let own = [call(Kind::Get, 9 * SECOND - 1, 9 * SECOND), call(Kind::Get, 12 * SECOND, 12 * SECOND + 1)];
+        assert_eq!(explained(&own, 1, too_old, &failovers, LONGEST_TTL), None, "the process that has written it");
         assert_eq!(after(9 * SECOND, 12 * SECOND + 5, Mistake::Torn), None);
         let at_fence = [
             call(Kind::Fence, 12 * SECOND, 12 * SECOND + 1),

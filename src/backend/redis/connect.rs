@@ -62,6 +62,8 @@ pub(super) struct Link {
     pub(super) endpoint: Endpoint,
     /// The server's `run_id`, if it may be known. Another `run_id` at the same address is another server.
     pub(super) run_id: Option<String>,
+    /// How long the server has been running, if it may be known.
+    pub(super) uptime: Option<Duration>,
     /// Whether the URL has a password, and the server needs none.
     pub(super) needless_password: bool,
     /// The time that the greeting took.
@@ -115,6 +117,7 @@ pub(super) async fn connect_to(address: &Arc<Address>, endpoint: Endpoint) -> Re
         address: address.clone(),
         endpoint,
         run_id: None,
+        uptime: None,
         needless_password: false,
         round_trip: Duration::ZERO,
         received: Received::new(RECEIVED_AT_ONCE),
@@ -211,7 +214,9 @@ impl Link {
         // A user may lack the right to set the client's name.
         let _ = next();
         let info = next().and_then(Reply::text).unwrap_or_default();
-        self.run_id = info.lines().find_map(|line| line.strip_prefix("run_id:")).map(|id| id.trim().to_owned());
+        let fact = |name| info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        self.run_id = fact("run_id:").map(str::to_owned);
+        self.uptime = fact("uptime_in_seconds:").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
         check_role(next(), address.may_be_replica)
     }
 }

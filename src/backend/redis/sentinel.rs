@@ -28,7 +28,7 @@ use crate::error::Error;
 
 const DEFAULT_PORT: u16 = 26379;
 /// How often the sentinels are asked while connected, and while an attempt to connect is under way. Jittered to 50 to 100 %.
-const POLL: Duration = Duration::from_millis(600);
+const POLL: Duration = Duration::from_millis(400);
 const POLL_WHILE_CONNECTING: Duration = Duration::from_millis(200);
 /// The share of `connect_timeout` for the sentinels' answers, and again for the greeting of their master.
 const SHARE: f64 = 0.4;

@@ -35,12 +35,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 pub(super) use self::epoch::Epoch;
+use self::epoch::Seen;
 pub(super) use self::queue::{Encode, Request};
 use self::queue::{Queue, ReplyTo};
 use super::connect::Target;
 use super::errors::{connection_lost, is_lost, is_worth_another_attempt, runtime_ended};
 use super::resp::{Reply, encode};
 use crate::backend::builder::Settings;
+use crate::backend::takeover::Backends;
 use crate::background::Life;
 
 /// After a failed attempt to connect, callers get its error for this long before another attempt is made.
@@ -48,15 +50,17 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The number of ticks in `operation_timeout`. A tick that comes late, because this process stood still, counts once.
 const TICKS: u32 = 10;
 
-pub(super) struct Shared {
+pub(in crate::backend) struct Shared {
     target: Target,
     pub(super) settings: Settings,
     tick: Duration,
     state: Mutex<State>,
     /// How many epochs have ended, which is the number of the current one. Read without the lock by each write.
     ended: AtomicU64,
-    /// The same over all servers of a cluster.
-    ended_of_all: Arc<AtomicU64>,
+    /// Counts the changes after which entries may be at another server, over all servers of a cluster.
+    changes: Arc<AtomicU64>,
+    /// To be told when another server has taken the place of the one of the epoch before.
+    backends: Arc<Backends>,
 }
 
 #[derive(Default)]
@@ -70,6 +74,8 @@ struct State {
     life: Arc<Life>,
     /// Set while connected.
     epoch: Option<Epoch>,
+    /// The server of this epoch, or of the last one.
+    seen: Option<Seen>,
     /// When and why the last attempt to connect failed.
     failed: Option<(Instant, RedisError)>,
     /// Whether the warning about a needless password was logged.
@@ -112,7 +118,12 @@ impl Driver {
 }
 
 impl Shared {
-    pub(super) fn new(target: Target, settings: Settings, ended_of_all: Arc<AtomicU64>) -> Arc<Self> {
+    pub(super) fn new(
+        target: Target,
+        settings: Settings,
+        changes: Arc<AtomicU64>,
+        backends: Arc<Backends>,
+    ) -> Arc<Self> {
         const SHORTEST_TICK: Duration = Duration::from_millis(1);
         Arc::new(Self {
             target,
@@ -120,7 +131,8 @@ impl Shared {
             tick: (settings.operation_timeout / TICKS).max(SHORTEST_TICK),
             state: Mutex::default(),
             ended: AtomicU64::new(0),
-            ended_of_all,
+            changes,
+            backends,
         })
     }
 

@@ -2,7 +2,9 @@
 //!
 //! Sends nothing, and decides nothing: see `topology`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use redis::RedisResult;
 
@@ -88,6 +90,22 @@ fn number(reply: &Reply) -> RedisResult<u16> {
     u16::try_from(reply.integer()?).map_err(|_| unexpected_reply())
 }
 
+/// The slots that have another server now.
+#[derive(Default)]
+pub(in crate::backend) struct Moved {
+    pub(super) slots: HashSet<u16>,
+    /// The earliest time at which one of their servers before was last known to answer.
+    pub(super) last_seen: Option<Instant>,
+}
+
+impl Moved {
+    fn add(&mut self, slot: u16, before: Option<&Arc<Server>>) {
+        self.slots.insert(slot);
+        let seen = before.and_then(|server| server.shared.last_seen());
+        self.last_seen = self.last_seen.into_iter().chain(seen).min();
+    }
+}
+
 /// The servers of a cluster, and which of them has which slot.
 pub(super) struct SlotMap {
     /// Replicas too: they can be asked for the slots.
@@ -137,14 +155,19 @@ impl SlotMap {
         self.nodes.iter().find(|node| node.place == *place).cloned()
     }
 
-    /// Sets the slot's server, and returns whether it was another one.
-    pub(super) fn moved(&mut self, slot: u16, node: Arc<Server>) -> bool {
+    /// Sets the slot's server.
+    pub(super) fn moved(&mut self, slot: u16, node: Arc<Server>) -> Moved {
         let index = self.index(node);
-        std::mem::replace(&mut self.owners[usize::from(slot)], index) != index
+        let before = std::mem::replace(&mut self.owners[usize::from(slot)], index);
+        let mut moved = Moved::default();
+        if before != index {
+            moved.add(slot, self.nodes.get(usize::from(before)));
+        }
+        moved
     }
 
-    /// Replaces the whole map, and returns whether a slot has another owner now.
-    pub(super) fn replace(&mut self, other: Self) -> bool {
+    /// Replaces the whole map.
+    pub(super) fn replace(&mut self, other: Self) -> Moved {
         let before = std::mem::replace(self, other);
         let primaries = self.primaries();
         for node in &before.nodes {
@@ -154,10 +177,14 @@ impl SlotMap {
             }
         }
         let address = |map: &Self, slot| map.owner(slot).map(Arc::as_ptr);
-        (0..SLOTS).any(|slot| address(&before, slot) != address(self, slot))
+        let mut moved = Moved::default();
+        for slot in (0..SLOTS).filter(|slot| address(&before, *slot) != address(self, *slot)) {
+            moved.add(slot, before.owner(slot));
+        }
+        moved
     }
 
-    /// Notes that keys are migrating to this server, and returns whether it had no keys before.
+    /// Notes that keys are migrating to this server, and returns whether it had none before.
     pub(super) fn imports(&mut self, node: Arc<Server>) -> bool {
         let index = self.index(node.clone());
         let is_new = !self.owners.contains(&index) && !self.importing.iter().any(|known| Arc::ptr_eq(known, &node));

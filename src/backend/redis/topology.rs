@@ -6,10 +6,11 @@
 //! While a slot is migrating, each of its keys is at one of two servers, and a step on two keys fails unless both are at the
 //! same one (TRYAGAIN). `redis.rs` and `update.rs` handle that.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::{select_ok, try_join_all};
@@ -18,16 +19,18 @@ use rand::seq::SliceRandom;
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
 use tokio::sync::watch;
 
+use super::TakenOver;
 use super::address::{Address, Servers};
 use super::connect::Target;
 use super::errors::{not_answered, without_arguments};
 use super::resp::{Reply, encode};
 use super::shared::{Request, Shared};
-use super::slots::{SlotMap, known_host, own_slots, shards, slot};
+use super::slots::{Moved, SlotMap, known_host, own_slots, shards, slot};
 use super::update::Exclusives;
 use crate::backend::builder::Settings;
 use crate::backend::call::Breaker;
 use crate::backend::deadline::within;
+use crate::backend::takeover::Backends;
 use crate::background::Background;
 use crate::record::Key;
 
@@ -45,6 +48,7 @@ pub(in crate::backend) struct Topology {
     pub(super) slots: RwLock<SlotMap>,
     /// Counts the changes after which entries may be at another server: those of `slots`, and the epochs that have ended.
     pub(super) changes: Arc<AtomicU64>,
+    pub(in crate::backend) backends: Arc<Backends>,
     /// The task that asks the servers for the slots.
     refreshing: Background,
     /// The result of its last run.
@@ -63,12 +67,18 @@ pub(super) struct Server {
 impl Server {
     /// Prepares the connections to a server; none is made yet. `backend` is the label of its gauges, and `changes` counts the
     /// epochs that end.
-    pub(super) fn new(target: Target, backend: &str, settings: Settings, changes: Arc<AtomicU64>) -> Self {
+    fn new(
+        target: Target,
+        backend: &str,
+        settings: Settings,
+        changes: Arc<AtomicU64>,
+        backends: Arc<Backends>,
+    ) -> Self {
         let (place, shown) = match &target {
             Target::Server(address) => (address.place.clone(), address.to_string()),
             Target::Master(sentinels) => (Place::default(), sentinels.to_string()),
         };
-        let shared = Shared::new(target, settings, changes);
+        let shared = Shared::new(target, settings, changes, backends);
         let updates = Exclusives::new(shared.clone(), settings.update_connections);
         let breaker = Arc::new(Breaker::new(shown, backend, settings.breaker_threshold, settings.breaker_pause));
         Self { place, shared, updates, breaker }
@@ -114,10 +124,11 @@ impl fmt::Display for Place {
 
 impl Topology {
     pub(super) fn new(servers: Servers, settings: Settings) -> Self {
-        let (shown, changes) = (servers.to_string(), Arc::<AtomicU64>::default());
+        let (shown, changes, backends) = (servers.to_string(), Arc::<AtomicU64>::default(), Arc::<Backends>::default());
         let (only, seeds) = match servers {
             Servers::One(target) => {
-                (Some(Arc::new(Server::new(target, &shown, settings, changes.clone()))), Vec::new())
+                let server = Server::new(target, &shown, settings, changes.clone(), backends.clone());
+                (Some(Arc::new(server)), Vec::new())
             }
             Servers::Cluster(seeds) => (None, seeds),
         };
@@ -128,6 +139,7 @@ impl Topology {
             settings,
             slots: RwLock::new(slots),
             changes,
+            backends,
             refreshing: Background::default(),
             refreshed: watch::Sender::new(Ok(())),
         }
@@ -229,9 +241,11 @@ impl Topology {
         let (place, _slot) = error.redirect_node()?;
         let server = self.server(&Place::parse(place, &from.server.place.host)?)?;
         let asking = error.kind() == ErrorKind::Server(ServerErrorKind::Ask);
-        self.change(|slots| {
-            if asking { slots.imports(server.clone()) } else { slots.moved(slot(key.as_str()), server.clone()) }
-        });
+        if !asking {
+            self.change(|slots| slots.moved(slot(key.as_str()), server.clone()));
+        } else if self.slots.write().imports(server.clone()) {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
         Some(Destination { server, asking })
     }
 
@@ -293,14 +307,48 @@ impl Topology {
 
     fn new_server(&self, address: Address) -> Arc<Server> {
         let target = Target::Server(Arc::new(address));
-        Arc::new(Server::new(target, &Address::show(&self.seeds, "cluster"), self.settings, self.changes.clone()))
+        let backend = Address::show(&self.seeds, "cluster");
+        Arc::new(Server::new(target, &backend, self.settings, self.changes.clone(), self.backends.clone()))
     }
 
-    /// Changes the map. `change` returns whether entries may be at another server now.
-    fn change(&self, change: impl FnOnce(&mut SlotMap) -> bool) {
+    /// Changes the map. Nobody sees it before the backends know of the takeovers.
+    fn change(&self, change: impl FnOnce(&mut SlotMap) -> Moved) {
         let mut slots = self.slots.write();
-        if change(&mut slots) {
+        let moved = change(&mut slots);
+        if !moved.slots.is_empty() {
             self.changes.fetch_add(1, Ordering::Release);
+            let last_seen = moved.last_seen.unwrap_or_else(Instant::now);
+            self.backends.taken_over(last_seen, TakenOver::Slots(&moved.slots));
+        }
+    }
+
+    /// Waits until there is a connection to each server that has keys.
+    pub(in crate::backend) async fn settle(self: &Arc<Self>) -> RedisResult<()> {
+        if self.only.is_none() {
+            self.fetch_slots().await?;
+        }
+        let servers = self.slots.read().primaries();
+        try_join_all(servers.iter().map(|server| server.shared.epoch())).await?;
+        Ok(())
+    }
+
+    /// When all servers that have keys were last known to answer.
+    pub(in crate::backend) fn last_seen(&self) -> Instant {
+        let servers = self.slots.read().primaries();
+        servers.iter().filter_map(|server| server.shared.last_seen()).min().unwrap_or_else(Instant::now)
+    }
+
+    /// Whether a key was at the server whose place was taken. A closure that takes no lock.
+    pub(in crate::backend) fn is_affected_by<'a>(&self, what: TakenOver<'a>) -> Box<dyn Fn(&Key) -> bool + 'a> {
+        match what {
+            TakenOver::Slots(slots) => Box::new(|key| slots.contains(&slot(key.as_str()))),
+            TakenOver::Server(_) if self.only.is_some() => Box::new(|_key| true),
+            TakenOver::Server(shared) => {
+                let map = self.slots.read();
+                let server = map.nodes.iter().find(|server| Arc::ptr_eq(&server.shared, shared));
+                let slots: HashSet<_> = server.map(|server| map.slots_of(server)).into_iter().flatten().collect();
+                Box::new(move |key| slots.contains(&slot(key.as_str())))
+            }
         }
     }
 }

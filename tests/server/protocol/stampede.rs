@@ -13,7 +13,7 @@ use crate::support::fixture::{
 };
 
 const READERS: usize = 1000;
-const LATENCY: Duration = Duration::from_millis(150);
+const LATENCY: Duration = Duration::from_millis(400);
 /// How long after the load the last reader may be served. On an idle machine it takes well under 60 ms, as the test
 /// prints. This leaves room for a busy machine, and is still far below any wait for a lock.
 const SOON: Duration = Duration::from_secs(2);

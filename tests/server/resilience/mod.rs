@@ -10,3 +10,4 @@ mod outages;
 mod pending;
 mod runtimes;
 mod sentinel;
+mod takeover;

@@ -30,7 +30,7 @@ use crate::backend::redis::connect::{Duplex, Link, check_role};
 use crate::backend::redis::errors::{
     connection_lost, is_of_replica, is_replica, not_answered, runtime_ended, unexpected_reply,
 };
-use crate::backend::redis::resp::{Received, encode};
+use crate::backend::redis::resp::{Received, Reply, encode};
 
 /// How often the server is asked whether it still is a primary.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -67,6 +67,8 @@ pub(super) struct Connection<'a> {
     round: usize,
     clock: Clock,
     may_be_replica: bool,
+    /// Whether it was no replica at the last heartbeat.
+    was_primary: bool,
     /// Another connection, which is used if this one stays silent.
     spare: Option<MaybeDone<BoxFuture<'static, RedisResult<Link>>>>,
     is_asleep: bool,
@@ -142,6 +144,7 @@ impl<'a> Connection<'a> {
             round: FIRST_ROUND,
             clock,
             may_be_replica: link.address.may_be_replica,
+            was_primary: false,
             spare: None,
             is_asleep: false,
         }
@@ -242,7 +245,11 @@ impl<'a> Connection<'a> {
                         return Err(is_replica().into());
                     }
                 }
-                Some(Expected::Role) => check_role(reply, self.may_be_replica)?,
+                Some(Expected::Role) => {
+                    self.driver.note_answer();
+                    self.note_role(&reply);
+                    check_role(reply, self.may_be_replica)?;
+                }
                 Some(Expected::Reply(None)) => {}
                 None => return Err(unexpected_reply().into()),
             }
@@ -250,6 +257,14 @@ impl<'a> Connection<'a> {
         let is_done = self.received.is_empty();
         self.round = if is_done { FIRST_ROUND } else { self.round.saturating_mul(2) };
         Ok(!is_done)
+    }
+
+    /// In a cluster a server that was demoted redirects what it gets. A process that sends nothing finds out here.
+    fn note_role(&mut self, role: &RedisResult<Reply>) {
+        let is_primary = !role.as_ref().is_ok_and(Reply::is_role_of_replica);
+        if self.may_be_replica && mem::replace(&mut self.was_primary, is_primary) && !is_primary {
+            self.driver.shared.note_change();
+        }
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {

@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use redis::{ErrorKind, RedisResult};
 use tokio::time::timeout;
@@ -35,9 +36,46 @@ impl Epoch {
     }
 }
 
+/// The server of an epoch, to be compared with that of the next.
+pub(super) struct Seen {
+    run_id: Option<String>,
+    /// When it was last known to answer.
+    pub(super) answered: Instant,
+}
+
+/// What has become of the server of the epoch before.
+pub(super) enum Change {
+    /// It is the same, or there was none.
+    None,
+    /// Another server has taken its place, or it may be another.
+    TakenOver { last_seen: Instant },
+    /// The server at this place was started after it was last seen.
+    Restarted { last_seen: Instant, run_id: String },
+}
+
+impl Seen {
+    pub(super) fn new(link: &Link) -> Self {
+        Self { run_id: link.run_id.clone(), answered: Instant::now() }
+    }
+
+    /// What a new connection says about the server that this one saw.
+    pub(super) fn change(&self, link: &Link) -> Change {
+        /// The server counts whole seconds.
+        const ROUNDING: Duration = Duration::from_secs(1);
+        let last_seen = self.answered;
+        match (&self.run_id, &link.run_id) {
+            (Some(before), Some(now)) if before == now => Change::None,
+            (Some(_), Some(run_id)) if link.uptime.is_none_or(|uptime| uptime <= last_seen.elapsed() + ROUNDING) => {
+                Change::Restarted { last_seen, run_id: run_id.clone() }
+            }
+            _ => Change::TakenOver { last_seen },
+        }
+    }
+}
+
 impl Shared {
     /// The current epoch. Connects if there is none.
-    async fn epoch(self: &Arc<Self>) -> RedisResult<Epoch> {
+    pub(in crate::backend::redis) async fn epoch(self: &Arc<Self>) -> RedisResult<Epoch> {
         for _ in 0..ATTEMPTS {
             if let Some(epoch) = &self.state.lock().epoch {
                 return Ok(epoch.clone());
@@ -46,6 +84,11 @@ impl Shared {
                 self.run(&Request::new(self.settings.connect_timeout, &|_, out| encode(out, &[b"PING"]))).await?;
         }
         Err(connection_lost())
+    }
+
+    /// When the server of the current or the last epoch was last known to answer.
+    pub(in crate::backend::redis) fn last_seen(&self) -> Option<Instant> {
+        self.state.lock().seen.as_ref().map(|seen| seen.answered)
     }
 
     pub(in crate::backend::redis) fn is_current(&self, epoch: &Epoch) -> bool {
@@ -96,7 +139,12 @@ impl Shared {
     pub(super) fn end_epoch(&self, state: &mut State) {
         if state.epoch.take().is_some() {
             self.ended.fetch_add(1, Ordering::AcqRel);
-            self.ended_of_all.fetch_add(1, Ordering::AcqRel);
+            self.note_change();
         }
+    }
+
+    /// Entries may be at another server from now on.
+    pub(super) fn note_change(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
     }
 }

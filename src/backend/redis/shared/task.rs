@@ -20,11 +20,12 @@ use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::{Connection, End};
-use super::epoch::Epoch;
+use super::epoch::{Change, Epoch, Seen};
 use super::queue::{Waiter, answer_all};
 use super::{Driver, Phase, Shared, State};
 use crate::backend::redis::connect::{Link, Target};
 use crate::backend::redis::errors::{connection_lost, not_answered, runtime_ended, too_busy};
+use crate::backend::redis::{Restarted, TakenOver};
 use crate::defaults::WAIT_TIMEOUT;
 
 /// A connection that has lived for less is no sign that the next one will last.
@@ -158,7 +159,9 @@ impl Driver {
     }
 
     fn begin_epoch(&self, link: &Link) -> Option<Epoch> {
+        self.compare_servers(link)?;
         let mut state = self.state()?;
+        state.seen = Some(Seen::new(link));
         let epoch = Epoch::new(self.shared.ended.load(Ordering::Acquire), link);
         state.epoch = Some(epoch.clone());
         state.failed = None;
@@ -169,6 +172,29 @@ impl Driver {
             );
         }
         Some(epoch)
+    }
+
+    /// Tells the backends if this is another server than before. Nothing is sent to it before that.
+    fn compare_servers(&self, link: &Link) -> Option<()> {
+        let change = self.state()?.seen.as_ref().map_or(Change::None, |seen| seen.change(link));
+        let shared = &self.shared;
+        let take_over = |last_seen| shared.backends.taken_over(last_seen, TakenOver::Server(shared));
+        match change {
+            Change::None => {}
+            Change::TakenOver { last_seen } => take_over(last_seen),
+            Change::Restarted { last_seen, run_id } => {
+                shared.backends.restarted(&Restarted { run_id, server: shared.clone() });
+                take_over(last_seen);
+            }
+        }
+        Some(())
+    }
+
+    /// Notes that the server has answered.
+    pub(super) fn note_answer(&self) {
+        if let Some(seen) = self.state().as_mut().and_then(|state| state.seen.as_mut()) {
+            seen.answered = Instant::now();
+        }
     }
 
     /// Asks the sentinels now and then whether the master is still the same, in a task that ends with the epoch.

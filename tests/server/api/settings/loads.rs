@@ -103,8 +103,8 @@ async fn a_process_that_waits_polls_at_least_every_wait_poll() {
 #[tokio::test]
 async fn a_lease_is_renewed_while_its_load_runs() {
     on_every_backend(async |backend| {
-        let build = || builder(&backend).lock_ttl(Duration::from_millis(600)).build().unwrap();
-        let primary = Primary::of(loaf(1)).with_latency(Duration::from_millis(1500));
+        let build = || builder(&backend).lock_ttl(Duration::from_millis(1500)).build().unwrap();
+        let primary = Primary::of(loaf(1)).with_latency(Duration::from_millis(2500));
         let (here, there) = (build(), build());
         let first = tokio::spawn(lookup(&here, primary.loader()));
         settle().await;

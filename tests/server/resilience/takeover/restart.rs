@@ -1,0 +1,163 @@
+//! A server starts again with old data of its own.
+
+use std::time::{Duration, Instant};
+
+use cache_aside::{Backend, Outcome};
+use tempfile::NamedTempFile;
+use testkit::access::Access;
+use testkit::server::{Flavor, Server};
+
+use super::{FLAVORS, LIMIT, Process, Watch, old, put};
+use crate::support::fixture::{Primary, products, until};
+
+const RECORDS: usize = 1_000;
+
+/// Writes a snapshot, which the server reads when it starts again.
+async fn save(server: &Server) {
+    redis::cmd("SAVE").exec_async(&mut server.client().await).await.unwrap();
+}
+
+async fn marks(server: &Server) -> Vec<String> {
+    redis::cmd("KEYS").arg("cache:~swept:*").query_async(&mut server.client().await).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_that_were_invalidated_after_the_snapshot_are_never_hits() {
+    for flavor in Flavor::ALL {
+        println!("on {flavor:?}");
+        let mut server = Server::start(flavor).await;
+        let primary = Primary::default();
+        put(&primary, 0..RECORDS, 1);
+        let [writer, other, gone] = [(); 3].map(|()| server.url()).map(async |url| Process::start(&url).await);
+        let (writer, other, gone) = (writer.await, other.await, gone.await);
+        other.read(&primary, 0..RECORDS).await;
+        other.read(&primary, 0..RECORDS).await;
+        save(&server).await;
+        put(&primary, 0..RECORDS, 2);
+        writer.invalidate(0..RECORDS / 2).await;
+        gone.invalidate(RECORDS / 2..RECORDS).await;
+        drop(gone);
+
+        server.restart().await;
+        let back = Instant::now();
+        let watches = [&writer, &other].map(|process| Watch::start(process, &primary, 0..RECORDS));
+        let is_used = async || other.cache.lookup("7", primary.loader()).await.unwrap().outcome == Outcome::Hit;
+        until(LIMIT, "the cache is not used again", is_used).await;
+        println!("  used again after {:?}", back.elapsed());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        for watch in watches {
+            let reads = watch.end().await;
+            let late = reads.iter().filter(|read| read.outcome == Outcome::Hit).count();
+            println!("  {} reads, {late} hits", reads.len());
+            assert!(late > 0);
+            assert_eq!(old(&reads).len(), 0, "of {} reads", reads.len());
+        }
+        let marks = marks(&server).await;
+        assert_eq!(marks.len(), 1, "{marks:?}");
+        assert!(marks[0].ends_with(":billing:product"), "{marks:?}");
+        assert!(writer.cache.pending().is_empty() && other.cache.pending().is_empty());
+    }
+}
+
+/// A process that has nothing to do finds out too, since its own writes may have come back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_process_invalidates_again_what_has_come_back() {
+    for flavor in FLAVORS {
+        let mut server = Server::start(flavor).await;
+        let primary = Primary::default();
+        put(&primary, 0..10, 1);
+        let writer = Process::start(&server.url()).await;
+        writer.read(&primary, 0..10).await;
+        save(&server).await;
+        put(&primary, 0..10, 2);
+        writer.invalidate(0..10).await;
+        server.restart().await;
+        until(Duration::from_secs(2), "the old entries stay", async || {
+            let keys: Vec<String> =
+                redis::cmd("KEYS").arg("cache:billing:*").query_async(&mut server.client().await).await.unwrap();
+            keys.is_empty()
+        })
+        .await;
+    }
+}
+
+/// Nobody may sweep twice, and a connection that was cut is no reason to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plain_reconnect_keeps_all_entries() {
+    for flavor in FLAVORS {
+        let server = Server::start(flavor).await;
+        let primary = Primary::default();
+        put(&primary, 0..100, 2);
+        let processes = [Process::start(&server.url()).await, Process::start(&server.url()).await];
+        processes[0].read(&primary, 0..100).await;
+        processes[0].invalidate(0..1).await;
+        processes[0].read(&primary, 0..100).await;
+        let before = primary.loads();
+        for _ in 0..3 {
+            let mut operator = server.client().await;
+            redis::cmd("CLIENT").arg(&["KILL", "TYPE", "normal"]).exec_async(&mut operator).await.ok();
+            for process in &processes {
+                process.read(&primary, 0..100).await;
+                assert!(process.cache.pending().is_empty());
+            }
+        }
+        assert_eq!(primary.loads(), before, "records were loaded again");
+        assert!(marks(&server).await.is_empty());
+    }
+}
+
+/// A server whose users outlive a restart, and the access without `INFO`, which tells restarts.
+async fn server_without_info(flavor: Flavor) -> (Server, Access, NamedTempFile) {
+    let (users, access) = (NamedTempFile::new().unwrap(), Access::documented().without("+info"));
+    let path = users.path().to_str().unwrap();
+    let server = Server::start_with(flavor, &["--aclfile", path]).await;
+    access.grant(&server).await;
+    redis::cmd("ACL").arg("SAVE").exec_async(&mut server.client().await).await.unwrap();
+    (server, access, users)
+}
+
+/// Nobody knows then that the server has started again. What this process has written is invalidated all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_info_own_writes_never_come_back() {
+    for flavor in FLAVORS {
+        let (mut server, access, _users) = server_without_info(flavor).await;
+        let primary = Primary::default();
+        put(&primary, 0..100, 1);
+        let writer = Process::start(&access.url(&server.url())).await;
+        writer.read(&primary, 0..100).await;
+        save(&server).await;
+        put(&primary, 0..100, 2);
+        writer.invalidate(0..100).await;
+        server.restart().await;
+        let watch = Watch::start(&writer, &primary, 0..100);
+        let is_used = async || writer.cache.lookup("7", primary.loader()).await.unwrap().outcome == Outcome::Hit;
+        until(LIMIT, "the cache is not used again", is_used).await;
+        assert_eq!(old(&watch.end().await).len(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_replay_window_nothing_is_remembered() {
+    let (mut server, access, _users) = server_without_info(Flavor::Redis70).await;
+    let primary = Primary::default();
+    put(&primary, 0..1, 1);
+    let backend = Backend::builder(&access.url(&server.url())).replay_window(Duration::ZERO).connect().await.unwrap();
+    let cache = products(&backend);
+    cache.get("0", primary.loader()).await.unwrap();
+    save(&server).await;
+    put(&primary, 0..1, 2);
+    cache.invalidate("0").await.unwrap();
+    server.restart().await;
+    until(LIMIT, "the old entry is not there", async || {
+        let found = cache.lookup("0", primary.loader()).await.unwrap();
+        found.outcome == Outcome::Hit && found.value.unwrap().stock == 1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_window_has_bounds() {
+    let too_long = Backend::builder("memory://").replay_window(Duration::from_secs(37_000 * 86_400));
+    let error = too_long.connect().await.unwrap_err().to_string();
+    assert!(error.contains("replay_window"), "{error}");
+}
