@@ -226,7 +226,7 @@ impl Protocol {
     /// Gets that have started at the old server may see what the new one has.
     fn lower_floors(&self, state: &mut State, process: u8) {
         let own = state.takeover.own_floor(process);
-        let mut promised = state.takeover.other.map_or(Floor::default(), |server| server.floor);
+        let mut promised = state.takeover.other.map_or_else(Floor::default, |server| server.floor);
         promised.raise(own);
         for (reader, _) in self.scope.readers.iter().enumerate().filter(|&(_, &home)| home == process) {
             state.readers[reader].floor.lower(promised);

@@ -314,9 +314,12 @@ impl Topology {
     /// Changes the map. Nobody sees it before the backends know of the takeovers.
     fn change(&self, change: impl FnOnce(&mut SlotMap) -> Moved) {
         let mut slots = self.slots.write();
+        let was_known = slots.is_known();
         let moved = change(&mut slots);
         if !moved.slots.is_empty() {
             self.changes.fetch_add(1, Ordering::Release);
+        }
+        if !moved.slots.is_empty() && was_known {
             let last_seen = moved.last_seen.unwrap_or_else(Instant::now);
             self.backends.taken_over(last_seen, TakenOver::Slots(&moved.slots));
         }
