@@ -93,17 +93,12 @@ fn number(reply: &Reply) -> RedisResult<u16> {
 /// The slots that have another server now.
 #[derive(Default)]
 pub(in crate::backend) struct Moved {
-    pub(super) slots: HashSet<u16>,
-    /// The earliest time at which one of their servers before was last known to answer.
+    pub(super) have_any: bool,
+    /// Those whose server may be a replica that was promoted. A server that had slots before is none: it has got more of them by a
+    /// migration, which loses nothing.
+    pub(super) taken_over: HashSet<u16>,
+    /// The earliest time at which one of the servers of these before was last known to answer.
     pub(super) last_seen: Option<Instant>,
-}
-
-impl Moved {
-    fn add(&mut self, slot: u16, before: Option<&Arc<Server>>) {
-        self.slots.insert(slot);
-        let seen = before.and_then(|server| server.shared.last_seen());
-        self.last_seen = self.last_seen.into_iter().chain(seen).min();
-    }
 }
 
 /// The servers of a cluster, and which of them has which slot.
@@ -112,6 +107,8 @@ pub(super) struct SlotMap {
     pub(super) nodes: Vec<Arc<Server>>,
     /// For each slot an index of `nodes`, or [`NOBODY`].
     owners: Vec<u16>,
+    /// The servers that had slots when all slots were last asked for. Redirections since then have added none.
+    known_primaries: Vec<Arc<Server>>,
     /// Servers without a slot yet that keys are migrating to.
     importing: Vec<Arc<Server>>,
 }
@@ -119,12 +116,22 @@ pub(super) struct SlotMap {
 impl SlotMap {
     /// Before any server was asked.
     pub(super) fn unknown() -> Self {
-        Self { nodes: Vec::new(), owners: vec![NOBODY; usize::from(SLOTS)], importing: Vec::new() }
+        Self {
+            nodes: Vec::new(),
+            owners: vec![NOBODY; usize::from(SLOTS)],
+            known_primaries: Vec::new(),
+            importing: Vec::new(),
+        }
     }
 
     /// A single server has all slots.
     pub(super) fn of_one(server: Arc<Server>) -> Self {
-        Self { nodes: vec![server], owners: vec![0; usize::from(SLOTS)], importing: Vec::new() }
+        Self {
+            nodes: vec![server],
+            owners: vec![0; usize::from(SLOTS)],
+            known_primaries: Vec::new(),
+            importing: Vec::new(),
+        }
     }
 
     /// The map of these `shards`, with a server from `node` for each place that has none in the map. A place that gets none is
@@ -157,13 +164,26 @@ impl SlotMap {
 
     /// Sets the slot's server.
     pub(super) fn moved(&mut self, slot: u16, node: Arc<Server>) -> Moved {
-        let index = self.index(node);
-        let before = std::mem::replace(&mut self.owners[usize::from(slot)], index);
         let mut moved = Moved::default();
-        if before != index {
-            moved.add(slot, self.nodes.get(usize::from(before)));
-        }
+        self.note_move(&mut moved, slot, Some(&node));
+        self.owners[usize::from(slot)] = self.index(node);
         moved
+    }
+
+    /// Adds a slot to those that have moved, if `after` is another server than here.
+    fn note_move(&self, moved: &mut Moved, slot: u16, after: Option<&Arc<Server>>) {
+        let before = self.owner(slot);
+        if before.map(Arc::as_ptr) == after.map(Arc::as_ptr) {
+            return;
+        }
+        moved.have_any = true;
+        let had_slots = |after: &Arc<Server>| self.known_primaries.iter().any(|known| Arc::ptr_eq(known, after));
+        if self.known_primaries.is_empty() || after.is_none_or(had_slots) {
+            return;
+        }
+        moved.taken_over.insert(slot);
+        let seen = before.and_then(|server| server.shared.last_seen());
+        moved.last_seen = moved.last_seen.into_iter().chain(seen).min();
     }
 
     /// Replaces the whole map.
@@ -176,11 +196,9 @@ impl SlotMap {
                 node.breaker.answered();
             }
         }
-        let address = |map: &Self, slot| map.owner(slot).map(Arc::as_ptr);
         let mut moved = Moved::default();
-        for slot in (0..SLOTS).filter(|slot| address(&before, *slot) != address(self, *slot)) {
-            moved.add(slot, before.owner(slot));
-        }
+        (0..SLOTS).for_each(|slot| before.note_move(&mut moved, slot, self.owner(slot)));
+        self.known_primaries = primaries;
         moved
     }
 

@@ -314,14 +314,13 @@ impl Topology {
     /// Changes the map. Nobody sees it before the backends know of the takeovers.
     fn change(&self, change: impl FnOnce(&mut SlotMap) -> Moved) {
         let mut slots = self.slots.write();
-        let was_known = slots.is_known();
         let moved = change(&mut slots);
-        if !moved.slots.is_empty() {
+        if moved.have_any {
             self.changes.fetch_add(1, Ordering::Release);
         }
-        if !moved.slots.is_empty() && was_known {
+        if !moved.taken_over.is_empty() {
             let last_seen = moved.last_seen.unwrap_or_else(Instant::now);
-            self.backends.taken_over(last_seen, TakenOver::Slots(&moved.slots));
+            self.backends.taken_over(last_seen, TakenOver::Slots(&moved.taken_over));
         }
     }
 
