@@ -23,16 +23,19 @@ mod update;
 mod url;
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 pub use self::builder::BackendBuilder;
 use self::builder::Settings;
 pub(crate) use self::call::check_runtime;
 use self::call::{AnyStore, Breaker, CallOptions, WhenOpen, call, dispatch, failed};
+use self::deadline::within;
 use self::pending::{Pending, Sweep, Write};
 #[cfg(feature = "__proof")]
 pub use self::rig::{Failpoint, Phase, Rig, Step};
@@ -145,12 +148,14 @@ impl Inner {
 }
 
 impl Backend {
-    /// Connects to `url` and checks that it answers, with the default settings.
+    /// Connects to `url` with the default settings, and checks that it answers and has the commands that the library needs: see
+    /// [`BackendBuilder::connect`].
     ///
     /// # Errors
     ///
     /// [`Error::Config`] for a URL that makes no sense; [`Error::Backend`] or [`Error::Timeout`] when nothing answers
-    /// there within [`defaults::CONNECT_TIMEOUT`](crate::defaults::CONNECT_TIMEOUT), 2 seconds, or it wants a password.
+    /// there within [`defaults::CONNECT_TIMEOUT`](crate::defaults::CONNECT_TIMEOUT), 2 seconds, or it wants a password, or
+    /// refuses commands.
     ///
     /// # Panics
     ///
@@ -274,6 +279,23 @@ impl Backend {
         let advice = "check that the server is up and the URL right, rediss:// for TLS and redis:// without, or allow it more time";
         let options = CallOptions { limit, advice, when_open: WhenOpen::Passes, ..CallOptions::for_get(self, key) };
         dispatch!(self, options, "connect", "to the cache", store => store.ping(key, limit))
+    }
+
+    /// Checks within `limit` that the backend answers, and has the commands that the library needs.
+    async fn check_within(&self, limit: Duration) -> Result<(), Error> {
+        let began = Instant::now();
+        let answered = self.ping_within(None, limit).await;
+        let Some(redis) = self.inner.store.redis() else { return answered };
+        // A refusal is in the list of all of them.
+        if answered.as_ref().is_err_and(|error| error.downcast_ref::<Forbidden>().is_none()) {
+            return answered;
+        }
+        // Without an answer in time nothing is known of the key's server, which in a cluster need not be the one that has answered.
+        let check =
+            pin!(async { within(limit.saturating_sub(began.elapsed()), redis.check(limit)).await.unwrap_or(Ok(())) });
+        let options = CallOptions { when_open: WhenOpen::Passes, ..CallOptions::for_get(self, None) };
+        call(self, &options, || "connect to the cache".to_owned(), check).await?;
+        answered
     }
 
     pub(crate) async fn read(&self, key: &Key, selection: &Selection, with_ttl: bool) -> Result<Option<Found>, Error> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::memory::Memory;
-use super::redis::{Redis, Servers, Tls};
+use super::redis::{Redis, Replicas, Servers, Tls};
 use super::url::Url;
 use super::{AnyStore, Backend, Inner, check_runtime};
 use crate::defaults;
@@ -45,11 +45,12 @@ macro_rules! settings {
         #[derive(Debug, Clone, Copy)]
         pub(super) struct Settings {
             $(pub(super) $setting: $type,)*
+            pub(super) acknowledged_by: Option<Replicas>,
         }
 
         impl Default for Settings {
             fn default() -> Self {
-                Self { $($setting: defaults::$default,)* }
+                Self { $($setting: defaults::$default,)* acknowledged_by: None }
             }
         }
 
@@ -84,7 +85,8 @@ settings! {
     connect_timeout: Duration = CONNECT_TIMEOUT, "2 s";
 
     /// The most connections for updates to each server, beside the one that all other steps share: each update that is under
-    /// way needs one of its own. At least 1. Redis only.
+    /// way needs one of its own. So does each fill on a server without scripts, and each invalidation with
+    /// [`acknowledged_by`](Self::acknowledged_by). At least 1. Redis only.
     update_connections: usize = UPDATE_CONNECTIONS, "8";
 
     /// The most entries that are kept, at least 1. Beyond that, the least recently read ones are dropped. `memory://` only: a
@@ -127,6 +129,36 @@ impl BackendBuilder {
         Self { url: url.to_owned(), settings: Settings::default(), tls: Tls::default() }
     }
 
+    /// Makes each invalidation and update wait until so many replicas of the key's server have it, for at most `timeout`: it then
+    /// survives a failover to one of these. At least 1 replica; from 1 ms to 36,500 days. Default: not set, and a write counts once
+    /// the primary has it.
+    ///
+    /// If fewer replicas have it in time, the call is an [`Error::Backend`], and its key is [pending](crate::Cache::pending):
+    /// this process reads around the cache for it, and tries again. The limit of a call is `operation_timeout` and `timeout`
+    /// together; choose a `timeout` below the `update_timeout` of caches that update. [`Cache::clear`](crate::Cache::clear) doesn't
+    /// wait. Redis only: `memory://` ignores it.
+    ///
+    /// Redis: `WAIT`, over one of the `update_connections`.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use cache_aside::{Backend, BoxError};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BoxError> {
+    /// let backend = Backend::builder("redis://cache.internal:6379")
+    ///     .acknowledged_by(1, Duration::from_millis(100))
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn acknowledged_by(mut self, replicas: u32, timeout: Duration) -> Self {
+        self.settings.acknowledged_by = Some(Replicas { count: replicas, timeout });
+        self
+    }
+
     /// The certificates of the authorities that may have issued a `rediss://` server's certificate, as PEM text. Default: the
     /// public authorities, from the crate `webpki-roots`.
     #[cfg(feature = "tls")]
@@ -158,16 +190,20 @@ impl BackendBuilder {
         self
     }
 
-    /// Connects, and checks that the backend answers.
+    /// Connects, and checks that the backend answers, and that it has the commands that the library needs.
+    ///
+    /// A server has to have scripts (`EVAL`) or transactions (`WATCH`). Without scripts, transactions take their place. Without
+    /// transactions, updates become invalidations.
     ///
     /// # Errors
     ///
     /// [`Error::Config`] for a URL or a setting that makes no sense; [`Error::Backend`] or [`Error::Timeout`] when
-    /// nothing answers within `connect_timeout`, or it wants a password.
+    /// nothing answers within `connect_timeout`, or it wants a password. Also [`Error::Backend`] when the server refuses commands:
+    /// its cause lists them all.
     pub async fn connect(self) -> Result<Backend, Error> {
         let limit = self.settings.connect_timeout;
         let backend = self.connect_lazy()?;
-        backend.ping_within(None, limit).await?;
+        backend.check_within(limit).await?;
         Ok(backend)
     }
 
@@ -191,6 +227,10 @@ impl BackendBuilder {
         at_least_one("breaker_threshold", settings.breaker_threshold as usize)?;
         let max_entries = at_least_one("max_entries", settings.max_entries)?;
         at_least_one("update_connections", settings.update_connections)?;
+        if let Some(Replicas { count, timeout }) = settings.acknowledged_by {
+            at_least_one("the number of replicas in acknowledged_by", count as usize)?;
+            defaults::check_duration("the timeout of acknowledged_by", timeout)?;
+        }
         let url = Url::new(&self.url);
         url.check_scheme()?;
         let tls = self.tls.connector(url.scheme).map_err(Error::config)?;

@@ -2,48 +2,55 @@
 //! replies mean.
 //!
 //! `topology` picks the server that has a key, and `shared` is the connection to one server that all steps but updates use.
-//! Updates and trackers have connections of their own: WATCH and invalidation messages belong to a socket.
+//! Transactions and trackers have connections of their own: WATCH and invalidation messages belong to a socket.
 
+mod acknowledged;
 mod address;
+mod capabilities;
 mod connect;
 mod errors;
+mod exclusive;
 mod resp;
 mod script;
 mod sentinel;
 mod shared;
 mod slots;
+mod sweep;
 #[cfg_attr(not(feature = "tls"), path = "redis/without_tls.rs")]
 mod tls;
 mod topology;
 mod tracker;
+mod transaction;
 mod update;
+mod without_scripts;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::try_join_all;
 use redis::RedisResult;
 use tokio::time::Instant;
 
+pub(super) use self::acknowledged::Replicas;
 pub(super) use self::address::Servers;
-use self::errors::{is_migrating, is_worth_another_attempt, is_wrong_type, not_answered, unexpected_reply};
+use self::errors::{is_refused, is_worth_another_attempt, is_wrong_type, not_answered, unexpected_reply};
 use self::resp::{Reply, encode, encode_read, entry};
-use self::script::{ABANDON, CLEAR_LEASE, FILL, RENEW, REPLACE, Script, TOUCH, encode_call};
+use self::script::{ABANDON, FILL, RENEW, REPLACE, TOUCH, encode_call};
 use self::shared::{Encode, Request, Shared};
+pub(super) use self::sweep::Restarted;
 pub(super) use self::tls::Tls;
 use self::topology::{Topology, is_sent_elsewhere};
 pub(super) use self::tracker::track;
 use self::update::{Queues, Update};
+use self::without_scripts::Scripts;
 use super::builder::Settings;
 use super::call::Breaker;
 use super::deadline::within;
 use super::{
-    Acquired, DELETE_PREFIX_TIMEOUTS, Each, EntryAndLease, Filled, Held, KeyKind, Mark, Store, StoreError, StoreResult,
-    StoreUpdate, Token, Touched,
+    Acquired, Each, EntryAndLease, Filled, Held, KeyKind, Mark, Store, StoreResult, StoreUpdate, Token, Touched,
 };
 use crate::record::{ALL, Found, Key, Meta, Selection, StoredField};
 
@@ -55,46 +62,29 @@ pub(super) enum TakenOver<'a> {
     Slots(&'a HashSet<u16>),
 }
 
-/// A server that has started again, perhaps with old data of its own.
-#[derive(Clone)]
-pub(super) struct Restarted {
-    server: Arc<Shared>,
-    run_id: String,
-}
-
-impl Restarted {
-    pub(super) fn is_at(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.server, &other.server)
-    }
-}
-
-impl PartialEq for Restarted {
-    fn eq(&self, other: &Self) -> bool {
-        self.is_at(other) && self.run_id == other.run_id
-    }
-}
-
 /// Pause before a step on two keys is retried while their hash slot is migrating, so that they may be at two servers.
 const MIGRATION_PAUSE: Duration = Duration::from_millis(5);
 
 pub(super) struct Redis {
     pub(super) topology: Arc<Topology>,
     queues: Queues,
+    scripts: Scripts,
     operation_timeout: Duration,
+    acknowledged_by: Option<Replicas>,
 }
 
 impl Redis {
     /// Prepares the connections to these servers; none is made yet.
     pub(super) fn new(servers: Servers, settings: Settings) -> Self {
-        let operation_timeout = settings.operation_timeout;
+        let Settings { operation_timeout, acknowledged_by, .. } = settings;
         let topology = Arc::new(Topology::new(servers, settings));
-        Self { topology, queues: Queues::new(), operation_timeout }
+        Self { topology, queues: Queues::new(), scripts: Scripts::default(), operation_timeout, acknowledged_by }
     }
 
-    /// How many connections of updates are in use, and how many are idle, over all servers.
+    /// How many exclusive connections are in use, and how many are idle, over all servers.
     pub(super) fn update_connections(&self) -> (usize, usize) {
         let servers = self.topology.slots.read().primaries();
-        let counts = servers.iter().map(|server| server.updates.in_use_and_idle());
+        let counts = servers.iter().map(|server| server.exclusives.in_use_and_idle());
         counts.fold((0, 0), |all, here| (all.0 + here.0, all.1 + here.1))
     }
 
@@ -105,32 +95,6 @@ impl Redis {
 
     pub(super) fn changes(&self) -> Arc<AtomicU64> {
         self.topology.changes.clone()
-    }
-
-    /// Sweeps a type at a server that has started again, unless another process does; returns whether that is done. Where the
-    /// processes can't agree, each sweeps.
-    pub(super) async fn sweep_restarted(&self, restarted: &Restarted, prefix: &str) -> StoreResult<bool> {
-        /// Longer than a sweep takes. If the process that sweeps dies, another one begins after this.
-        const SWEEPING: &[u8] = b"10000";
-        /// By then all processes know.
-        const SWEPT: &[u8] = b"3600000";
-        let Restarted { server, run_id } = restarted;
-        let mark = Key::of_sweep(prefix, run_id);
-        let mark = (&mark, mark.as_str().as_bytes());
-        let [begun, found] = self
-            .run(mark.0, &|at, out| match at {
-                0 => encode(out, &[b"SET", mark.1, b"sweeping", b"NX", b"PX", SWEEPING]),
-                _ => encode(out, &[b"GET", mark.1]),
-            })
-            .await?;
-        if begun.is_ok_and(|begun| begun.is_nil()) {
-            return Ok(found?.bytes()?.as_deref() == Some(b"done"));
-        }
-        for kind in [KeyKind::Lease, KeyKind::Entry] {
-            self.delete_at(server, prefix, kind).await?;
-        }
-        let [_noted] = self.run(mark.0, &|_, out| encode(out, &[b"SET", mark.1, b"done", b"PX", SWEPT])).await?;
-        Ok(true)
     }
 
     /// Runs commands that may be carried out twice on the key's server.
@@ -187,70 +151,6 @@ impl Redis {
             get => get?.bytes()?,
         };
         Ok((holder, EntryAndLease { found, lease_ttl: lease_ttl?.remaining() }))
-    }
-
-    /// Deletes the leases, or the entries, of a type at one server.
-    async fn delete_at(&self, server: &Arc<Shared>, prefix: &str, kind: KeyKind) -> RedisResult<u64> {
-        const KEYS_AT_A_TIME: &[u8] = b"500";
-        let limit = self.operation_timeout * DELETE_PREFIX_TIMEOUTS;
-        let (before, after) = match kind {
-            KeyKind::Lease => (format!("{{{prefix}"), "}:lock"),
-            KeyKind::Entry => (prefix.to_owned(), ""),
-        };
-        // Finds the keys of the type, and more. A prefix has no character that is special in a pattern.
-        let pattern = format!("{before}*{after}");
-        let (mut cursor, mut deleted) = ("0".to_owned(), 0);
-        loop {
-            let scan = [b"SCAN", cursor.as_bytes(), b"MATCH", pattern.as_bytes(), b"COUNT", KEYS_AT_A_TIME];
-            let scanned = server.ask(limit, &scan).await?.array()?;
-            let [next, found] = <[_; 2]>::try_from(scanned).map_err(|_| unexpected_reply())?;
-            let found = found?.array()?.into_iter().map(|key| key?.bytes()).collect::<RedisResult<Vec<_>>>()?;
-            let found: Vec<_> = found.into_iter().flatten().filter(|key| is_of_type(key, &before, after)).collect();
-            let deletions = found.iter().map(async |key| server.ask(limit, &[b"DEL", key]).await?.integer());
-            deleted += try_join_all(deletions).await?.into_iter().filter(|was_there| *was_there != 0).count() as u64;
-            cursor = next?.text()?;
-            if cursor == "0" {
-                return Ok(deleted);
-            }
-        }
-    }
-
-    /// Fails if entries may have moved to another server since there were so many changes.
-    async fn is_settled_since(&self, changes: u64) -> StoreResult<()> {
-        if self.topology.is_unchanged_since(changes).await? {
-            return Ok(());
-        }
-        let cause = "another server has taken over, or hash slots are moving".into();
-        Err(StoreError::Failed { advice: "it is tried again", cause, answered: Some(true) })
-    }
-
-    async fn run_script(&self, script: &Script, key: &Key, keys: &[&str], args: &[&[u8]]) -> RedisResult<i64> {
-        let send = async |encode: &Encode<'_>| {
-            let request = self.request(encode);
-            let attempts = if script.is_idempotent { request.attempts } else { 1 };
-            let [reply] = self.send(key, &Request { attempts, ..request }).await?;
-            reply
-        };
-        let reply = match send(&|_, out| encode_call(out, b"EVALSHA", &script.hash, keys, args)).await {
-            Err(error) if error.code() == Some("NOSCRIPT") => {
-                Box::pin(send(&|_, out| encode_call(out, b"EVAL", script.text, keys, args))).await
-            }
-            reply => reply,
-        };
-        reply?.integer()
-    }
-
-    /// Runs a script that writes K. While the slot moves it is refused, and sent again.
-    async fn run_on_entry(&self, script: &Script, key: &Key, args: &[&[u8]]) -> RedisResult<i64> {
-        let given_up = Instant::now() + self.operation_timeout / 2;
-        loop {
-            match self.run_script(script, key, &[key.as_str(), key.lock()], args).await {
-                Err(error) if is_migrating(&error) && Instant::now() < given_up => {
-                    tokio::time::sleep(MIGRATION_PAUSE).boxed().await;
-                }
-                reply => return reply,
-            }
-        }
     }
 
     /// Sets L to `to` for `ttl`, if it is `from`; returns whether it was.
@@ -361,7 +261,7 @@ impl Store for Redis {
             }
             let (Some(holder), Some(left)) = (holder, lease_ttl) else {
                 // The lease has just ended, or it is no lease and would stay for ever.
-                self.run_script(&CLEAR_LEASE, key, &[key.lock()], &[]).boxed().await?;
+                self.clear_lease(key).boxed().await?;
                 continue;
             };
             let by = Token(String::from_utf8_lossy(&holder).into_owned());
@@ -404,13 +304,24 @@ impl Store for Redis {
     }
 
     async fn abandon(&self, key: &Key, token: &Token) -> StoreResult<()> {
+        if self.scripts.are_missing() {
+            return self.abandon_without_script(key, token).boxed().await;
+        }
         // By text at once: if the server is late, the caller has gone by the time that "no such script" would come back, and
         // nobody would send the text.
         let command =
             |_: usize, out: &mut Vec<u8>| encode_call(out, b"EVAL", ABANDON.text, &[key.lock()], &[token.0.as_bytes()]);
         let [abandoned] = self.run(key, &command).await?;
-        abandoned?;
-        Ok(())
+        match abandoned {
+            Err(error) if is_refused(&error) => {
+                self.has_no_scripts(key).boxed().await;
+                self.abandon_without_script(key, token).boxed().await
+            }
+            abandoned => {
+                abandoned?;
+                Ok(())
+            }
+        }
     }
 
     async fn mark(&self, key: &Key, token: &Token, mark: Mark, ttl: Duration) -> StoreResult<()> {
@@ -419,6 +330,9 @@ impl Store for Redis {
     }
 
     async fn invalidate(&self, key: &Key) -> StoreResult<bool> {
+        if let Some(replicas) = self.acknowledged_by {
+            return self.invalidate_at(key, replicas).boxed().await;
+        }
         // L before K, also when they are sent again: in the other order a load from before could fill between the two.
         let commands = |at: usize, out: &mut Vec<u8>| match at {
             0 => encode(out, &[b"DEL", key.lock().as_bytes()]),
@@ -458,18 +372,7 @@ impl Store for Redis {
     }
 
     async fn delete_prefix(&self, prefix: &str, kind: KeyKind) -> StoreResult<u64> {
-        // Before `changes` is read: to learn the slots for the first time counts as a change.
-        drop(self.topology.known_slots().await?);
-        let changes = self.topology.changes.load(Ordering::Acquire);
-        // A cursor means nothing to another server, so a change on the way may leave keys out. Checked first too, so that no
-        // server is scanned in vain while slots are moving.
-        self.is_settled_since(changes).await?;
-        let (primaries, mut deleted) = (self.topology.slots.read().primaries(), 0);
-        for server in &primaries {
-            deleted += self.delete_at(&server.shared, prefix, kind).await?;
-        }
-        self.is_settled_since(changes).await?;
-        Ok(deleted)
+        self.sweep(prefix, kind).await
     }
 }
 
@@ -479,11 +382,4 @@ fn found(left: Option<Duration>, read: RedisResult<Reply>, selection: &Selection
 
 fn millis(duration: Duration) -> String {
     itoa::Buffer::new().format(duration.as_millis()).to_owned()
-}
-
-/// Whether a key is an id between these two. A namespace may have the name of an entity without a namespace, and then the keys
-/// of its entities begin with that prefix too.
-fn is_of_type(key: &[u8], before: &str, after: &str) -> bool {
-    let id = key.strip_prefix(before.as_bytes()).and_then(|key| key.strip_suffix(after.as_bytes()));
-    id.is_some_and(|id| !id.contains(&b':'))
 }

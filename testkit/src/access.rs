@@ -40,6 +40,16 @@ impl Access {
         self
     }
 
+    /// The user with the permissions for a single server, without scripts.
+    pub fn without_scripts() -> Self {
+        Self::documented().named("scriptless").without("+eval").without("+evalsha")
+    }
+
+    /// Another user with the same permissions.
+    pub fn named(self, user: &str) -> Self {
+        Self { user: user.to_owned(), ..self }
+    }
+
     /// Creates the user on a server, or replaces one of the same name.
     pub async fn grant(&self, server: &Server) {
         let mut operator = server.client().await;

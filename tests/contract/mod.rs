@@ -1,6 +1,6 @@
 //! The test suite of the contract `Store`, on the embedded backend, on three real servers, and on clusters. On servers
 //! it runs as the user with the minimal ACL in `docs/operations.md`, so everything that the library sends is covered by
-//! that.
+//! that. It also runs there as a user without scripts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -30,36 +30,35 @@ macro_rules! test_on {
 /// Runs a test on every backend; or, once more, on a cluster.
 async fn every_backend(test: impl AsyncFn(Backend, Key)) {
     if let Some(url) = cluster::once_more_on().await {
-        return test(connect(&url).await, key("any")).await;
+        return test(connect(&url, &Access::documented()).await, key("any")).await;
     }
-    test(connect("memory://").await, key("any")).await;
+    test(connect("memory://", &Access::documented()).await, key("any")).await;
     for flavor in Flavor::ALL {
-        let server = start(flavor).await;
-        println!("on {flavor:?}");
-        test(connect(&server.url()).await, key("any")).await;
-        test(connect(&server.unix_url()).await, key("other")).await;
+        let server = Server::start(flavor).await;
+        for (access, id) in [(Access::documented(), "any"), (Access::without_scripts(), "scriptless")] {
+            println!("on {flavor:?}, {id}");
+            access.grant(&server).await;
+            test(connect(&server.url(), &access).await, key(id)).await;
+        }
+        test(connect(&server.unix_url(), &Access::documented()).await, key("other")).await;
     }
 }
 
 /// Runs a test on every server, which the test can interfere with.
 async fn every_server(test: impl AsyncFn(Server, Backend, Key)) {
     for flavor in Flavor::ALL {
-        let server = start(flavor).await;
-        let backend = connect(&server.url()).await;
-        test(server, backend, key("any")).await;
+        for access in [Access::documented(), Access::without_scripts()] {
+            let server = Server::start(flavor).await;
+            access.grant(&server).await;
+            let backend = connect(&server.url(), &access).await;
+            test(server, backend, key("any")).await;
+        }
     }
 }
 
-/// Starts a server with a user that has the minimal permissions.
-async fn start(flavor: Flavor) -> Server {
-    let server = Server::start(flavor).await;
-    Access::documented().grant(&server).await;
-    server
-}
-
-/// Connects as that user, with a deadline that a busy machine can keep.
-async fn connect(url: &str) -> Backend {
-    let url = Access::documented().url(url);
+/// Connects as this user, with a deadline that a busy machine can keep.
+async fn connect(url: &str, access: &Access) -> Backend {
+    let url = access.url(url);
     Backend::builder(&url).operation_timeout(Duration::from_secs(5)).connect().await.unwrap()
 }
 
@@ -614,13 +613,16 @@ async fn holds_on_a_cluster_while_slots_move_and_after_a_failover() {
     for flavor in Flavor::OF_CLUSTERS {
         println!("on a cluster of {flavor:?}");
         let mut cluster = Cluster::start(flavor).await;
-        for server in &cluster.servers {
-            Access::documented_in_clusters().grant(server).await;
-        }
         let suite = ["backend::contract::", "--skip", "holds_on_a_cluster"];
         // Deletion by prefix waits until no slot moves.
         let without_deletion = [&suite[..], &["--skip", "deletes_one_type"]].concat();
-        cluster.while_moving(any.as_str(), cluster.run_tests(&without_deletion)).await;
+        let access = Access::documented_in_clusters();
+        for access in [access.without("+eval").without("+evalsha"), access] {
+            for server in &cluster.servers {
+                access.grant(server).await;
+            }
+            cluster.while_moving(any.as_str(), cluster.run_tests(&without_deletion)).await;
+        }
         cluster.fail_over(any.as_str()).await;
         cluster.run_tests(&suite).await;
     }

@@ -73,6 +73,48 @@ pub(super) fn is_forbidden(error: &RedisError) -> bool {
     error.code() == Some("NOPERM") || error.detail().is_some_and(|detail| IN_SCRIPT.iter().any(|s| detail.contains(s)))
 }
 
+/// Whether a server refuses something until somebody changes it there: the user lacks a permission, or the server or a proxy the
+/// command. Proxies and look-alikes do that in many words, so it is what remains of a server's errors: it is not in favour of
+/// another server, not because of its state, and not because of what is stored.
+pub(super) fn is_refused(error: &RedisError) -> bool {
+    const OTHERS: [&str; 21] = [
+        "ASK",
+        "BUSY",
+        "BUSYKEY",
+        "CLUSTERDOWN",
+        "CROSSSLOT",
+        "EXECABORT",
+        "LOADING",
+        "MASTERDOWN",
+        "MISCONF",
+        "MOVED",
+        "NOAUTH",
+        "NOREPLICAS",
+        "NOSCRIPT",
+        "OOM",
+        "READONLY",
+        "REDIRECT",
+        "TRYAGAIN",
+        "UNBLOCKED",
+        "UNKILLABLE",
+        "WRONGPASS",
+        "WRONGTYPE",
+    ];
+    error.code().is_some_and(|code| !OTHERS.contains(&code)) && !is_migrating(error) && !is_too_many_clients(error)
+}
+
+/// Whether the server's ACL forbids a key, and not a command.
+pub(super) fn is_about_a_key(error: &RedisError) -> bool {
+    error.code() == Some("NOPERM") && error.detail().is_some_and(|detail| detail.contains("permissions to access"))
+}
+
+/// Whether a server takes no further connection of this user, though it may go on serving those that are there.
+pub(super) fn has_no_connection(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
+        || is_too_many_clients(error)
+}
+
 /// Whether the server doesn't know a command: it may have been renamed, or a proxy may not have it.
 pub(super) fn is_unknown_command(error: &RedisError) -> bool {
     error.detail().is_some_and(|detail| detail.starts_with("unknown command"))
@@ -129,8 +171,7 @@ impl From<RedisError> for StoreError {
         let answered = (!is_own_doing).then_some(answered);
         let advice = tls::advice(&error).or_else(|| sentinel::advice(&error)).unwrap_or_else(|| advice_on(&error));
         let text = without_arguments(&error);
-        let stays = is_forbidden(&error) || is_unknown_command(&error);
-        let cause: BoxError = if stays { Forbidden(text).into() } else { text.into() };
+        let cause: BoxError = if is_refused(&error) { Forbidden(text).into() } else { text.into() };
         Self::Failed { advice, cause, answered }
     }
 }

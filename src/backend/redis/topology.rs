@@ -23,10 +23,10 @@ use super::TakenOver;
 use super::address::{Address, Servers};
 use super::connect::Target;
 use super::errors::{not_answered, without_arguments};
+use super::exclusive::Exclusives;
 use super::resp::{Reply, encode};
 use super::shared::{Request, Shared};
 use super::slots::{Moved, SlotMap, known_host, own_slots, shards, slot};
-use super::update::Exclusives;
 use crate::backend::builder::Settings;
 use crate::backend::call::Breaker;
 use crate::backend::deadline::within;
@@ -55,12 +55,12 @@ pub(in crate::backend) struct Topology {
     refreshed: watch::Sender<RedisResult<()>>,
 }
 
-/// One server: the shared connection, the exclusive ones of updates, and, in a cluster, the breaker that both feed.
+/// One server: the shared connection, the exclusive ones, and, in a cluster, the breaker that both feed.
 pub(super) struct Server {
     /// Empty for a Unix socket, and for a master, which may be anywhere.
     pub(super) place: Place,
     pub(super) shared: Arc<Shared>,
-    pub(super) updates: Exclusives,
+    pub(super) exclusives: Exclusives,
     pub(super) breaker: Arc<Breaker>,
 }
 
@@ -79,9 +79,9 @@ impl Server {
             Target::Master(sentinels) => (Place::default(), sentinels.to_string()),
         };
         let shared = Shared::new(target, settings, changes, backends);
-        let updates = Exclusives::new(shared.clone(), settings.update_connections);
+        let exclusives = Exclusives::new(shared.clone(), settings.update_connections);
         let breaker = Arc::new(Breaker::new(shown, backend, settings.breaker_threshold, settings.breaker_pause));
-        Self { place, shared, updates, breaker }
+        Self { place, shared, exclusives, breaker }
     }
 }
 

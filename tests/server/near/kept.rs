@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cache_aside::{BoxError, Cache, Cacheable, NearCache, Outcome, TrackerState, Untracked};
+use testkit::fake::{Answer, Fake};
 use testkit::server::{Flavor, Server};
 use tokio::time::sleep;
 
@@ -161,7 +162,12 @@ async fn refuses_to_track(url: &str, access: impl AsyncFn(&Server)) {
     let server = Server::start(Flavor::Redis70).await;
     access(&server).await;
     let url = url.replace("PORT", &server.port().to_string());
-    let (backend, primary) = (connect(&url).await, Primary::of(loaf(1)));
+    tracks_nothing(&server, &url).await;
+}
+
+/// Writes come over the server itself, and all else over the URL.
+async fn tracks_nothing(server: &Server, url: &str) {
+    let (backend, primary) = (connect(url).await, Primary::of(loaf(1)));
     for (untracked, kept) in [(Untracked::Off, false), (Untracked::MaxAge, true)] {
         let settings = NearCache::entries(10).max_age(Duration::from_secs(3)).untracked(untracked);
         let cache = builder(&backend).near_cache(settings).build().unwrap();
@@ -186,6 +192,29 @@ async fn without_tracking_nothing_is_kept_or_only_for_max_age() {
         redis::cmd("ACL").arg(&rules).exec_async(&mut server.client().await).await.unwrap();
     })
     .await;
+}
+
+/// Only a tracker sends it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_refuses_hello_in_any_words_is_used_without_tracking() {
+    for flavor in Flavor::ALL {
+        let server = Server::start_with(flavor, &["--rename-command", "HELLO", ""]).await;
+        tracks_nothing(&server, &server.url()).await;
+    }
+    let server = Server::start(Flavor::Redis70).await;
+    for words in [
+        "-ERR unknown command 'HELLO', with args beginning with: '3' \r\n",
+        "-NOPROTO unsupported protocol version\r\n",
+        "-invalid request\r\n",
+        "-HELLO\r\n",
+        "-no\r\n",
+    ] {
+        println!("{words}");
+        let rule = move |command: &str| if command == "HELLO" { Answer::Fake(words) } else { Answer::Server };
+        let fake = Fake::before(server.port(), rule).await;
+        tracks_nothing(&server, &fake.url()).await;
+        redis::cmd("FLUSHALL").exec_async(&mut server.client().await).await.unwrap();
+    }
 }
 
 #[derive(Debug, Cacheable)]

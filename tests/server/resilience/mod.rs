@@ -8,6 +8,7 @@ mod log;
 mod names;
 mod outages;
 mod pending;
+mod replicas;
 mod runtimes;
 mod sentinel;
 mod takeover;

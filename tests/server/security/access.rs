@@ -72,6 +72,10 @@ async fn the_documented_acl_is_enough_and_nothing_in_it_can_be_left_out() {
         let others = ["+info", "~cache:~swept:*"];
         for permission in access.permissions().filter(|permission| !others.contains(permission)) {
             let failed = work(&server, &access.without(permission)).await;
+            if ["+eval", "+evalsha"].contains(&permission) {
+                failed.unwrap_or_else(|error| panic!("{flavor:?}: without {permission}: {error}"));
+                continue;
+            }
             let failed = failed.expect_err(&format!("{flavor:?}: all works without {permission}"));
             println!("{flavor:?}: without {permission}: {failed}");
         }

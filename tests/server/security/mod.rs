@@ -1,5 +1,6 @@
 //! Security: the ACL, TLS, and secrets in anything that is shown.
 
 mod access;
+mod refusals;
 mod secrets;
 mod tls;

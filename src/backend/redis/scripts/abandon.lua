@@ -2,10 +2,7 @@
 -- KEYS  1 lease
 -- ARGV  1 token
 -- Reply 1 given back, 0 it was no longer the holder's
-local lease = KEYS[1]
-local token = ARGV[1]
-
-if redis.pcall('GET', lease) ~= token then
+if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then
     return 0
 end
-return redis.call('DEL', lease)
+return redis.call('DEL', KEYS[1])

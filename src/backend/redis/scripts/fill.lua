@@ -2,19 +2,16 @@
 -- KEYS  1 entry, 2 lease
 -- ARGV  1 token, 2 lifetime in milliseconds, 3.. field, value, field, value ..; or to store nothing, 3 the mark for the lease
 -- Reply 1 stored, and the lease used up; 0 fenced, and nothing written
-local entry, lease = KEYS[1], KEYS[2]
-local token, ttl, mark = ARGV[1], ARGV[2], ARGV[3]
-
-if redis.pcall('GET', lease) ~= token then
+if redis.pcall('GET', KEYS[2]) ~= ARGV[1] then
     return 0
 end
-redis.call('DEL', entry)
+redis.call('DEL', KEYS[1])
 if #ARGV == 3 then
-    redis.call('SET', lease, mark, 'PX', ttl)
+    redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[2])
     return 1
 end
-redis.call('HSET', entry, unpack(ARGV, 3))
-redis.call('PEXPIRE', entry, ttl)
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
 -- The lease goes last: while a slot moves, HSET of a key that was just deleted is refused, and this is run again.
-redis.call('DEL', lease)
+redis.call('DEL', KEYS[2])
 return 1

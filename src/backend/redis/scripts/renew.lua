@@ -2,10 +2,7 @@
 -- KEYS  1 lease
 -- ARGV  1 token, 2 lifetime in milliseconds
 -- Reply 1 prolonged, 0 lost
-local lease = KEYS[1]
-local token, ttl = ARGV[1], ARGV[2]
-
-if redis.pcall('GET', lease) ~= token then
+if redis.pcall('GET', KEYS[1]) ~= ARGV[1] then
     return 0
 end
-return redis.call('PEXPIRE', lease, ttl)
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])

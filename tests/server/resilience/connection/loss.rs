@@ -120,6 +120,25 @@ async fn an_invalidation_survives_a_connection_that_was_cut_while_idle() {
     }
 }
 
+/// Whether it was carried out is unknown, so the entry is invalidated at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_whose_connection_is_lost_is_an_invalidation() {
+    for flavor in Flavor::ALL {
+        let server = Server::start(flavor).await;
+        let proxy = Proxy::to(server.port()).await;
+        let (cache, primary) = (products(&connect(&proxy.url()).await), Primary::of(loaf(1)));
+        for lost in [Lost::Request, Lost::Reply] {
+            get(&cache, primary.loader()).await.unwrap();
+            let update = cache.update_field("p-001", Product::FIELDS.stock, 2);
+            let ((), updated) = tokio::join!(proxy.lose("EXEC", lost), update);
+            assert!(!updated.unwrap() && cache.pending().is_empty(), "{flavor:?}: {lost:?}");
+            assert!(!exists(&mut server.client().await).await);
+            get(&cache, primary.loader()).await.unwrap();
+            assert!(cache.update_field("p-001", Product::FIELDS.stock, 2).await.unwrap());
+        }
+    }
+}
+
 /// An acquire that was carried out after its deadline: its token is abandoned.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_granted_after_operation_timeout_is_abandoned() {

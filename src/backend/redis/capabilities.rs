@@ -1,0 +1,98 @@
+//! What the server has to answer, asked once by `connect`: one error lists all that it refuses.
+//!
+//! Only refusals of a command count. Whether the user may use the keys of a namespace isn't known here; and a server that is full,
+//! or loading, or can't be reached just now, says nothing about its commands.
+
+use std::time::Duration;
+
+use redis::{RedisError, RedisResult};
+
+use super::Redis;
+use super::resp::{Reply, command, encode};
+use super::shared::Request;
+use super::without_scripts::{encode_probe, refusal};
+use crate::backend::{Forbidden, StoreError, StoreResult};
+use crate::record::{Key, KeySpace, META, Schema};
+
+/// A key that no record has, since no entity has this name.
+fn probe_key() -> Option<Key> {
+    KeySpace::new(None, &Schema::new("~probe")).key::<String>(&"connect").ok()
+}
+
+/// How many commands [`Redis::check`] sends over the shared connection. The last two are the probe for scripts.
+const COMMANDS: usize = 10;
+
+impl Redis {
+    /// Fails with all that the library needs and the server refuses. Nothing is changed there.
+    pub(in crate::backend) async fn check(&self, limit: Duration) -> StoreResult<()> {
+        let Some(key) = probe_key() else { return Ok(()) };
+        let (entry, lease) = (key.as_str().as_bytes(), key.lock().as_bytes());
+        let commands: [&[&[u8]]; COMMANDS - 2] = [
+            &[b"PING"],
+            &[b"HMGET", entry, META],
+            &[b"HGETALL", entry],
+            &[b"EXISTS", entry],
+            &[b"PTTL", entry],
+            &[b"GET", lease],
+            &[b"SET", lease, b"", b"XX", b"PX", b"1"],
+            &[b"DEL", entry],
+        ];
+        let encode = |at: usize, out: &mut Vec<u8>| match commands.get(at) {
+            Some(command) => encode(out, command),
+            None => encode_probe(at - commands.len(), out, &key),
+        };
+        let sent: RedisResult<[RedisResult<Reply>; COMMANDS]> = self.send(&key, &Request::new(limit, &encode)).await;
+        let Ok(replies) = sent else { return Ok(()) };
+        let (replies, of_scripts) = replies.split_at(commands.len());
+        let refused = commands.iter().zip(replies).filter_map(|(command, reply)| {
+            let name = String::from_utf8_lossy(command[0]);
+            refusal([reply]).map(|error| shown(&name, error))
+        });
+        let mut refused: Vec<_> = refused.collect();
+        if let Some(of_scripts) = refusal(of_scripts) {
+            let transaction = [command(&[b"WATCH", lease]), command(&[b"MULTI"]), command(&[b"EXEC"])];
+            match self.refuses(&key, limit, &transaction).await {
+                Some(error) => {
+                    let both = format!("both {} and {}", shown("EVAL", of_scripts), shown("WATCH", &error));
+                    refused.push(format!("{both}, of which one is needed"));
+                }
+                None => self.scripts.note_missing(of_scripts),
+            }
+        }
+        if self.acknowledged_by.is_some() {
+            refused.extend(
+                self.refuses(&key, limit, &[command(&[b"WAIT", b"0", b"1"])]).await.map(|error| shown("WAIT", &error)),
+            );
+        }
+        let Some((last, others)) = refused.split_last() else { return Ok(()) };
+        let all = if others.is_empty() { last.clone() } else { format!("{}, and {last}", others.join(", ")) };
+        Err(StoreError::Failed {
+            advice: "allow the user these commands in the server's ACL, or connect to a server that has them",
+            cause: Forbidden(format!("the server refuses {all}")).into(),
+            answered: Some(true),
+        })
+    }
+
+    /// Sends commands over a connection of their own, and returns the error by which one of them is refused.
+    async fn refuses(&self, key: &Key, limit: Duration, commands: &[Vec<u8>]) -> Option<RedisError> {
+        let destination = self.topology.destination(key).await.ok()?;
+        let mut connection = destination.server.exclusives.take().await.ok()?;
+        let replies = connection.exchange(limit, commands).await.ok()?;
+        // Nothing was to be carried out, so EXECABORT is about EXEC itself.
+        let is_aborted = |error: &&RedisError| error.code() == Some("EXECABORT");
+        let aborted = replies.iter().filter_map(|reply| reply.as_ref().err()).find(is_aborted);
+        let refusal = refusal(&replies).or(aborted).cloned();
+        if refusal.is_none() {
+            destination.server.exclusives.give_back(connection);
+        }
+        refusal
+    }
+}
+
+/// A command, and how it was refused.
+fn shown(command: &str, error: &RedisError) -> String {
+    let (code, detail) = (error.code().unwrap_or_default(), error.detail().unwrap_or_default());
+    // The server repeats the arguments of a command that it doesn't know.
+    let detail = detail.split(", with args beginning with").next().unwrap_or_default();
+    format!("{command} ({})", format!("{code} {detail}").trim_end())
+}
