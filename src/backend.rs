@@ -87,6 +87,8 @@ struct Inner {
     store: AnyStore,
     /// Where the store is, without user or password.
     address: String,
+    /// What all keys begin with; may be empty.
+    key_prefix: String,
     settings: Settings,
     /// Used for a server that has no breaker of its own, and while the server of a key is unknown.
     breaker: Breaker,
@@ -114,12 +116,13 @@ struct Inner {
 const DELETE_PREFIX_TIMEOUTS: u32 = 8;
 
 impl Inner {
-    fn new(store: AnyStore, address: String, settings: Settings) -> Self {
+    fn new(store: AnyStore, address: String, key_prefix: String, settings: Settings) -> Self {
         let metrics = BackendMetrics::new(&address);
         let breaker = Breaker::new(address.clone(), &address, settings.breaker_threshold, settings.breaker_pause);
         Self {
             store,
             address,
+            key_prefix,
             settings,
             breaker,
             pending: Arc::default(),
@@ -238,9 +241,9 @@ impl Backend {
     #[cfg(feature = "__proof")]
     #[doc(hidden)]
     pub fn rigged(&self, rig: Rig) -> Self {
-        let Inner { store, address, settings, .. } = &*self.inner;
-        let inner = Inner { rig: Some(rig), ..Inner::new(store.clone(), address.clone(), *settings) };
-        Self { inner: Arc::new(inner) }.watched()
+        let Inner { store, address, key_prefix, settings, .. } = &*self.inner;
+        let inner = Inner::new(store.clone(), address.clone(), key_prefix.clone(), *settings);
+        Self { inner: Arc::new(Inner { rig: Some(rig), ..inner }) }.watched()
     }
 }
 
@@ -270,6 +273,10 @@ impl Backend {
         Arc::as_ptr(&self.inner).addr()
     }
 
+    pub(crate) fn key_prefix(&self) -> &str {
+        &self.inner.key_prefix
+    }
+
     pub(crate) fn operation_timeout(&self) -> Duration {
         self.inner.settings.operation_timeout
     }
@@ -291,8 +298,9 @@ impl Backend {
             return answered;
         }
         // Without an answer in time nothing is known of the key's server, which in a cluster need not be the one that has answered.
-        let check =
-            pin!(async { within(limit.saturating_sub(began.elapsed()), redis.check(limit)).await.unwrap_or(Ok(())) });
+        let check = pin!(async {
+            within(limit.saturating_sub(began.elapsed()), redis.check(self.key_prefix(), limit)).await.unwrap_or(Ok(()))
+        });
         let options = CallOptions { when_open: WhenOpen::Passes, ..CallOptions::for_get(self, None) };
         call(self, &options, || "connect to the cache".to_owned(), check).await?;
         answered
@@ -432,15 +440,6 @@ impl Backend {
         // The runtime of the task that retries may have ended since, or may not be driven.
         pending::retry_in_background(self);
         pending.contains(key)
-    }
-
-    fn check_not_pending(&self, key: &Key) -> Result<(), Error> {
-        if self.is_pending(key) { Err(self.pending_error(key)) } else { Ok(()) }
-    }
-
-    /// Fails if the answer to a step may be older than a write of this process.
-    fn check_answer<R>(&self, key: &Key, before: TakeoverCount, answer: Result<R, Error>) -> Result<R, Error> {
-        if answer.is_ok() && self.is_doubtful(key, before) { Err(self.pending_error(key)) } else { answer }
     }
 
     /// Why a pending key is not read.

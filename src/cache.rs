@@ -46,10 +46,14 @@ use crate::stats::Stats;
 ///
 /// # The promise
 ///
-/// Provided that there is one Redis primary, that the loader reads the primary database at read-committed or better, and
-/// that all writers call [`invalidate`](Self::invalidate) after their commit: a `get` that starts after `invalidate` has
-/// returned never returns the older value, and a returned record is never partial. [The protocol] lists what breaks
-/// this. A [near cache](crate::NearCache) promises less about the writes of other processes.
+/// Provided that there is one Redis primary, that each load reads in a snapshot that began after the loader was called, and never
+/// in a transaction that has written, and that all writers call [`invalidate`](Self::invalidate) after their commit: a `get` that
+/// starts after `invalidate` has returned never returns the older value, and a returned record is never partial. [The protocol]
+/// lists what breaks this. A [near cache](crate::NearCache) promises less about the writes of other processes.
+///
+/// A query on a connection of its own reads in such a snapshot. A transaction that was begun before the loader was called doesn't,
+/// in PostgreSQL at `REPEATABLE READ` or `SERIALIZABLE`, and in SQLite: it goes on reading the rows of its first query. One that
+/// has written reads its own rows, which may be rolled back.
 ///
 /// [The protocol]: crate::docs::protocol#what-breaks-it
 ///
@@ -105,7 +109,8 @@ impl<T: Cacheable> Cache<T> {
     /// tasks and processes, unless it fails or leaves nothing to store. `Ok(None)` from the loader means that the primary has no such record; that is cached too, for
     /// `not_found_ttl`.
     ///
-    /// The loader may outlive this call, so it has to own what it uses: write `let db = db.clone();` before the call, and
+    /// The loader reads the primary in a snapshot that began after the loader was called, and never in a transaction that has
+    /// written: see [the promise](Self#the-promise). It may outlive this call, so it has to own what it uses: write `let db = db.clone();` before the call, and
     /// `move` on the closure. If its error type can't be inferred, write `Ok::<_, BoxError>(..)`. It runs in a task of its own:
     /// values of `tokio::task_local!` don't travel there by themselves. Take the value before the call, and in the loader write
     /// `NAME.scope(value, async move { .. })`.

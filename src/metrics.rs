@@ -17,6 +17,7 @@ pub(crate) use self::series::{Series, Stopwatch};
 use crate::cache::{Bypass, Outcome};
 use crate::counters::{Counter, Counters, ShardedCounter};
 use crate::error::Error;
+use crate::record::TypeNames;
 use crate::stats::Stats;
 
 const OPERATIONS: Name = ("cache_aside_operations_total", "gets, updates and invalidations by outcome");
@@ -395,8 +396,7 @@ pub(crate) fn gauge(name: Name, address: &str) -> Series {
 
 /// Counts pending invalidations of keys with this prefix.
 pub(crate) fn pending(prefix: &str, removed: usize, added: usize) {
-    let names = prefix.strip_prefix("cache:").unwrap_or(prefix).trim_end_matches(':');
-    let (namespace, entity) = names.split_once(':').unwrap_or(("", names));
+    let TypeNames { namespace, entity, .. } = TypeNames::of(prefix);
     let entity = entity.split_once('@').map_or(entity, |(entity, _version)| entity);
     Series::new(Kind::Gauge, PENDING, &of_entity(namespace, entity)).add(difference(added, removed));
 }

@@ -5,7 +5,9 @@
 mod internals;
 
 #[cfg(feature = "__proof")]
-pub use self::internals::{Failpoint, Phase, Rig, Step, StoredHash, decode, encode, flights, keys};
+pub use self::internals::{
+    Failpoint, Phase, Rig, Step, StoredHash, decode, encode, flights, keys, keys_under, parts_of_key,
+};
 
 macro_rules! guards {
     ($($(#[$of:meta])* $list:ident: $number:literal { $($(#[$rule:meta])* $guard:ident = $name:literal,)* })*) => {

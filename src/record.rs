@@ -25,6 +25,6 @@ pub(crate) use self::entry::{
     ALL, Changes, Entry, Found, FoundField, Hash, META, Meta, Reading, Selection, StoredField,
 };
 pub use self::id::{CacheId, CacheKey, IdField, IdParts, write_id};
-pub(crate) use self::key::{InvalidId, Key, KeySpace, WriteId};
+pub(crate) use self::key::{InvalidId, Key, KeySpace, KeysOfType, TypeNames, WriteId, check_key_prefix};
 pub use self::projection::Projection;
 pub use self::value::{FieldValue, unknown_variant};

@@ -11,6 +11,7 @@ use super::{AnyStore, Backend, Inner, check_runtime};
 use crate::defaults;
 use crate::error::Error;
 use crate::near::check_bound;
+use crate::record::check_key_prefix;
 
 /// The settings of a [`Backend`], begun with [`Backend::builder`].
 ///
@@ -33,6 +34,7 @@ use crate::near::check_bound;
 #[derive(Clone)]
 pub struct BackendBuilder {
     url: String,
+    key_prefix: Option<String>,
     pub(super) settings: Settings,
     tls: Tls,
 }
@@ -126,7 +128,40 @@ settings! {
 
 impl BackendBuilder {
     pub(super) fn new(url: &str) -> Self {
-        Self { url: url.to_owned(), settings: Settings::default(), tls: Tls::default() }
+        Self { url: url.to_owned(), key_prefix: None, settings: Settings::default(), tls: Tls::default() }
+    }
+
+    /// What all keys of this backend begin with, so that several users of one server share nothing, and each can be kept to the
+    /// keys of its own by the server's ACL: the pattern `~team-a:*` covers all keys with the prefix `team-a:`. One or more letters,
+    /// digits, `_`, `.`, `:` and `-`; the part before the last `:` must not end in `cache`. Default: none.
+    ///
+    /// | | without it | with `key_prefix("team-a:")` |
+    /// |---|---|---|
+    /// | entry | `cache:billing:product:p-001` | `team-a:cache:billing:product:p-001` |
+    /// | lease | `{cache:billing:product:p-001}:lock` | `team-a:lock:{team-a:cache:billing:product:p-001}` |
+    ///
+    /// Backends with different prefixes, or with one and without, have no key in common, and [`clear`](crate::Cache::clear) of one
+    /// leaves the others alone. Processes that share entries need the same prefix: a write under one invalidates nothing under
+    /// another.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use cache_aside::{Backend, Cache, Cacheable};
+    /// # #[derive(Debug, Cacheable)]
+    /// # #[cacheable(namespace = "billing")]
+    /// # struct Product { #[cacheable(id)] id: String }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), cache_aside::Error> {
+    /// let backend = Backend::builder("memory://").key_prefix("team-a:").connect().await?;
+    /// let products: Cache<Product> = Cache::new(backend);
+    /// assert_eq!(products.inspect("p-001").await?.key, "team-a:cache:billing:product:p-001");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn key_prefix(mut self, key_prefix: impl Into<String>) -> Self {
+        self.key_prefix = Some(key_prefix.into());
+        self
     }
 
     /// Makes each invalidation and update wait until so many replicas of the key's server have it, for at most `timeout`: it then
@@ -231,6 +266,7 @@ impl BackendBuilder {
             at_least_one("the number of replicas in acknowledged_by", count as usize)?;
             defaults::check_duration("the timeout of acknowledged_by", timeout)?;
         }
+        self.key_prefix.as_deref().map_or(Ok(()), check_key_prefix)?;
         let url = Url::new(&self.url);
         url.check_scheme()?;
         let tls = self.tls.connector(url.scheme).map_err(Error::config)?;
@@ -241,7 +277,8 @@ impl BackendBuilder {
             let address = servers.to_string();
             (AnyStore::Redis(Arc::new(Redis::new(servers, settings))), address)
         };
-        Ok(Backend { inner: Arc::new(Inner::new(store, address, settings)) }.watched())
+        let inner = Inner::new(store, address, self.key_prefix.unwrap_or_default(), settings);
+        Ok(Backend { inner: Arc::new(inner) }.watched())
     }
 }
 
@@ -249,6 +286,7 @@ impl std::fmt::Debug for BackendBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BackendBuilder")
             .field("url", &Url::new(&self.url).to_string())
+            .field("key_prefix", &self.key_prefix)
             .field("settings", &self.settings)
             .field("tls", &self.tls)
             .finish()

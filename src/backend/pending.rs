@@ -370,7 +370,7 @@ mod tests {
     fn only_what_was_sent_after_a_failure_makes_up_for_it() {
         // Beyond the limit, the type waits as a whole.
         for limit in [10, 0] {
-            let (pending, key) = (Pending::default(), KeySpace::new(None, &Schema::new("thing")).key(&1).unwrap());
+            let (pending, key) = (Pending::default(), KeySpace::new("", None, &Schema::new("thing")).key(&1).unwrap());
             let apply = |sent_after| {
                 pending.applied(&key, sent_after);
                 pending.applied_to_all(key.prefix(), sent_after);
@@ -387,7 +387,7 @@ mod tests {
 
     #[test]
     fn a_sweep_makes_up_for_earlier_failures_of_its_type_alone() {
-        let key = |entity, id: u64| KeySpace::new(None, &Schema::new(entity)).key(&id).unwrap();
+        let key = |entity, id: u64| KeySpace::new("", None, &Schema::new(entity)).key(&id).unwrap();
         let (pending, thing, other) = (Pending::default(), key("thing", 1), key("other", 1));
         pending.remember(&thing, 10);
         pending.remember(&other, 10);

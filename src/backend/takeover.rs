@@ -155,6 +155,20 @@ impl Backend {
         written.last_restart > before.0 || written.keys.contains_key(key) || written.types.contains_key(key.prefix())
     }
 
+    pub(super) fn check_not_pending(&self, key: &Key) -> Result<(), Error> {
+        if self.is_pending(key) { Err(self.pending_error(key)) } else { Ok(()) }
+    }
+
+    /// Fails if the answer to a step may be older than a write of this process.
+    pub(super) fn check_answer<R>(
+        &self,
+        key: &Key,
+        before: TakeoverCount,
+        answer: Result<R, Error>,
+    ) -> Result<R, Error> {
+        if answer.is_ok() && self.is_doubtful(key, before) { Err(self.pending_error(key)) } else { answer }
+    }
+
     /// Makes what was written lately pending again.
     fn replay(&self, last_seen: Instant, what: TakenOver<'_>) {
         let Inner { store, takeovers, pending, settings, .. } = &*self.inner;

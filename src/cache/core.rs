@@ -76,7 +76,7 @@ impl Core {
         policy: Policy,
         is_enabled: bool,
     ) -> Self {
-        let keys = KeySpace::new(namespace, &shape.schema);
+        let keys = KeySpace::new(backend.key_prefix(), namespace, &shape.schema);
         backend.add_types(keys.prefixes());
         let (namespace, entity) = (namespace.unwrap_or_default(), shape.schema.entity);
         let near = policy.near_cache.and_then(|settings| {

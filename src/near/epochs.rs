@@ -87,7 +87,7 @@ mod tests {
     #[tokio::test]
     async fn a_change_wakes_those_who_wait_for_it() {
         let epochs = Epochs::default();
-        let key = KeySpace::new(Some("billing"), &Schema::new("product")).key(&7).unwrap();
+        let key = KeySpace::new("", Some("billing"), &Schema::new("product")).key(&7).unwrap();
         let before = epochs.current(&key);
         epochs.advance(key.as_str());
         epochs.changed_since(&key, before).await;

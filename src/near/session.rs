@@ -228,7 +228,7 @@ mod tests {
         session.extend(Moment::now(), LONG);
         assert!(is_live() && tracking.state(Moment::now()) == TrackerState::Live);
         assert!(!tracking.is_live(Moment::now().within(LONG + LONG)), "the last answer is too old");
-        let key = KeySpace::new(Some("billing"), &Schema::new("product")).key(&7).unwrap();
+        let key = KeySpace::new("", Some("billing"), &Schema::new("product")).key(&7).unwrap();
         let read = products.read_epoch(&key).unwrap();
         products.keep(&key, read, None, 0, None);
         assert!(products.get(key.id()).is_some());

@@ -320,7 +320,7 @@ mod tests {
     }
 
     fn key() -> Key {
-        KeySpace::new(None, &Schema::new("thing")).key::<u64>(&1).unwrap()
+        KeySpace::new("", None, &Schema::new("thing")).key::<u64>(&1).unwrap()
     }
 
     fn lead(flights: &Arc<Flights>) -> Leader {

@@ -50,6 +50,17 @@ impl Access {
         Self { user: user.to_owned(), ..self }
     }
 
+    /// The same user, who may also use the keys of this pattern.
+    pub fn with_keys(self, pattern: &str) -> Self {
+        self.with(vec![pattern.to_owned()])
+    }
+
+    /// The same user, who may use the keys of this pattern and no others.
+    pub fn with_keys_alone(mut self, pattern: &str) -> Self {
+        self.rules.retain(|rule| !rule.starts_with('~'));
+        self.with_keys(pattern)
+    }
+
     /// Creates the user on a server, or replaces one of the same name.
     pub async fn grant(&self, server: &Server) {
         let mut operator = server.client().await;

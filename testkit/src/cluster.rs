@@ -17,19 +17,46 @@ const AGREE_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
 /// The environment variable that names the cluster to the tests that run once more.
 const ONCE_MORE_ON: &str = "CACHE_ASIDE_TESTS_ONCE_MORE_ON";
+/// Keeps slots that are copied from changing hands.
+const HOLD: &str = "DEBUG SLOTMIGRATION PREVENT-PAUSE";
 /// How long a primary may be silent until its replica takes over.
 const NODE_TIMEOUT: &str = "1000";
+
+/// How the slots of a cluster move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moves {
+    /// By `MIGRATE`: while a slot is open, each of its keys is at one of two servers.
+    KeyByKey,
+    /// By `CLUSTER MIGRATESLOTS`: the slot is copied, and changes hands with all of its keys at once.
+    Atomically,
+}
+
+impl Moves {
+    /// The clusters of the suite, each with the ways in which its slots can move.
+    pub const ON: [(Flavor, Moves); 3] = [
+        (Flavor::Redis70, Moves::KeyByKey),
+        (Flavor::Valkey91, Moves::KeyByKey),
+        (Flavor::Valkey91, Moves::Atomically),
+    ];
+}
 
 /// A running cluster; dropping it ends its servers.
 #[derive(Debug)]
 pub struct Cluster {
-    /// The primaries, and then the replica of each.
+    /// The primaries, then the replica of each, and then primaries that were added.
     pub servers: Vec<Server>,
     ids: Vec<String>,
+    /// How slots move from now on.
+    pub moves: Moves,
 }
 
 impl Cluster {
-    /// Starts a cluster whose slots are spread evenly.
+    /// Starts a cluster whose slots are spread evenly, and move in this way.
+    pub async fn start_moving(flavor: Flavor, moves: Moves) -> Self {
+        Self { moves, ..Self::start(flavor).await }
+    }
+
+    /// Starts a cluster whose slots are spread evenly, and move key by key.
     pub async fn start(flavor: Flavor) -> Self {
         let mut servers = Vec::new();
         for _ in 0..2 * PRIMARIES {
@@ -39,7 +66,7 @@ impl Cluster {
         for server in &servers {
             ids.push(ask(server, "CLUSTER MYID").await);
         }
-        let cluster = Self { servers, ids };
+        let cluster = Self { servers, ids, moves: Moves::KeyByKey };
         cluster.form().await;
         cluster
     }
@@ -54,19 +81,39 @@ impl Cluster {
             }
         }
         for server in &self.servers[1..] {
-            let bus: String =
-                ask(server, "CONFIG GET cluster-port").await.split_whitespace().nth(1).expect("a value").to_owned();
-            tell(&self.servers[0], &format!("CLUSTER MEET 127.0.0.1 {} {bus}", server.port())).await;
+            self.meet(server).await;
         }
+        self.all_know_each_other().await;
+        for (index, server) in self.servers.iter().enumerate().skip(PRIMARIES) {
+            tell(server, &format!("CLUSTER REPLICATE {}", self.ids[index - PRIMARIES])).await;
+        }
+        self.well().await;
+    }
+
+    async fn meet(&self, server: &Server) {
+        let bus: String =
+            ask(server, "CONFIG GET cluster-port").await.split_whitespace().nth(1).expect("a value").to_owned();
+        tell(&self.servers[0], &format!("CLUSTER MEET 127.0.0.1 {} {bus}", server.port())).await;
+    }
+
+    async fn all_know_each_other(&self) {
         self.agree("all know each other", async |server| {
             ask(server, "CLUSTER NODES").await.lines().filter(|line| !line.contains("handshake")).count()
                 == self.servers.len()
         })
         .await;
-        for (index, server) in self.servers.iter().enumerate().skip(PRIMARIES) {
-            tell(server, &format!("CLUSTER REPLICATE {}", self.ids[index - PRIMARIES])).await;
-        }
+    }
+
+    /// Starts one more primary, which has no slots. Returns its index.
+    pub async fn add_primary(&mut self, flavor: Flavor) -> usize {
+        let server = start_member(flavor).await;
+        tell(&server, &format!("CLUSTER SET-CONFIG-EPOCH {}", self.servers.len() + 1)).await;
+        self.meet(&server).await;
+        self.ids.push(ask(&server, "CLUSTER MYID").await);
+        self.servers.push(server);
+        self.all_know_each_other().await;
         self.well().await;
+        self.servers.len() - 1
     }
 
     async fn well(&self) {
@@ -100,20 +147,27 @@ impl Cluster {
         format!("redis+cluster://{}", places.join(","))
     }
 
+    /// The ways in which slots can move.
+    pub fn ways_to_move(&self) -> Vec<Moves> {
+        let flavor = self.servers[0].flavor();
+        Moves::ON.into_iter().filter(|(of, _)| *of == flavor).map(|(_, moves)| moves).collect()
+    }
+
     /// The index of the server that has the key's slot.
     pub async fn owner(&self, key: &str) -> usize {
         let slot = self.slot(key).await;
-        for (index, server) in self.servers.iter().enumerate() {
-            if !server.is_running() {
-                continue;
-            }
-            let nodes = ask(server, "CLUSTER NODES").await;
-            let own = nodes.lines().find(|line| line.contains("myself")).expect("each server lists itself");
-            if own.contains("master") && own.split(' ').skip(8).any(|range| contains(range, slot)) {
+        for index in (0..self.servers.len()).filter(|index| self.servers[*index].is_running()) {
+            if self.has_slot(index, slot).await {
                 return index;
             }
         }
         panic!("no server has the slot of {key}");
+    }
+
+    async fn has_slot(&self, index: usize, slot: u16) -> bool {
+        let nodes = ask(&self.servers[index], "CLUSTER NODES").await;
+        let own = nodes.lines().find(|line| line.contains("myself")).expect("each server lists itself");
+        own.contains("master") && own.split(' ').skip(8).any(|range| contains(range, slot))
     }
 
     /// The primary that has the key, and its replica.
@@ -122,27 +176,48 @@ impl Cluster {
         [owner, (owner + PRIMARIES) % (2 * PRIMARIES)].map(|index| &self.servers[index])
     }
 
-    /// Starts to move the key's slot to another primary: from now on either may have its keys. Returns both.
+    /// Starts to move the key's slot to another primary. From now on either may have its keys, if they move one by one; or the
+    /// slot has been copied, and each write is passed on. Returns both.
     pub async fn open(&self, key: &str) -> (usize, usize) {
         let source = self.owner(key).await;
         // One of each pair is a primary.
         let next = (source + 1) % PRIMARIES;
         let target = if self.is_primary(next).await { next } else { next + PRIMARIES };
-        let slot = self.slot(key).await;
-        tell(&self.servers[target], &format!("CLUSTER SETSLOT {slot} IMPORTING {}", self.ids[source])).await;
-        tell(&self.servers[source], &format!("CLUSTER SETSLOT {slot} MIGRATING {}", self.ids[target])).await;
+        self.open_to(key, target).await
+    }
+
+    /// The same, to this primary.
+    pub async fn open_to(&self, key: &str, target: usize) -> (usize, usize) {
+        let (source, slot) = (self.owner(key).await, self.slot(key).await);
+        match self.moves {
+            Moves::KeyByKey => {
+                tell(&self.servers[target], &format!("CLUSTER SETSLOT {slot} IMPORTING {}", self.ids[source])).await;
+                tell(&self.servers[source], &format!("CLUSTER SETSLOT {slot} MIGRATING {}", self.ids[target])).await;
+            }
+            Moves::Atomically => {
+                tell(&self.servers[source], &format!("{HOLD} 1")).await;
+                self.copy(slot, (source, target), "waiting-to-pause").await;
+            }
+        }
         (source, target)
     }
 
-    /// Moves one key, if it exists, between two primaries between which its slot is open.
+    /// Moves one key, if it exists, between two primaries between which its slot is open. The keys of a slot that changes hands
+    /// at once stay where they are.
     pub async fn migrate(&self, key: &str, (source, target): (usize, usize)) {
-        let target = self.servers[target].port();
-        tell(&self.servers[source], &format!("MIGRATE 127.0.0.1 {target} {key} 0 5000")).await;
+        if self.moves == Moves::KeyByKey {
+            let target = self.servers[target].port();
+            tell(&self.servers[source], &format!("MIGRATE 127.0.0.1 {target} {key} 0 5000")).await;
+        }
     }
 
     /// Moves the rest of the slot's keys, and ends the move.
     pub async fn close(&self, key: &str, (source, target): (usize, usize)) {
         let slot = self.slot(key).await;
+        if self.moves == Moves::Atomically {
+            tell(&self.servers[source], &format!("{HOLD} 0")).await;
+            return self.copy(slot, (source, target), "success").await;
+        }
         loop {
             let keys = ask(&self.servers[source], &format!("CLUSTER GETKEYSINSLOT {slot} 100")).await;
             if keys.is_empty() {
@@ -154,6 +229,31 @@ impl Cluster {
         }
         for server in [target, source] {
             tell(&self.servers[server], &format!("CLUSTER SETSLOT {slot} NODE {}", self.ids[target])).await;
+        }
+    }
+
+    /// Has a slot copied until that has come to this state. Starts again when it has failed, as by `FLUSHALL`.
+    async fn copy(&self, slot: u16, (source, target): (usize, usize), until: &str) {
+        let begun = Instant::now();
+        while !(until == "success" && self.has_slot(target, slot).await && !self.has_slot(source, slot).await) {
+            assert!(begun.elapsed() < AGREE_LIMIT, "slot {slot} was not moved within {AGREE_LIMIT:?}");
+            let jobs = ask(&self.servers[source], "CLUSTER GETSLOTMIGRATIONS").await;
+            let states = jobs.lines().zip(jobs.lines().skip(1)).filter(|(name, _)| *name == "state");
+            let under_way =
+                states.map(|(_, state)| state).find(|state| !["success", "failed", "cancelled"].contains(state));
+            match under_way {
+                Some(state) if state == until => return,
+                Some(_) => sleep(POLL).await,
+                None if self.has_slot(source, slot).await => {
+                    let target = &self.ids[target];
+                    tell(
+                        &self.servers[source],
+                        &format!("CLUSTER MIGRATESLOTS SLOTSRANGE {slot} {slot} NODE {target}"),
+                    )
+                    .await;
+                }
+                None => sleep(POLL).await,
+            }
         }
     }
 
@@ -198,6 +298,7 @@ async fn start_member(flavor: Flavor) -> Server {
     let bus = free_port().to_string();
     let mut settings = vec!["--cluster-enabled", "yes", "--cluster-port", &bus];
     settings.extend(["--cluster-node-timeout", NODE_TIMEOUT, "--cluster-require-full-coverage", "no"]);
+    settings.extend(["--enable-debug-command", "yes"]);
     Server::start_with(flavor, &settings).await
 }
 

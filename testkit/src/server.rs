@@ -110,6 +110,11 @@ impl Server {
         Ok(server)
     }
 
+    /// Which server this is.
+    pub fn flavor(&self) -> Flavor {
+        self.flavor
+    }
+
     /// The URL over TCP.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)

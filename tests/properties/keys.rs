@@ -2,10 +2,11 @@
 //! be passed as an id has the key of that id.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arbitrary::Arbitrary;
-use cache_aside::proof::keys;
+use cache_aside::proof::{keys, keys_under, parts_of_key};
 use cache_aside::{CacheId, CacheKey, Cacheable, Error, FieldValue};
 use redis::cluster_routing::Slot;
 
@@ -21,6 +22,20 @@ struct ByText {
 #[derive(Debug, Cacheable)]
 #[cacheable(entity = "number", version = 3)]
 struct ByNumber {
+    #[cacheable(id)]
+    id: u64,
+}
+
+/// Its namespace is what follows a key prefix.
+#[derive(Debug, Cacheable)]
+#[cacheable(namespace = "cache", entity = "number")]
+struct InCache {
+    #[cacheable(id)]
+    id: u64,
+}
+
+#[derive(Debug, Cacheable)]
+struct Number {
     #[cacheable(id)]
     id: u64,
 }
@@ -78,6 +93,10 @@ fn keys_follow_the_grammar() {
     assert_eq!(key::<ByText>(&"Käse"), "cache:fuzz:text:Käse");
     assert_eq!(key::<ByNumber>(&1), "cache:number@3:1");
     assert_eq!(key::<ByTextAndNumber>(&("acme", 42)), "cache:text_and_number:acme/42");
+    assert_eq!(
+        keys_under::<ByText>("team-a:", &"a{b}c").unwrap(),
+        ("team-a:cache:fuzz:text:a%7Bb%7Dc".into(), "team-a:lock:{team-a:cache:fuzz:text:a%7Bb%7Dc}".into())
+    );
     let longest = "x".repeat(MAX_ID_BYTES);
     assert!(keys::<ByText>(&longest).is_ok() && keys::<ByText>(&(longest + "x")).is_err());
 }
@@ -88,6 +107,7 @@ pub(crate) struct Input {
     texts: [Vec<Piece>; 3],
     numbers: [u64; 2],
     cut: u16,
+    key_prefixes: [Vec<u8>; 2],
 }
 
 #[derive(Debug, Arbitrary)]
@@ -113,6 +133,12 @@ fn text(pieces: &[Piece]) -> String {
         }
     }
     text
+}
+
+/// A key prefix from parts that keys have too.
+fn key_prefix(parts: &[u8]) -> String {
+    const PARTS: [&str; 12] = [":", "cache", "cache:", "lock:", "a", "team-a:", "-", ".", "_", "fuzz", "text:", "X9"];
+    parts.iter().take(8).map(|part| PARTS[usize::from(*part) % PARTS.len()]).collect()
 }
 
 /// The properties.
@@ -142,6 +168,59 @@ pub(crate) fn check(input: &Input) {
         vec![region.to_owned(), tenant.clone(), format!("{:016x}", u64::from_be_bytes(*digest))]
     });
     check_stand_ins(&one, &other, number);
+    check_key_prefixes(input.key_prefixes.each_ref().map(|parts| key_prefix(parts)), &one, number);
+}
+
+/// Keys with and without key prefixes, of types with and without a namespace, are different, in one slot, and can be read back.
+fn check_key_prefixes([one, other]: [String; 2], text: &str, number: u64) {
+    let mut seen = HashMap::new();
+    for key_prefix in ["", &one, &other] {
+        let of_text = under::<ByText>(key_prefix, &text);
+        let of_number = under::<ByNumber>(key_prefix, &number);
+        let of_cache = under::<InCache>(key_prefix, &number);
+        let without = under::<Number>(key_prefix, &number);
+        let made = [
+            (of_text, ["fuzz", "text"]),
+            (of_number, ["", "number@3"]),
+            (of_cache, ["cache", "number"]),
+            (without, ["", "number"]),
+        ];
+        for (keys, [namespace, entity]) in made {
+            let Some((key, lock)) = keys else { continue };
+            let expected =
+                if key_prefix.is_empty() { format!("{{{key}}}:lock") } else { format!("{key_prefix}lock:{{{key}}}") };
+            assert_eq!(lock, expected);
+            assert_eq!(Slot::for_key(&lock), Slot::for_key(&key), "{key}");
+            assert_eq!(parts_of_key(&key)[..3], [key_prefix, namespace, entity], "{key}");
+            for name in [key, lock] {
+                let type_of_key = (key_prefix.to_owned(), namespace, entity);
+                let before = seen.insert(name.clone(), type_of_key.clone());
+                assert!(before.is_none_or(|before| before == type_of_key), "{name}");
+            }
+        }
+    }
+}
+
+/// The keys, unless the id or the key prefix is refused.
+fn under<T: Cacheable>(key_prefix: &str, id: &impl CacheKey<T::Id>) -> Option<(String, String)> {
+    let plain = keys::<T>(id);
+    if key_prefix.is_empty() {
+        return plain.ok();
+    }
+    match keys_under::<T>(key_prefix, id) {
+        Ok((key, lock)) => {
+            assert_eq!(key, format!("{key_prefix}{}", plain.unwrap().0));
+            Some((key, lock))
+        }
+        Err(Error::Config { .. }) => {
+            assert!(key_prefix.rsplit_once(':').is_some_and(|(before, _)| before.ends_with("cache")), "{key_prefix}");
+            None
+        }
+        Err(error) => {
+            assert!(matches!(error, Error::InvalidId { .. }) && plain.is_err(), "{error:?}");
+            None
+        }
+    }
 }
 
 /// Each id's key follows the grammar, and no two ids have the same.

@@ -209,6 +209,8 @@ impl Servers {
                 server.thaw();
             }
             (Fault::MoveSlot, Self::Cluster(cluster)) => {
+                let moves = cluster.ways_to_move();
+                cluster.moves = moves[rng.random_range(0..moves.len())];
                 let way = cluster.open(key).await;
                 sleep(MOST_OPEN.mul_f64(rng.random())).await;
                 cluster.close(key, way).await;

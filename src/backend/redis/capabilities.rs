@@ -15,8 +15,8 @@ use crate::backend::{Forbidden, StoreError, StoreResult};
 use crate::record::{Key, KeySpace, META, Schema};
 
 /// A key that no record has, since no entity has this name.
-fn probe_key() -> Option<Key> {
-    KeySpace::new(None, &Schema::new("~probe")).key::<String>(&"connect").ok()
+fn probe_key(key_prefix: &str) -> Option<Key> {
+    KeySpace::new(key_prefix, None, &Schema::new("~probe")).key::<String>(&"connect").ok()
 }
 
 /// How many commands [`Redis::check`] sends over the shared connection. The last two are the probe for scripts.
@@ -24,8 +24,8 @@ const COMMANDS: usize = 10;
 
 impl Redis {
     /// Fails with all that the library needs and the server refuses. Nothing is changed there.
-    pub(in crate::backend) async fn check(&self, limit: Duration) -> StoreResult<()> {
-        let Some(key) = probe_key() else { return Ok(()) };
+    pub(in crate::backend) async fn check(&self, key_prefix: &str, limit: Duration) -> StoreResult<()> {
+        let Some(key) = probe_key(key_prefix) else { return Ok(()) };
         let (entry, lease) = (key.as_str().as_bytes(), key.lock().as_bytes());
         let commands: [&[&[u8]]; COMMANDS - 2] = [
             &[b"PING"],

@@ -61,10 +61,12 @@ pub(super) fn shards(reply: Reply, said_by: &str) -> RedisResult<Vec<Shard>> {
     Ok(shards)
 }
 
-/// The server's own slots by its reply to CLUSTER NODES, in order; `None` while one of them is migrating.
-pub(super) fn own_slots(nodes: &str) -> Option<Vec<u16>> {
+/// The server's own config epoch and slots by its reply to CLUSTER NODES, in order; `None` while one of them is migrating.
+pub(super) fn own_epoch_and_slots(nodes: &str) -> Option<(u64, Vec<u16>)> {
     const BEFORE_SLOTS: usize = 8;
+    const EPOCH: usize = 6;
     let own = nodes.lines().find(|line| line.split(' ').nth(2).is_some_and(|flags| flags.contains("myself")))?;
+    let epoch = own.split(' ').nth(EPOCH)?.parse().ok()?;
     let mut slots = Vec::new();
     for range in own.split_whitespace().skip(BEFORE_SLOTS) {
         // A migrating slot is in brackets, which are no number.
@@ -72,7 +74,7 @@ pub(super) fn own_slots(nodes: &str) -> Option<Vec<u16>> {
         slots.extend(first.parse::<u16>().ok()?..=last.parse().ok()?);
     }
     slots.sort_unstable();
-    Some(slots)
+    Some((epoch, slots))
 }
 
 fn place(server: Reply, said_by: &str) -> RedisResult<Option<Place>> {

@@ -11,7 +11,7 @@ use super::errors::unexpected_reply;
 use super::resp::encode;
 use super::shared::Shared;
 use crate::backend::{DELETE_PREFIX_TIMEOUTS, KeyKind, StoreError, StoreResult};
-use crate::record::Key;
+use crate::record::{Key, KeysOfType};
 
 /// A server that has started again, perhaps with old data of its own.
 #[derive(Clone)]
@@ -65,12 +65,17 @@ impl Redis {
         let changes = self.topology.changes.load(Ordering::Acquire);
         // A cursor means nothing to another server, so a change on the way may leave keys out. Checked first too, so that no
         // server is scanned in vain while slots are moving.
-        self.is_settled_since(changes).await?;
+        //
+        // A slot that is copied by CLUSTER MIGRATESLOTS counts as settled: its keys are here until it changes hands, and
+        // deletions are passed on before that.
+        let settled = self.settled_since(changes).await?;
         let (primaries, mut deleted) = (self.topology.slots.read().primaries(), 0);
         for server in &primaries {
             deleted += self.sweep_server(&server.shared, prefix, kind).await?;
         }
-        self.is_settled_since(changes).await?;
+        if self.settled_since(changes).await? != settled {
+            return Err(has_moved());
+        }
         Ok(deleted)
     }
 
@@ -78,19 +83,18 @@ impl Redis {
     async fn sweep_server(&self, server: &Arc<Shared>, prefix: &str, kind: KeyKind) -> RedisResult<u64> {
         const KEYS_AT_A_TIME: &[u8] = b"500";
         let limit = self.operation_timeout * DELETE_PREFIX_TIMEOUTS;
-        let (before, after) = match kind {
-            KeyKind::Lease => (format!("{{{prefix}"), "}:lock"),
-            KeyKind::Entry => (prefix.to_owned(), ""),
+        let keys = match kind {
+            KeyKind::Lease => KeysOfType::leases(prefix),
+            KeyKind::Entry => KeysOfType::entries(prefix),
         };
-        // Finds the keys of the type, and more. A prefix has no character that is special in a pattern.
-        let pattern = format!("{before}*{after}");
+        let pattern = keys.pattern();
         let (mut cursor, mut deleted) = ("0".to_owned(), 0);
         loop {
             let scan = [b"SCAN", cursor.as_bytes(), b"MATCH", pattern.as_bytes(), b"COUNT", KEYS_AT_A_TIME];
             let scanned = server.ask(limit, &scan).await?.array()?;
             let [next, found] = <[_; 2]>::try_from(scanned).map_err(|_| unexpected_reply())?;
             let found = found?.array()?.into_iter().map(|key| key?.bytes()).collect::<RedisResult<Vec<_>>>()?;
-            let found: Vec<_> = found.into_iter().flatten().filter(|key| is_of_type(key, &before, after)).collect();
+            let found: Vec<_> = found.into_iter().flatten().filter(|key| keys.contains(key)).collect();
             let deletions = found.iter().map(async |key| server.ask(limit, &[b"DEL", key]).await?.integer());
             deleted += try_join_all(deletions).await?.into_iter().filter(|was_there| *was_there != 0).count() as u64;
             cursor = next?.text()?;
@@ -100,19 +104,14 @@ impl Redis {
         }
     }
 
-    /// Fails if entries may have moved to another server since there were so many changes.
-    async fn is_settled_since(&self, changes: u64) -> StoreResult<()> {
-        if self.topology.is_unchanged_since(changes).await? {
-            return Ok(());
-        }
-        let cause = "another server has taken over, or hash slots are moving".into();
-        Err(StoreError::Failed { advice: "it is tried again", cause, answered: Some(true) })
+    /// A number that stays the same as long as all slots stay where they are. Fails if entries may have moved to another server
+    /// since there were so many changes.
+    pub(in crate::backend) async fn settled_since(&self, changes: u64) -> StoreResult<u64> {
+        self.topology.settled_since(changes).await?.ok_or_else(has_moved)
     }
 }
 
-/// Whether a key is an id between these two. A namespace may have the name of an entity without a namespace, and then the keys
-/// of its entities begin with that prefix too.
-fn is_of_type(key: &[u8], before: &str, after: &str) -> bool {
-    let id = key.strip_prefix(before.as_bytes()).and_then(|key| key.strip_suffix(after.as_bytes()));
-    id.is_some_and(|id| !id.contains(&b':'))
+fn has_moved() -> StoreError {
+    let cause = "another server has taken over, or hash slots are moving".into();
+    StoreError::Failed { advice: "it is tried again", cause, answered: Some(true) }
 }

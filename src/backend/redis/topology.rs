@@ -26,7 +26,7 @@ use super::errors::{not_answered, without_arguments};
 use super::exclusive::Exclusives;
 use super::resp::{Reply, encode};
 use super::shared::{Request, Shared};
-use super::slots::{Moved, SlotMap, known_host, own_slots, shards, slot};
+use super::slots::{Moved, SlotMap, known_host, own_epoch_and_slots, shards, slot};
 use crate::backend::builder::Settings;
 use crate::backend::call::Breaker;
 use crate::backend::deadline::within;
@@ -212,22 +212,24 @@ impl Topology {
         self.owner(key).map(|server| server.breaker.clone())
     }
 
-    /// Whether no entry can have moved since there were so many changes: each server says that it has the slots that it has in
-    /// the topology, and that none of them is migrating.
-    pub(super) async fn is_unchanged_since(self: &Arc<Self>, changes: u64) -> RedisResult<bool> {
+    /// The sum of the servers' config epochs. `None` if an entry may have moved since there were so many changes: else each
+    /// server says that it has the slots that it has in the topology, and that none of them is migrating. A server that loses a
+    /// slot and gets it back has a higher epoch than before.
+    pub(super) async fn settled_since(self: &Arc<Self>, changes: u64) -> RedisResult<Option<u64>> {
+        let mut epochs = Some(0);
         if self.only.is_none() {
             self.fetch_slots().await?;
             let primaries = self.slots.read().primaries();
-            if try_join_all(primaries.iter().map(|server| self.has_its_slots(server))).await?.contains(&false) {
-                return Ok(false);
-            }
+            let each = try_join_all(primaries.iter().map(|server| self.epoch_if_settled(server))).await?;
+            epochs = each.into_iter().sum();
         }
-        Ok(self.changes.load(Ordering::Acquire) == changes)
+        Ok(epochs.filter(|_| self.changes.load(Ordering::Acquire) == changes))
     }
 
-    async fn has_its_slots(&self, server: &Arc<Server>) -> RedisResult<bool> {
+    async fn epoch_if_settled(&self, server: &Arc<Server>) -> RedisResult<Option<u64>> {
         let nodes = server.shared.ask(self.settings.operation_timeout, &[b"CLUSTER", b"NODES"]).await?;
-        Ok(own_slots(&nodes.text()?).is_some_and(|slots| slots == self.slots.read().slots_of(server)))
+        let own = own_epoch_and_slots(&nodes.text()?);
+        Ok(own.filter(|(_, slots)| *slots == self.slots.read().slots_of(server)).map(|(epoch, _)| epoch))
     }
 
     /// The destination that an error redirects the command to, if it does. The topology learns from the error.

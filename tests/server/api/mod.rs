@@ -3,6 +3,7 @@
 mod clear;
 mod fields;
 mod ids;
+mod key_prefix;
 mod loads;
 mod many;
 mod nested;

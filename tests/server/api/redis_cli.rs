@@ -1,4 +1,4 @@
-//! The shell commands of `docs/guide.md` that count and clear with `redis-cli`, taken from the page.
+//! The shell commands of `docs/guide.md` and `docs/operations.md` that count and clear with `redis-cli`, taken from the pages.
 
 use std::process::Command;
 use std::time::Duration;
@@ -6,7 +6,9 @@ use std::time::Duration;
 use cache_aside::{BoxError, Cache, Cacheable, EntryState, Outcome};
 use testkit::server::Server;
 
-use crate::support::fixture::{Gate, Primary, Product, builder, load_at_gate, loaf, on_every_server};
+use crate::support::fixture::{
+    Gate, Primary, Product, builder, connect_under, load_at_gate, loaf, lookup, on_every_server, products,
+};
 
 /// Puts a `redis-cli` that knows the port before the real one. Written by the shell, since a file that this process has open
 /// for writing can't be executed, and a child of another test would keep it open.
@@ -25,17 +27,17 @@ fn shell(server: &Server, commands: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The blocks of shell commands in a section of the guide.
-fn blocks<const N: usize>(section: &str) -> [String; N] {
-    let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/guide.md")).unwrap();
-    let section = guide.split("\n## ").find(|text| text.starts_with(section)).unwrap();
+/// The blocks of shell commands in a section of a page.
+fn blocks<const N: usize>(page: &str, section: &str) -> [String; N] {
+    let page = std::fs::read_to_string(format!("{}/../docs/{page}.md", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let section = page.split("\n## ").find(|text| text.starts_with(section)).unwrap();
     let blocks = section.split("```sh\n").skip(1).map(|block| block.split_once("```").unwrap().0.to_owned());
     blocks.collect::<Vec<_>>().try_into().unwrap()
 }
 
 #[tokio::test]
 async fn the_guides_commands_count_entries_and_leases_and_show_an_entry() {
-    let [counting, _] = blocks("Counting and clearing");
+    let [counting, ..] = blocks::<4>("guide", "Counting and clearing");
     let [count_entries, count_leases, show, lifetime] = counting.lines().collect::<Vec<_>>().try_into().unwrap();
     on_every_server(async |server, backend| {
         let cache = builder(&backend).not_found_ttl(Duration::from_secs(20)).build().unwrap();
@@ -61,6 +63,55 @@ async fn the_guides_commands_count_entries_and_leases_and_show_an_entry() {
     .await;
 }
 
+/// Runs a `DEL` while a load is under way that has read the row before the last commit. Returns what a later get finds.
+async fn found_after(server: &Server, cache: &Cache<Product>, del: &str) -> (Outcome, u32) {
+    let primary = Primary::of(loaf(1));
+    let (gate, load) = load_at_gate(cache, &primary).await;
+    primary.put(loaf(2));
+    shell(server, del);
+    gate.open();
+    load.await.unwrap().unwrap();
+    let later = lookup(cache, primary.loader()).await.unwrap();
+    cache.invalidate("p-001").await.unwrap();
+    (later.outcome, later.value.unwrap().stock)
+}
+
+#[tokio::test]
+async fn the_commands_that_delete_one_record_fence_its_load_and_a_del_of_the_entry_does_not() {
+    let [_, by_guide, _, _] = blocks::<4>("guide", "Counting and clearing");
+    let [by_operations] = blocks::<1>("operations", "When records expire");
+    on_every_server(async |server, backend| {
+        let cache = products(&backend);
+        for del in [&by_guide, &by_operations] {
+            assert_eq!(found_after(server, &cache, del).await, (Outcome::Loaded, 2), "{del}");
+        }
+        let entry_alone = "redis-cli DEL cache:billing:product:p-001";
+        assert_eq!(found_after(server, &cache, entry_alone).await, (Outcome::Hit, 1));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_guides_commands_for_a_key_prefix_count_and_delete() {
+    let [_, _, prefixed, _] = blocks::<4>("guide", "Counting and clearing");
+    let [count_entries, count_leases, del] = prefixed.lines().collect::<Vec<_>>().try_into().unwrap();
+    on_every_server(async |server, without| {
+        let cache = products(&connect_under(&server.url(), "team-a:").await);
+        let primary = Primary::of(loaf(42));
+        lookup(&products(&without), primary.loader()).await.unwrap();
+        let counts = || [count_entries, count_leases].map(|line| shell(server, line).trim().to_owned());
+        let (gate, load) = load_at_gate(&cache, &primary).await;
+        assert_eq!(counts(), ["0", "1"]);
+        gate.open();
+        load.await.unwrap().unwrap();
+        assert_eq!(counts(), ["1", "0"]);
+        assert_eq!(shell(server, del), "1\n");
+        assert_eq!(found_after(server, &cache, del).await, (Outcome::Loaded, 2));
+        assert!(products(&without).peek("p-001").await.unwrap().is_some());
+    })
+    .await;
+}
+
 #[derive(Debug, Cacheable)]
 #[cacheable(namespace = "billing")]
 struct Invoice {
@@ -72,7 +123,7 @@ struct Invoice {
 
 #[tokio::test]
 async fn the_guides_commands_clear_one_tenant_and_fence_its_loads() {
-    let [_, clearing] = blocks("Counting and clearing");
+    let [.., clearing] = blocks::<4>("guide", "Counting and clearing");
     on_every_server(async |server, backend| {
         let cache: Cache<Invoice> = Cache::new(backend);
         let load = |(tenant, number)| async move { Ok::<_, BoxError>(Some(Invoice { tenant, number })) };

@@ -22,7 +22,7 @@ const INTERVAL: Duration = Duration::from_millis(200);
 
 const TIMEOUT: Duration = Duration::from_millis(300);
 
-const BOUND: Duration = INTERVAL.saturating_add(TIMEOUT);
+pub(crate) const BOUND: Duration = INTERVAL.saturating_add(TIMEOUT);
 
 #[derive(Debug, Cacheable)]
 #[cacheable(namespace = "billing", entity = "order")]
@@ -41,7 +41,7 @@ fn backend(url: &str) -> BackendBuilder {
     builder.heartbeat_interval(INTERVAL).heartbeat_timeout(TIMEOUT)
 }
 
-async fn bounded(url: &str) -> Backend {
+pub(crate) async fn bounded(url: &str) -> Backend {
     backend(url).connect().await.unwrap()
 }
 
@@ -50,7 +50,7 @@ pub(crate) async fn warm(cache: &Cache<Product>, primary: &Primary) {
     until(LIMIT, "nothing is kept", async || outcome(cache, primary).await == Outcome::NearHit).await;
 }
 
-async fn live(cache: &Cache<Product>) {
+pub(crate) async fn live(cache: &Cache<Product>) {
     until(LIMIT, "no tracker is live", async || cache.stats().tracker == TrackerState::Live).await;
 }
 
@@ -58,7 +58,7 @@ async fn outcome(cache: &Cache<Product>, primary: &Primary) -> Outcome {
     lookup(cache, primary.loader()).await.unwrap().outcome
 }
 
-async fn stock(cache: &Cache<Product>, primary: &Primary) -> u32 {
+pub(crate) async fn stock(cache: &Cache<Product>, primary: &Primary) -> u32 {
     get(cache, primary.loader()).await.unwrap().unwrap().stock
 }
 
@@ -82,7 +82,7 @@ async fn loaded(cache: &Cache<Product>, primary: &Primary) {
 }
 
 /// Writes as another process would.
-async fn write_elsewhere(elsewhere: &Cache<Product>, primary: &Primary, stock: u32) {
+pub(crate) async fn write_elsewhere(elsewhere: &Cache<Product>, primary: &Primary, stock: u32) {
     primary.put(loaf(stock));
     elsewhere.invalidate("p-001").await.unwrap();
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use cache_aside::{Cache, NearCache, Outcome, TrackerState, Untracked};
 use testkit::access::Access;
-use testkit::cluster::{Cluster, ask};
+use testkit::cluster::{Cluster, Moves, ask};
 use testkit::sentinel::Group;
 use testkit::server::{Flavor, Server, trackers};
 use tokio::time::sleep;
@@ -160,13 +160,13 @@ fn a_tracker_goes_on_after_its_runtime_has_ended() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_cluster_trackers_follow_moving_slots_and_a_failover() {
-    for flavor in Flavor::OF_CLUSTERS {
-        let mut cluster = Cluster::start(flavor).await;
+    for (flavor, moves) in Moves::ON {
+        let mut cluster = Cluster::start_moving(flavor, moves).await;
         let (cache, primary) = (near(&bounded(&cluster.url()).await), Primary::of(loaf(0)));
         let elsewhere = products(&connect(&cluster.url()).await);
         let write = async |version, what: &str| {
             write_elsewhere(&elsewhere, &primary, version).await;
-            sees(&cache, &primary, version, &format!("{flavor:?}, {what}")).await;
+            sees(&cache, &primary, version, &format!("{flavor:?}, {moves:?}, {what}")).await;
         };
         warm(&cache, &primary).await;
         write(1, "all well").await;
@@ -188,6 +188,26 @@ async fn in_a_cluster_trackers_follow_moving_slots_and_a_failover() {
         warm(&cache, &primary).await;
         write(6, "after a failover").await;
         assert_eq!(ask(&cluster.servers[cluster.owner(KEY).await], "PING").await, "PONG");
+    }
+}
+
+/// Only messages can tell it: it sends nothing that would be redirected, and no tracker is connected to a primary without slots.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_near_cache_that_sends_nothing_learns_that_a_slot_has_moved_to_a_new_primary() {
+    for (flavor, moves) in Moves::ON {
+        let mut cluster = Cluster::start_moving(flavor, moves).await;
+        let added = cluster.add_primary(flavor).await;
+        let (cache, primary) = (near(&bounded(&cluster.url()).await), Primary::of(loaf(0)));
+        let elsewhere = products(&connect(&cluster.url()).await);
+        warm(&cache, &primary).await;
+        let way = cluster.open_to(KEY, added).await;
+        cluster.close(KEY, way).await;
+        for version in 1..=2 {
+            write_elsewhere(&elsewhere, &primary, version).await;
+            sees(&cache, &primary, version, &format!("{flavor:?}, {moves:?}, its slot at a new primary")).await;
+            warm(&cache, &primary).await;
+        }
+        assert_eq!(cluster.owner(KEY).await, added);
     }
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use cache_aside::{Backend, EntryState, Outcome};
-use testkit::cluster::{Cluster, ask};
+use testkit::cluster::{Cluster, Moves, ask};
 use testkit::server::{Flavor, Server};
 
 use crate::support::fixture::{Primary, builder, connect, load_at_gate, loaf, lookup, on_every_server, products};
@@ -58,10 +58,15 @@ async fn a_del_of_the_entry_alone_does_not_fence_and_a_del_of_both_does() {
 
 #[tokio::test]
 async fn in_a_cluster_one_del_can_have_both_keys() {
-    for flavor in Flavor::OF_CLUSTERS {
-        let cluster = Cluster::start(flavor).await;
-        let owner = &cluster.servers[cluster.owner(ENTRY).await];
-        which_dels_fence(owner, &connect(&cluster.url()).await).await;
+    for (flavor, moves) in Moves::ON {
+        let cluster = Cluster::start_moving(flavor, moves).await;
+        let (owner, backend) = (&cluster.servers[cluster.owner(ENTRY).await], connect(&cluster.url()).await);
+        which_dels_fence(owner, &backend).await;
+        if moves == Moves::Atomically {
+            let way = cluster.open(ENTRY).await;
+            which_dels_fence(owner, &backend).await;
+            cluster.close(ENTRY, way).await;
+        }
     }
 }
 

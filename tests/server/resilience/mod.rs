@@ -5,6 +5,7 @@ mod cluster;
 mod connection;
 mod faults;
 mod log;
+mod moving;
 mod names;
 mod outages;
 mod pending;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use cache_aside::{Backend, BoxError, Cache, Error, OnOutage, Outcome};
+use cache_aside::{Backend, BackendBuilder, BoxError, Cache, Error, OnOutage, Outcome};
 use redis::aio::MultiplexedConnection;
 use testkit::access::Access;
-use testkit::cluster::Cluster;
+use testkit::cluster::{Cluster, Moves};
 use testkit::server::{Flavor, Server};
 
 use crate::near::{near, warm};
@@ -16,12 +16,18 @@ const LEASE: &str = "{cache:billing:product:p-001}:lock";
 
 /// Uses all operations and code paths of the library; returns an error at the first that fails.
 async fn work(server: &Server, access: &Access) -> Result<(), BoxError> {
+    let backend = Backend::builder(&access.url(&server.url())).max_pending_invalidations(0);
+    work_over(backend, LEASE, server, access).await
+}
+
+/// `lease`: the key of the product's lease.
+async fn work_over(builder: BackendBuilder, lease: &str, server: &Server, access: &Access) -> Result<(), BoxError> {
     let mut operator = server.client().await;
     redis::cmd("FLUSHALL").exec_async(&mut operator).await?;
     redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut operator).await?;
     redis::cmd("CONFIG").arg("RESETSTAT").exec_async(&mut operator).await?;
     access.grant(server).await;
-    let backend = Backend::builder(&access.url(&server.url())).max_pending_invalidations(0).connect().await?;
+    let backend = builder.connect().await?;
     let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
     loads_and_stores(&cache, &primary).await?;
 
@@ -35,7 +41,7 @@ async fn work(server: &Server, access: &Access) -> Result<(), BoxError> {
     let failed = cache.get("p-001", |_| async { Err(std::fmt::Error) }).await;
     ensure(matches!(failed, Err(Error::Load { .. })), "load")?;
     ensure(cache.inspect("p-001").await?.lock_ttl.is_none(), "abandon")?;
-    redis::cmd("SET").arg(LEASE).arg("for ever").exec_async(&mut operator).await?;
+    redis::cmd("SET").arg(lease).arg("for ever").exec_async(&mut operator).await?;
     loads_and_stores(&cache, &primary).await?;
 
     // Failed writes are applied later.
@@ -79,6 +85,22 @@ async fn the_documented_acl_is_enough_and_nothing_in_it_can_be_left_out() {
             let failed = failed.expect_err(&format!("{flavor:?}: all works without {permission}"));
             println!("{flavor:?}: without {permission}: {failed}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_key_prefix_one_pattern_is_enough() {
+    const PREFIXED_LEASE: &str = "team-a:lock:{team-a:cache:billing:product:p-001}";
+    let access = Access::documented_for_near_caches().with_keys_alone("~team-a:*");
+    for flavor in Flavor::ALL {
+        let server = Server::start(flavor).await;
+        let builder = || Backend::builder(&access.url(&server.url())).key_prefix("team-a:");
+        work_over(builder().max_pending_invalidations(0), PREFIXED_LEASE, &server, &access).await.unwrap();
+        let backend = builder().operation_timeout(Duration::from_secs(5)).connect().await.unwrap();
+        let (cache, primary) = (near(&backend), Primary::of(loaf(1)));
+        warm(&cache, &primary).await;
+        assert_eq!(cache.clear().await.unwrap(), 1);
+        work(&server, &access).await.expect_err("keys without the prefix are not allowed");
     }
 }
 
@@ -209,9 +231,12 @@ async fn work_in_cluster(cluster: &Cluster, access: &Access) -> Result<(), BoxEr
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_documented_acl_for_clusters_is_enough_and_nothing_in_it_can_be_left_out() {
     let (on_a_server, access) = (Access::documented(), Access::documented_in_clusters());
-    for flavor in Flavor::OF_CLUSTERS {
-        let cluster = Cluster::start(flavor).await;
+    for (flavor, moves) in Moves::ON {
+        let cluster = Cluster::start_moving(flavor, moves).await;
         work_in_cluster(&cluster, &access).await.unwrap();
+        if moves == Moves::Atomically {
+            continue;
+        }
         let more =
             access.permissions().filter(|permission| on_a_server.permissions().all(|known| known != *permission));
         let more: Vec<_> = more.collect();

@@ -56,6 +56,13 @@ pub(crate) async fn connect(url: &str) -> Backend {
     Backend::builder(url).operation_timeout(limit).heartbeat_timeout(limit).connect().await.unwrap()
 }
 
+/// The same, with a key prefix.
+pub(crate) async fn connect_under(url: &str, key_prefix: &str) -> Backend {
+    let limit = Duration::from_secs(5);
+    let builder = Backend::builder(url).operation_timeout(limit).heartbeat_timeout(limit);
+    builder.key_prefix(key_prefix).connect().await.unwrap()
+}
+
 pub(crate) fn products(backend: &Backend) -> Cache<Product> {
     builder(backend).build().unwrap()
 }
