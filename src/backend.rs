@@ -10,6 +10,7 @@ mod call;
 #[cfg(test)]
 #[path = "../tests/contract/mod.rs"]
 mod contract;
+mod credentials;
 mod deadline;
 mod memory;
 mod near;
@@ -35,6 +36,7 @@ pub use self::builder::BackendBuilder;
 use self::builder::Settings;
 pub(crate) use self::call::check_runtime;
 use self::call::{AnyStore, Breaker, CallOptions, WhenOpen, call, dispatch, failed};
+pub use self::credentials::Credentials;
 use self::deadline::within;
 use self::pending::{Pending, Sweep, Write};
 #[cfg(feature = "__proof")]

@@ -93,6 +93,9 @@ pub const MAX_PENDING_INVALIDATIONS: usize = 10_000;
 /// How long [`Backend::close`](crate::Backend::close) waits for pending invalidations: 5 seconds.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The name of a Redis backend's connections in `CLIENT LIST`: `cache-aside`.
+pub const CLIENT_NAME: &str = "cache-aside";
+
 /// The time limit for connecting to a backend: 2 seconds.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -28,7 +28,7 @@ mod write;
 pub use cache_aside_derive::Cacheable;
 pub use cache_aside_derive::{CacheId, Embeddable, FieldValue};
 
-pub use crate::backend::{Backend, BackendBuilder};
+pub use crate::backend::{Backend, BackendBuilder, Credentials};
 pub use crate::cache::{
     Cache, CacheBuilder, EntryState, Inspection, Load, Loaded, Loader, LoadingCache, Lookup, OnOutage, Outcome,
     Pending, UpdateTtl, Warmed,

@@ -4,12 +4,13 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::credentials::{Credentials, Provider};
 use super::memory::Memory;
-use super::redis::{Redis, Replicas, Servers, Tls};
+use super::redis::{ConnectOptions, MapAddress, Redis, Replicas, Servers, Tls};
 use super::url::Url;
 use super::{AnyStore, Backend, Inner, check_runtime};
 use crate::defaults;
-use crate::error::Error;
+use crate::error::{BoxError, Error};
 use crate::near::check_bound;
 use crate::record::check_key_prefix;
 
@@ -37,6 +38,9 @@ pub struct BackendBuilder {
     key_prefix: Option<String>,
     pub(super) settings: Settings,
     tls: Tls,
+    credentials: Option<Provider>,
+    client_name: String,
+    map_address: Option<Arc<MapAddress>>,
 }
 
 /// Declares the settings: each with the builder's method that sets it, and its default with the text of its value, which the
@@ -128,7 +132,15 @@ settings! {
 
 impl BackendBuilder {
     pub(super) fn new(url: &str) -> Self {
-        Self { url: url.to_owned(), key_prefix: None, settings: Settings::default(), tls: Tls::default() }
+        Self {
+            url: url.to_owned(),
+            key_prefix: None,
+            settings: Settings::default(),
+            tls: Tls::default(),
+            credentials: None,
+            client_name: defaults::CLIENT_NAME.to_owned(),
+            map_address: None,
+        }
     }
 
     /// What all keys of this backend begin with, so that several users of one server share nothing, and each can be kept to the
@@ -191,6 +203,86 @@ impl BackendBuilder {
     /// ```
     pub fn acknowledged_by(mut self, replicas: u32, timeout: Duration) -> Self {
         self.settings.acknowledged_by = Some(Replicas { count: replicas, timeout });
+        self
+    }
+
+    /// The user and the password, in place of those in the URL, from an async closure: for tokens and passwords that change, such
+    /// as IAM tokens of ElastiCache and MemoryDB, tokens of Entra ID, or secrets in Vault. Redis only. Default: those in the URL.
+    ///
+    /// The closure is called each time that a connection is made to a server with data, of which there are several for each
+    /// server: keep what is expensive to get, and return it again. It has nine tenths of `connect_timeout` to answer. If the server refuses the
+    /// answer, the closure is called again, and once more after growing pauses, for a quarter of that time: a password may have been
+    /// changed between the two. An error or a panic of the closure fails the attempt to connect, and live connections go on.
+    ///
+    /// With [`Credentials::valid_for`] it is also called when a fifth of the lifetime is left, and live connections authenticate
+    /// anew with the new credentials. Idle connections of updates are closed instead. If that fails, it is tried again after
+    /// pauses of up to 5 s.
+    ///
+    /// Sentinels are not asked for: their user stays in the URL, as `?sentinel_user=..&sentinel_password=..`. The user at the
+    /// master comes from the closure.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use cache_aside::{Backend, BoxError, Credentials};
+    ///
+    /// # async fn iam_token() -> Result<String, BoxError> { Ok("token".into()) }
+    /// # async fn connect() -> Result<Backend, BoxError> {
+    /// let backend = Backend::builder("redis://cache.internal:6379")
+    ///     .credentials(|| async {
+    ///         let token = iam_token().await?;
+    ///         Ok::<_, BoxError>(Credentials::new("billing-service", token).valid_for(Duration::from_secs(15 * 60)))
+    ///     })
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(backend)
+    /// # }
+    /// ```
+    pub fn credentials<Fut, E>(mut self, provider: impl Fn() -> Fut + Send + Sync + 'static) -> Self
+    where
+        Fut: Future<Output = Result<Credentials, E>> + Send + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        self.credentials = Some(Provider::new(provider));
+        self
+    }
+
+    /// The name of all connections in `CLIENT LIST`: one or more ASCII characters, without spaces. A server that refuses the name
+    /// is used without it. Redis only. Default: [`defaults::CLIENT_NAME`](crate::defaults::CLIENT_NAME), `cache-aside`.
+    pub fn client_name(mut self, client_name: impl Into<String>) -> Self {
+        self.client_name = client_name.into();
+        self
+    }
+
+    /// Where to connect to for the host and port that a node of a cluster, or a sentinel for its master, announces: for servers
+    /// behind NAT, a port forward or a tunnel. The hosts in the URL are connected to as they are. The closure is called at each
+    /// attempt to connect, and must not block. Over TLS, the host that it returns has to be in the certificate, unless
+    /// `tls_server_name` is set. Errors and metrics have the announced address. Redis only. Default: the announced address.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use cache_aside::{Backend, Error};
+    /// # async fn connect() -> Result<Backend, Error> {
+    /// let backend = Backend::builder("redis+cluster://bastion.internal:7001")
+    ///     .map_address(|_host, port| ("bastion.internal".to_owned(), port))
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(backend)
+    /// # }
+    /// ```
+    pub fn map_address(mut self, map: impl Fn(&str, u16) -> (String, u16) + Send + Sync + 'static) -> Self {
+        self.map_address = Some(Arc::new(map));
+        self
+    }
+
+    /// The name that the certificates of all servers must have, sentinels included, in place of the host that is connected to. It
+    /// is also the name that servers are asked for (SNI). For servers that are announced by address, with a certificate for a name.
+    /// Only with a `rediss` scheme. Default: the host.
+    #[cfg(feature = "tls")]
+    pub fn tls_server_name(mut self, server_name: impl Into<String>) -> Self {
+        self.tls.server_name = Some(server_name.into());
         self
     }
 
@@ -269,11 +361,17 @@ impl BackendBuilder {
         self.key_prefix.as_deref().map_or(Ok(()), check_key_prefix)?;
         let url = Url::new(&self.url);
         url.check_scheme()?;
-        let tls = self.tls.connector(url.scheme).map_err(Error::config)?;
+        check_client_name(&self.client_name)?;
+        let options = ConnectOptions {
+            tls: self.tls.connector(url.scheme).map_err(Error::config)?,
+            credentials: self.credentials,
+            client_name: self.client_name.into(),
+            map_address: self.map_address,
+        };
         let (store, address) = if url.scheme == "memory" {
             (AnyStore::Memory(Arc::new(Memory::new(max_entries))), "memory://".to_owned())
         } else {
-            let servers = Servers::named_by(&url, tls.as_ref())?;
+            let servers = Servers::named_by(&url, &options)?;
             let address = servers.to_string();
             (AnyStore::Redis(Arc::new(Redis::new(servers, settings))), address)
         };
@@ -289,10 +387,21 @@ impl std::fmt::Debug for BackendBuilder {
             .field("key_prefix", &self.key_prefix)
             .field("settings", &self.settings)
             .field("tls", &self.tls)
+            .field("credentials", &self.credentials.is_some())
+            .field("client_name", &self.client_name)
+            .field("map_address", &self.map_address.is_some())
             .finish()
     }
 }
 
 fn at_least_one(setting: &str, count: usize) -> Result<NonZeroUsize, Error> {
     NonZeroUsize::new(count).ok_or_else(|| Error::config(format!("{setting} is 0: it must be at least 1")))
+}
+
+/// The characters that servers allow.
+fn check_client_name(name: &str) -> Result<(), Error> {
+    if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(Error::config(format!("client_name is {name:?}: it must be one or more ASCII characters, without spaces")))
 }

@@ -10,6 +10,7 @@ mod capabilities;
 mod connect;
 mod errors;
 mod exclusive;
+mod renewal;
 mod resp;
 mod script;
 mod sentinel;
@@ -35,7 +36,7 @@ use redis::RedisResult;
 use tokio::time::Instant;
 
 pub(super) use self::acknowledged::Replicas;
-pub(super) use self::address::Servers;
+pub(super) use self::address::{ConnectOptions, MapAddress, Servers};
 use self::errors::{is_refused, is_worth_another_attempt, is_wrong_type, not_answered, unexpected_reply};
 use self::resp::{Reply, encode, encode_read, entry};
 use self::script::{ABANDON, FILL, RENEW, REPLACE, TOUCH, encode_call};

@@ -12,6 +12,7 @@ use super::connect::Target;
 use super::sentinel::Sentinels;
 use super::tls::Connector;
 use super::topology::Place;
+use crate::backend::credentials::Provider;
 use crate::backend::url::Url;
 use crate::error::Error;
 
@@ -22,28 +23,42 @@ pub(in crate::backend) enum Servers {
     Cluster(Vec<Address>),
 }
 
+/// How to connect, beside what the URL says.
+#[derive(Clone)]
+pub(in crate::backend) struct ConnectOptions {
+    pub(in crate::backend) tls: Option<Connector>,
+    pub(in crate::backend) credentials: Option<Provider>,
+    pub(in crate::backend) client_name: Arc<str>,
+    pub(in crate::backend) map_address: Option<Arc<MapAddress>>,
+}
+
+/// Where a server that announces this host and port is reached.
+pub(in crate::backend) type MapAddress = dyn Fn(&str, u16) -> (String, u16) + Send + Sync;
+
 /// Where a server is, and the user and the settings to connect with. Its `Display` shows only the place.
 #[derive(Clone)]
 pub(in crate::backend) struct Address {
     /// Empty for a Unix socket.
     pub(super) place: Place,
+    /// Whether a server or a sentinel has announced the place. The URL's own places are not mapped.
+    is_announced: bool,
     pub(super) socket: Option<PathBuf>,
     pub(super) settings: RedisConnectionInfo,
-    pub(super) tls: Option<Connector>,
+    pub(super) options: ConnectOptions,
     /// Whether the server may be a replica. In a cluster any server can be asked for the slots, and redirects what it doesn't have.
     pub(super) may_be_replica: bool,
 }
 
 impl Servers {
-    /// The servers that a URL of a known scheme names. With `tls`, connections to them are encrypted.
-    pub(in crate::backend) fn named_by(url: &Url<'_>, tls: Option<&Connector>) -> Result<Self, Error> {
+    /// The servers that a URL of a known scheme names.
+    pub(in crate::backend) fn named_by(url: &Url<'_>, options: &ConnectOptions) -> Result<Self, Error> {
         // A password with a `/`, `?` or `#` that is not encoded would end the host there, and its first part would be logged.
         if url.scheme != "unix" && url.settings.contains('@') {
             return Err(url.mistake(
                 "an `@` comes after the host; in users and passwords write `/`, `?`, `#`, `@` as %2F, %3F, %23, %40",
             ));
         }
-        let address = |host| Address::parse(url, url.user, host, url.settings, tls);
+        let address = |host| Address::parse(url, url.user, host, url.settings, options);
         let seed = |host| {
             let address = address(host)?;
             if address.settings.db() != 0 {
@@ -53,7 +68,7 @@ impl Servers {
         };
         Ok(match url.scheme.split_once('+') {
             Some((_, "cluster")) => Self::Cluster(url.hosts.split(',').map(seed).collect::<Result<_, _>>()?),
-            Some(_) => Self::One(Target::Master(Arc::new(Sentinels::parse(url, tls)?))),
+            Some(_) => Self::One(Target::Master(Arc::new(Sentinels::parse(url, options)?))),
             None => Self::One(Target::Server(Arc::new(address(url.hosts)?))),
         })
     }
@@ -66,7 +81,7 @@ impl Address {
         user: &str,
         host: &str,
         settings: &str,
-        tls: Option<&Connector>,
+        options: &ConnectOptions,
     ) -> Result<Self, Error> {
         let scheme = url.scheme.split_once('+').map_or(url.scheme, |(scheme, _)| scheme);
         // The driver knows one fragment, `#insecure`: it would trust any server, and send it the password.
@@ -90,7 +105,7 @@ impl Address {
             ConnectionAddr::Unix(path) => (Place::default(), Some(path)),
             _ => return Err(url.mistake("this kind of address can't be connected to")),
         };
-        if let Some(tls) = tls {
+        if let Some(tls) = &options.tls {
             tls.check_name(&place.host).map_err(Error::config)?;
         }
         // Trackers need RESP3. A `protocol` in the URL is the user's choice, as for servers that know only RESP2.
@@ -98,16 +113,33 @@ impl Address {
         if !names.contains(&"protocol") {
             settings = settings.set_protocol(ProtocolVersion::RESP3);
         }
-        Ok(Self { place, socket, settings, tls: tls.cloned(), may_be_replica: false })
+        if options.credentials.is_some() && (settings.username().is_some() || settings.password().is_some()) {
+            return Err(Error::config(format!(
+                "credentials is set, and the cache URL `{url}` has a user or a password too: take them out of the URL, or leave \
+                 the setting out"
+            )));
+        }
+        Ok(Self { place, is_announced: false, socket, settings, options: options.clone(), may_be_replica: false })
     }
 
-    /// The same at another place.
+    /// The same at another place, which a server or a sentinel has announced.
     pub(super) fn at(&self, place: Place) -> Self {
-        Self { place, ..self.clone() }
+        Self { place, is_announced: true, ..self.clone() }
+    }
+
+    /// The place to connect to.
+    pub(super) fn reached_at(&self) -> Place {
+        match &self.options.map_address {
+            Some(map) if self.is_announced => {
+                let (host, port) = map(&self.place.host, self.place.port);
+                Place { host, port }
+            }
+            _ => self.place.clone(),
+        }
     }
 
     fn scheme(&self) -> &'static str {
-        if self.tls.is_some() { "rediss" } else { "redis" }
+        if self.options.tls.is_some() { "rediss" } else { "redis" }
     }
 
     /// Shows several addresses as one URL.

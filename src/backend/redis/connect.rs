@@ -1,4 +1,4 @@
-//! Connecting: names, TLS, and the greeting, which sets the user and the database and finds out what the server is.
+//! Connecting: credentials, names, TLS, and the greeting, which sets the user and the database and finds out what the server is.
 //!
 //! A name is resolved here and nowhere else. Its addresses are raced (after RFC 8305, "Happy Eyeballs"), and the first one
 //! whose server has answered the greeting wins. So an address that accepts connections and then stays silent loses too.
@@ -6,22 +6,25 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
-use redis::{ErrorKind, RedisError, RedisResult};
+use redis::{ErrorKind, RedisResult};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::address::Address;
-use super::errors::{is_not_ready, is_replica, unexpected_reply};
+use super::errors::{
+    authentication_failed, is_login_refused, is_not_ready, is_replica, not_answered, unexpected_reply,
+};
 use super::resp::{Received, Reply, command};
 use super::sentinel::Sentinels;
+use crate::backend::credentials::Granted;
+use crate::backoff::Backoff;
 
-/// The name of our connections in `CLIENT LIST`.
-const CLIENT_NAME: &[u8] = b"cache-aside";
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Size of the buffer to receive into. Connections of updates and trackers seldom get more than a record at once.
 const RECEIVED_AT_ONCE: usize = 4 * 1024;
@@ -48,10 +51,40 @@ pub(in crate::backend) enum Target {
 
 impl Target {
     pub(super) async fn connect(&self, limit: Duration) -> RedisResult<Link> {
+        let deadline = Instant::now() + limit;
         match self {
-            Self::Server(address) => connect(address).await,
-            Self::Master(sentinels) => sentinels.connect(limit).await,
+            Self::Server(address) => connect(address, None, deadline, limit).await,
+            Self::Master(sentinels) => {
+                let connected = timeout_at(deadline, sentinels.connect(deadline, limit)).await;
+                connected.unwrap_or_else(|_elapsed| Err(not_answered()))
+            }
         }
+    }
+}
+
+/// The user and the password to log in with.
+#[derive(Clone, Copy)]
+pub(super) struct Login<'a> {
+    /// `None` if the password is sent alone.
+    user: Option<&'a str>,
+    password: &'a str,
+}
+
+impl<'a> Login<'a> {
+    fn of_url(address: &'a Address) -> Option<Self> {
+        let settings = &address.settings;
+        Some(Self { user: settings.username(), password: settings.password()? })
+    }
+
+    /// The command's words.
+    pub(super) fn words(self) -> Vec<&'a [u8]> {
+        [Some("AUTH"), self.user, Some(self.password)].into_iter().flatten().map(str::as_bytes).collect()
+    }
+}
+
+impl<'a> From<&'a Granted> for Login<'a> {
+    fn from(granted: &'a Granted) -> Self {
+        Self { user: granted.user(), password: granted.password() }
     }
 }
 
@@ -66,13 +99,59 @@ pub(super) struct Link {
     pub(super) uptime: Option<Duration>,
     /// Whether the URL has a password, and the server needs none.
     pub(super) needless_password: bool,
+    /// When to authenticate anew, if the credentials have an end.
+    pub(super) renew_at: Option<Instant>,
     /// The time that the greeting took.
     pub(super) round_trip: Duration,
     received: Received,
 }
 
+/// Connects to this endpoint of an address, or to whichever of them answers first, and greets: until the deadline, of which the
+/// server may take `limit`.
+pub(super) async fn connect(
+    address: &Arc<Address>,
+    endpoint: Option<&Endpoint>,
+    deadline: Instant,
+    limit: Duration,
+) -> RedisResult<Link> {
+    /// How much of the time new credentials are tried for. The rest is left to the callers: an update whose connection is refused
+    /// can do without one.
+    const PART: u32 = 4;
+    /// The rest of the time after a provider that hangs: callers whose own limit is the same get its error.
+    const PART_OF_REST: u32 = 10;
+    const FIRST_PAUSE: Duration = Duration::from_millis(20);
+    const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+    let given_up = Instant::now() + limit / PART;
+    let (mut backoff, mut is_first) = (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), true);
+    loop {
+        let granted = match &address.options.credentials {
+            Some(provider) => Some(provider.ask(deadline - limit / PART_OF_REST).await?),
+            None => None,
+        };
+        let connected = async {
+            match endpoint {
+                Some(endpoint) => open(address, endpoint.clone(), granted.as_ref()).await,
+                None => race(address, granted.as_ref()).await,
+            }
+        };
+        let ends = deadline.min(Instant::now() + limit);
+        match timeout_at(ends, connected).await.unwrap_or_else(|_elapsed| Err(not_answered())) {
+            // The password may have been changed between the provider's answer and its use.
+            Err(refusal) if granted.is_some() && is_login_refused(&refusal) => {
+                let pause = backoff.next();
+                if Instant::now() + pause > if is_first { deadline } else { given_up } {
+                    return Err(refusal);
+                }
+                is_first = false;
+                sleep(pause).await;
+            }
+            connected => return connected,
+        }
+    }
+}
+
 /// Connects to whichever of the address' endpoints answers first.
-pub(super) async fn connect(address: &Arc<Address>) -> RedisResult<Link> {
+async fn race(address: &Arc<Address>, granted: Option<&Granted>) -> RedisResult<Link> {
     /// After so much silence of one endpoint, the next one is tried too.
     const STAGGER: Duration = Duration::from_millis(30);
     let mut endpoints = resolve(address).await?.into_iter();
@@ -80,7 +159,7 @@ pub(super) async fn connect(address: &Arc<Address>) -> RedisResult<Link> {
     let mut failure = None;
     loop {
         if let Some(endpoint) = endpoints.next() {
-            attempts.push(connect_to(address, endpoint));
+            attempts.push(open(address, endpoint, granted));
         }
         tokio::select! {
             attempt = attempts.next() => match attempt {
@@ -88,7 +167,7 @@ pub(super) async fn connect(address: &Arc<Address>) -> RedisResult<Link> {
                 Some(Err(error)) => failure = Some(error),
                 None => return Err(failure.unwrap_or_else(|| (ErrorKind::Io, "the name has no address").into())),
             },
-            () = tokio::time::sleep(STAGGER), if endpoints.len() > 0 => {}
+            () = sleep(STAGGER), if endpoints.len() > 0 => {}
         }
     }
 }
@@ -98,15 +177,16 @@ async fn resolve(address: &Address) -> RedisResult<Vec<Endpoint>> {
     if let Some(path) = &address.socket {
         return Ok(vec![Endpoint::Unix(path.clone())]);
     }
-    let addresses = tokio::net::lookup_host((&*address.place.host, address.place.port)).await?;
+    let place = address.reached_at();
+    let addresses = tokio::net::lookup_host((&*place.host, place.port)).await?;
     Ok(addresses.map(Endpoint::Tcp).collect())
 }
 
 /// Connects to one endpoint of the address, and greets.
-pub(super) async fn connect_to(address: &Arc<Address>, endpoint: Endpoint) -> RedisResult<Link> {
-    let stream: Box<dyn Duplex> = match (&endpoint, &address.tls) {
+async fn open(address: &Arc<Address>, endpoint: Endpoint, granted: Option<&Granted>) -> RedisResult<Link> {
+    let stream: Box<dyn Duplex> = match (&endpoint, &address.options.tls) {
         (Endpoint::Tcp(socket), Some(tls)) => {
-            Box::new(tls.connect(&address.place.host, connect_tcp(*socket).await?).await?)
+            Box::new(tls.connect(&address.reached_at().host, connect_tcp(*socket).await?).await?)
         }
         (Endpoint::Tcp(socket), None) => Box::new(connect_tcp(*socket).await?),
         #[cfg(unix)]
@@ -119,11 +199,12 @@ pub(super) async fn connect_to(address: &Arc<Address>, endpoint: Endpoint) -> Re
         run_id: None,
         uptime: None,
         needless_password: false,
+        renew_at: granted.and_then(|granted| granted.renew_at),
         round_trip: Duration::ZERO,
         received: Received::new(RECEIVED_AT_ONCE),
     };
     let began = Instant::now();
-    link.greet(address).await?;
+    link.greet(address, granted.map(Login::from).or_else(|| Login::of_url(address))).await?;
     link.round_trip = began.elapsed();
     Ok(link)
 }
@@ -137,6 +218,11 @@ async fn connect_tcp(socket: SocketAddr) -> io::Result<TcpStream> {
 }
 
 impl Link {
+    /// Whether its credentials should have been renewed.
+    pub(super) fn has_old_credentials(&self) -> bool {
+        self.renew_at.is_some_and(|renew_at| Instant::now() >= renew_at)
+    }
+
     /// Sends commands, and waits for a reply to each. If it is dropped early, the link must not be used again: the next exchange
     /// would take these replies for its own.
     pub(super) async fn exchange(&mut self, commands: &[Vec<u8>]) -> RedisResult<Vec<RedisResult<Reply>>> {
@@ -171,41 +257,37 @@ impl Link {
 
     /// Sets the user, the database and the client's name, and asks for the server's `run_id` and role: all in one round trip,
     /// and in RESP2, which proxies and look-alikes speak too.
-    async fn greet(&mut self, address: &Address) -> RedisResult<()> {
-        let settings = &address.settings;
-        let (password, db) = (settings.password().map(str::as_bytes), settings.db());
-        let mut commands = Vec::new();
-        if let Some(password) = password {
-            commands.push(match settings.username() {
-                Some(user) => command(&[b"AUTH", user.as_bytes(), password]),
-                None => command(&[b"AUTH", password]),
-            });
-        }
+    async fn greet(&mut self, address: &Address, login: Option<Login<'_>>) -> RedisResult<()> {
+        let db = address.settings.db();
+        let mut commands: Vec<_> = login.iter().map(|login| command(&login.words())).collect();
         if db != 0 {
             commands.push(command(&[b"SELECT", db.to_string().as_bytes()]));
         }
         commands.extend([
-            command(&[b"CLIENT", b"SETNAME", CLIENT_NAME]),
+            command(&[b"CLIENT", b"SETNAME", address.options.client_name.as_bytes()]),
             command(&[b"INFO", b"server"]),
             command(&[b"ROLE"]),
         ]);
+        let refused = || authentication_failed(address.options.credentials.is_some());
         let replies = self.exchange(&commands).await.map_err(|error| {
             // The last words of a server that hangs up may quote the command, and so the password.
             let may_quote = !error.is_io_error() && !is_not_ready(&error);
-            let quotes = |password| may_quote && error.to_string().contains(password);
-            if settings.password().is_some_and(quotes) { authentication_failed() } else { error }
+            let quotes = |login: Login<'_>| may_quote && error.to_string().contains(login.password);
+            if login.is_some_and(quotes) { refused() } else { error }
         });
         let mut replies = replies?.into_iter();
         let mut next = || replies.next().unwrap_or_else(|| Err(unexpected_reply()));
-        if password.is_some()
+        if login.is_some()
             && let Err(refusal) = next()
         {
             const NEEDS_NONE: [&str; 2] = ["without any password configured", "no password is set"];
             let text = refusal.to_string();
             self.needless_password = NEEDS_NONE.iter().any(|words| text.contains(words));
-            if !self.needless_password {
+            if self.needless_password {
+                self.renew_at = None;
+            } else {
                 // "max number of clients", for example, is no error about passwords.
-                return Err(if is_not_ready(&refusal) { refusal } else { authentication_failed() });
+                return Err(if is_not_ready(&refusal) { refusal } else { refused() });
             }
         }
         if db != 0 {
@@ -229,8 +311,4 @@ pub(super) fn check_role(role: RedisResult<Reply>, may_be_replica: bool) -> Redi
         Err(error) if is_not_ready(&error) => Err(error),
         _ => Ok(()),
     }
-}
-
-fn authentication_failed() -> RedisError {
-    (ErrorKind::AuthenticationFailed, "Password authentication failed").into()
 }

@@ -1,8 +1,13 @@
 //! The meaning of errors: whether a command is sent again or elsewhere, whose fault an error is, and what to do about it.
 
+use std::error::Error as StdError;
+use std::io;
+use std::sync::Arc;
+
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use super::{sentinel, tls};
+use crate::backend::credentials::ProviderFailed;
 use crate::backend::{Forbidden, StoreError};
 use crate::error::BoxError;
 
@@ -139,6 +144,36 @@ pub(super) fn is_not_ready(error: &RedisError) -> bool {
     matches!(error.code(), Some("NOAUTH" | "LOADING" | "MASTERDOWN")) || is_too_many_clients(error)
 }
 
+/// Whether a server has logged a connection off: its token has ended.
+pub(super) fn is_logged_off(error: &RedisError) -> bool {
+    error.code() == Some("NOAUTH")
+}
+
+const REFUSED: &str = "Password authentication failed";
+const PROVIDED_REFUSED: &str = "the server refuses what the credentials provider returned";
+
+/// For a server that has refused a user or a password, of the URL or of a provider.
+pub(super) fn authentication_failed(is_provided: bool) -> RedisError {
+    (ErrorKind::AuthenticationFailed, if is_provided { PROVIDED_REFUSED } else { REFUSED }).into()
+}
+
+/// Whether a server has refused a user or a password at a connect.
+pub(super) fn is_login_refused(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::AuthenticationFailed || is_logged_off(error)
+}
+
+impl From<ProviderFailed> for RedisError {
+    fn from(failed: ProviderFailed) -> Self {
+        io::Error::other(failed).into()
+    }
+}
+
+/// The failure of a credentials provider inside of an error.
+pub(super) fn provider_failed(error: &RedisError) -> Option<&ProviderFailed> {
+    let source: &Arc<dyn StdError + Send + Sync> = error.source()?.downcast_ref()?;
+    source.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()
+}
+
 /// Whether a server is a replica: by its own words, or by [`is_replica`].
 pub(super) fn is_of_replica(error: &RedisError) -> bool {
     error.code() == Some("READONLY")
@@ -163,6 +198,10 @@ impl From<RedisError> for StoreError {
         if error.is_timeout() {
             return Self::TimedOut;
         }
+        if let Some(failed) = provider_failed(&error) {
+            let advice = "see why the credentials provider failed";
+            return Self::Failed { advice, cause: Box::new(failed.clone()), answered: Some(false) };
+        }
         let answered = !matches!(error.kind(), ErrorKind::Io | ErrorKind::AuthenticationFailed)
             && !matches!(error.code(), Some("WRONGPASS" | "CLUSTERDOWN"))
             && !is_not_ready(&error);
@@ -179,6 +218,9 @@ impl From<RedisError> for StoreError {
 /// The advice for an error of a server.
 pub(super) fn advice_on(error: &RedisError) -> &'static str {
     match (error.kind(), error.code()) {
+        (ErrorKind::AuthenticationFailed, _) if says(error, PROVIDED_REFUSED) => {
+            "have the credentials provider return the user and the password that the server has now"
+        }
         (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
             "put the right user and password into the URL, redis://user:password@host"
         }

@@ -72,7 +72,10 @@ impl Exclusives {
         let permit = Some(permit.expect("nobody closes the semaphore"));
         let runtime = Handle::current().id();
         // In another epoch, the shared connection may lead to another server. Another runtime may end, or not be driven.
-        let is_usable = |idle: &Exclusive| self.shared.is_current(&idle.epoch) && idle.runtime == runtime;
+        // Credentials that are about to end are not renewed here: another connection is made with new ones.
+        let is_usable = |idle: &Exclusive| {
+            self.shared.is_current(&idle.epoch) && idle.runtime == runtime && !idle.link.has_old_credentials()
+        };
         if let Some(idle) = iter::from_fn(|| self.idle.lock().pop_front()).find(is_usable) {
             return Ok(Exclusive { permit, ..idle });
         }

@@ -12,15 +12,16 @@ use std::{fmt, io};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use redis::{ErrorKind, RedisError, RedisResult};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use super::address::Address;
+use super::address::{Address, ConnectOptions};
 use super::connect::{Link, connect};
 use super::errors::{
-    advice_on, is_cut_off, is_forbidden, is_of_replica, is_unknown_command, unexpected_reply, without_arguments,
+    advice_on, is_cut_off, is_forbidden, is_of_replica, is_unknown_command, not_answered, provider_failed,
+    unexpected_reply, without_arguments,
 };
 use super::resp::{Reply, command};
-use super::tls::{self, Connector};
+use super::tls;
 use super::topology::Place;
 use crate::backend::url::Url;
 use crate::backoff::jittered;
@@ -37,8 +38,8 @@ const ADVICE_SENTINELS: &str =
     "check that the sentinels are up and the URL right, rediss+sentinel:// for TLS and redis+sentinel:// without";
 const ADVICE_QUORUM: &str =
     "check with SENTINEL CKQUORUM that enough sentinels are up to agree on a master, and that it can be reached";
-const ADVICE_ANNOUNCE: &str =
-    "have the servers announce hosts that can be connected to, and that their certificates name";
+const ADVICE_ANNOUNCE: &str = "have the servers announce hosts that can be connected to, and that their certificates name, or set map_address or \
+     tls_server_name";
 
 /// The sentinels to ask, the name of the master, and the users to connect as. Its `Display` shows only places and name.
 pub(in crate::backend) struct Sentinels {
@@ -49,7 +50,7 @@ pub(in crate::backend) struct Sentinels {
 }
 
 impl Sentinels {
-    pub(super) fn parse(url: &Url<'_>, tls: Option<&Connector>) -> Result<Self, Error> {
+    pub(super) fn parse(url: &Url<'_>, options: &ConnectOptions) -> Result<Self, Error> {
         if url.settings.contains('#') {
             return Err(url.mistake("nothing may follow a `#`"));
         }
@@ -77,35 +78,38 @@ impl Sentinels {
             return Err(url.mistake("the name of a master has only letters, digits, `.`, `_` and `-`"));
         }
 
-        let master = Address::parse(url, url.user, "localhost", &format!("/{db}{protocol}"), tls)?;
+        let master = Address::parse(url, url.user, "localhost", &format!("/{db}{protocol}"), options)?;
+        // The sentinels' own users are in the URL, and so are their places.
+        let options = &ConnectOptions { credentials: None, map_address: None, ..options.clone() };
         // Before a host, more characters have to be encoded than in a query.
         let encoded = |text: &str| text.replace('/', "%2F").replace('?', "%3F").replace('@', "%40").replace(':', "%3A");
         let password = password.map(|password| format!(":{}", encoded(password))).unwrap_or_default();
         let user = format!("{}{password}@", encoded(user));
         let sentinel = |host| match host {
             "" => Err(url.mistake("a host is missing")),
-            _ => Address::parse(url, &user, &with_port(host), "/?protocol=resp2", tls),
+            _ => Address::parse(url, &user, &with_port(host), "/?protocol=resp2", options),
         };
         let sentinels = url.hosts.split(',').map(sentinel).collect::<Result<_, _>>()?;
         Ok(Self { sentinels, name: name.to_owned(), master })
     }
 
     /// Asks the sentinels, and connects to the server that they name. If they name another one meanwhile, connects to that.
-    pub(super) async fn connect(&self, connect_timeout: Duration) -> RedisResult<Link> {
+    pub(super) async fn connect(&self, deadline: Instant, connect_timeout: Duration) -> RedisResult<Link> {
         // Connected anew each time: connections belong to the runtime that they were made on.
         let mut sentinels = self.each();
         loop {
             let Named { place, .. } = self.survey(&mut sentinels, connect_timeout).await?;
-            if let Some(tls) = &self.master.tls {
-                let impossible = |mistake| NoMaster::of_master(&place, &format!(": {mistake}"), ADVICE_ANNOUNCE);
-                tls.check_name(&place.host).map_err(impossible)?;
-            }
             let address = Arc::new(self.master.at(place.clone()));
+            if let Some(tls) = &address.options.tls {
+                let impossible = |mistake| NoMaster::of_master(&place, &format!(": {mistake}"), ADVICE_ANNOUNCE);
+                tls.check_name(&address.reached_at().host).map_err(impossible)?;
+            }
             tokio::select! {
-                connected = timeout(connect_timeout.mul_f64(SHARE), connect(&address)) => {
-                    let silent = |_elapsed| NoMaster::of_master(&place, ", does not answer", ADVICE_QUORUM);
-                    let link = connected.map_err(silent)?;
-                    let link = link.map_err(|error| NoMaster::unusable(&place, &error))?;
+                connected = connect(&address, None, deadline, connect_timeout.mul_f64(SHARE)) => {
+                    let link = connected.map_err(|error| {
+                        // The provider's failure says nothing about the master.
+                        if provider_failed(&error).is_some() { error } else { NoMaster::unusable(&place, &error).into() }
+                    })?;
                     tracing::info!(address = %self, master = %place, "connected to the master that the sentinels name");
                     return Ok(link);
                 }
@@ -197,14 +201,11 @@ struct Sentinel {
 
 impl Sentinel {
     async fn ask_within(&mut self, name: &str, limit: Duration) -> Result<Option<Place>, NoMaster> {
-        let Ok(answer) = timeout(limit, self.ask(name)).await else {
-            let problem = format!("the sentinel {} does not answer", self.address.place);
-            return Err(NoMaster { problem, advice: ADVICE_SENTINELS });
-        };
+        let answer = timeout(limit, self.ask(name, limit)).await.unwrap_or_else(|_elapsed| Err(not_answered()));
         answer.map_err(|error| NoMaster::unhelpful(&self.address.place, &error))
     }
 
-    async fn ask(&mut self, name: &str) -> RedisResult<Option<Place>> {
+    async fn ask(&mut self, name: &str, limit: Duration) -> RedisResult<Option<Place>> {
         // Take the connection out while it is used: if this future is dropped half way, it must not be used again.
         if let Some(link) = self.connection.take()
             && let Ok(reply) = self.ask_over(link, name).await
@@ -212,7 +213,7 @@ impl Sentinel {
             return master(reply?);
         }
         // There was no connection, or it was cut.
-        let link = connect(&self.address).await?;
+        let link = connect(&self.address, None, Instant::now() + limit, limit).await?;
         master(self.ask_over(link, name).await??)
     }
 
@@ -266,6 +267,9 @@ impl NoMaster {
     }
 
     fn unusable(place: &Place, error: &RedisError) -> Self {
+        if error.is_timeout() {
+            return Self::of_master(place, ", does not answer", ADVICE_QUORUM);
+        }
         if is_of_replica(error) {
             let advice = "wait until a failover has ended, or check with SENTINEL CKQUORUM that one can";
             return Self::of_master(place, ", says that it is a replica", advice);
@@ -285,6 +289,10 @@ impl NoMaster {
 
     /// For a sentinel that does not help.
     fn unhelpful(place: &Place, error: &RedisError) -> Self {
+        if error.is_timeout() {
+            let problem = format!("the sentinel {place} does not answer");
+            return Self { problem, advice: ADVICE_SENTINELS };
+        }
         let advice = match (error.kind(), error.code()) {
             (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
                 "put the right ?sentinel_user=..&sentinel_password=.. into the URL"

@@ -16,23 +16,29 @@ use tokio_rustls::TlsConnector;
 
 use super::connect::Duplex;
 
+const SERVER_NAME: &str = "tls_server_name";
 const ROOT_CERTIFICATES: &str = "tls_root_certificates";
 const CLIENT_CERTIFICATE: &str = "tls_client_certificate";
 const CLIENT_KEY: &str = "the key of tls_client_certificate";
 
-/// The authorities to trust, and the client's own certificate. All of it is PEM text.
+/// The authorities to trust and the client's own certificate, all of it PEM text, and the servers' name.
 #[derive(Clone, Default)]
 pub(in crate::backend) struct Tls {
+    pub(in crate::backend) server_name: Option<String>,
     pub(in crate::backend) root_certificates: Option<Vec<u8>>,
     /// The chain and the key.
     pub(in crate::backend) client_certificate: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Tls {
-    /// The TLS connector for this scheme; `None` without TLS. Fails if certificates are set for a scheme without TLS.
+    /// The TLS connector for this scheme; `None` without TLS. Fails if something is set for a scheme without TLS.
     pub(in crate::backend) fn connector(&self, scheme: &str) -> Result<Option<Connector>, String> {
         let setting = match self {
-            _ if scheme.starts_with("rediss") => return Ok(Some(Connector(Arc::new(self.config()?).into()))),
+            _ if scheme.starts_with("rediss") => {
+                let (tls, server_name) = (Arc::new(self.config()?).into(), self.server_name()?);
+                return Ok(Some(Connector { tls, server_name }));
+            }
+            Self { server_name: Some(_), .. } => SERVER_NAME,
             Self { root_certificates: Some(_), .. } => ROOT_CERTIFICATES,
             Self { client_certificate: Some(_), .. } => CLIENT_CERTIFICATE,
             _ => return Ok(None),
@@ -41,6 +47,13 @@ impl Tls {
         Err(format!(
             "{setting} is set, but {scheme}:// does not encrypt: write {encrypted}://, or leave the setting out"
         ))
+    }
+
+    fn server_name(&self) -> Result<Option<ServerName<'static>>, String> {
+        let Some(name) = &self.server_name else { return Ok(None) };
+        let impossible =
+            |_| format!("{SERVER_NAME} is `{name}`, which can't be the name in a certificate: write one that can");
+        ServerName::try_from(name.clone()).map(Some).map_err(impossible)
     }
 
     fn config(&self) -> Result<ClientConfig, String> {
@@ -67,11 +80,18 @@ impl Tls {
 
 /// Makes connections secure.
 #[derive(Clone)]
-pub(in crate::backend) struct Connector(TlsConnector);
+pub(in crate::backend) struct Connector {
+    tls: TlsConnector,
+    /// The name in the servers' certificates, if it isn't the host.
+    server_name: Option<ServerName<'static>>,
+}
 
 impl Connector {
-    /// Fails unless a certificate can name this host.
+    /// Fails unless a certificate can name this host, or the host's name doesn't matter.
     pub(super) fn check_name(&self, host: &str) -> Result<(), String> {
+        if self.server_name.is_some() {
+            return Ok(());
+        }
         ServerName::try_from(host).map(drop).map_err(|_| {
             format!(
                 "`{host}` can't be the name in a certificate: write one that can, as in rediss://cache.internal:6379"
@@ -80,8 +100,11 @@ impl Connector {
     }
 
     pub(super) async fn connect(&self, host: &str, stream: TcpStream) -> io::Result<impl Duplex + use<>> {
-        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        self.0.connect(name, stream).await
+        let name = match &self.server_name {
+            Some(name) => name.clone(),
+            None => ServerName::try_from(host.to_owned()).map_err(io::Error::other)?,
+        };
+        self.tls.connect(name, stream).await
     }
 }
 
@@ -95,7 +118,7 @@ pub(super) fn advice(error: &RedisError) -> Option<&'static str> {
         }
         rustls::Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => "write the host into the URL as the server's certificate names it",
+        ) => "write the host into the URL as the server's certificate names it, or set tls_server_name to that name",
         rustls::Error::InvalidCertificate(_) => "give the server a certificate that is valid",
         rustls::Error::AlertReceived(_) => {
             "set tls_client_certificate to one that the server accepts, if it wants one; else see the cause"
@@ -132,10 +155,11 @@ fn unreadable(setting: &str, error: &PemError) -> String {
     format!("{setting} is no well-formed PEM text: {mistake}")
 }
 
-/// Whether the certificates are set, without any of them.
+/// The name, and whether the certificates are set, without any of them.
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls")
+            .field("server_name", &self.server_name)
             .field("root_certificates", &self.root_certificates.is_some())
             .field("client_certificate", &self.client_certificate.is_some())
             .finish()

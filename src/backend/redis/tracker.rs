@@ -8,7 +8,9 @@
 //! All trackers together are one session. It ends when the first one is lost, and with each change of the topology.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -18,8 +20,9 @@ use tokio::sync::Barrier;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Redis;
-use super::connect::{Link, check_role};
+use super::connect::{Link, Login, check_role};
 use super::errors::{is_not_ready, is_of_replica, not_answered, unexpected_reply, without_arguments};
+use super::renewal::Renewal;
 use super::resp::{Reply, encode};
 use super::shared::Epoch;
 use super::topology::Server;
@@ -109,6 +112,8 @@ async fn keep(
 ) {
     let Settings { heartbeat_interval: interval, heartbeat_timeout: limit, .. } = settings;
     let session = tracking.begin(wanted);
+    // Not in the trackers: one waits for new credentials while the trackers listen.
+    let mut renewals: Vec<_> = trackers.iter().map(Tracker::renewal).collect();
     let mut was_silent = false;
     let lost = loop {
         if !tracking.is_current(wanted) || redis.strong_count() == 0 {
@@ -116,7 +121,8 @@ async fn keep(
         }
         let (asked, next) = (Moment::now(), Instant::now() + jittered(interval));
         let all = Barrier::new(trackers.len());
-        let answers = within(limit, try_join_all(trackers.iter_mut().map(|tracker| tracker.beat(&all)))).await;
+        let beats = trackers.iter_mut().zip(&mut renewals).map(|(tracker, renewal)| tracker.beat(&all, Some(renewal)));
+        let answers = within(limit, try_join_all(beats)).await;
         let is_silent = answers.is_none();
         match answers {
             Some(Ok(_)) => session.extend(asked, interval + limit),
@@ -131,6 +137,7 @@ async fn keep(
         tokio::select! {
             () = sleep_until(next) => {}
             () = tracking.attention() => {}
+            () = are_due(&mut renewals) => {}
             Err(error) = try_join_all(trackers.iter_mut().map(Tracker::listen)) => break Some(error),
         }
     };
@@ -148,7 +155,20 @@ async fn keep(
     }
 }
 
+/// Waits until one of the connections has new credentials, which go out with the next heartbeat.
+async fn are_due(renewals: &mut [Renewal]) {
+    poll_fn(|cx| {
+        let is_due = renewals.iter_mut().any(|renewal| renewal.poll(cx).is_ready());
+        if is_due { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
 impl<'a> Tracker<'a> {
+    fn renewal(&self) -> Renewal {
+        Renewal::of(&self.link, self.server.shared.settings.connect_timeout)
+    }
+
     async fn connect(server: Arc<Server>, wanted: &'a Wanted, tracking: &'a Tracking) -> RedisResult<Self> {
         let (link, epoch) = server.shared.connect_beside().await?;
         if link.address.settings.protocol() != ProtocolVersion::RESP3 {
@@ -163,17 +183,24 @@ impl<'a> Tracker<'a> {
                 tracker.send(&[command]).await?;
                 tracker.reply().await?.map_err(refusal)?;
             }
-            tracker.beat(&Barrier::new(1)).await
+            tracker.beat(&Barrier::new(1), None).await
         };
         timeout(limit, begin).await.unwrap_or_else(|_elapsed| Err(not_answered()))?;
         Ok(tracker)
     }
 
     /// Fails unless the server answers as a primary. Then waits until `all` trackers were answered, and goes on handling
-    /// messages meanwhile.
-    async fn beat(&mut self, all: &Barrier) -> RedisResult<()> {
+    /// messages meanwhile. Logs in anew if there are new credentials.
+    async fn beat(&mut self, all: &Barrier, renewal: Option<&mut Renewal>) -> RedisResult<()> {
         // ROLE says whether the server is a primary. The read fails with CLUSTERDOWN if its cluster has lost its majority.
-        self.send(&[&[b"ROLE"], &[b"PTTL", self.prefix.as_bytes()]]).await?;
+        let questions = [&[&b"ROLE"[..]][..], &[b"PTTL", self.prefix.as_bytes()]];
+        let login = renewal.as_ref().and_then(|renewal| renewal.login()).map(Login::words);
+        let commands: Vec<_> = login.iter().map(Vec::as_slice).chain(questions).collect();
+        self.send(&commands).await?;
+        let logs_in = login.is_some();
+        if let Some(renewal) = renewal.filter(|_| logs_in) {
+            renewal.answered(&self.reply().await?);
+        }
         let (role, read) = (self.reply().await?, self.reply().await?);
         if let Err(error) = read
             && error.code() == Some("CLUSTERDOWN")

@@ -8,8 +8,8 @@ use std::time::Duration;
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
 
 use super::errors::{
-    connection_lost, has_no_connection, is_dropped, is_elsewhere, is_of_replica, is_refused, is_wrong_type,
-    unexpected_reply,
+    connection_lost, has_no_connection, is_dropped, is_elsewhere, is_logged_off, is_of_replica, is_refused,
+    is_wrong_type, unexpected_reply,
 };
 use super::exclusive::Exclusive;
 use super::resp::{Reply, command};
@@ -87,6 +87,10 @@ impl Transaction {
             }
             Err(error) => return Err(Unfinished::of(error)),
         };
+        // The server has logged it off while it was idle.
+        if was_idle && matches!(&replies[..], [Err(error), ..] if is_logged_off(error)) {
+            return Err(Unfinished::Lost { was_idle });
+        }
         let errors = || replies.iter().filter_map(|reply| reply.as_ref().err()).filter(|error| !is_wrong_type(error));
         if let Some(error) = errors().find(|error| is_elsewhere(error)).or_else(|| errors().next()) {
             return Err(Unfinished::of(error.clone()));

@@ -1,5 +1,6 @@
 //! The behaviour of a cache while servers, networks, runtimes and machines fail or are busy.
 
+mod announced;
 mod busy;
 mod cluster;
 mod connection;

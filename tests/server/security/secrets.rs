@@ -20,11 +20,11 @@ const WRONG_PASSWORD: &str = "battery-staple";
 
 /// Everything that was shown, in `Debug` texts, errors and traces.
 #[derive(Clone, Default)]
-struct Shown(Arc<Mutex<String>>);
+pub(super) struct Shown(Arc<Mutex<String>>);
 
 impl Shown {
     /// Starts to capture all traces of this thread.
-    fn capture() -> (Self, tracing::subscriber::DefaultGuard) {
+    pub(super) fn capture() -> (Self, tracing::subscriber::DefaultGuard) {
         let shown = Self::default();
         let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(shown.clone());
         (shown, tracing::subscriber::set_default(subscriber.finish()))
@@ -47,7 +47,7 @@ impl Shown {
         }
     }
 
-    async fn connect(&self, builder: BackendBuilder) -> Result<Backend, Error> {
+    pub(super) async fn connect(&self, builder: BackendBuilder) -> Result<Backend, Error> {
         self.debug(&builder);
         let connected = builder.connect().await;
         match &connected {
@@ -57,12 +57,12 @@ impl Shown {
         connected
     }
 
-    fn holds(&self, text: &str) -> bool {
+    pub(super) fn holds(&self, text: &str) -> bool {
         self.0.lock().unwrap().contains(text)
     }
 
     /// Checks that nothing that was shown contains the secrets.
-    fn hides(&self, secrets: &[&str]) {
+    pub(super) fn hides(&self, secrets: &[&str]) {
         for secret in secrets {
             assert!(!self.holds(secret), "`{secret}` is shown in:\n{}", self.0.lock().unwrap());
         }

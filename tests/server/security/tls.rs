@@ -5,12 +5,16 @@
 use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, BackendBuilder, Error, Outcome};
+use rustls::crypto::{CryptoProvider, ring};
 use testkit::server::{Flavor, Server};
 
+use crate::near::{near, warm};
 use crate::support::fixture::{Primary, lives_a_whole_life, loaf, lookup, products};
 use crate::support::tls_server::{Authority, Identity, TlsServer};
 
 const PATIENCE: Duration = Duration::from_secs(10);
+const ADVICE: &str =
+    "write the host into the URL as the server's certificate names it, or set tls_server_name to that name";
 
 /// Connecting fails; the error with its cause contains all these texts.
 async fn is_refused(builder: BackendBuilder, said: &[&str]) {
@@ -48,8 +52,53 @@ async fn refuses_a_server_of_another_name() {
     let authority = Authority::new("own");
     let tls = TlsServer::start(&authority, "no").await;
     let elsewhere = Backend::builder(&tls.url().replace("localhost", "127.0.0.1"));
-    let said = ["rediss://127.0.0.1:", "write the host into the URL as the server's certificate names it", "localhost"];
-    is_refused(elsewhere.tls_root_certificates(&*authority.certificate), &said).await;
+    let said = ["rediss://127.0.0.1:", ADVICE, "localhost"];
+    let elsewhere = elsewhere.tls_root_certificates(&*authority.certificate);
+    is_refused(elsewhere.clone(), &said).await;
+    lives_a_whole_life(&products(&elsewhere.clone().tls_server_name("localhost").connect().await.unwrap())).await;
+    is_refused(elsewhere.tls_server_name("cache.internal"), &["not valid for name"]).await;
+}
+
+/// Its certificate names no address, so that what the cluster announces is no name in a certificate.
+#[tokio::test]
+async fn a_cluster_that_is_announced_by_address_is_reached_by_the_name_in_its_certificates() {
+    let authority = Authority::new("own");
+    let tls = TlsServer::start_cluster(&authority).await;
+    let url = tls.url().replace("rediss://", "rediss+cluster://");
+    let builder = || {
+        let builder = Backend::builder(&url).operation_timeout(Duration::from_secs(5));
+        builder.tls_root_certificates(&*authority.certificate)
+    };
+    let backend = builder().connect().await.unwrap();
+    let error = products(&backend).peek("p-001").await.unwrap_err();
+    assert!(error.to_string().ends_with(ADVICE), "{error}");
+
+    for set in [
+        |builder: BackendBuilder| builder.tls_server_name("localhost"),
+        |builder: BackendBuilder| builder.map_address(|host, port| (host.replace("127.0.0.1", "localhost"), port)),
+    ] {
+        let backend = set(builder()).connect().await.unwrap();
+        lives_a_whole_life(&products(&backend)).await;
+        let cache = near(&backend);
+        warm(&cache, &Primary::of(loaf(1))).await;
+        cache.invalidate("p-001").await.unwrap();
+    }
+}
+
+/// The library uses a provider of its own, and an application may install another one at any time.
+#[tokio::test]
+async fn an_application_can_install_its_own_provider_after_connecting() {
+    let authority = Authority::new("own");
+    let tls = TlsServer::start(&authority, "no").await;
+    let builder = tls.builder().tls_root_certificates(&*authority.certificate);
+    let cache = products(&builder.clone().connect().await.unwrap());
+    lives_a_whole_life(&cache).await;
+    assert!(CryptoProvider::get_default().is_none());
+    // Without any cipher: the library would notice if it used this one.
+    let provider = CryptoProvider { cipher_suites: Vec::new(), kx_groups: Vec::new(), ..ring::default_provider() };
+    provider.install_default().expect("nobody has installed one");
+    lives_a_whole_life(&cache).await;
+    lives_a_whole_life(&products(&builder.connect().await.unwrap())).await;
 }
 
 #[tokio::test]
@@ -148,7 +197,11 @@ async fn certificates_are_for_urls_that_encrypt() {
         is_no_setting(builder, "tls_root_certificates is set").await;
         let builder = Backend::builder(url).tls_client_certificate(&*identity.certificate, &*identity.key);
         is_no_setting(builder, "tls_client_certificate is set").await;
+        let builder = Backend::builder(url).tls_server_name("cache.internal");
+        is_no_setting(builder, "tls_server_name is set").await;
     }
+    let impossible = Backend::builder("rediss://localhost:6379").tls_server_name("a..b");
+    is_no_setting(impossible, "tls_server_name is `a..b`, which can't be the name in a certificate").await;
 }
 
 #[tokio::test]

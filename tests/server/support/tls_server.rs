@@ -52,6 +52,29 @@ pub(crate) struct TlsServer {
 impl TlsServer {
     /// Starts a server with a certificate for `localhost`, with or without required client certificates.
     pub(crate) async fn start(authority: &Authority, auth_clients: &str) -> Self {
+        Self::start_with(authority, auth_clients, &[]).await
+    }
+
+    /// Starts a cluster of one server, which announces its address.
+    pub(crate) async fn start_cluster(authority: &Authority) -> Self {
+        let bus = free_port().to_string();
+        let settings = ["--cluster-enabled", "yes", "--tls-cluster", "yes", "--cluster-port", &bus];
+        let more = ["--cluster-announce-ip", "127.0.0.1"];
+        let cluster = Self::start_with(authority, "no", &[&settings[..], &more].concat()).await;
+        let client = redis::Client::open(cluster.server.unix_url()).unwrap();
+        let mut operator = client.get_multiplexed_async_connection().await.unwrap();
+        let slots = redis::cmd("CLUSTER").arg(&["ADDSLOTSRANGE", "0", "16383"]).to_owned();
+        slots.exec_async(&mut operator).await.unwrap();
+        loop {
+            let info: String = redis::cmd("CLUSTER").arg("INFO").query_async(&mut operator).await.unwrap();
+            if info.contains("cluster_state:ok") {
+                return cluster;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn start_with(authority: &Authority, auth_clients: &str, more: &[&str]) -> Self {
         let files = tempfile::tempdir().unwrap();
         let identity = authority.certify("server", &["localhost"]);
         let write = |name: &str, text: &str| {
@@ -67,6 +90,7 @@ impl TlsServer {
             let tls_port = port.to_string();
             let mut args = vec!["--port", "0", "--tls-port", &tls_port, "--tls-auth-clients", auth_clients];
             args.extend(["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &authority]);
+            args.extend(more);
             match Server::try_start(Flavor::Redis70, port, &args).await {
                 Ok(server) => return Self { server, files },
                 Err(Mistake::PortTaken(_)) => {}

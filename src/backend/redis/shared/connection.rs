@@ -28,8 +28,9 @@ use super::queue::Waiter;
 use super::{Driver, Phase};
 use crate::backend::redis::connect::{Duplex, Link, check_role};
 use crate::backend::redis::errors::{
-    connection_lost, is_of_replica, is_replica, not_answered, runtime_ended, unexpected_reply,
+    connection_lost, is_logged_off, is_of_replica, not_answered, runtime_ended, unexpected_reply,
 };
+use crate::backend::redis::renewal::Renewal;
 use crate::backend::redis::resp::{Received, Reply, encode};
 
 /// How often the server is asked whether it still is a primary.
@@ -50,7 +51,8 @@ const LARGE: usize = 64 * 1024;
 /// connection, which doesn't count the time in which this process stood still.
 const FIRST_PAUSE: u32 = 4;
 const LONGEST_PAUSE: u32 = 64;
-/// A younger connection isn't left because of a `READONLY`: a server that hides its role would be reconnected to for each write.
+/// A younger connection isn't left because of a `READONLY` or `NOAUTH`: a server that hides its role, for example, would be
+/// reconnected to for each write.
 const LEAST_AGE: Duration = Duration::from_millis(200);
 
 /// A future that drives the connection until its end.
@@ -66,6 +68,7 @@ pub(super) struct Connection<'a> {
     /// How many replies are dispatched before the next yield.
     round: usize,
     clock: Clock,
+    renewal: Renewal,
     may_be_replica: bool,
     /// Whether it was no replica at the last heartbeat.
     was_primary: bool,
@@ -97,6 +100,7 @@ enum Expected {
     /// `None` for a reply that is too late: its caller has got an error. It still has its place in the order.
     Reply(Option<Waiter>),
     Role,
+    Login,
 }
 
 /// How a connection ended.
@@ -134,6 +138,7 @@ impl<'a> Connection<'a> {
             silence: SILENCE.max(u32::try_from((link.round_trip * 2).as_nanos() / tick.as_nanos()).unwrap_or(SILENCE)),
         };
         Self {
+            renewal: Renewal::of(&link, driver.shared.settings.connect_timeout),
             stream: link.stream,
             driver,
             began,
@@ -180,6 +185,9 @@ impl<'a> Connection<'a> {
             // A spare is used at the next tick. Until then this connection, which was asked earlier, may be answered too.
             if let Some(spare) = &mut self.spare {
                 let _ = spare.poll_unpin(cx);
+            }
+            if self.logs_in(cx) {
+                continue;
             }
             if self.falls_asleep(cx) {
                 return Poll::Pending;
@@ -239,17 +247,26 @@ impl<'a> Connection<'a> {
             match self.expected.pop_front() {
                 Some(Expected::Reply(Some(waiter))) => {
                     dispatched += 1;
-                    let is_refused = reply.as_ref().is_err_and(is_of_replica);
-                    waiter.answer(reply);
-                    if is_refused && self.began.elapsed() >= LEAST_AGE {
-                        return Err(is_replica().into());
+                    let ends_it = |error: &&RedisError| is_of_replica(error) || is_logged_off(error);
+                    let is_old = |_: &&RedisError| self.began.elapsed() >= LEAST_AGE;
+                    let Some(error) = reply.as_ref().err().filter(ends_it).filter(is_old).cloned() else {
+                        waiter.answer(reply);
+                        continue;
+                    };
+                    if is_logged_off(&error) {
+                        // The command wasn't carried out: its caller gets the error of a lost connection, and sends it again.
+                        self.expected.push_front(Expected::Reply(Some(waiter)));
+                    } else {
+                        waiter.answer(reply);
                     }
+                    return Err(error.into());
                 }
                 Some(Expected::Role) => {
                     self.driver.note_answer();
                     self.note_role(&reply);
                     check_role(reply, self.may_be_replica)?;
                 }
+                Some(Expected::Login) => self.renewal.answered(&reply),
                 Some(Expected::Reply(None)) => {}
                 None => return Err(unexpected_reply().into()),
             }
@@ -327,6 +344,23 @@ impl<'a> Connection<'a> {
         }
         encode(&mut self.sending, &[b"ROLE"]);
         self.expected.push_back(Expected::Role);
+    }
+
+    /// Queues an AUTH once there are new credentials; returns whether it did.
+    fn logs_in(&mut self, cx: &mut Context<'_>) -> bool {
+        // As for ROLE. While bytes are being sent, the socket wakes this task.
+        if !self.sending.is_empty() || self.renewal.poll(cx).is_pending() {
+            return false;
+        }
+        let is_under_way = self.expected.iter().any(|expected| matches!(expected, Expected::Login));
+        let Some(login) = self.renewal.login().filter(|_| !is_under_way) else { return false };
+        encode(&mut self.sending, &login.words());
+        if self.expected.is_empty() {
+            self.clock.hear();
+        }
+        self.expected.push_back(Expected::Login);
+        self.clock.set(false);
+        true
     }
 
     /// Stores this task's waker, unless there are commands to send. Returns whether the task may sleep. Both happen under the lock

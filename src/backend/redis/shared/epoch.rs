@@ -12,13 +12,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use redis::{ErrorKind, RedisResult};
-use tokio::time::timeout;
+use tokio::time;
 
 use super::queue::ATTEMPTS;
 use super::{Request, Shared, State};
 use crate::backend::redis::address::Address;
-use crate::backend::redis::connect::{Endpoint, Link, connect_to};
-use crate::backend::redis::errors::{connection_lost, is_of_replica, not_answered};
+use crate::backend::redis::connect::{Endpoint, Link, connect};
+use crate::backend::redis::errors::{connection_lost, is_of_replica};
 use crate::backend::redis::resp::encode;
 
 #[derive(Clone)]
@@ -108,9 +108,10 @@ impl Shared {
     /// Makes another connection within the current epoch, to its endpoint.
     pub(in crate::backend::redis) async fn connect_beside(self: &Arc<Self>) -> RedisResult<(Link, Epoch)> {
         let epoch = self.epoch().await?;
-        let connect = connect_to(&epoch.address, epoch.endpoint.clone());
-        let connected = timeout(self.settings.connect_timeout, connect).await;
-        let link = connected.unwrap_or_else(|_elapsed| Err(not_answered())).inspect_err(|error| {
+        let limit = self.settings.connect_timeout;
+        let deadline = time::Instant::now() + limit;
+        let connected = connect(&epoch.address, Some(&epoch.endpoint), deadline, limit).await;
+        let link = connected.inspect_err(|error| {
             if is_of_replica(error) {
                 self.leave(&epoch);
             }

@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::MutexGuard;
 use redis::{RedisError, RedisResult};
 use tokio::runtime;
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::{Connection, End};
@@ -133,10 +133,7 @@ impl Driver {
     /// Starts another connection. The name is resolved, or the sentinels are asked, anew.
     pub(super) fn spare(&self) -> BoxFuture<'static, RedisResult<Link>> {
         let shared = self.shared.clone();
-        Box::pin(async move {
-            let limit = shared.settings.connect_timeout;
-            timeout(limit, shared.target.connect(limit)).await.unwrap_or_else(|_elapsed| Err(not_answered()))
-        })
+        Box::pin(async move { shared.target.connect(shared.settings.connect_timeout).await })
     }
 
     /// Lets a tick pass for commands that wait for their turn on a connection; returns the time. If the server `is_silent`, none

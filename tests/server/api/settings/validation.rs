@@ -58,6 +58,10 @@ async fn settings_out_of_range_are_refused() {
     ] {
         assert!(matches!(builder.connect().await, Err(Error::Config { .. })));
     }
+    for name in ["", " ", "a b", "a\nb", "a\u{7f}", "ä"] {
+        let error = Backend::builder("redis://127.0.0.1").client_name(name).connect_lazy().unwrap_err();
+        assert!(matches!(&error, Error::Config { mistake, .. } if mistake.contains("client_name is")), "{error:?}");
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Cacheable)]

@@ -8,6 +8,7 @@ use testkit::fake::{Answer, Fake};
 use testkit::server::{Flavor, Server, free_port};
 
 use super::{LIMIT, chain};
+use crate::near::{near, warm};
 use crate::support::fixture::{
     Primary, Product, builder, comes_back, connect, get, loaf, lookup, on_every_server, products, until,
 };
@@ -44,6 +45,26 @@ async fn as_user(server: &Server, password: &str) -> MultiplexedConnection {
 
 fn with_password(url: &str, password: &str) -> String {
     url.replace("redis://", &format!("redis://:{password}@"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_connections_have_the_name_that_is_set() {
+    for (flavor, name) in Flavor::ALL.into_iter().zip([None, Some("billing"), Some("billing/v1.2-{a}!")]) {
+        let server = Server::start(flavor).await;
+        let builder = Backend::builder(&server.url()).operation_timeout(LIMIT);
+        let builder = match name {
+            Some(name) => builder.client_name(name),
+            None => builder,
+        };
+        let cache = near(&builder.connect().await.unwrap());
+        let primary = Primary::of(loaf(1));
+        warm(&cache, &primary).await;
+        cache.update_field("p-001", Product::FIELDS.stock, 2).await.unwrap();
+        let mut operator = server.client().await;
+        let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut operator).await.unwrap();
+        let shown = format!(" name={} ", name.unwrap_or("cache-aside"));
+        assert_eq!(clients.matches(&shown).count(), 3, "{shown}: {clients}");
+    }
 }
 
 /// These are the words of servers and proxies. The other replies are no answers to `ROLE` at all.
