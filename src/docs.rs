@@ -7,6 +7,7 @@
 //! | [types] | those who put the derives on structs of their own: which types fields can have, and what `redis-cli` shows |
 //! | [schema] | those who change a struct while old and new processes share one Redis |
 //! | [operations] | those who operate a service: settings, servers, TLS, access control, metrics |
+//! | [servers] | those who choose a server, a service or a proxy: what it must answer, and what is known of each |
 //! | [protocol] | those who want to know what is promised, why it holds, and what breaks it |
 //! | [compare] | those who choose a cache |
 //! | [performance] | those who want to know what an operation costs |
@@ -26,7 +27,7 @@ macro_rules! pages {
     )*};
 }
 
-pages! { architecture compare errors guide protocol schema testing types }
+pages! { architecture compare errors guide protocol schema servers testing types }
 
 #[cfg_attr(not(doctest), doc = include_str!("docs/links.md"))]
 #[doc = include_str!("../docs/operations.md")]

@@ -16,6 +16,7 @@ pub mod fake;
 pub mod hosts;
 pub mod http;
 pub mod process;
+pub mod program;
 pub mod proxy;
 pub mod sentinel;
 pub mod server;

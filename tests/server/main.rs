@@ -6,4 +6,5 @@ mod near;
 mod protocol;
 mod resilience;
 mod security;
+mod servers;
 mod support;

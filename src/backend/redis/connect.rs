@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::address::Address;
 use super::errors::{
-    authentication_failed, is_login_refused, is_not_ready, is_replica, not_answered, unexpected_reply,
+    authentication_failed, is_dropped, is_login_refused, is_not_ready, is_replica, not_answered, unexpected_reply,
 };
 use super::resp::{Received, Reply, command};
 use super::sentinel::Sentinels;
@@ -97,6 +97,11 @@ pub(super) struct Link {
     pub(super) run_id: Option<String>,
     /// How long the server has been running, if it may be known.
     pub(super) uptime: Option<Duration>,
+    /// Whether `ROLE` was answered as a server itself does it. A proxy that divides connections among its clients may answer
+    /// `WATCH` and not mean it.
+    pub(super) knows_role: bool,
+    /// Whether this is a proxy that hangs up on each command that it doesn't know. Only commands on keys may be sent to it.
+    pub(super) hangs_up: bool,
     /// Whether the URL has a password, and the server needs none.
     pub(super) needless_password: bool,
     /// When to authenticate anew, if the credentials have an end.
@@ -184,7 +189,26 @@ async fn resolve(address: &Address) -> RedisResult<Vec<Endpoint>> {
 
 /// Connects to one endpoint of the address, and greets.
 async fn open(address: &Arc<Address>, endpoint: Endpoint, granted: Option<&Granted>) -> RedisResult<Link> {
-    let stream: Box<dyn Duplex> = match (&endpoint, &address.options.tls) {
+    let dropped = match greeted(address, &endpoint, granted, false).await {
+        Err(error) if is_dropped(&error) => error,
+        link => return link,
+    };
+    // A proxy may hang up on a command that it doesn't know, as twemproxy does, and still answer PING.
+    let Ok(link) = greeted(address, &endpoint, granted, true).await else { return Err(dropped) };
+    // Or the server was just restarting, and its role must be known. Only what hangs up once more is such a proxy.
+    match greeted(address, &endpoint, granted, false).await {
+        Err(error) if is_dropped(&error) => Ok(link),
+        link => link,
+    }
+}
+
+async fn greeted(
+    address: &Arc<Address>,
+    endpoint: &Endpoint,
+    granted: Option<&Granted>,
+    hangs_up: bool,
+) -> RedisResult<Link> {
+    let stream: Box<dyn Duplex> = match (endpoint, &address.options.tls) {
         (Endpoint::Tcp(socket), Some(tls)) => {
             Box::new(tls.connect(&address.reached_at().host, connect_tcp(*socket).await?).await?)
         }
@@ -195,9 +219,11 @@ async fn open(address: &Arc<Address>, endpoint: Endpoint, granted: Option<&Grant
     let mut link = Link {
         stream,
         address: address.clone(),
-        endpoint,
+        endpoint: endpoint.clone(),
         run_id: None,
         uptime: None,
+        knows_role: false,
+        hangs_up,
         needless_password: false,
         renew_at: granted.and_then(|granted| granted.renew_at),
         round_trip: Duration::ZERO,
@@ -263,11 +289,15 @@ impl Link {
         if db != 0 {
             commands.push(command(&[b"SELECT", db.to_string().as_bytes()]));
         }
-        commands.extend([
-            command(&[b"CLIENT", b"SETNAME", address.options.client_name.as_bytes()]),
-            command(&[b"INFO", b"server"]),
-            command(&[b"ROLE"]),
-        ]);
+        if self.hangs_up {
+            commands.push(command(&[b"PING"]));
+        } else {
+            commands.extend([
+                command(&[b"CLIENT", b"SETNAME", address.options.client_name.as_bytes()]),
+                command(&[b"INFO", b"server"]),
+                command(&[b"ROLE"]),
+            ]);
+        }
         let refused = || authentication_failed(address.options.credentials.is_some());
         let replies = self.exchange(&commands).await.map_err(|error| {
             // The last words of a server that hangs up may quote the command, and so the password.
@@ -293,13 +323,18 @@ impl Link {
         if db != 0 {
             next()?;
         }
+        if self.hangs_up {
+            return next().map(|_pong| ());
+        }
         // A user may lack the right to set the client's name.
         let _ = next();
         let info = next().and_then(Reply::text).unwrap_or_default();
         let fact = |name| info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         self.run_id = fact("run_id:").map(str::to_owned);
         self.uptime = fact("uptime_in_seconds:").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
-        check_role(next(), address.may_be_replica)
+        let role = next();
+        self.knows_role = role.as_ref().is_ok_and(Reply::is_role);
+        check_role(role, address.may_be_replica)
     }
 }
 

@@ -29,6 +29,10 @@ pub(super) fn unexpected_reply() -> RedisError {
     (ErrorKind::UnexpectedReturnType, "the server's reply has another shape than expected").into()
 }
 
+/// Why a command isn't sent at all.
+pub(super) const HANGS_UP: &str = "a proxy in between hangs up on this command";
+const WITHOUT_TRANSACTIONS: &str = "a proxy in between lets no client watch a key";
+
 const LOST: &str = "the connection was lost";
 const TOO_BUSY: &str = "this process sends more commands than the server can answer";
 const RUNTIME_ENDED: &str = "the connection ended with the runtime that it was made on";
@@ -46,6 +50,21 @@ pub(super) fn runtime_ended() -> RedisError {
 /// For a command that has waited for too long to be sent.
 pub(super) fn too_busy() -> RedisError {
     (ErrorKind::Client, TOO_BUSY).into()
+}
+
+/// For an update that needs `WATCH` behind a proxy that has none, or has one without effect.
+pub(super) fn without_transactions() -> RedisError {
+    (ErrorKind::Client, WITHOUT_TRANSACTIONS).into()
+}
+
+pub(super) fn is_without_transactions(error: &RedisError) -> bool {
+    says(error, WITHOUT_TRANSACTIONS)
+}
+
+/// For keys that can't be found, whatever is tried.
+pub(super) fn cannot_scan(cause: &str) -> StoreError {
+    let advice = "behind a proxy entries leave one by one: invalidate them, or let them expire";
+    StoreError::Failed { advice, cause: Forbidden(cause.to_owned()).into(), answered: Some(true) }
 }
 
 /// Whether a shared connection was lost, after the commands may have been sent.

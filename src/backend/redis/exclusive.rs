@@ -14,8 +14,8 @@ use tokio::runtime::{self, Handle};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connect::Link;
-use super::errors::{not_answered, too_busy};
-use super::resp::Reply;
+use super::errors::{not_answered, too_busy, without_transactions};
+use super::resp::{Reply, command};
 use super::shared::{Epoch, Shared};
 use crate::backend::deadline::within;
 use crate::defaults::WAIT_TIMEOUT;
@@ -53,12 +53,15 @@ pub(super) struct Exclusives {
     /// A permit for each connection that may be in use.
     permits: Arc<Semaphore>,
     idle: parking_lot::Mutex<VecDeque<Exclusive>>,
+    /// The epoch in which WATCH turned out to have no effect.
+    unwatched: parking_lot::Mutex<Option<Epoch>>,
 }
 
 impl Exclusives {
     pub(super) fn new(shared: Arc<Shared>, most: usize) -> Self {
         let most = most.min(Semaphore::MAX_PERMITS);
-        Self { shared, most, permits: Arc::new(Semaphore::new(most)), idle: parking_lot::Mutex::default() }
+        let permits = Arc::new(Semaphore::new(most));
+        Self { shared, most, permits, idle: parking_lot::Mutex::default(), unwatched: parking_lot::Mutex::default() }
     }
 
     /// How many steps have a connection or are making one, and how many connections are idle.
@@ -84,6 +87,24 @@ impl Exclusives {
         Ok(Exclusive { link, was_idle: false, epoch, runtime, permit })
     }
 
+    /// The same, for a transaction that watches this key.
+    pub(super) async fn take_for_transaction(&self, watched: &[u8]) -> RedisResult<Exclusive> {
+        let is_unwatched = self.unwatched.lock().as_ref().is_some_and(|epoch| self.shared.is_current(epoch));
+        if is_unwatched || self.shared.epoch().await?.hangs_up {
+            return Err(without_transactions());
+        }
+        let mut connection = self.take().await?;
+        // A server itself needs no test.
+        if !connection.was_idle && !connection.link.knows_role {
+            let test = within(self.shared.settings.connect_timeout, is_watch_ignored(&mut connection.link, watched));
+            if test.await.unwrap_or_else(|| Err(not_answered()))? {
+                *self.unwatched.lock() = Some(connection.epoch);
+                return Err(without_transactions());
+            }
+        }
+        Ok(connection)
+    }
+
     /// Takes a connection back that is as it was.
     pub(super) fn give_back(&self, mut connection: Exclusive) {
         // The permit goes last, so that the next one in line finds the connection.
@@ -96,4 +117,21 @@ impl Exclusives {
     pub(super) fn drop_idle(&self) {
         self.idle.lock().clear();
     }
+}
+
+/// Whether a transaction is executed though a watched key has changed. That is so if a proxy sends WATCH over a connection that its
+/// clients share, and the transaction over one of its own, as Envoy does.
+async fn is_watch_ignored(link: &mut Link, watched: &[u8]) -> RedisResult<bool> {
+    let tested = [watched, b":watch"].concat();
+    let replies = link
+        .exchange(&[
+            command(&[b"WATCH", &tested]),
+            command(&[b"SET", &tested, b"", b"PX", b"100"]),
+            command(&[b"MULTI"]),
+            command(&[b"DEL", &tested]),
+            command(&[b"EXEC"]),
+        ])
+        .await?;
+    // An error is no such answer. The transaction's own commands get it too.
+    Ok(matches!(replies.last(), Some(Ok(executed)) if !executed.is_nil()))
 }

@@ -104,10 +104,22 @@ impl Reply {
         }
     }
 
+    /// Whether this is a server's own reply to ROLE. Envoy's, for example, is a list of such replies.
+    pub(super) fn is_role(&self) -> bool {
+        self.role().is_some()
+    }
+
     /// Whether this is a replica's reply to ROLE.
     pub(super) fn is_role_of_replica(&self) -> bool {
-        let Frame::Array(Some(elements)) = &self.0 else { return false };
-        matches!(elements.first(), Some(Frame::BulkString(Some(role)) | Frame::SimpleString(role)) if **role == *b"slave")
+        self.role().is_some_and(|role| **role == *b"slave")
+    }
+
+    fn role(&self) -> Option<&Bytes> {
+        let Frame::Array(Some(elements)) = &self.0 else { return None };
+        match elements.first() {
+            Some(Frame::BulkString(Some(role)) | Frame::SimpleString(role)) => Some(role),
+            _ => None,
+        }
     }
 
     /// The lifetime that PTTL reports; `None` for a key that does not exist or has none.

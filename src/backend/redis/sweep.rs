@@ -7,7 +7,7 @@ use futures_util::future::try_join_all;
 use redis::RedisResult;
 
 use super::Redis;
-use super::errors::unexpected_reply;
+use super::errors::{HANGS_UP, cannot_scan};
 use super::resp::encode;
 use super::shared::Shared;
 use crate::backend::{DELETE_PREFIX_TIMEOUTS, KeyKind, StoreError, StoreResult};
@@ -80,7 +80,7 @@ impl Redis {
     }
 
     /// Deletes the leases, or the entries, of a type at one server.
-    async fn sweep_server(&self, server: &Arc<Shared>, prefix: &str, kind: KeyKind) -> RedisResult<u64> {
+    async fn sweep_server(&self, server: &Arc<Shared>, prefix: &str, kind: KeyKind) -> StoreResult<u64> {
         const KEYS_AT_A_TIME: &[u8] = b"500";
         let limit = self.operation_timeout * DELETE_PREFIX_TIMEOUTS;
         let keys = match kind {
@@ -88,11 +88,16 @@ impl Redis {
             KeyKind::Entry => KeysOfType::entries(prefix),
         };
         let pattern = keys.pattern();
+        if server.epoch().await?.hangs_up {
+            return Err(cannot_scan(HANGS_UP));
+        }
         let (mut cursor, mut deleted) = ("0".to_owned(), 0);
         loop {
             let scan = [b"SCAN", cursor.as_bytes(), b"MATCH", pattern.as_bytes(), b"COUNT", KEYS_AT_A_TIME];
             let scanned = server.ask(limit, &scan).await?.array()?;
-            let [next, found] = <[_; 2]>::try_from(scanned).map_err(|_| unexpected_reply())?;
+            // Envoy, for example, puts the replies of all servers behind it into one.
+            let one_cursor = <[_; 2]>::try_from(scanned);
+            let [next, found] = one_cursor.map_err(|_| cannot_scan("SCAN is answered by several servers at once"))?;
             let found = found?.array()?.into_iter().map(|key| key?.bytes()).collect::<RedisResult<Vec<_>>>()?;
             let found: Vec<_> = found.into_iter().flatten().filter(|key| keys.contains(key)).collect();
             let deletions = found.iter().map(async |key| server.ask(limit, &[b"DEL", key]).await?.integer());

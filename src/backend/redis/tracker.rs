@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Redis;
 use super::connect::{Link, Login, check_role};
-use super::errors::{is_not_ready, is_of_replica, not_answered, unexpected_reply, without_arguments};
+use super::errors::{HANGS_UP, is_not_ready, is_of_replica, not_answered, unexpected_reply, without_arguments};
 use super::renewal::Renewal;
 use super::resp::{Reply, encode};
 use super::shared::Epoch;
@@ -170,6 +170,9 @@ impl<'a> Tracker<'a> {
     }
 
     async fn connect(server: Arc<Server>, wanted: &'a Wanted, tracking: &'a Tracking) -> RedisResult<Self> {
+        if server.shared.epoch().await?.hangs_up {
+            return Err((REFUSED, HANGS_UP).into());
+        }
         let (link, epoch) = server.shared.connect_beside().await?;
         if link.address.settings.protocol() != ProtocolVersion::RESP3 {
             return Err((REFUSED, "the URL asks for another protocol than RESP3").into());

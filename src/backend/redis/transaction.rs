@@ -9,7 +9,7 @@ use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
 
 use super::errors::{
     connection_lost, has_no_connection, is_dropped, is_elsewhere, is_logged_off, is_of_replica, is_refused,
-    is_wrong_type, unexpected_reply,
+    is_without_transactions, is_wrong_type, unexpected_reply,
 };
 use super::exclusive::Exclusive;
 use super::resp::{Reply, command};
@@ -62,9 +62,10 @@ impl Transaction {
         looks: Vec<Vec<u8>>,
     ) -> Result<(Self, Vec<RedisResult<Reply>>), Unfinished> {
         let exclusives = &destination.server.exclusives;
-        let mut connection = exclusives.take().await.map_err(|error| match error {
+        let taken = exclusives.take_for_transaction(watched.first().copied().unwrap_or_default()).await;
+        let mut connection = taken.map_err(|error| match error {
             error if is_dropped(&error) => Unfinished::Lost { was_idle: false },
-            error if has_no_connection(&error) => Unfinished::Refused(error),
+            error if has_no_connection(&error) || is_without_transactions(&error) => Unfinished::Refused(error),
             error => Unfinished::of(error),
         })?;
         let was_idle = connection.was_idle;

@@ -72,6 +72,7 @@ pub(super) struct Connection<'a> {
     may_be_replica: bool,
     /// Whether it was no replica at the last heartbeat.
     was_primary: bool,
+    hangs_up: bool,
     /// Another connection, which is used if this one stays silent.
     spare: Option<MaybeDone<BoxFuture<'static, RedisResult<Link>>>>,
     is_asleep: bool,
@@ -150,6 +151,7 @@ impl<'a> Connection<'a> {
             clock,
             may_be_replica: link.address.may_be_replica,
             was_primary: false,
+            hangs_up: link.hangs_up,
             spare: None,
             is_asleep: false,
         }
@@ -342,7 +344,8 @@ impl<'a> Connection<'a> {
         if self.expected.is_empty() {
             self.clock.hear();
         }
-        encode(&mut self.sending, &[b"ROLE"]);
+        let command = if self.hangs_up { b"PING" } else { b"ROLE" };
+        encode(&mut self.sending, &[command]);
         self.expected.push_back(Expected::Role);
     }
 

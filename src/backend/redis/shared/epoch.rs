@@ -27,12 +27,15 @@ pub(in crate::backend::redis) struct Epoch {
     pub(super) address: Arc<Address>,
     endpoint: Endpoint,
     run_id: Option<String>,
+    /// Whether only commands on keys may be sent: see [`Link`].
+    pub(in crate::backend::redis) hangs_up: bool,
 }
 
 impl Epoch {
     pub(super) fn new(number: u64, link: &Link) -> Self {
-        let Link { address, endpoint, run_id, .. } = link;
-        Self { number, address: address.clone(), endpoint: endpoint.clone(), run_id: run_id.clone() }
+        let Link { address, endpoint, run_id, hangs_up, .. } = link;
+        let (address, endpoint, run_id) = (address.clone(), endpoint.clone(), run_id.clone());
+        Self { number, address, endpoint, run_id, hangs_up: *hangs_up }
     }
 }
 
