@@ -24,6 +24,8 @@ pub enum Answer {
     /// By the server. These bytes follow its reply and the replies to all commands that come soon after this one, in
     /// one piece.
     ServerThen(&'static str),
+    /// Not at all: the connection ends.
+    HangUp,
 }
 
 /// Decides by a command's name, in upper case.
@@ -93,6 +95,9 @@ async fn serve(mut client: TcpStream, mut server: TcpStream, rule: Arc<Rule>) ->
                 if let Answer::Fake(reply) = answer {
                     out.extend(reply.as_bytes());
                     continue;
+                }
+                if let Answer::HangUp = answer {
+                    return Ok(());
                 }
                 if let Answer::ServerThen(bytes) = answer {
                     rest = bytes;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use cache_aside::{Backend, BoxError, Outcome};
 use testkit::server::{Flavor, Server};
@@ -88,7 +89,9 @@ async fn a_user_that_may_not_read_is_logged_once() {
     let server = Server::start(Flavor::Redis70).await;
     let rules = ["SETUSER", "writer", "on", ">secret", "~*", "+@all", "-hmget", "-hgetall"];
     redis::cmd("ACL").arg(&rules).exec_async(&mut server.client().await).await.unwrap();
-    let cache = products(&connect(&server.url().replace("://", "://writer:secret@")).await);
+    // `connect` would fail.
+    let backend = Backend::builder(&server.url().replace("://", "://writer:secret@"));
+    let cache = products(&backend.operation_timeout(Duration::from_secs(5)).connect_lazy().unwrap());
     let primary = Primary::of(loaf(1));
     let (log, _capturing) = Log::capture();
     for _ in 0..GETS {

@@ -127,8 +127,8 @@ async fn without_scripts_a_fill_is_fenced_up_to_its_last_command() {
         let cache = with_long_leases(&connect(&access.url(&proxy.url())).await);
         let primary = Primary::of(loaf(1));
         let (gate, load) = load_at_gate(&cache, &primary).await;
-        gate.open();
-        proxy.lose("WATCH", Lost::ReplyForNow).await;
+        // The gate opens once the proxy waits for the fill.
+        tokio::join!(proxy.lose("WATCH", Lost::ReplyForNow), async { gate.open() });
         let mut operator = server.client().await;
         until(LIMIT, "no fill has looked", async || {
             let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut operator).await.unwrap();
@@ -290,15 +290,10 @@ async fn updates_become_invalidations_once_the_password_is_another() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_update_on_which_the_server_hangs_up_is_an_invalidation() {
     let server = Server::start(Flavor::Redis70).await;
-    let proxy = Proxy::to(server.port()).await;
-    let cache = builder(&connect(&proxy.url()).await).update_timeout(LIMIT).build().unwrap();
+    let rule = |command: &str| if command == "WATCH" { Answer::HangUp } else { Answer::Server };
+    let fake = Fake::before(server.port(), rule).await;
+    let cache = builder(&connect(&fake.url()).await).update_timeout(LIMIT).build().unwrap();
     lookup(&cache, Primary::of(loaf(1)).loader()).await.unwrap();
-    let hang_up = async {
-        for _ in 0..3 {
-            proxy.lose("WATCH", Lost::Request).await;
-        }
-    };
-    let ((), updated) = tokio::join!(hang_up, cache.update_field("p-001", Product::FIELDS.stock, 2));
-    assert!(!updated.unwrap() && cache.pending().is_empty());
-    assert!(!exists(&server, KEY).await);
+    assert!(!cache.update_field("p-001", Product::FIELDS.stock, 2).await.unwrap());
+    assert!(!exists(&server, KEY).await && cache.pending().is_empty());
 }
