@@ -41,15 +41,16 @@ async fn entries_that_were_invalidated_after_the_snapshot_are_never_hits() {
         server.restart().await;
         let back = Instant::now();
         let watches = [&writer, &other].map(|process| Watch::start(process, &primary, 0..RECORDS));
-        let is_used = async || other.cache.lookup("7", primary.loader()).await.unwrap().outcome == Outcome::Hit;
-        until(LIMIT, "the cache is not used again", is_used).await;
+        for process in [&writer, &other] {
+            let is_used = async || process.cache.lookup("7", primary.loader()).await.unwrap().outcome == Outcome::Hit;
+            until(LIMIT, "the cache is not used again", is_used).await;
+        }
         println!("  used again after {:?}", back.elapsed());
         tokio::time::sleep(Duration::from_millis(300)).await;
         for watch in watches {
             let reads = watch.end().await;
-            let late = reads.iter().filter(|read| read.outcome == Outcome::Hit).count();
-            println!("  {} reads, {late} hits", reads.len());
-            assert!(late > 0);
+            let hits = reads.iter().filter(|read| read.outcome == Outcome::Hit).count();
+            println!("  {} reads, {hits} hits", reads.len());
             assert_eq!(old(&reads).len(), 0, "of {} reads", reads.len());
         }
         let marks = marks(&server).await;
