@@ -37,7 +37,7 @@ impl Program {
             let servers: String = servers.iter().map(|server| format!("    - 127.0.0.1:{server}:1\n")).collect();
             let settings = format!(
                 "pool:\n  listen: 127.0.0.1:{port}\n  redis: true\n  hash: fnv1a_64\n  hash_tag: \"{{}}\"\n  \
-                 distribution: ketama\n  auto_eject_hosts: false\n  timeout: 2000\n  servers:\n{servers}"
+                 distribution: modula\n  auto_eject_hosts: false\n  timeout: 2000\n  servers:\n{servers}"
             );
             let settings = written(dir, "nutcracker.yml", &settings);
             let mut nutcracker = system_program("nutcracker");
@@ -122,8 +122,12 @@ backend servers
             haproxy
         })
         .await;
+        // It may listen before its admin socket is there.
+        while UnixStream::connect(admin_socket(haproxy.dir.path())).is_err() {
+            sleep(POLL).await;
+        }
         // Until its first check HAProxy takes each server for a master.
-        while haproxy.ask_haproxy("show stat").contains(",INI,") {
+        while haproxy.ask_haproxy("show stat").contains("INI") {
             sleep(POLL).await;
         }
         haproxy
@@ -135,7 +139,15 @@ backend servers
     }
 
     fn ask_haproxy(&self, command: &str) -> String {
-        let mut socket = UnixStream::connect(admin_socket(self.dir.path())).expect("this is HAProxy");
+        let begun = Instant::now();
+        let mut socket = loop {
+            // It gets its name a moment after HAProxy listens.
+            match UnixStream::connect(admin_socket(self.dir.path())) {
+                Ok(socket) => break socket,
+                Err(error) => assert!(begun.elapsed() < START_LIMIT, "HAProxy has no socket: {error}"),
+            }
+            std::thread::sleep(POLL);
+        };
         writeln!(socket, "{command}").unwrap();
         let mut answer = String::new();
         socket.read_to_string(&mut answer).unwrap();

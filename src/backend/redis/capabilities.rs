@@ -8,6 +8,8 @@ use std::time::Duration;
 use redis::{RedisError, RedisResult};
 
 use super::Redis;
+use super::errors::is_without_transactions;
+use super::exclusive::{Exclusive, Exclusives};
 use super::resp::{Reply, command, encode};
 use super::shared::Request;
 use super::without_scripts::{encode_probe, refusal};
@@ -50,8 +52,7 @@ impl Redis {
         });
         let mut refused: Vec<_> = refused.collect();
         if let Some(of_scripts) = refusal(of_scripts) {
-            let transaction = [command(&[b"WATCH", lease]), command(&[b"MULTI"]), command(&[b"EXEC"])];
-            match self.refuses(&key, limit, &transaction).await {
+            match self.refuses_transactions(&key, limit).await {
                 Some(error) => {
                     let both = format!("both {} and {}", shown("EVAL", of_scripts), shown("WATCH", &error));
                     refused.push(format!("{both}, of which one is needed"));
@@ -60,9 +61,7 @@ impl Redis {
             }
         }
         if self.acknowledged_by.is_some() {
-            refused.extend(
-                self.refuses(&key, limit, &[command(&[b"WAIT", b"0", b"1"])]).await.map(|error| shown("WAIT", &error)),
-            );
+            refused.extend(self.refuses_wait(&key, limit).await.map(|error| shown("WAIT", &error)));
         }
         let Some((last, others)) = refused.split_last() else { return Ok(()) };
         let all = if others.is_empty() { last.clone() } else { format!("{}, and {last}", others.join(", ")) };
@@ -73,25 +72,48 @@ impl Redis {
         })
     }
 
-    /// Sends commands over a connection of their own, and returns the error by which one of them is refused.
-    async fn refuses(&self, key: &Key, limit: Duration, commands: &[Vec<u8>]) -> Option<RedisError> {
+    async fn refuses_transactions(&self, key: &Key, limit: Duration) -> Option<RedisError> {
         let destination = self.topology.destination(key).await.ok()?;
-        let mut connection = destination.server.exclusives.take().await.ok()?;
-        let replies = connection.exchange(limit, commands).await.ok()?;
-        // Nothing was to be carried out, so EXECABORT is about EXEC itself.
-        let is_aborted = |error: &&RedisError| error.code() == Some("EXECABORT");
-        let aborted = replies.iter().filter_map(|reply| reply.as_ref().err()).find(is_aborted);
-        let refusal = refusal(&replies).or(aborted).cloned();
-        if refusal.is_none() {
-            destination.server.exclusives.give_back(connection);
-        }
-        refusal
+        let exclusives = &destination.server.exclusives;
+        let connection = match exclusives.take_to_watch(key, limit).await {
+            Err(error) if is_without_transactions(&error) => return Some(error),
+            connection => connection.ok()?,
+        };
+        let lease = key.lock().as_bytes();
+        let commands = [command(&[b"WATCH", lease]), command(&[b"MULTI"]), command(&[b"EXEC"])];
+        refused_over(exclusives, connection, limit, &commands).await
     }
+
+    async fn refuses_wait(&self, key: &Key, limit: Duration) -> Option<RedisError> {
+        let destination = self.topology.destination(key).await.ok()?;
+        let exclusives = &destination.server.exclusives;
+        let connection = exclusives.take().await.ok()?;
+        refused_over(exclusives, connection, limit, &[command(&[b"WAIT", b"0", b"1"])]).await
+    }
+}
+
+/// Sends commands over this connection, and returns the error by which one of them is refused.
+async fn refused_over(
+    exclusives: &Exclusives,
+    mut connection: Exclusive,
+    limit: Duration,
+    commands: &[Vec<u8>],
+) -> Option<RedisError> {
+    let replies = connection.exchange(limit, commands).await.ok()?;
+    // Nothing was to be carried out, so EXECABORT is about EXEC itself.
+    let is_aborted = |error: &&RedisError| error.code() == Some("EXECABORT");
+    let aborted = replies.iter().filter_map(|reply| reply.as_ref().err()).find(is_aborted);
+    let refusal = refusal(&replies).or(aborted).cloned();
+    if refusal.is_none() {
+        exclusives.give_back(connection);
+    }
+    refusal
 }
 
 /// A command, and how it was refused.
 fn shown(command: &str, error: &RedisError) -> String {
-    let (code, detail) = (error.code().unwrap_or_default(), error.detail().unwrap_or_default());
+    let Some(code) = error.code() else { return format!("{command} ({error})") };
+    let detail = error.detail().unwrap_or_default();
     // The server repeats the arguments of a command that it doesn't know.
     let detail = detail.split(", with args beginning with").next().unwrap_or_default();
     format!("{command} ({})", format!("{code} {detail}").trim_end())

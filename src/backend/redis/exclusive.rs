@@ -19,6 +19,7 @@ use super::resp::{Reply, command};
 use super::shared::{Epoch, Shared};
 use crate::backend::deadline::within;
 use crate::defaults::WAIT_TIMEOUT;
+use crate::record::Key;
 
 /// The longest that a step waits for a connection, as for its turn on the shared one.
 const LONGEST_WAIT: Duration = WAIT_TIMEOUT;
@@ -29,6 +30,8 @@ pub(super) struct Exclusive {
     link: Link,
     /// Whether it has been idle before: then the network may have cut it unnoticed.
     pub(super) was_idle: bool,
+    /// Whether WATCH has effect: a server's own does, and that behind a proxy is tested.
+    watches: bool,
     pub(super) epoch: Epoch,
     runtime: runtime::Id,
     /// There while it is in use.
@@ -43,6 +46,24 @@ impl Exclusive {
         commands: &[Vec<u8>],
     ) -> RedisResult<Vec<RedisResult<Reply>>> {
         within(limit, self.link.exchange(commands)).await.ok_or_else(not_answered)?
+    }
+
+    /// Whether a transaction is carried out though a watched key has changed. That is so if a proxy sends WATCH over a connection
+    /// that its clients share, and the transaction over another one, as Envoy does.
+    async fn ignores_watch(&mut self, key: &Key, limit: Duration) -> RedisResult<bool> {
+        // The key lies where the lease does, and needs no permission that the lease doesn't.
+        let tested = format!("{}:watch", key.lock());
+        let tested = tested.as_bytes();
+        let commands = [
+            command(&[b"WATCH", tested]),
+            command(&[b"SET", tested, b"", b"PX", b"100"]),
+            command(&[b"MULTI"]),
+            command(&[b"DEL", tested]),
+            command(&[b"EXEC"]),
+        ];
+        let replies = self.exchange(limit, &commands).await?;
+        // An error says nothing about that, and the transaction's own commands get it too.
+        Ok(matches!(replies.last(), Some(Ok(executed)) if !executed.is_nil()))
     }
 }
 
@@ -84,23 +105,26 @@ impl Exclusives {
         }
         // Boxed, as it is rare.
         let (link, epoch) = self.shared.connect_beside().boxed().await?;
-        Ok(Exclusive { link, was_idle: false, epoch, runtime, permit })
+        let watches = link.knows_role;
+        Ok(Exclusive { link, was_idle: false, watches, epoch, runtime, permit })
     }
 
-    /// The same, for a transaction that watches this key.
-    pub(super) async fn take_for_transaction(&self, watched: &[u8]) -> RedisResult<Exclusive> {
-        let is_unwatched = self.unwatched.lock().as_ref().is_some_and(|epoch| self.shared.is_current(epoch));
-        if is_unwatched || self.shared.epoch().await?.hangs_up {
-            return Err(without_transactions());
+    /// The same for a transaction on this record. Fails if a proxy lets no client watch a key.
+    pub(super) async fn take_to_watch(&self, key: &Key, limit: Duration) -> RedisResult<Exclusive> {
+        if self.idle.lock().is_empty() {
+            let epoch = self.shared.epoch().boxed().await?;
+            let is_unwatched = self.unwatched.lock().as_ref().is_some_and(|epoch| self.shared.is_current(epoch));
+            if epoch.hangs_up || is_unwatched {
+                return Err(without_transactions());
+            }
         }
         let mut connection = self.take().await?;
-        // A server itself needs no test.
-        if !connection.was_idle && !connection.link.knows_role {
-            let test = within(self.shared.settings.connect_timeout, is_watch_ignored(&mut connection.link, watched));
-            if test.await.unwrap_or_else(|| Err(not_answered()))? {
+        if !connection.watches {
+            if connection.ignores_watch(key, limit).boxed().await? {
                 *self.unwatched.lock() = Some(connection.epoch);
                 return Err(without_transactions());
             }
+            connection.watches = true;
         }
         Ok(connection)
     }
@@ -117,21 +141,4 @@ impl Exclusives {
     pub(super) fn drop_idle(&self) {
         self.idle.lock().clear();
     }
-}
-
-/// Whether a transaction is executed though a watched key has changed. That is so if a proxy sends WATCH over a connection that its
-/// clients share, and the transaction over one of its own, as Envoy does.
-async fn is_watch_ignored(link: &mut Link, watched: &[u8]) -> RedisResult<bool> {
-    let tested = [watched, b":watch"].concat();
-    let replies = link
-        .exchange(&[
-            command(&[b"WATCH", &tested]),
-            command(&[b"SET", &tested, b"", b"PX", b"100"]),
-            command(&[b"MULTI"]),
-            command(&[b"DEL", &tested]),
-            command(&[b"EXEC"]),
-        ])
-        .await?;
-    // An error is no such answer. The transaction's own commands get it too.
-    Ok(matches!(replies.last(), Some(Ok(executed)) if !executed.is_nil()))
 }

@@ -14,6 +14,7 @@ use super::errors::{
 use super::exclusive::Exclusive;
 use super::resp::{Reply, command};
 use super::topology::Destination;
+use crate::record::Key;
 
 /// Between a look and its EXEC.
 pub(super) struct Transaction {
@@ -54,16 +55,16 @@ impl Unfinished {
 }
 
 impl Transaction {
-    /// Watches keys, and looks: returns a reply to each of the commands in `looks`. A key of the wrong type is no error here.
+    /// Watches keys of this record, and looks: returns a reply to each of the commands in `looks`. A key of the wrong type is no error here.
     pub(super) async fn begin(
         destination: &Destination,
         limit: Duration,
+        key: &Key,
         watched: &[&[u8]],
         looks: Vec<Vec<u8>>,
     ) -> Result<(Self, Vec<RedisResult<Reply>>), Unfinished> {
         let exclusives = &destination.server.exclusives;
-        let taken = exclusives.take_for_transaction(watched.first().copied().unwrap_or_default()).await;
-        let mut connection = taken.map_err(|error| match error {
+        let mut connection = exclusives.take_to_watch(key, limit).await.map_err(|error| match error {
             error if is_dropped(&error) => Unfinished::Lost { was_idle: false },
             error if has_no_connection(&error) || is_without_transactions(&error) => Unfinished::Refused(error),
             error => Unfinished::of(error),

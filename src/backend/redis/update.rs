@@ -85,24 +85,25 @@ impl<'a> Update<'a> {
         encode_read(&mut read, self.key, self.selection);
         // PTTL before the read, as in `read`.
         let looks = vec![command(&[b"PTTL", key]), read];
-        let refusal = match Transaction::begin(&destination, self.redis.operation_timeout, &[key], looks).await {
-            Ok((transaction, looked)) => {
-                let [left, read] = <[_; 2]>::try_from(looked).map_err(|_| unexpected_reply())?;
-                let found = found(left?.remaining(), read, self.selection)?;
-                self.watching = Some(transaction);
-                return Ok(Some(Attempt::Done(found)));
-            }
-            Err(Unfinished::Lost { was_idle }) => {
-                self.hang_ups += u32::from(!was_idle);
-                if self.hang_ups < MOST_HANG_UPS {
-                    return Ok(None);
+        let refusal =
+            match Transaction::begin(&destination, self.redis.operation_timeout, self.key, &[key], looks).await {
+                Ok((transaction, looked)) => {
+                    let [left, read] = <[_; 2]>::try_from(looked).map_err(|_| unexpected_reply())?;
+                    let found = found(left?.remaining(), read, self.selection)?;
+                    self.watching = Some(transaction);
+                    return Ok(Some(Attempt::Done(found)));
                 }
-                connection_lost()
-            }
-            Err(Unfinished::Elsewhere(error)) => return self.follow(&destination, &error).await.map(Some),
-            Err(Unfinished::Refused(error)) => error,
-            Err(Unfinished::Failed(error)) => return Err(error.into()),
-        };
+                Err(Unfinished::Lost { was_idle }) => {
+                    self.hang_ups += u32::from(!was_idle);
+                    if self.hang_ups < MOST_HANG_UPS {
+                        return Ok(None);
+                    }
+                    connection_lost()
+                }
+                Err(Unfinished::Elsewhere(error)) => return self.follow(&destination, &error).await.map(Some),
+                Err(Unfinished::Refused(error)) => error,
+                Err(Unfinished::Failed(error)) => return Err(error.into()),
+            };
         // Shown nothing, the caller decides to delete, and the commit invalidates.
         self.warn_refused(&refusal);
         Ok(Some(Attempt::Done(None)))

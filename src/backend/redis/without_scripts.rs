@@ -67,8 +67,13 @@ pub(super) fn refusal<'a>(replies: impl IntoIterator<Item = &'a RedisResult<Repl
 impl Redis {
     /// Whether the server refuses scripts altogether, and not what one of them does.
     pub(super) async fn has_no_scripts(&self, key: &Key) -> bool {
-        let probed: RedisResult<[_; 2]> = self.run(key, &|at, out| encode_probe(at, out, key)).await;
-        let Ok(replies) = probed else { return false };
+        let probe = |at: usize, out: &mut Vec<u8>| match at {
+            0 => encode(out, &[b"GET", key.lock().as_bytes()]),
+            _ => encode_probe(at - 1, out, key),
+        };
+        let probed: RedisResult<[_; 3]> = self.run(key, &probe).await;
+        // A proxy whose server is down for a moment refuses every command, in words of its own.
+        let Ok([Ok(_), replies @ ..]) = probed else { return false };
         let refusal = refusal(&replies);
         refusal.inspect(|error| self.scripts.note_missing(error)).is_some()
     }
@@ -122,7 +127,7 @@ impl Redis {
             Step::ClearLease => looks.push(command(&[b"PTTL", lease])),
             _ => {}
         }
-        let begun = Transaction::begin(destination, self.operation_timeout, watched, looks).await;
+        let begun = Transaction::begin(destination, self.operation_timeout, key, watched, looks).await;
         let (mut transaction, looked) = begun.inspect_err(|unfinished| {
             if let Unfinished::Elsewhere(error) = unfinished {
                 *redirected = self.topology.redirected(key, destination, error);

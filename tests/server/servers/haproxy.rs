@@ -9,7 +9,7 @@ use testkit::server::{Flavor, Server};
 use tokio::time::sleep;
 
 use super::{LIMIT, Works, is_used, outcome, process, stock};
-use crate::support::fixture::{Primary, Product, get, loaf, until};
+use crate::support::fixture::{Primary, Product, builder, connect, get, loaf, until};
 
 const LONG: Duration = Duration::from_secs(600);
 
@@ -45,7 +45,7 @@ async fn haproxy_in_front_of_a_server() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_were_idle_are_cut() {
-    const IDLE: Duration = Duration::from_millis(150);
+    const IDLE: Duration = Duration::from_millis(200);
     let server = Server::start(Flavor::Redis70).await;
     let proxy = Program::haproxy(&[server.port()], IDLE, true).await;
     let (cache, primary) = (process(&proxy.url()).await, Primary::of(loaf(1)));
@@ -57,7 +57,7 @@ async fn connections_that_were_idle_are_cut() {
         assert_eq!(outcome(&cache, &primary).await, Outcome::Hit);
         assert_eq!(stock(&cache, &primary).await, round);
         sleep(2 * IDLE).await;
-        assert!(cache.invalidate("p-001").await.unwrap());
+        cache.invalidate("p-001").await.unwrap();
         primary.put(loaf(round));
         assert_eq!(stock(&cache, &primary).await, round);
         sleep(2 * IDLE).await;
@@ -69,7 +69,9 @@ async fn connections_that_were_idle_are_cut() {
 async fn connections_are_cut_while_they_are_used() {
     let server = Server::start(Flavor::Redis82).await;
     let proxy = Program::haproxy(&[server.port()], LONG, true).await;
-    let (cache, primary) = (process(&proxy.url()).await, Primary::of(loaf(1)));
+    // If the connection is cut again while a lease is given back, the lease runs out.
+    let cache = builder(&connect(&proxy.url()).await).lock_ttl(Duration::from_millis(500)).build().unwrap();
+    let primary = Primary::of(loaf(1));
     let readers: Vec<_> = (0..8)
         .map(|_| {
             let (cache, primary) = (cache.clone(), primary.clone());

@@ -2,6 +2,7 @@
 //! without it, is in `docs/servers.md`.
 
 mod envoy;
+mod fakeredis;
 mod haproxy;
 mod twemproxy;
 
