@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use super::call::CallOptions;
 use super::redis::Restarted;
-use super::{Backend, Inner};
+use super::{Backend, Forbidden, Inner};
 use crate::backoff::Backoff;
 use crate::error::Error;
 use crate::metrics;
@@ -342,6 +342,15 @@ async fn apply(backend: &Backend) -> bool {
             match swept {
                 Ok(true) => pending.swept(&server, &prefix),
                 Ok(false) => {}
+                Err(error) if error.downcast_ref::<Forbidden>().is_some() => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::warn!(
+                        prefix,
+                        cause,
+                        "a server that has started again can't be swept: entries may be old until their TTL"
+                    );
+                    pending.swept(&server, &prefix);
+                }
                 Err(error) => last_error = Some(error),
             }
         }
