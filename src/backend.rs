@@ -16,6 +16,7 @@ mod memory;
 mod near;
 mod pending;
 mod redis;
+mod restart;
 #[cfg(feature = "__proof")]
 mod rig;
 mod store;
@@ -24,26 +25,23 @@ mod update;
 mod url;
 
 use std::fmt;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 
 pub use self::builder::BackendBuilder;
 use self::builder::Settings;
 pub(crate) use self::call::check_runtime;
 use self::call::{AnyStore, Breaker, CallOptions, WhenOpen, call, dispatch, failed};
 pub use self::credentials::Credentials;
-use self::deadline::within;
 use self::pending::{Pending, Sweep, Write};
 #[cfg(feature = "__proof")]
 pub use self::rig::{Failpoint, Phase, Rig, Step};
 pub(crate) use self::store::{
-    Acquired, Attempt, Decision, Each, EntryAndLease, Filled, Forbidden, Held, KeyKind, Mark, Store, StoreError,
-    StoreResult, StoreUpdate, Token, Touched,
+    Acquired, Attempt, Decision, Each, EntryAndLease, Filled, Forbidden, Held, KeyKind, Mark, MayBeOld, Store,
+    StoreError, StoreResult, StoreUpdate, Token, Touched,
 };
 pub(crate) use self::takeover::TakeoverCount;
 use self::takeover::Takeovers;
@@ -98,6 +96,8 @@ struct Inner {
     /// The task that applies what is pending.
     retry: Background,
     takeovers: Takeovers,
+    /// The task that sweeps servers that have started again.
+    sweep: Background,
     /// The task that connects again although nothing else is to be sent.
     watch: Background,
     /// Empty until a near cache is built over the backend.
@@ -130,6 +130,7 @@ impl Inner {
             pending: Arc::default(),
             retry: Background::default(),
             takeovers: Takeovers::default(),
+            sweep: Background::default(),
             watch: Background::default(),
             tracking: OnceLock::new(),
             tracker: Background::default(),
@@ -290,24 +291,6 @@ impl Backend {
         dispatch!(self, options, "connect", "to the cache", store => store.ping(key, limit))
     }
 
-    /// Checks within `limit` that the backend answers, and has the commands that the library needs.
-    async fn check_within(&self, limit: Duration) -> Result<(), Error> {
-        let began = Instant::now();
-        let answered = self.ping_within(None, limit).await;
-        let Some(redis) = self.inner.store.redis() else { return answered };
-        // A refusal is in the list of all of them.
-        if answered.as_ref().is_err_and(|error| error.downcast_ref::<Forbidden>().is_none()) {
-            return answered;
-        }
-        // Without an answer in time nothing is known of the key's server, which in a cluster need not be the one that has answered.
-        let check = pin!(async {
-            within(limit.saturating_sub(began.elapsed()), redis.check(self.key_prefix(), limit)).await.unwrap_or(Ok(()))
-        });
-        let options = CallOptions { when_open: WhenOpen::Passes, ..CallOptions::for_get(self, None) };
-        call(self, &options, || "connect to the cache".to_owned(), check).await?;
-        answered
-    }
-
     pub(crate) async fn read(&self, key: &Key, selection: &Selection, with_ttl: bool) -> Result<Option<Found>, Error> {
         let before = self.takeovers();
         self.check_not_pending(key)?;
@@ -440,14 +423,15 @@ impl Backend {
             return false;
         }
         // The runtime of the task that retries may have ended since, or may not be driven.
+        self.sweep_in_background();
         pending::retry_in_background(self);
-        pending.contains(key)
+        pending.contains(key) || self.is_unswept(key)
     }
 
     /// Why a pending key is not read.
     pub(crate) fn pending_error(&self, key: &Key) -> Error {
-        let advice = "an invalidation that failed is tried again until it is applied";
-        failed(self, format!("read {key}"), advice, Cause::new("it may be older than the primary"))
+        let advice = "its invalidation is tried again until it is applied";
+        failed(self, format!("read {key}"), advice, Cause::new(MayBeOld))
     }
 }
 

@@ -1,14 +1,17 @@
 //! The settings of a backend, and how they are checked. Nothing connects here.
 
 use std::num::NonZeroUsize;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::call::{CallOptions, WhenOpen, call};
 use super::credentials::{Credentials, Provider};
+use super::deadline::within;
 use super::memory::Memory;
 use super::redis::{ConnectOptions, MapAddress, Redis, Replicas, Servers, Tls};
 use super::url::Url;
-use super::{AnyStore, Backend, Inner, check_runtime};
+use super::{AnyStore, Backend, Forbidden, Inner, check_runtime};
 use crate::defaults;
 use crate::error::{BoxError, Error};
 use crate::near::check_bound;
@@ -113,8 +116,8 @@ settings! {
 
     /// How long this process remembers the keys that it has invalidated or updated, for servers that are replaced: when a replica
     /// is promoted, or a server starts again, they are invalidated once more, since the new server may not have seen it. At most
-    /// `max_pending_invalidations` keys are remembered, and beyond that their types. Zero turns it off; at most 36,500 days.
-    /// Redis only.
+    /// `max_pending_invalidations` keys are remembered, and beyond that their types. Zero turns that off, but not the sweep after a
+    /// server has started again with old data; at most 36,500 days. Redis only.
     replay_window: Duration = REPLAY_WINDOW, "10 s";
 
     /// How often a heartbeat is sent over the connection that brings [near caches](crate::NearCache) the servers' invalidation
@@ -181,8 +184,9 @@ impl BackendBuilder {
     /// the primary has it.
     ///
     /// If fewer replicas have it in time, the call is an [`Error::Backend`], and its key is [pending](crate::Cache::pending):
-    /// this process reads around the cache for it, and tries again. The limit of a call is `operation_timeout` and `timeout`
-    /// together; choose a `timeout` below the `update_timeout` of caches that update. [`Cache::clear`](crate::Cache::clear) doesn't
+    /// this process reads around the cache for it, and tries again. The server may take `operation_timeout` and `timeout`
+    /// together, and beyond `update_connections` at a time, calls wait for a connection. Choose a `timeout` below the `update_timeout`
+    /// of caches that update. [`Cache::clear`](crate::Cache::clear) doesn't
     /// wait. Redis only: `memory://` ignores it.
     ///
     /// Redis: `WAIT`, over one of the `update_connections`.
@@ -377,6 +381,25 @@ impl BackendBuilder {
         };
         let inner = Inner::new(store, address, self.key_prefix.unwrap_or_default(), settings);
         Ok(Backend { inner: Arc::new(inner) }.watched())
+    }
+}
+
+impl Backend {
+    /// Checks within `limit` that the backend answers, and has the commands that the library needs.
+    async fn check_within(&self, limit: Duration) -> Result<(), Error> {
+        let began = Instant::now();
+        let answered = self.ping_within(None, limit).await;
+        let Some(redis) = self.inner.store.redis() else { return answered };
+        // A refusal is in the list of all of them.
+        if answered.as_ref().is_err_and(|error| error.downcast_ref::<Forbidden>().is_none()) {
+            return answered;
+        }
+        let limit = limit.saturating_sub(began.elapsed());
+        // Without an answer in time nothing is known of the key's server, which in a cluster need not be the one that has answered.
+        let check = pin!(async { within(limit, redis.check(self.key_prefix(), limit)).await.unwrap_or(Ok(())) });
+        let options = CallOptions { when_open: WhenOpen::Passes, ..CallOptions::for_get(self, None) };
+        call(self, &options, || "connect to the cache".to_owned(), check).await?;
+        answered
     }
 }
 

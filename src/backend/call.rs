@@ -186,7 +186,7 @@ fn ping_in_background(backend: &Backend, key: Option<&Key>) {
     }
 }
 
-fn note_answer(backend: &Backend, breaker: &Breaker) {
+pub(super) fn note_answer(backend: &Backend, breaker: &Breaker) {
     if breaker.answered() {
         tracing::info!(address = breaker.address, "the cache answers again");
         backend.inner.pending.try_now.notify_one();

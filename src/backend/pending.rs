@@ -46,6 +46,8 @@ struct State {
     keys: HashMap<Key, u64>,
     /// By the prefix of the type's keys.
     types: HashMap<String, u64>,
+    /// Those types that are pending only because another server has taken over.
+    replayed: BTreeSet<String>,
     /// Servers that have started again, each with the prefixes of the types that are not swept yet.
     restarted: Vec<(Restarted, BTreeSet<String>)>,
 }
@@ -64,9 +66,23 @@ impl Pending {
 
     pub(super) fn contains(&self, key: &Key) -> bool {
         let state = self.state.lock();
-        state.keys.contains_key(key)
-            || state.types.contains_key(key.prefix())
-            || state.restarted.iter().any(|(_, types)| types.contains(key.prefix()))
+        state.keys.contains_key(key) || state.types.contains_key(key.prefix())
+    }
+
+    /// The servers that have started again and may have old entries of this type.
+    pub(super) fn unswept(&self, prefix: &str) -> Vec<Restarted> {
+        let state = self.state.lock();
+        let unswept = state.restarted.iter().filter(|(_, types)| types.contains(prefix));
+        unswept.map(|(server, _)| server.clone()).collect()
+    }
+
+    /// All servers that have started again, with the types that are not swept yet.
+    pub(super) fn restarted(&self) -> Vec<(Restarted, BTreeSet<String>)> {
+        self.state.lock().restarted.clone()
+    }
+
+    fn is_replayed(&self, prefix: &str) -> bool {
+        self.state.lock().replayed.contains(prefix)
     }
 
     pub(super) fn is_waiting(&self) -> bool {
@@ -91,9 +107,21 @@ impl Pending {
     }
 
     /// From now on all keys of the type are pending.
-    pub(super) fn remember_type(&self, prefix: &str) {
+    fn remember_type(&self, prefix: &str) {
         let mut state = self.state.lock();
         let number = self.next_failure();
+        state.replayed.remove(prefix);
+        self.add_type(&mut state, prefix, number);
+    }
+
+    /// The same, after writes that have not failed.
+    pub(super) fn replay_type(&self, prefix: &str) {
+        let mut state = self.state.lock();
+        let number = self.next_failure();
+        let has_failed = state.types.contains_key(prefix) || state.keys.keys().any(|key| key.prefix() == prefix);
+        if !has_failed {
+            state.replayed.insert(prefix.to_owned());
+        }
         self.add_type(&mut state, prefix, number);
     }
 
@@ -113,7 +141,7 @@ impl Pending {
     }
 
     /// Forgets a type that was swept.
-    fn swept(&self, server: &Restarted, prefix: &str) {
+    pub(super) fn swept(&self, server: &Restarted, prefix: &str) {
         let mut state = self.state.lock();
         let unswept = state.restarted.iter_mut().find(|(other, _)| other == server);
         if unswept.is_some_and(|(_, types)| types.remove(prefix)) {
@@ -163,6 +191,9 @@ impl Pending {
         state.keys.retain(|key, number| key.prefix() != prefix || *number > sent_after);
         state.types.retain(|other, number| other != prefix || *number > sent_after);
         let fewer = before - state.keys.len() - state.types.len();
+        if !state.types.contains_key(prefix) {
+            state.replayed.remove(prefix);
+        }
         self.count(&state, prefix, fewer, 0);
     }
 
@@ -215,6 +246,9 @@ impl Drop for Write<'_> {
             let Inner { pending, settings, .. } = &*self.backend.inner;
             pending.remember(&self.key, settings.max_pending_invalidations);
             retry_in_background(self.backend);
+        } else {
+            // Once more, with the time of its end: it may have waited for its turn.
+            self.backend.note_write(&self.key);
         }
         // Near caches come last: a read that starts now either finds the key pending or the new entry. Dropped before, their
         // records could be replaced by what such a read has found of the old one.
@@ -314,9 +348,9 @@ async fn apply(backend: &Backend) -> bool {
     let pending = &backend.inner.pending;
     // Read before anything is sent: a later failure is not covered.
     let sent_after = pending.last_failure();
-    let (keys, types, restarted): (Vec<_>, Vec<_>, _) = {
+    let (keys, types): (Vec<_>, Vec<_>) = {
         let state = pending.state.lock();
-        (state.keys.keys().cloned().collect(), state.types.keys().cloned().collect(), state.restarted.clone())
+        (state.keys.keys().cloned().collect(), state.types.keys().cloned().collect())
     };
     let invalidations = futures_util::stream::iter(keys).map(|key| async move {
         backend.note_write(&key);
@@ -332,27 +366,11 @@ async fn apply(backend: &Backend) -> bool {
         backend.all_written(&prefix);
         match deleted {
             Ok(_deleted) => pending.applied_to_all(&prefix, sent_after),
-            Err(error) => last_error = Some(error),
-        }
-    }
-    for (server, types) in restarted {
-        for prefix in types {
-            let swept = backend.sweep_restarted(&server, &prefix).await;
-            backend.all_written(&prefix);
-            match swept {
-                Ok(true) => pending.swept(&server, &prefix),
-                Ok(false) => {}
-                Err(error) if error.downcast_ref::<Forbidden>().is_some() => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    tracing::warn!(
-                        prefix,
-                        cause,
-                        "a server that has started again can't be swept: entries may be old until their TTL"
-                    );
-                    pending.swept(&server, &prefix);
-                }
-                Err(error) => last_error = Some(error),
+            Err(error) if is_forbidden(&error) && pending.is_replayed(&prefix) => {
+                warn_unswept(&prefix, &error);
+                pending.applied_to_all(&prefix, sent_after);
             }
+            Err(error) => last_error = Some(error),
         }
     }
     let waiting = pending.waiting();
@@ -368,6 +386,16 @@ async fn apply(backend: &Backend) -> bool {
         });
     }
     waiting == 0
+}
+
+pub(super) fn is_forbidden(error: &Error) -> bool {
+    error.downcast_ref::<Forbidden>().is_some()
+}
+
+/// To go on reading around the cache would take the type out of it for good, though no write has failed.
+pub(super) fn warn_unswept(prefix: &str, error: &Error) {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    tracing::warn!(prefix, cause, "what a new server may have can't be swept: entries may be old until their TTL");
 }
 
 #[cfg(test)]

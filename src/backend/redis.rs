@@ -43,6 +43,7 @@ use self::script::{ABANDON, FILL, RENEW, REPLACE, TOUCH, encode_call};
 use self::shared::{Encode, Request, Shared};
 pub(super) use self::sweep::Restarted;
 pub(super) use self::tls::Tls;
+pub(super) use self::topology::LastSeen;
 use self::topology::{Topology, is_sent_elsewhere};
 pub(super) use self::tracker::track;
 use self::update::{Queues, Update};

@@ -141,6 +141,11 @@ pub(crate) enum StoreError {
 #[error("{0}")]
 pub(crate) struct Forbidden(pub(super) String);
 
+/// The cause for a key whose invalidation is pending, or was when the entry was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("it may be older than the primary")]
+pub(crate) struct MayBeOld;
+
 pub(crate) type StoreResult<R> = Result<R, StoreError>;
 
 /// One of the two keys of a record.

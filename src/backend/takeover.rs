@@ -10,7 +10,6 @@
 //! use the answer if the number is another one afterwards and the key is one of those.
 
 use std::collections::{BTreeSet, HashMap};
-use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -18,9 +17,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
-use super::call::{CallOptions, call};
-use super::redis::{Restarted, TakenOver};
-use super::{Backend, DELETE_PREFIX_TIMEOUTS, Inner, pending};
+use super::call::note_answer;
+use super::redis::{LastSeen, Restarted, TakenOver};
+use super::{Backend, Inner, pending};
 use crate::backoff::Backoff;
 use crate::error::Error;
 use crate::proof::Guard;
@@ -28,6 +27,8 @@ use crate::record::Key;
 
 /// How often the task looks whether a connection has ended, while there are writes to remember.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often in a window the writes that have left it are forgotten.
+const PRUNED_IN_WINDOW: u32 = 8;
 /// The longest pause between two attempts to connect again.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -40,6 +41,19 @@ pub(super) struct Takeovers {
     types: Mutex<BTreeSet<String>>,
 }
 
+impl Takeovers {
+    pub(super) fn types(&self) -> BTreeSet<String> {
+        self.types.lock().clone()
+    }
+
+    /// Counts a takeover by a server that has started again.
+    pub(super) fn count_restart(&self) {
+        // Under the lock, so that whoever sees the new count sees this too.
+        let mut written = self.written.lock();
+        written.last_restart = self.count.fetch_add(1, Ordering::AcqRel) + 1;
+    }
+}
+
 /// Keys and types, each with the time of its last write.
 #[derive(Default)]
 struct Written {
@@ -50,12 +64,14 @@ struct Written {
 }
 
 impl Written {
-    /// Forgets the writes that were older than the window when all servers were last known to answer. What was written right
+    /// Forgets the writes that were older than the window when their server was last known to answer. What was written right
     /// before an outage is kept, however long that takes.
-    fn prune(&mut self, last_seen: Instant, window: Duration) {
-        let is_recent = |written: &Instant| last_seen.saturating_duration_since(*written) <= window;
-        self.keys.retain(|_, written| is_recent(written));
-        self.types.retain(|_, written| is_recent(written));
+    fn prune(&mut self, seen: &LastSeen<'_>, window: Duration) {
+        let is_recent = |written: Instant, seen: Option<Instant>| {
+            seen.is_none_or(|seen| seen.saturating_duration_since(written) <= window)
+        };
+        self.keys.retain(|key, written| is_recent(*written, seen.of(key)));
+        self.types.retain(|_, written| is_recent(*written, seen.latest()));
     }
 
     fn note_type(&mut self, prefix: &str, now: Instant) {
@@ -76,8 +92,8 @@ impl Backends {
     }
 
     /// Must be called before anything is sent to the server that has taken over. `last_seen` is when the server before it was
-    /// last known to answer.
-    pub(super) fn taken_over(&self, last_seen: Instant, what: TakenOver<'_>) {
+    /// last known to answer, if it is known.
+    pub(super) fn taken_over(&self, last_seen: Option<Instant>, what: TakenOver<'_>) {
         for backend in self.all() {
             backend.replay(last_seen, what);
         }
@@ -117,9 +133,7 @@ impl Backend {
     pub(super) fn note_write(&self, key: &Key) {
         let limit = self.inner.settings.max_pending_invalidations;
         self.note(|written, now| {
-            if let Some(last) = written.types.get_mut(key.prefix()) {
-                *last = now;
-            } else if written.keys.len() < limit || written.keys.contains_key(key) {
+            if written.keys.len() < limit || written.keys.contains_key(key) {
                 written.keys.insert(key.clone(), now);
             } else {
                 written.note_type(key.prefix(), now);
@@ -152,7 +166,10 @@ impl Backend {
             return false;
         }
         let written = self.inner.takeovers.written.lock();
-        written.last_restart > before.0 || written.keys.contains_key(key) || written.types.contains_key(key.prefix())
+        written.last_restart > before.0
+            || written.keys.contains_key(key)
+            || written.types.contains_key(key.prefix())
+            || self.inner.pending.contains(key)
     }
 
     pub(super) fn check_not_pending(&self, key: &Key) -> Result<(), Error> {
@@ -170,13 +187,15 @@ impl Backend {
     }
 
     /// Makes what was written lately pending again.
-    fn replay(&self, last_seen: Instant, what: TakenOver<'_>) {
+    fn replay(&self, last_seen: Option<Instant>, what: TakenOver<'_>) {
         let Inner { store, takeovers, pending, settings, .. } = &*self.inner;
         let Some(redis) = store.redis() else { return };
         let is_affected = redis.topology.is_affected_by(what);
         let (keys, types): (Vec<_>, Vec<_>) = {
             let written = takeovers.written.lock();
-            let is_recent = |when: &Instant| last_seen.saturating_duration_since(*when) <= settings.replay_window;
+            let is_recent = |when: &Instant| {
+                last_seen.is_none_or(|seen| seen.saturating_duration_since(*when) <= settings.replay_window)
+            };
             let keys = written.keys.iter().filter(|(key, when)| is_recent(when) && is_affected(key));
             let types = written.types.iter().filter(|(_, when)| is_recent(when));
             (keys.map(|(key, _)| key.clone()).collect(), types.map(|(prefix, _)| prefix.clone()).collect())
@@ -185,7 +204,7 @@ impl Backend {
             pending.remember(key, settings.max_pending_invalidations);
         }
         for prefix in &types {
-            pending.remember_type(prefix);
+            pending.replay_type(prefix);
         }
         takeovers.count.fetch_add(1, Ordering::AcqRel);
         if !keys.is_empty() || !types.is_empty() {
@@ -199,36 +218,11 @@ impl Backend {
         self.apply_pending();
     }
 
-    /// Reads around the cache for all types, until they are swept.
-    fn distrust(&self, server: &Restarted) {
-        if !self.enforces(Guard::Replay) {
-            return;
-        }
-        let Inner { takeovers, pending, .. } = &*self.inner;
-        let types = takeovers.types.lock().clone();
-        tracing::info!(
-            backend = %self,
-            "a server has started again, and may have old entries: reads go around it until they are swept"
-        );
-        pending.remember_restart(server, types);
-        {
-            // Under the lock, so that whoever sees the new count sees this too.
-            let mut written = takeovers.written.lock();
-            written.last_restart = takeovers.count.fetch_add(1, Ordering::AcqRel) + 1;
-        }
-        self.apply_pending();
-    }
-
-    /// Sweeps a type at a server that has started again, unless another process does. Returns whether that is done.
-    pub(super) async fn sweep_restarted(&self, server: &Restarted, prefix: &str) -> Result<bool, Error> {
-        let Some(redis) = self.inner.store.redis() else { return Ok(true) };
-        let limit = self.operation_timeout() * DELETE_PREFIX_TIMEOUTS;
-        let options = CallOptions { limit, quiet: true, ..CallOptions::for_write(self, None) };
-        call(self, &options, || format!("sweep {prefix}"), pin!(redis.sweep_restarted(server, prefix))).await
-    }
-
-    fn apply_pending(&self) {
+    pub(super) fn apply_pending(&self) {
+        // The new server has answered the greeting.
+        note_answer(self, &self.inner.breaker);
         if self.inner.pending.is_waiting() {
+            self.sweep_in_background();
             pending::retry_in_background(self);
             self.inner.pending.try_now.notify_one();
         }
@@ -239,16 +233,22 @@ impl Backend {
 /// get them although this process may have nothing else to send.
 async fn watch(inner: Weak<Inner>) {
     let (mut settled, mut pauses) = (None, Backoff::new(LOOK, LONGEST_PAUSE));
+    let mut pruned = Instant::now();
     loop {
         sleep(pauses.next()).await;
         // Not kept while connecting: the backend may be dropped then.
         let redis = {
             let Some(inner) = inner.upgrade() else { return };
             let Some(redis) = inner.store.redis() else { return };
-            let last_seen = redis.topology.last_seen();
+            let window = inner.settings.replay_window;
+            if pruned.elapsed() >= window / PRUNED_IN_WINDOW {
+                // Before the lock of the writes, which writers take too.
+                let seen = redis.topology.last_seen();
+                inner.takeovers.written.lock().prune(&seen, window);
+                pruned = Instant::now();
+            }
             let has_nothing_to_do = inner.watch.finish(|| {
-                let mut written = inner.takeovers.written.lock();
-                written.prune(last_seen, inner.settings.replay_window);
+                let written = inner.takeovers.written.lock();
                 written.keys.is_empty() && written.types.is_empty()
             });
             if has_nothing_to_do {
@@ -257,7 +257,7 @@ async fn watch(inner: Weak<Inner>) {
             redis.clone()
         };
         let changes = redis.changes().load(Ordering::Acquire);
-        if settled != Some(changes) {
+        if settled != Some(changes) || redis.topology.is_silent() {
             settled = redis.topology.settle().await.is_ok().then_some(changes);
         }
         if settled.is_some() {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::backend::MayBeOld;
+use crate::error::Error;
 use crate::read::Answer;
 use crate::record::{Cacheable, typed};
 
@@ -88,4 +90,11 @@ pub(crate) enum Bypass {
     InvalidId,
     /// Another process' load took too long.
     SlowLoad,
+}
+
+impl Bypass {
+    /// Why, after this error of a step.
+    pub(crate) fn because_of(error: &Error) -> Self {
+        if error.downcast_ref::<MayBeOld>().is_some() { Self::Pending } else { Self::Outage }
+    }
 }

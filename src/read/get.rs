@@ -284,7 +284,10 @@ impl<'a> Get<'a> {
         let found = match found {
             Ok(Some(found)) => found,
             Ok(None) => return Looked::Missed(Miss::NotCached, cache_latency),
-            Err(error) => return Looked::Missed(Miss::Unusable(Box::new(error), Bypass::Outage), cache_latency),
+            Err(error) => {
+                let why = Bypass::because_of(&error);
+                return Looked::Missed(Miss::Unusable(Box::new(error), why), cache_latency);
+            }
         };
         let reading = match fields {
             None if near_read.is_some() => {

@@ -85,7 +85,10 @@ impl ReadThrough {
             let acquired = match lease.acquire(|acquired| has_stale(&self.core, acquired)).await {
                 Ok(acquired) => acquired,
                 Err(error) if self.gives_up() => return FlightResult::failed(error),
-                Err(error) => return self.without_cache(error, Bypass::Outage).boxed().await,
+                Err(error) => {
+                    let why = Bypass::because_of(&error);
+                    return self.without_cache(error, why).boxed().await;
+                }
             };
             let served = self.answer_in(&acquired, waiting.is_some());
             let has_timed_out = waiting.as_ref().is_some_and(|wait| Instant::now() >= wait.deadline);
@@ -277,7 +280,9 @@ impl ReadThrough {
         match store_under_lease(&core, &key, lease, record.as_ref(), store).boxed().await {
             Ok(Filled::Accepted) => {
                 let left_nothing = ttl.is_none();
-                return FlightResult { ttl, is_stored: true, left_nothing, ..result(Ok(record), sent) };
+                // A lease that another server has brought back may have been revoked since it was granted.
+                let justified = if lease.is_at_other_server() { load_began } else { sent };
+                return FlightResult { ttl, is_stored: true, left_nothing, ..result(Ok(record), justified) };
             }
             Ok(Filled::Fenced) => core.metrics.counts.fenced_fills.add(),
             Err(error) => {

@@ -84,7 +84,10 @@ impl ReadThrough {
             let mut lease = Lease::new(&core, &key);
             let acquired = match lease.acquire(|_| false).await {
                 Ok(acquired) => acquired,
-                Err(error) => return self.without_cache(error, Bypass::Outage).await,
+                Err(error) => {
+                    let why = Bypass::because_of(&error);
+                    return self.without_cache(error, why).await;
+                }
             };
             if acquired.granted {
                 let mark = if has_stale(&core, &acquired) { Mark::Failed } else { Mark::Unstored };

@@ -3,6 +3,7 @@
 //! Only refusals of a command count. Whether the user may use the keys of a namespace isn't known here; and a server that is full,
 //! or loading, or can't be reached just now, says nothing about its commands.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use redis::{RedisError, RedisResult};
@@ -22,13 +23,14 @@ fn probe_key(key_prefix: &str) -> Option<Key> {
 }
 
 /// How many commands [`Redis::check`] sends over the shared connection. The last two are the probe for scripts.
-const COMMANDS: usize = 10;
+const COMMANDS: usize = 13;
 
 impl Redis {
-    /// Fails with all that the library needs and the server refuses. Nothing is changed there.
+    /// Fails with all that the library needs and the server refuses. Nothing is left there.
     pub(in crate::backend) async fn check(&self, key_prefix: &str, limit: Duration) -> StoreResult<()> {
         let Some(key) = probe_key(key_prefix) else { return Ok(()) };
         let (entry, lease) = (key.as_str().as_bytes(), key.lock().as_bytes());
+        // HSET is the only one that writes. DEL undoes that, and if it is refused, PEXPIRE.
         let commands: [&[&[u8]]; COMMANDS - 2] = [
             &[b"PING"],
             &[b"HMGET", entry, META],
@@ -37,6 +39,9 @@ impl Redis {
             &[b"PTTL", entry],
             &[b"GET", lease],
             &[b"SET", lease, b"", b"XX", b"PX", b"1"],
+            &[b"HSET", entry, META, b""],
+            &[b"PEXPIRE", entry, b"100"],
+            &[b"HDEL", entry, b"none"],
             &[b"DEL", entry],
         ];
         let encode = |at: usize, out: &mut Vec<u8>| match commands.get(at) {
@@ -46,6 +51,9 @@ impl Redis {
         let sent: RedisResult<[RedisResult<Reply>; COMMANDS]> = self.send(&key, &Request::new(limit, &encode)).await;
         let Ok(replies) = sent else { return Ok(()) };
         let (replies, of_scripts) = replies.split_at(commands.len());
+        if is_state(&replies[1..]) {
+            return Ok(());
+        }
         let refused = commands.iter().zip(replies).filter_map(|(command, reply)| {
             let name = String::from_utf8_lossy(command[0]);
             refusal([reply]).map(|error| shown(&name, error))
@@ -108,6 +116,12 @@ async fn refused_over(
         exclusives.give_back(connection);
     }
     refusal
+}
+
+/// Whether all commands on keys fail alike: the server behind a proxy is down, and it is no matter of commands.
+fn is_state(replies: &[RedisResult<Reply>]) -> bool {
+    let errors = replies.iter().map(|reply| reply.as_ref().err().map(ToString::to_string));
+    errors.collect::<HashSet<_>>().into_iter().collect::<Option<Vec<_>>>().is_some_and(|different| different.len() == 1)
 }
 
 /// A command, and how it was refused.

@@ -100,6 +100,7 @@ pub(super) struct Link {
     /// Whether `ROLE` was answered as a server itself does it. A proxy that divides connections among its clients may answer
     /// `WATCH` and not mean it.
     pub(super) knows_role: bool,
+    pub(super) is_replica: bool,
     /// Whether this is a proxy that hangs up on each command that it doesn't know. Only commands on keys may be sent to it.
     pub(super) hangs_up: bool,
     /// Whether the URL has a password, and the server needs none.
@@ -187,6 +188,9 @@ async fn resolve(address: &Address) -> RedisResult<Vec<Endpoint>> {
     Ok(addresses.map(Endpoint::Tcp).collect())
 }
 
+/// Enough for a server that hangs up because it is just ending.
+const PAUSE_BEFORE_LAST_GREETING: Duration = Duration::from_millis(50);
+
 /// Connects to one endpoint of the address, and greets.
 async fn open(address: &Arc<Address>, endpoint: Endpoint, granted: Option<&Granted>) -> RedisResult<Link> {
     let dropped = match greeted(address, &endpoint, granted, false).await {
@@ -196,8 +200,12 @@ async fn open(address: &Arc<Address>, endpoint: Endpoint, granted: Option<&Grant
     // A proxy may hang up on a command that it doesn't know, as twemproxy does, and still answer PING.
     let Ok(link) = greeted(address, &endpoint, granted, true).await else { return Err(dropped) };
     // Or the server was just restarting, and its role must be known. Only what hangs up once more is such a proxy.
+    sleep(PAUSE_BEFORE_LAST_GREETING).await;
     match greeted(address, &endpoint, granted, false).await {
-        Err(error) if is_dropped(&error) => Ok(link),
+        Err(error) if is_dropped(&error) => {
+            tracing::warn!(%address, "a proxy in between hangs up on commands that it doesn't know: updates are invalidations");
+            Ok(link)
+        }
         link => link,
     }
 }
@@ -223,6 +231,7 @@ async fn greeted(
         run_id: None,
         uptime: None,
         knows_role: false,
+        is_replica: false,
         hangs_up,
         needless_password: false,
         renew_at: granted.and_then(|granted| granted.renew_at),
@@ -334,6 +343,7 @@ impl Link {
         self.uptime = fact("uptime_in_seconds:").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
         let role = next();
         self.knows_role = role.as_ref().is_ok_and(Reply::is_role);
+        self.is_replica = role.as_ref().is_ok_and(Reply::is_role_of_replica);
         check_role(role, address.may_be_replica)
     }
 }

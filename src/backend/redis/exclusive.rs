@@ -62,8 +62,9 @@ impl Exclusive {
             command(&[b"EXEC"]),
         ];
         let replies = self.exchange(limit, &commands).await?;
-        // An error says nothing about that, and the transaction's own commands get it too.
-        Ok(matches!(replies.last(), Some(Ok(executed)) if !executed.is_nil()))
+        // An error of any of them says nothing about that, and the transaction's own commands get it too.
+        let executed = replies.into_iter().collect::<RedisResult<Vec<_>>>().ok().and_then(|mut replies| replies.pop());
+        Ok(executed.is_some_and(|executed| !executed.is_nil()))
     }
 }
 

@@ -101,6 +101,8 @@ pub(in crate::backend) struct Moved {
     pub(super) taken_over: HashSet<u16>,
     /// The earliest time at which one of the servers of these before was last known to answer.
     pub(super) last_seen: Option<Instant>,
+    /// The servers that have taken over.
+    followers: HashSet<*const Server>,
 }
 
 /// The servers of a cluster, and which of them has which slot.
@@ -184,8 +186,14 @@ impl SlotMap {
             return;
         }
         moved.taken_over.insert(slot);
-        let seen = before.and_then(|server| server.shared.last_seen());
-        moved.last_seen = moved.last_seen.into_iter().chain(seen).min();
+        let seen = before.and_then(|server| server.shared.seen());
+        if let (Some(seen), Some(after)) = (seen, after)
+            && moved.followers.insert(Arc::as_ptr(after))
+        {
+            after.shared.follows(seen);
+        }
+        let last_seen = before.and_then(|server| server.shared.last_seen());
+        moved.last_seen = moved.last_seen.into_iter().chain(last_seen).min();
     }
 
     /// Replaces the whole map.
@@ -200,6 +208,10 @@ impl SlotMap {
         }
         let mut moved = Moved::default();
         (0..SLOTS).for_each(|slot| before.note_move(&mut moved, slot, self.owner(slot)));
+        let had_slots = before.primaries();
+        had_slots.iter().filter(|node| !primaries.iter().any(|primary| Arc::ptr_eq(primary, node))).for_each(|node| {
+            node.shared.is_followed();
+        });
         self.known_primaries = primaries;
         moved
     }

@@ -1,10 +1,12 @@
 //! Sweeps: all keys of a type are deleted, the leases or the entries, by `SCAN` and `DEL`.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use redis::RedisResult;
+use tokio::time::sleep;
 
 use super::Redis;
 use super::errors::{HANGS_UP, cannot_scan};
@@ -13,10 +15,13 @@ use super::shared::Shared;
 use crate::backend::{DELETE_PREFIX_TIMEOUTS, KeyKind, StoreError, StoreResult};
 use crate::record::{Key, KeysOfType};
 
+/// Tells this process from others that sweep.
+static PROCESS: LazyLock<String> = LazyLock::new(|| format!("{:032x}", rand::random::<u128>()));
+
 /// A server that has started again, perhaps with old data of its own.
 #[derive(Clone)]
 pub(in crate::backend) struct Restarted {
-    pub(super) server: Arc<Shared>,
+    pub(in crate::backend) server: Arc<Shared>,
     pub(super) run_id: String,
 }
 
@@ -36,26 +41,50 @@ impl Redis {
     /// Sweeps a type at a server that has started again, unless another process does; returns whether that is done. Where the
     /// processes can't agree, each sweeps.
     pub(in crate::backend) async fn sweep_restarted(&self, restarted: &Restarted, prefix: &str) -> StoreResult<bool> {
-        /// Longer than a sweep takes. If the process that sweeps dies, another one begins after this.
+        /// If the process that sweeps dies, another one begins after this.
         const SWEEPING: &[u8] = b"10000";
+        const RENEWED: Duration = Duration::from_secs(3);
         /// By then all processes know.
-        const SWEPT: &[u8] = b"3600000";
+        const SWEPT: &[u8] = b"86400000";
         let Restarted { server, run_id } = restarted;
-        let mark = Key::of_sweep(prefix, run_id);
-        let mark = (&mark, mark.as_str().as_bytes());
-        let [begun, found] = self
-            .run(mark.0, &|at, out| match at {
-                0 => encode(out, &[b"SET", mark.1, b"sweeping", b"NX", b"PX", SWEEPING]),
-                _ => encode(out, &[b"GET", mark.1]),
-            })
-            .await?;
-        if begun.is_ok_and(|begun| begun.is_nil()) {
-            return Ok(found?.bytes()?.as_deref() == Some(b"done"));
+        if !self.topology.has_keys(server) {
+            // In a cluster, a replica has taken over meanwhile.
+            return Ok(true);
         }
-        for kind in [KeyKind::Lease, KeyKind::Entry] {
-            self.sweep_server(server, prefix, kind).await?;
+        let key = Key::of_sweep(prefix, run_id);
+        let (mark, own) = (key.as_str().as_bytes(), PROCESS.as_bytes());
+        let claim = |at: usize, out: &mut Vec<u8>| match at {
+            0 => encode(out, &[b"SET", mark, own, b"NX", b"PX", SWEEPING]),
+            _ => encode(out, &[b"GET", mark]),
+        };
+        // In a cluster the mark may be at another server, which is down.
+        if let Ok([Ok(begun), Ok(found)]) = self.run(&key, &claim).await
+            && begun.is_nil()
+            && let found = found.bytes()?
+            && found.as_deref() != Some(own)
+        {
+            return Ok(found.as_deref() == Some(b"done"));
         }
-        let [_noted] = self.run(mark.0, &|_, out| encode(out, &[b"SET", mark.1, b"done", b"PX", SWEPT])).await?;
+        let renew = async {
+            loop {
+                sleep(RENEWED).await;
+                let again = |_: usize, out: &mut Vec<u8>| encode(out, &[b"SET", mark, own, b"XX", b"PX", SWEEPING]);
+                let _renewed: RedisResult<[_; 1]> = self.run(&key, &again).await;
+            }
+        };
+        let sweep = async {
+            for kind in [KeyKind::Lease, KeyKind::Entry] {
+                self.sweep_server(server, prefix, kind).await?;
+            }
+            // A cursor means nothing to another server.
+            if server.epoch().await?.run_id.as_ref() == Some(run_id) { Ok(()) } else { Err(has_moved()) }
+        };
+        tokio::select! {
+            swept = sweep => swept?,
+            () = renew => {}
+        }
+        let done = |_: usize, out: &mut Vec<u8>| encode(out, &[b"SET", mark, b"done", b"PX", SWEPT]);
+        let _noted: RedisResult<[_; 1]> = self.run(&key, &done).await;
         Ok(true)
     }
 

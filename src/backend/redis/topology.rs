@@ -6,7 +6,7 @@
 //! While a slot is migrating, each of its keys is at one of two servers, and a step on two keys fails unless both are at the
 //! same one (TRYAGAIN). `redis.rs` and `update.rs` handle that.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -88,6 +88,23 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.shared.close();
+    }
+}
+
+/// When each server was last known to answer, as long as no slot moves.
+pub(in crate::backend) struct LastSeen<'a> {
+    slots: RwLockReadGuard<'a, SlotMap>,
+    seen: HashMap<*const Server, Option<Instant>>,
+}
+
+impl LastSeen<'_> {
+    /// `None` if it isn't known.
+    pub(in crate::backend) fn of(&self, key: &Key) -> Option<Instant> {
+        *self.seen.get(&Arc::as_ptr(self.slots.owner(slot(key.as_str()))?))?
+    }
+
+    pub(in crate::backend) fn latest(&self) -> Option<Instant> {
+        self.seen.values().flatten().max().copied()
     }
 }
 
@@ -321,25 +338,47 @@ impl Topology {
             self.changes.fetch_add(1, Ordering::Release);
         }
         if !moved.taken_over.is_empty() {
-            let last_seen = moved.last_seen.unwrap_or_else(Instant::now);
-            self.backends.taken_over(last_seen, TakenOver::Slots(&moved.taken_over));
+            self.backends.taken_over(moved.last_seen, TakenOver::Slots(&moved.taken_over));
         }
     }
 
-    /// Waits until there is a connection to each server that has keys.
+    /// Asks for the slots, and connects again to the servers that have keys, and that there was a connection to before. Fails if
+    /// that is not done at once: then it goes on by itself.
     pub(in crate::backend) async fn settle(self: &Arc<Self>) -> RedisResult<()> {
+        const AT_ONCE: Duration = Duration::from_millis(100);
         if self.only.is_none() {
-            self.fetch_slots().await?;
+            within(self.settings.operation_timeout, self.fetch_slots()).await.unwrap_or_else(|| Err(not_answered()))?;
         }
         let servers = self.slots.read().primaries();
-        try_join_all(servers.iter().map(|server| server.shared.epoch())).await?;
+        let known = servers.iter().filter(|server| server.shared.last_seen().is_some());
+        let connected = try_join_all(known.map(|server| server.shared.epoch()));
+        tokio::time::timeout(AT_ONCE, connected).await.unwrap_or_else(|_elapsed| Err(not_answered()))?;
         Ok(())
     }
 
-    /// When all servers that have keys were last known to answer.
-    pub(in crate::backend) fn last_seen(&self) -> Instant {
+    /// Whether the key is at the server that this connection leads to.
+    pub(in crate::backend) fn has_key(&self, server: &Arc<Shared>, key: &Key) -> bool {
+        self.only.is_some() || self.owner(key).is_some_and(|owner| Arc::ptr_eq(&owner.shared, server))
+    }
+
+    /// Whether the server that this connection leads to has keys.
+    pub(super) fn has_keys(&self, server: &Arc<Shared>) -> bool {
+        self.only.is_some() || self.slots.read().primaries().iter().any(|primary| Arc::ptr_eq(&primary.shared, server))
+    }
+
+    /// When the servers were last known to answer.
+    pub(in crate::backend) fn last_seen(&self) -> LastSeen<'_> {
+        let slots = self.slots.read();
+        let seen = slots.nodes.iter().map(|server| (Arc::as_ptr(server), server.shared.last_seen())).collect();
+        LastSeen { slots, seen }
+    }
+
+    /// Whether a server that has keys hasn't answered for longer than a heartbeat takes.
+    pub(in crate::backend) fn is_silent(&self) -> bool {
+        const SILENCE: Duration = Duration::from_millis(1500);
         let servers = self.slots.read().primaries();
-        servers.iter().filter_map(|server| server.shared.last_seen()).min().unwrap_or_else(Instant::now)
+        let mut seen = servers.iter().filter_map(|server| server.shared.last_seen());
+        self.only.is_none() && seen.any(|seen| seen.elapsed() > SILENCE)
     }
 
     /// Whether a key was at the server whose place was taken. A closure that takes no lock.

@@ -323,9 +323,9 @@ async fn credentials_are_renewed_once_in_each_lifetime() {
     let server = Server::start(Flavor::Redis70).await;
     set_password(std::slice::from_ref(&server), USER, SECRETS[0]).await;
     let vault = Vault::of(Credentials::new(USER, SECRETS[0]).valid_for(LIFETIME));
+    let began = Instant::now();
     let cache = products(&vault.connect(&server.url()).await);
     assert_eq!(vault.asked(), 1);
-    let began = Instant::now();
     until(LIMIT, "nothing is renewed", async || vault.asked() == 4).await;
     assert!(began.elapsed() >= LIFETIME / 5 * 4 * 3, "after {:?} for three", began.elapsed());
     lives_a_whole_life(&cache).await;

@@ -70,8 +70,8 @@ pub(super) struct Connection<'a> {
     clock: Clock,
     renewal: Renewal,
     may_be_replica: bool,
-    /// Whether it was no replica at the last heartbeat.
-    was_primary: bool,
+    /// Whether it was a replica at the last heartbeat.
+    was_replica: bool,
     hangs_up: bool,
     /// Another connection, which is used if this one stays silent.
     spare: Option<MaybeDone<BoxFuture<'static, RedisResult<Link>>>>,
@@ -100,7 +100,9 @@ struct Clock {
 enum Expected {
     /// `None` for a reply that is too late: its caller has got an error. It still has its place in the order.
     Reply(Option<Waiter>),
-    Role,
+    Role {
+        sent: std::time::Instant,
+    },
     Login,
 }
 
@@ -150,7 +152,7 @@ impl<'a> Connection<'a> {
             round: FIRST_ROUND,
             clock,
             may_be_replica: link.address.may_be_replica,
-            was_primary: false,
+            was_replica: link.is_replica,
             hangs_up: link.hangs_up,
             spare: None,
             is_asleep: false,
@@ -263,9 +265,8 @@ impl<'a> Connection<'a> {
                     }
                     return Err(error.into());
                 }
-                Some(Expected::Role) => {
-                    self.driver.note_answer();
-                    self.note_role(&reply);
+                Some(Expected::Role { sent }) => {
+                    self.note_role(sent, &reply);
                     check_role(reply, self.may_be_replica)?;
                 }
                 Some(Expected::Login) => self.renewal.answered(&reply),
@@ -279,9 +280,10 @@ impl<'a> Connection<'a> {
     }
 
     /// In a cluster a server that was demoted redirects what it gets. A process that sends nothing finds out here.
-    fn note_role(&mut self, role: &RedisResult<Reply>) {
-        let is_primary = !role.as_ref().is_ok_and(Reply::is_role_of_replica);
-        if self.may_be_replica && mem::replace(&mut self.was_primary, is_primary) && !is_primary {
+    fn note_role(&mut self, sent: std::time::Instant, role: &RedisResult<Reply>) {
+        let is_replica = role.as_ref().is_ok_and(Reply::is_role_of_replica);
+        self.driver.note_heartbeat(sent, is_replica);
+        if self.may_be_replica && !mem::replace(&mut self.was_replica, is_replica) && is_replica {
             self.driver.shared.note_change();
         }
     }
@@ -338,7 +340,7 @@ impl<'a> Connection<'a> {
             return;
         }
         self.clock.next_heartbeat = Instant::now() + HEARTBEAT;
-        if self.expected.iter().any(|expected| matches!(expected, Expected::Role)) {
+        if self.expected.iter().any(|expected| matches!(expected, Expected::Role { .. })) {
             return;
         }
         if self.expected.is_empty() {
@@ -346,7 +348,7 @@ impl<'a> Connection<'a> {
         }
         let command = if self.hangs_up { b"PING" } else { b"ROLE" };
         encode(&mut self.sending, &[command]);
-        self.expected.push_back(Expected::Role);
+        self.expected.push_back(Expected::Role { sent: std::time::Instant::now() });
     }
 
     /// Queues an AUTH once there are new credentials; returns whether it did.

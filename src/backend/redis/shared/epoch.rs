@@ -26,7 +26,7 @@ pub(in crate::backend::redis) struct Epoch {
     number: u64,
     pub(super) address: Arc<Address>,
     endpoint: Endpoint,
-    run_id: Option<String>,
+    pub(in crate::backend::redis) run_id: Option<String>,
     /// Whether only commands on keys may be sent: see [`Link`].
     pub(in crate::backend::redis) hangs_up: bool,
 }
@@ -40,9 +40,13 @@ impl Epoch {
 }
 
 /// The server of an epoch, to be compared with that of the next.
-pub(super) struct Seen {
+#[derive(Clone)]
+pub(in crate::backend::redis) struct Seen {
+    endpoint: Endpoint,
     run_id: Option<String>,
-    /// When it was last known to answer.
+    /// Whether it was a replica, whose data are its primary's.
+    pub(super) is_replica: bool,
+    /// When the last question went out that it has answered.
     pub(super) answered: Instant,
 }
 
@@ -50,7 +54,7 @@ pub(super) struct Seen {
 pub(super) enum Change {
     /// It is the same, or there was none.
     None,
-    /// Another server has taken its place, or it may be another.
+    /// Another server has taken its place.
     TakenOver { last_seen: Instant },
     /// The server at this place was started after it was last seen.
     Restarted { last_seen: Instant, run_id: String },
@@ -58,7 +62,8 @@ pub(super) enum Change {
 
 impl Seen {
     pub(super) fn new(link: &Link) -> Self {
-        Self { run_id: link.run_id.clone(), answered: Instant::now() }
+        let Link { endpoint, run_id, is_replica, .. } = link;
+        Self { endpoint: endpoint.clone(), run_id: run_id.clone(), is_replica: *is_replica, answered: Instant::now() }
     }
 
     /// What a new connection says about the server that this one saw.
@@ -68,9 +73,14 @@ impl Seen {
         let last_seen = self.answered;
         match (&self.run_id, &link.run_id) {
             (Some(before), Some(now)) if before == now => Change::None,
+            // A replica has what its primary has, whenever it was started.
+            (Some(_), Some(_)) if self.is_replica || link.is_replica => Change::None,
             (Some(_), Some(run_id)) if link.uptime.is_none_or(|uptime| uptime <= last_seen.elapsed() + ROUNDING) => {
                 Change::Restarted { last_seen, run_id: run_id.clone() }
             }
+            (Some(_), Some(_)) => Change::TakenOver { last_seen },
+            // Nobody knows. A server that has only cut a connection is far more likely.
+            _ if self.endpoint == link.endpoint => Change::None,
             _ => Change::TakenOver { last_seen },
         }
     }
@@ -92,6 +102,21 @@ impl Shared {
     /// When the server of the current or the last epoch was last known to answer.
     pub(in crate::backend::redis) fn last_seen(&self) -> Option<Instant> {
         self.state.lock().seen.as_ref().map(|seen| seen.answered)
+    }
+
+    /// The server of the current or the last epoch.
+    pub(in crate::backend::redis) fn seen(&self) -> Option<Seen> {
+        self.state.lock().seen.clone()
+    }
+
+    /// Compares the next connection with a server elsewhere whose place this one has taken.
+    pub(in crate::backend::redis) fn follows(&self, before: Seen) {
+        self.state.lock().seen.get_or_insert(before);
+    }
+
+    /// Another server has taken the place of this one. What is here from now on has nothing to do with what was.
+    pub(in crate::backend::redis) fn is_followed(&self) {
+        self.state.lock().seen = None;
     }
 
     pub(in crate::backend::redis) fn is_current(&self, epoch: &Epoch) -> bool {

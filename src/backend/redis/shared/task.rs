@@ -175,7 +175,7 @@ impl Driver {
     fn compare_servers(&self, link: &Link) -> Option<()> {
         let change = self.state()?.seen.as_ref().map_or(Change::None, |seen| seen.change(link));
         let shared = &self.shared;
-        let take_over = |last_seen| shared.backends.taken_over(last_seen, TakenOver::Server(shared));
+        let take_over = |last_seen| shared.backends.taken_over(Some(last_seen), TakenOver::Server(shared));
         match change {
             Change::None => {}
             Change::TakenOver { last_seen } => take_over(last_seen),
@@ -187,10 +187,10 @@ impl Driver {
         Some(())
     }
 
-    /// Notes that the server has answered.
-    pub(super) fn note_answer(&self) {
+    /// Notes that the server has answered a heartbeat that was sent at this time, and in which role.
+    pub(super) fn note_heartbeat(&self, sent: Instant, is_replica: bool) {
         if let Some(seen) = self.state().as_mut().and_then(|state| state.seen.as_mut()) {
-            seen.answered = Instant::now();
+            (seen.answered, seen.is_replica) = (sent, is_replica);
         }
     }
 

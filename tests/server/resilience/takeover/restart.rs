@@ -3,12 +3,10 @@
 use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, Outcome};
-use tempfile::NamedTempFile;
-use testkit::access::Access;
 use testkit::server::{Flavor, Server};
 
 use super::{FLAVORS, LIMIT, Process, Watch, old, put};
-use crate::support::fixture::{Primary, products, until};
+use crate::support::fixture::{Primary, until};
 
 const RECORDS: usize = 1_000;
 
@@ -105,55 +103,6 @@ async fn a_plain_reconnect_keeps_all_entries() {
         assert_eq!(primary.loads(), before, "records were loaded again");
         assert!(marks(&server).await.is_empty());
     }
-}
-
-/// A server whose users outlive a restart, and the access without `INFO`, which tells restarts.
-async fn server_without_info(flavor: Flavor) -> (Server, Access, NamedTempFile) {
-    let (users, access) = (NamedTempFile::new().unwrap(), Access::documented().without("+info"));
-    let path = users.path().to_str().unwrap();
-    let server = Server::start_with(flavor, &["--aclfile", path]).await;
-    access.grant(&server).await;
-    redis::cmd("ACL").arg("SAVE").exec_async(&mut server.client().await).await.unwrap();
-    (server, access, users)
-}
-
-/// Nobody knows then that the server has started again. What this process has written is invalidated all the same.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_info_own_writes_never_come_back() {
-    for flavor in FLAVORS {
-        let (mut server, access, _users) = server_without_info(flavor).await;
-        let primary = Primary::default();
-        put(&primary, 0..100, 1);
-        let writer = Process::start(&access.url(&server.url())).await;
-        writer.read(&primary, 0..100).await;
-        save(&server).await;
-        put(&primary, 0..100, 2);
-        writer.invalidate(0..100).await;
-        server.restart().await;
-        let watch = Watch::start(&writer, &primary, 0..100);
-        let is_used = async || writer.cache.lookup("7", primary.loader()).await.unwrap().outcome == Outcome::Hit;
-        until(LIMIT, "the cache is not used again", is_used).await;
-        assert_eq!(old(&watch.end().await).len(), 0);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_replay_window_nothing_is_remembered() {
-    let (mut server, access, _users) = server_without_info(Flavor::Redis70).await;
-    let primary = Primary::default();
-    put(&primary, 0..1, 1);
-    let backend = Backend::builder(&access.url(&server.url())).replay_window(Duration::ZERO).connect().await.unwrap();
-    let cache = products(&backend);
-    cache.get("0", primary.loader()).await.unwrap();
-    save(&server).await;
-    put(&primary, 0..1, 2);
-    cache.invalidate("0").await.unwrap();
-    server.restart().await;
-    until(LIMIT, "the old entry is not there", async || {
-        let found = cache.lookup("0", primary.loader()).await.unwrap();
-        found.outcome == Outcome::Hit && found.value.unwrap().stock == 1
-    })
-    .await;
 }
 
 #[tokio::test]
