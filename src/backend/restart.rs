@@ -79,7 +79,12 @@ async fn sweep(inner: Weak<Inner>) {
                         warn_unswept(&prefix, &error);
                         pending.swept(&server, &prefix);
                     }
-                    Err(error) => tracing::debug!(prefix, %error, "a server that has started again is not swept yet"),
+                    Err(error) => {
+                        let cause = std::error::Error::source(&error).map(ToString::to_string);
+                        backend.repeats().warn(format!("sweep {prefix} {cause:?}"), |times| {
+                            tracing::warn!(prefix, cause, times, "a server that has started again is not swept yet");
+                        });
+                    }
                 }
             }
         }

@@ -3,12 +3,12 @@
 //! Only refusals of a command count. Whether the user may use the keys of a namespace isn't known here; and a server that is full,
 //! or loading, or can't be reached just now, says nothing about its commands.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use redis::{RedisError, RedisResult};
 
 use super::Redis;
+use super::errors::is_about_a_key;
 use super::errors::is_without_transactions;
 use super::exclusive::{Exclusive, Exclusives};
 use super::resp::{Reply, command, encode};
@@ -120,8 +120,9 @@ async fn refused_over(
 
 /// Whether all commands on keys fail alike: the server behind a proxy is down, and it is no matter of commands.
 fn is_state(replies: &[RedisResult<Reply>]) -> bool {
-    let errors = replies.iter().map(|reply| reply.as_ref().err().map(ToString::to_string));
-    errors.collect::<HashSet<_>>().into_iter().collect::<Option<Vec<_>>>().is_some_and(|different| different.len() == 1)
+    let errors: Vec<_> = replies.iter().filter_map(|reply| reply.as_ref().err()).collect();
+    let is_alike = |error: &&RedisError| !is_about_a_key(error) && error.to_string() == errors[0].to_string();
+    errors.len() == replies.len() && errors.iter().all(is_alike)
 }
 
 /// A command, and how it was refused.
