@@ -113,7 +113,7 @@ impl Provider {
         Self(Arc::new(Inner { provide: Box::new(provide), repeats: Repeats::default() }))
     }
 
-    /// Asks for credentials, in a task of its own: if the closure panics or blocks, the connection's task goes on.
+    /// Asks for credentials, in a task of its own: if the closure panics, the connection's task goes on.
     pub(in crate::backend) async fn ask(&self, deadline: Instant) -> Result<Granted, ProviderFailed> {
         let (asked, inner) = (Instant::now(), self.0.clone());
         let answer = AbortOnDropHandle::new(tokio::spawn(async move { (inner.provide)().await }));

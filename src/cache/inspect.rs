@@ -49,8 +49,8 @@ impl<T: Cacheable> Cache<T> {
         Arc::clone(&self.core).inspect(self.key(id))
     }
 
-    /// Lists the records of this struct that are read around the cache because an invalidation or update of them failed.
-    /// Each is retried in the background, as an invalidation, until it is applied. Only this process knows of them, and
+    /// Lists the records of this struct that are read around the cache because an invalidation or update of them failed, or is made
+    /// again since another server has taken over. Each is retried in the background, as an invalidation, until it is applied. Only this process knows of them, and
     /// they are lost when it ends: [`Backend::close`](crate::Backend::close) waits for them.
     pub fn pending(&self) -> Pending {
         let mut pending = Pending::default();
@@ -186,7 +186,8 @@ impl fmt::Display for Inspection {
     }
 }
 
-/// The records of one struct whose `invalidate` or update failed, as [`Cache::pending`](crate::Cache::pending) lists them.
+/// The records of one struct whose `invalidate` or update failed, or is made again because another server has taken over, as
+/// [`Cache::pending`](crate::Cache::pending) lists them.
 ///
 /// Their invalidation is retried in the background. Until it is applied, this process reads these records around the cache,
 /// in all caches over the same [`Backend`](crate::Backend). Other processes don't know of them, and they are lost when this
@@ -198,7 +199,7 @@ pub struct Pending {
     pub keys: Vec<String>,
     /// Whether all records of the struct are read around the cache, because there were more failures than
     /// [`max_pending_invalidations`](crate::BackendBuilder::max_pending_invalidations), or because
-    /// [`clear`](crate::Cache::clear) failed without being forbidden.
+    /// [`clear`](crate::Cache::clear) failed without being forbidden, or because a server has started again, perhaps with old data.
     pub whole_type: bool,
 }
 

@@ -18,13 +18,14 @@ impl<T: Cacheable> Cache<T> {
     /// commit to the end of this call. Otherwise use [`invalidate`](Self::invalidate).
     ///
     /// The entry is removed, and the result is `false`, if the update would make the record too large, if the value can't be
-    /// encoded, if the server is out of memory, if a field of the record is stored under an `alias` or has a text that only the
+    /// encoded, if the server refuses the update or the connection for it (it is out of memory, or has no `WATCH`), if the connection
+    /// is lost before the update is confirmed, if a field of the record is stored under an `alias` or has a text that only the
     /// variant `other` of an enum stands for, or if the record is stale.
     ///
     /// The versions that the struct's `also_invalidates` lists are invalidated at the same time, whether or not the update
     /// succeeds. The result is about this version's entry only.
     ///
-    /// Redis: `WATCH`, `PTTL`, `HMGET` or `HGETALL`, then `MULTI`, `HSET` or `HDEL`, `DEL` of the lease, `EXEC`, on a
+    /// Redis: `WATCH`, `PTTL`, `HMGET` or `HGETALL`, `MULTI`, then `HSET` or `HDEL`, `DEL` of the lease, `EXEC`, on a
     /// connection of its own: two round trips.
     ///
     /// # Errors
