@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, Outcome};
+use testkit::cluster::Cluster;
 use testkit::server::{Flavor, Server};
 
 use super::{FLAVORS, LIMIT, Process, Watch, old, put};
@@ -102,6 +103,67 @@ async fn a_plain_reconnect_keeps_all_entries() {
         }
         assert_eq!(primary.loads(), before, "records were loaded again");
         assert!(marks(&server).await.is_empty());
+    }
+}
+
+/// A primary comes back before its replica takes over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_cluster_only_the_server_that_has_started_again_is_swept() {
+    for flavor in FLAVORS {
+        println!("on {flavor:?}");
+        let mut cluster = Cluster::start(flavor).await;
+        let primary = Primary::default();
+        put(&primary, 0..100, 1);
+        let processes = [Process::start(&cluster.url()).await, Process::start(&cluster.url()).await];
+        for process in &processes {
+            process.read(&primary, 0..100).await;
+        }
+        let owner = cluster.owner("cache:billing:product:7").await;
+        save(&cluster.servers[owner]).await;
+        let mut here = Vec::new();
+        for number in 0..100 {
+            if cluster.owner(&format!("cache:billing:product:{number}")).await == owner {
+                here.push(number);
+            }
+        }
+        put(&primary, here.iter().copied(), 2);
+        processes[0].invalidate(here.iter().copied()).await;
+        let before = primary.loads();
+        cluster.servers[owner].restart().await;
+        for process in &processes {
+            let is_used = async || process.cache.lookup("7", primary.loader()).await.unwrap().outcome == Outcome::Hit;
+            until(LIMIT, "the cache is not used again", is_used).await;
+            let found = process.cache.lookup("7", primary.loader()).await.unwrap().value.unwrap();
+            assert_eq!(found.stock, 2);
+        }
+        let others = (0..100).filter(|number| !here.contains(number));
+        let loads = primary.loads();
+        processes[1].read(&primary, others).await;
+        assert_eq!(primary.loads(), loads, "records of other servers were loaded again");
+        println!("  {} loads of {} records meanwhile", loads - before, here.len());
+    }
+}
+
+/// A replica has its primary's data, whenever it was started.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_cluster_a_replica_that_starts_again_is_no_restart() {
+    for flavor in FLAVORS {
+        println!("on {flavor:?}");
+        let mut cluster = Cluster::start(flavor).await;
+        let primary = Primary::default();
+        put(&primary, 0..100, 2);
+        let replica = cluster.servers.len() - 1;
+        let process = Process::start(&format!("redis+cluster://127.0.0.1:{}", cluster.servers[replica].port())).await;
+        process.read(&primary, 0..100).await;
+        process.invalidate(0..1).await;
+        process.read(&primary, 0..100).await;
+        let loads = primary.loads();
+        cluster.bring_back(replica).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        process.read(&primary, 0..100).await;
+        assert_eq!(primary.loads(), loads, "records were loaded again");
+        assert!(process.cache.pending().is_empty());
+        assert!(marks(&cluster.servers[0]).await.is_empty());
     }
 }
 
