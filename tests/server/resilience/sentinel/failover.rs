@@ -142,11 +142,8 @@ impl Table {
         assert!(last(&bypassed) < soon && last(&failed) < soon, "not back within {soon:?} after the promotion");
         let was_under_way = Duration::from_millis(300);
         assert!(bypassed.iter().chain(&failed).all(|began| *began + was_under_way >= down), "failures before");
-        let stale: Vec<_> = reads.iter().filter(|read| read.is_stale).map(|read| read.began).collect();
-        println!("  {} stale reads, after a failover that lost writes", stale.len());
-        // If an invalidation reached only the old master, the entry lasts until its TTL.
-        let explained = |began: Instant| began >= down && began <= up + SOON + TTL;
-        assert!(stale.iter().all(|began| explained(*began)), "stale reads that no failover explains");
+        // The failover may have lost writes, but all of them are of this process.
+        assert_eq!(reads.iter().filter(|read| read.is_stale).count(), 0, "stale reads");
     }
 }
 
