@@ -131,7 +131,9 @@ impl Pending {
         // What is left of an earlier restart is swept with the rest.
         self.forget_restart(&mut state, |other| other.is_at(server));
         types.iter().for_each(|prefix| metrics::pending(prefix, 0, 1));
-        state.restarted.push((server.clone(), types));
+        if !types.is_empty() {
+            state.restarted.push((server.clone(), types));
+        }
         self.waiting.store(state.waiting(), Ordering::Release);
     }
 

@@ -30,7 +30,7 @@ impl Backend {
         }
         let Inner { takeovers, pending, .. } = &*self.inner;
         let types = takeovers.types();
-        tracing::info!(
+        tracing::warn!(
             backend = %self,
             "a server has started again, and may have old entries: reads go around it until they are swept"
         );

@@ -99,6 +99,11 @@ impl Backends {
         }
     }
 
+    /// A connection has ended. Must not be called under a lock: the last handle on a backend may be dropped here.
+    pub(super) fn lost_connection(&self) {
+        self.all().iter().for_each(Backend::watch);
+    }
+
     /// Must be called before anything is sent to a server that has started again.
     pub(super) fn restarted(&self, server: &Restarted) {
         for backend in self.all() {
@@ -152,6 +157,10 @@ impl Backend {
             return;
         }
         write(&mut self.inner.takeovers.written.lock(), Instant::now());
+        self.watch();
+    }
+
+    fn watch(&self) {
         self.inner.watch.ensure(|| watch(Arc::downgrade(&self.inner)));
     }
 
@@ -208,7 +217,7 @@ impl Backend {
         }
         takeovers.count.fetch_add(1, Ordering::AcqRel);
         if !keys.is_empty() || !types.is_empty() {
-            tracing::info!(
+            tracing::warn!(
                 backend = %self,
                 keys = keys.len(),
                 types = types.len(),
@@ -229,8 +238,8 @@ impl Backend {
     }
 }
 
-/// Connects again when a connection has ended, as long as there are writes to remember: if another server has taken over, it must
-/// get them although this process may have nothing else to send.
+/// Connects again when a connection has ended, although this process may have nothing to send: if another server has taken over, it
+/// must get the writes of this process, and if a server has started again, somebody must sweep it.
 async fn watch(inner: Weak<Inner>) {
     let (mut settled, mut pauses) = (None, Backoff::new(LOOK, LONGEST_PAUSE));
     let mut pruned = Instant::now();
@@ -247,9 +256,10 @@ async fn watch(inner: Weak<Inner>) {
                 inner.takeovers.written.lock().prune(&seen, window);
                 pruned = Instant::now();
             }
+            let is_settled = settled == Some(redis.changes().load(Ordering::Acquire));
             let has_nothing_to_do = inner.watch.finish(|| {
                 let written = inner.takeovers.written.lock();
-                written.keys.is_empty() && written.types.is_empty()
+                is_settled && written.keys.is_empty() && written.types.is_empty()
             });
             if has_nothing_to_do {
                 return;

@@ -95,6 +95,7 @@ async fn drive(driver: Driver) {
         if let Some(mut state) = driver.state() {
             driver.shared.end_epoch(&mut state);
         }
+        driver.shared.backends.lost_connection();
         // If connections fall silent soon after they were made, wait longer before each next spare.
         replaced = if began.elapsed() < SHORT_LIFE { replaced + 1 } else { 0 };
         if let End::Replaced(link) = end {

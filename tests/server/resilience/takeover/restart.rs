@@ -81,6 +81,30 @@ async fn an_idle_process_invalidates_again_what_has_come_back() {
     }
 }
 
+/// A process that has written nothing, and has nothing to do, protects one that starts after the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_process_sweeps_what_a_new_process_would_read() {
+    for flavor in FLAVORS {
+        let mut server = Server::start(flavor).await;
+        let primary = Primary::default();
+        put(&primary, 0..10, 1);
+        let (gone, idle) = (Process::start(&server.url()).await, Process::start(&server.url()).await);
+        gone.read(&primary, 0..10).await;
+        idle.read(&primary, 0..10).await;
+        save(&server).await;
+        put(&primary, 0..10, 2);
+        gone.invalidate(0..10).await;
+        drop(gone);
+        server.restart().await;
+        let new = Process::start(&server.url()).await;
+        until(Duration::from_secs(2), "the old entries stay", async || {
+            new.cache.lookup("7", primary.loader()).await.unwrap().value.unwrap().stock == 2
+        })
+        .await;
+        drop(idle);
+    }
+}
+
 /// Nobody may sweep twice, and a connection that was cut is no reason to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_plain_reconnect_keeps_all_entries() {
