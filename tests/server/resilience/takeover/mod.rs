@@ -85,7 +85,7 @@ impl Watch {
                         Read { began, outcome: found.outcome, version: found.value.unwrap().stock }
                     });
                     reads.extend(futures_util::future::join_all(gets).await);
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(Duration::from_millis(2)).await;
                 }
             }
             reads
