@@ -25,7 +25,7 @@ mod update;
 mod url;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ use self::builder::Settings;
 pub(crate) use self::call::check_runtime;
 use self::call::{AnyStore, Breaker, CallOptions, WhenOpen, call, dispatch, failed};
 pub use self::credentials::Credentials;
-use self::pending::{Pending, Sweep, Write};
+use self::pending::{Pending, Sweep, Write, is_forbidden};
 #[cfg(feature = "__proof")]
 pub use self::rig::{Failpoint, Phase, Rig, Step};
 pub(crate) use self::store::{
@@ -87,7 +87,7 @@ struct Inner {
     store: AnyStore,
     /// Where the store is, without user or password.
     address: String,
-    /// What all keys begin with; may be empty.
+    /// The prefix of all keys; may be empty.
     key_prefix: String,
     settings: Settings,
     /// Used for a server that has no breaker of its own, and while the server of a key is unknown.
@@ -235,7 +235,7 @@ impl Backend {
     /// how a service behaves during an outage. Entries stay as they are; near caches are emptied, and not used.
     #[cfg(feature = "testing")]
     pub fn outage(&self, on: bool) {
-        self.inner.outage.store(on, Ordering::SeqCst);
+        self.inner.outage.store(on, std::sync::atomic::Ordering::SeqCst);
         self.all_written("");
         self.inner.pending.try_now.notify_one();
     }
@@ -292,8 +292,7 @@ impl Backend {
     }
 
     pub(crate) async fn read(&self, key: &Key, selection: &Selection, with_ttl: bool) -> Result<Option<Found>, Error> {
-        let before = self.takeovers();
-        self.check_not_pending(key)?;
+        let before = self.takeovers_unless_pending(key)?;
         let found = dispatch!(
             self, CallOptions::for_get(self, key), Read "read", key, store => store.read(key, selection, with_ttl)
         );
@@ -302,8 +301,7 @@ impl Backend {
 
     /// After an error too, `token` is the one that may have been granted.
     pub(crate) async fn acquire(&self, key: &Key, token: &mut Token, lease: Duration) -> Result<Acquired, Error> {
-        let before = self.takeovers();
-        self.check_not_pending(key)?;
+        let before = self.takeovers_unless_pending(key)?;
         let acquired = dispatch!(
             self, CallOptions::for_get(self, key), Acquire "lease", key, store => store.acquire(key, token, lease)
         );
@@ -318,8 +316,7 @@ impl Backend {
         token: &Token,
         lease: Duration,
     ) -> Result<Acquired, Error> {
-        let before = self.takeovers();
-        self.check_not_pending(key)?;
+        let before = self.takeovers_unless_pending(key)?;
         let options = CallOptions::for_get(self, key);
         let taken = dispatch!(self, options, TakeOver "lease", key, store => store.take_over(key, mark, token, lease));
         self.check_answer(key, before, taken)
@@ -388,7 +385,7 @@ impl Backend {
         async move {
             if let Err(error) = self.delete_kind(prefix, KeyKind::Lease).await {
                 // No entry has been deleted. To retry what is forbidden would take the type out of the cache for good.
-                if error.downcast_ref::<Forbidden>().is_some() {
+                if is_forbidden(&error) {
                     sweep.cancel();
                 }
                 return Err(error);
@@ -419,7 +416,7 @@ impl Backend {
     /// Whether a write of this key has failed and its invalidation has not been applied yet.
     pub(crate) fn is_pending(&self, key: &Key) -> bool {
         let pending = &self.inner.pending;
-        if pending.waiting.load(Ordering::Acquire) == 0 {
+        if !pending.is_waiting() {
             return false;
         }
         // The runtime of the task that retries may have ended since, or may not be driven.

@@ -166,7 +166,7 @@ impl Model for Protocol {
         let mut next = *state;
         self.take(&mut next, action);
         next.forget_spent_commands(self.guards);
-        // Of gets that are under way, a takeover lowers the floors.
+        // A takeover lowers the floors of gets that are under way.
         if self.scope.takes_over.is_none() {
             next.forget_promises();
         }

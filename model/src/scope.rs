@@ -21,11 +21,11 @@ pub(crate) struct Scope {
     pub(crate) row_exists: bool,
     pub(crate) loads: Loads,
     pub(crate) faults: Faults,
-    /// What takes the place of the server.
+    /// The server that takes over, if one does.
     pub(crate) takes_over: Option<Place>,
 }
 
-/// What takes the place of the server, with an older state.
+/// The server that takes over, with an older state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     /// A replica that is promoted, and that each process moves to in its own time.

@@ -36,7 +36,7 @@ pub(crate) struct Takeover {
     pending: Processes,
     /// Whether the lease is deleted already, and the entry is next.
     is_halfway: Processes,
-    /// What the writes of each process promise to its own gets.
+    /// The oldest state that a get of each process may return, after its own writes.
     own: [Floor; MAX_PROCESSES],
 }
 
@@ -185,8 +185,8 @@ impl Protocol {
         }
     }
 
-    /// What the process has sent over its connection gets no reply, and is sent again over the new one where that is safe. The
-    /// answers are not used if they may be older than one of its writes.
+    /// Commands under way get no reply, and are sent again over the new connection where that is safe. The answers are not used
+    /// if they may be older than a write of the process.
     fn lose_connection(&self, state: &mut State, process: u8) {
         let is_checked = self.guards.has(Guard::AnswerCheck);
         let is_refused = state.takeover.is_pending(process) && is_checked;

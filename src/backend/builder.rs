@@ -9,9 +9,10 @@ use super::call::{CallOptions, WhenOpen, call};
 use super::credentials::{Credentials, Provider};
 use super::deadline::within;
 use super::memory::Memory;
+use super::pending::is_forbidden;
 use super::redis::{ConnectOptions, MapAddress, Redis, Replicas, Servers, Tls};
 use super::url::Url;
-use super::{AnyStore, Backend, Forbidden, Inner, check_runtime};
+use super::{AnyStore, Backend, Inner, check_runtime};
 use crate::defaults;
 use crate::error::{BoxError, Error};
 use crate::near::check_bound;
@@ -146,7 +147,7 @@ impl BackendBuilder {
         }
     }
 
-    /// What all keys of this backend begin with, so that several users of one server share nothing, and each can be kept to the
+    /// The prefix of all keys of this backend, so that several users of one server share nothing, and each can be kept to the
     /// keys of its own by the server's ACL: the pattern `~team-a:*` covers all keys with the prefix `team-a:`. One or more letters,
     /// digits, `_`, `.`, `:` and `-`; the part before the last `:` must not end in `cache`. Default: none.
     ///
@@ -391,7 +392,7 @@ impl Backend {
         let answered = self.ping_within(None, limit).await;
         let Some(redis) = self.inner.store.redis() else { return answered };
         // A refusal is in the list of all of them.
-        if answered.as_ref().is_err_and(|error| error.downcast_ref::<Forbidden>().is_none()) {
+        if answered.as_ref().is_err_and(|error| !is_forbidden(error)) {
             return answered;
         }
         let limit = limit.saturating_sub(began.elapsed());

@@ -65,7 +65,7 @@ struct Inner {
     repeats: Repeats,
 }
 
-/// What a provider has returned.
+/// Credentials that a provider has returned.
 pub(in crate::backend) struct Granted {
     credentials: Credentials,
     /// When to authenticate anew, unless they have no end.

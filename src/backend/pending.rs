@@ -32,7 +32,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Default)]
 pub(super) struct Pending {
     /// How many keys and types are pending. Every call reads it, so that none takes the lock while nothing is.
-    pub(super) waiting: AtomicUsize,
+    waiting: AtomicUsize,
     /// The number of the last failure.
     failures: AtomicU64,
     state: Mutex<State>,
@@ -129,17 +129,13 @@ impl Pending {
     pub(super) fn remember_restart(&self, server: &Restarted, types: BTreeSet<String>) {
         let mut state = self.state.lock();
         // What is left of an earlier restart is swept with the rest.
-        self.forget_restart(&mut state, |other| other.is_at(server));
+        let earlier = state.restarted.extract_if(.., |(other, _)| other.is_at(server));
+        earlier.flat_map(|(_, types)| types).for_each(|prefix| metrics::pending(&prefix, 1, 0));
         types.iter().for_each(|prefix| metrics::pending(prefix, 0, 1));
         if !types.is_empty() {
             state.restarted.push((server.clone(), types));
         }
         self.waiting.store(state.waiting(), Ordering::Release);
-    }
-
-    fn forget_restart(&self, state: &mut State, is_forgotten: impl Fn(&Restarted) -> bool) {
-        let forgotten = state.restarted.extract_if(.., |(server, _)| is_forgotten(server));
-        forgotten.flat_map(|(_, types)| types).for_each(|prefix| metrics::pending(&prefix, 1, 0));
     }
 
     /// Forgets a type that was swept.

@@ -181,8 +181,10 @@ impl Backend {
             || self.inner.pending.contains(key)
     }
 
-    pub(super) fn check_not_pending(&self, key: &Key) -> Result<(), Error> {
-        if self.is_pending(key) { Err(self.pending_error(key)) } else { Ok(()) }
+    /// Taken before a step that returns an entry or a lease of this key.
+    pub(super) fn takeovers_unless_pending(&self, key: &Key) -> Result<TakeoverCount, Error> {
+        let before = self.takeovers();
+        if self.is_pending(key) { Err(self.pending_error(key)) } else { Ok(before) }
     }
 
     /// Fails if the answer to a step may be older than a write of this process.

@@ -13,7 +13,7 @@ use cache_aside::{Backend, Cache, Outcome};
 use testkit::server::{Flavor, Server};
 use tokio::task::JoinHandle;
 
-use crate::support::fixture::{Primary, Product, loaf, products};
+use crate::support::fixture::{Primary, Product, loaf, products, until};
 
 const FLAVORS: [Flavor; 2] = [Flavor::Redis70, Flavor::Valkey91];
 const LIMIT: Duration = Duration::from_secs(20);
@@ -32,6 +32,11 @@ impl Process {
     async fn read(&self, primary: &Primary, numbers: impl Iterator<Item = usize>) {
         let found = self.cache.get_many(numbers.map(|number| number.to_string()), one_by_one(primary)).await;
         assert!(found.into_iter().all(|found| found.unwrap().is_some()));
+    }
+
+    async fn uses_cache_again(&self, primary: &Primary) {
+        let is_used = async || self.cache.lookup("7", primary.loader()).await.unwrap().outcome == Outcome::Hit;
+        until(LIMIT, "the cache is not used again", is_used).await;
     }
 
     async fn invalidate(&self, numbers: impl Iterator<Item = usize>) {

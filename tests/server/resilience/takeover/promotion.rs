@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use cache_aside::Outcome;
 use testkit::cluster::Cluster;
 use testkit::sentinel::Group;
 use tokio::time::sleep;
@@ -50,8 +49,7 @@ async fn writes_that_a_promoted_replica_has_not_seen_are_made_again() {
         let watches = [&writer, &other].map(|process| Watch::start(process, &primary, 0..RECORDS));
         group.servers[1..].iter().for_each(|replica| replica.thaw());
         let (_, up) = group.promotion_besides(0).await;
-        let is_used = async || other.cache.lookup("7", primary.loader()).await.unwrap().outcome == Outcome::Hit;
-        until(LIMIT, "the cache is not used again", is_used).await;
+        other.uses_cache_again(&primary).await;
         println!("  used again {:?} after the promotion", up.elapsed());
         sleep(Duration::from_secs(2)).await;
         let [writers, others] = watches.map(Watch::end);
@@ -142,8 +140,7 @@ async fn writes_that_a_promoted_replica_of_a_cluster_has_not_seen_are_made_again
         cluster.servers[(owner + 3) % 6].thaw();
         cluster.taken_over(owner).await;
         let up = Instant::now();
-        let is_used = async || other.cache.lookup("7", primary.loader()).await.unwrap().outcome == Outcome::Hit;
-        until(LIMIT, "the cache is not used again", is_used).await;
+        other.uses_cache_again(&primary).await;
         println!("  used again {:?} after the promotion", up.elapsed());
         sleep(Duration::from_secs(2)).await;
         let [writers, others] = watches.map(Watch::end);

@@ -6,7 +6,7 @@ use cache_aside::{Backend, Outcome};
 use testkit::cluster::Cluster;
 use testkit::server::{Flavor, Server};
 
-use super::{FLAVORS, LIMIT, Process, Watch, old, put};
+use super::{FLAVORS, Process, Watch, old, put};
 use crate::support::fixture::{Primary, until};
 
 const RECORDS: usize = 1_000;
@@ -41,8 +41,7 @@ async fn entries_that_were_invalidated_after_the_snapshot_are_never_hits() {
         let back = Instant::now();
         let watches = [&writer, &other].map(|process| Watch::start(process, &primary, 0..RECORDS));
         for process in [&writer, &other] {
-            let is_used = async || process.cache.lookup("7", primary.loader()).await.unwrap().outcome == Outcome::Hit;
-            until(LIMIT, "the cache is not used again", is_used).await;
+            process.uses_cache_again(&primary).await;
         }
         println!("  used again after {:?}", back.elapsed());
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -155,8 +154,7 @@ async fn in_a_cluster_only_the_server_that_has_started_again_is_swept() {
         let before = primary.loads();
         cluster.servers[owner].restart().await;
         for process in &processes {
-            let is_used = async || process.cache.lookup("7", primary.loader()).await.unwrap().outcome == Outcome::Hit;
-            until(LIMIT, "the cache is not used again", is_used).await;
+            process.uses_cache_again(&primary).await;
             let found = process.cache.lookup("7", primary.loader()).await.unwrap().value.unwrap();
             assert_eq!(found.stock, 2);
         }
