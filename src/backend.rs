@@ -218,7 +218,7 @@ impl Backend {
 
     /// Waits until all failed writes have been applied to the cache, for at most the builder's
     /// [`close_timeout`](BackendBuilder::close_timeout), 5 seconds by default: call it before the process ends, since what is
-    /// pending dies with it. The backend can be used all the same, also afterwards; its connections end with its last clone.
+    /// pending dies with it. The backend stays usable meanwhile and afterwards; its connections end with its last clone.
     ///
     /// # Errors
     ///

@@ -1,6 +1,6 @@
 //! The default of every setting.
 //!
-//! Durations must lie between 1 ms and 36,500 days.
+//! A setting that is a `Duration` takes 1 ms to 36,500 days, unless its own text says otherwise.
 
 use std::time::Duration;
 

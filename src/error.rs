@@ -150,7 +150,7 @@ impl Error {
 }
 
 /// The errors that a service's own tests need. The others are easy to get from a cache: an [`Error::InvalidId`] by `inspect("")`,
-/// an [`Error::LoadPanicked`] with a loader that panics.
+/// an [`Error::LoadPanicked`] with a loader that panics, an [`Error::LoadCycle`] with one that gets its own record.
 #[cfg(feature = "testing")]
 impl Error {
     /// Makes an [`Error::Load`]: `key` is the entry's key, `source` the loader's error.

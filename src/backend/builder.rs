@@ -117,8 +117,8 @@ settings! {
 
     /// How long this process remembers the keys that it has invalidated or updated, for servers that are replaced: when a replica
     /// is promoted, or a server starts again, they are invalidated once more, since the new server may not have seen it. At most
-    /// `max_pending_invalidations` keys are remembered, and beyond that their types. Zero turns that off, but not the sweep after a
-    /// server has started again with old data; at most 36,500 days. Redis only.
+    /// `max_pending_invalidations` keys are remembered, and beyond that their types. From 1 ms to 36,500 days, or zero, which turns
+    /// that off, but not the sweep after a server has started again with old data. Redis only.
     replay_window: Duration = REPLAY_WINDOW, "10 s";
 
     /// How often a heartbeat is sent over the connection that brings [near caches](crate::NearCache) the servers' invalidation
@@ -180,7 +180,7 @@ impl BackendBuilder {
         self
     }
 
-    /// Makes each invalidation and update wait until so many replicas of the key's server have it, for at most `timeout`: it then
+    /// Makes each invalidation and update wait until that many `replicas` of the key's server have it, for at most `timeout`: it then
     /// survives a failover to one of these. At least 1 replica; from 1 ms to 36,500 days. Default: not set, and a write counts once
     /// the primary has it.
     ///

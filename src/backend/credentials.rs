@@ -43,7 +43,7 @@ impl Credentials {
 
     /// How long they are valid, from the moment when the closure was called. When a fifth of it is left, the closure is called
     /// again, and live connections authenticate anew: after 12 minutes with an IAM token of ElastiCache, which is valid for 15,
-    /// and after 48 with one of Entra ID that is valid for an hour. Default: no end.
+    /// and after 48 with one of Entra ID that is valid for an hour; but never sooner than after 100 ms. Default: no end.
     pub fn valid_for(mut self, lifetime: Duration) -> Self {
         self.lifetime = Some(lifetime);
         self

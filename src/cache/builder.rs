@@ -181,7 +181,7 @@ impl<T: Cacheable> CacheBuilder<T> {
     /// Sets how long a get waits for another process' load. After that it loads the record around the cache. It is also how long
     /// a load around the cache waits for its turn: see [`max_bypass_loads`](Self::max_bypass_loads). From 1 ms to 36,500 days, and
     /// at least a [`load_timeout`](Self::load_timeout) that was set: a load within that is then made once over all processes.
-    /// Default: the `load_timeout`, 30 seconds.
+    /// Default: the `load_timeout`, or [`defaults::WAIT_TIMEOUT`](crate::defaults::WAIT_TIMEOUT), 30 seconds.
     pub fn wait_timeout(mut self, wait_timeout: Duration) -> Self {
         self.given.wait_timeout = Some(wait_timeout);
         self
@@ -203,7 +203,7 @@ impl<T: Cacheable> CacheBuilder<T> {
 
     /// Sets how many loads may go around a cache that is out of reach at the same time, in this cache and its clones,
     /// so that a cache that is down doesn't bring down the primary. Further loads queue for at most `wait_timeout`, and
-    /// then end with [`Error::Timeout`]. At least 1. Default:
+    /// then end with [`Error::Timeout`]. From 1 to [`Semaphore::MAX_PERMITS`](tokio::sync::Semaphore::MAX_PERMITS). Default:
     /// [`defaults::MAX_BYPASS_LOADS`](crate::defaults::MAX_BYPASS_LOADS), 256.
     pub fn max_bypass_loads(mut self, max_bypass_loads: usize) -> Self {
         self.policy.max_bypass_loads = max_bypass_loads;

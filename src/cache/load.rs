@@ -183,7 +183,7 @@ impl<T> Loaded<T> {
         Self::new(Answer::Unchanged)
     }
 
-    /// Sets how long the record, or that there is none, lives in the cache. Less than 1 ms keeps it out, and more than 36,500
+    /// Sets how long the record or the not-found entry lives in the cache. Less than 1 ms keeps it out, and more than 36,500
     /// days count as that. It is shortened by [`jitter`](crate::CacheBuilder::jitter). Default: the cache's settings.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.terms.ttl = Some(ttl);

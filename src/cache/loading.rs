@@ -36,7 +36,7 @@ type OneLoader<T> = Arc<dyn Fn(&Key, <T as Cacheable>::Id) -> read::Loader + Sen
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Warmed {
-    /// The number of ids whose records, or that there are none, were cached already.
+    /// The number of ids that had an entry already, not-found entries included.
     pub cached: usize,
     /// The number of ids that were loaded, by this call or another at the same time; around the cache, if it is out of reach or
     /// disabled.
@@ -223,10 +223,10 @@ impl<T: Cacheable> Cache<T> {
 }
 
 impl<T: Cacheable> LoadingCache<T> {
-    /// Lets single gets that miss share calls of the loader of many records: the first waits for others for so long, which is a
-    /// part of its `load_timeout`. It applies to this handle and its clones from then on, and has no effect with a loader of one
-    /// record alone. Default: [`defaults::BATCH_WINDOW`](crate::defaults::BATCH_WINDOW), 1 ms, for [`Cache::with_batch_loader`];
-    /// with [`Cache::loaded_by`], single gets share no calls.
+    /// Lets single gets that miss share calls of the loader of many records: the first waits for others for this long, which is a
+    /// part of its `load_timeout`; zero: for none. It applies to this handle and its clones from then on, and has no effect with a
+    /// loader of one record alone. Default: [`defaults::BATCH_WINDOW`](crate::defaults::BATCH_WINDOW), 1 ms, for
+    /// [`Cache::with_batch_loader`]; with [`Cache::loaded_by`], single gets share no calls.
     #[must_use = "it returns the cache with this window"]
     pub fn window(mut self, window: Duration) -> Self {
         self.window = Some(window);
@@ -234,7 +234,7 @@ impl<T: Cacheable> LoadingCache<T> {
         self
     }
 
-    /// Sets the most ids in one call that single gets share. A call with so many starts at once. At least 1, which 0 counts as.
+    /// Sets the most ids in one call that single gets share. A call that has as many starts at once. At least 1, which 0 counts as.
     /// Default: [`defaults::BATCH_AT_MOST`](crate::defaults::BATCH_AT_MOST), 1,024.
     #[must_use = "it returns the cache with this bound"]
     pub fn at_most(mut self, at_most: usize) -> Self {
@@ -330,7 +330,7 @@ impl<T: Cacheable> LoadingCache<T> {
     /// Loads the records that are not cached, `at_a_time` of them, at least 1, by calls of the loader of many records: for the
     /// start of a service. Records that can't be loaded are counted, and don't stop it.
     ///
-    /// Redis: as [`get_many`](Self::get_many) of so many ids, again and again.
+    /// Redis: as [`get_many`](Self::get_many) of `at_a_time` ids, again and again.
     ///
     /// # Cancel safety
     ///

@@ -131,7 +131,7 @@ impl Batch {
     /// Whether a call should have started long ago: nobody drives its runtime.
     fn is_overdue(&self, next: &Next) -> bool {
         const LATE: Duration = Duration::from_secs(1);
-        matches!(self.start, Start::Window(window, _) if next.began.elapsed() > window + LATE)
+        matches!(self.start, Start::Window(window, _) if next.began.elapsed() > window.saturating_add(LATE))
     }
 
     fn join(self: &Arc<Self>, key: Key, id: ErasedId) -> (Shared<BoxFuture<'static, Ended>>, Arc<Load>) {

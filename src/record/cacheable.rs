@@ -17,12 +17,12 @@ use super::{Changes, Codec, FieldError, IdParts, RecordReader, RecordWriter};
 /// | `namespace = "billing"` | none | second part of every key |
 /// | `entity = "product"` | the struct's name in `snake_case` | third part of every key |
 /// | `ttl = "30s"` | [`defaults::TTL`](crate::defaults::TTL), 5 minutes | how long a record lives in the cache |
-/// | `not_found_ttl = "2s"` | [`defaults::NOT_FOUND_TTL`](crate::defaults::NOT_FOUND_TTL), 5 seconds; half of a `ttl` that is not longer | how long the cache remembers that a record doesn't exist |
+/// | `not_found_ttl = "2s"` | [`defaults::NOT_FOUND_TTL`](crate::defaults::NOT_FOUND_TTL), 5 seconds; half of a `ttl` that is not longer | how long the cache remembers that a record doesn't exist; shorter than `ttl` |
 /// | `stale_if_error = "5m"` | none | how long a record is kept past its TTL, to be served if its load fails: see [`CacheBuilder::stale_if_error`](crate::CacheBuilder::stale_if_error) |
 /// | `stale_retry = "1s"` | [`defaults::STALE_RETRY`](crate::defaults::STALE_RETRY), 1 second | how long a failed load is not retried while a stale record is served |
 /// | `stale_while_revalidate = "10m"` | none | how long a record is kept past its TTL, to be served while it is loaded anew: see [`CacheBuilder::stale_while_revalidate`](crate::CacheBuilder::stale_while_revalidate) |
 /// | `soft_timeout = "20ms"` | [`defaults::SOFT_TIMEOUT`](crate::defaults::SOFT_TIMEOUT), zero | how long a get waits for that load first |
-/// | `refresh_ahead`, `refresh_ahead = 2.0` | none; without a value [`defaults::REFRESH_AHEAD`](crate::defaults::REFRESH_AHEAD), 1.0 | hits reload a record before it expires, the earlier the larger the number: see [`CacheBuilder::refresh_ahead`](crate::CacheBuilder::refresh_ahead) |
+/// | `refresh_ahead`, `refresh_ahead = 2.0` | none; without a value [`defaults::REFRESH_AHEAD`](crate::defaults::REFRESH_AHEAD), 1.0 | hits reload a record before it expires, the earlier the larger the number, which is finite and above 0: see [`CacheBuilder::refresh_ahead`](crate::CacheBuilder::refresh_ahead) |
 /// | `version = 3` | none | becomes part of the key, so that different versions of a struct never share an entry |
 /// | `also_invalidates = [2, none]` | none | other versions, older or newer, whose keys are invalidated in the same call; `none` stands for the keys without a version |
 /// | `rename_all = "camelCase"` | none | the names of the fields in the hash, by the rules of serde: `lowercase`, `UPPERCASE`, `PascalCase`, `camelCase`, `snake_case`, `SCREAMING_SNAKE_CASE`, `kebab-case`, `SCREAMING-KEBAB-CASE` |
