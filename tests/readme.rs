@@ -27,8 +27,9 @@ set -e
 export CARGO_NET_OFFLINE=true
 # The profile of this workspace, so that what it has built is used.
 export CARGO_PROFILE_DEV_DEBUG=line-tables-only
+profile='profile.dev.package."*".debug=false'
 # The clone is here. Not a link next to the new crate: its name would be new each time, and the library compiled again.
-cargo() { command cargo "${@/#..\/cache-aside/$REPOSITORY}"; }
+cargo() { command cargo --config "$profile" "${@/#..\/cache-aside/$REPOSITORY}"; }
 # Another port than 6379, and the output of a terminal.
 redis-cli() { command redis-cli -p "$PORT" --no-raw "$@"; }
 "#;

@@ -43,13 +43,11 @@ impl Group {
 
     /// The same, with more settings for the servers and lines for the sentinels.
     pub async fn start_with(flavor: Flavor, args: &[&str], lines: &str) -> Self {
-        // Otherwise a replica waits for others that want to synchronise too.
-        let args = [args, &["--repl-diskless-sync-delay", "0"]].concat();
-        let mut servers = vec![Server::start_with(flavor, &args).await];
+        let mut servers = vec![Server::start_with(flavor, args).await];
         let master = format!("127.0.0.1 {}", servers[0].port());
         for _ in 0..2 {
             let replica = ["--replicaof", "127.0.0.1", &servers[0].port().to_string()];
-            servers.push(Server::start_with(flavor, &[&args[..], &replica].concat()).await);
+            servers.push(Server::start_with(flavor, &[args, &replica].concat()).await);
         }
         let sentinels = (0..3).map(|_| Sentinel::start(flavor, free_port(), &master, lines)).collect();
         let group = Self { servers, sentinels };
@@ -210,7 +208,7 @@ impl Drop for Sentinel {
 }
 
 async fn client(url: &str) -> RedisResult<MultiplexedConnection> {
-    let config = AsyncConnectionConfig::new().set_response_timeout(Some(LIMIT));
+    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(LIMIT)).set_response_timeout(Some(LIMIT));
     redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&config).await
 }
 

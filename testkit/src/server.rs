@@ -25,7 +25,7 @@ use tokio::time::sleep;
 use crate::process::signal;
 
 /// How long a server may take to start.
-const START_LIMIT: Duration = Duration::from_secs(5);
+const START_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(5);
 const PORTS_TRIED: u32 = 5;
 
@@ -273,6 +273,8 @@ fn spawn(flavor: Flavor, port: u16, dir: &Path, args: &[impl AsRef<OsStr>]) -> R
     let started = Command::new(&binary)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(["--protected-mode", "no", "--appendonly", "no", "--save", ""])
+        // Otherwise a replica waits for others that want to synchronise too.
+        .args(["--repl-diskless-sync-delay", "0"])
         .arg("--dir")
         .arg(dir)
         .arg("--unixsocket")
@@ -292,7 +294,7 @@ fn spawn(flavor: Flavor, port: u16, dir: &Path, args: &[impl AsRef<OsStr>]) -> R
 fn answers_ping(dir: &Path) -> bool {
     let ask = || {
         let mut stream = UnixStream::connect(socket_in(dir))?;
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         stream.write_all(b"PING\r\n")?;
         let mut reply = [0; 5];
         stream.read_exact(&mut reply)?;

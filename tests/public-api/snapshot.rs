@@ -30,11 +30,16 @@ fn documented() -> PathBuf {
     // Not the folder of `cargo doc`: its pages would be removed.
     let documentation = target.join("public-interface");
     // The selection for which `cargo clippy --workspace --all-targets --all-features` has compiled the dependencies.
-    let output = Command::new(env!("CARGO"))
+    let mut command = Command::new(env!("CARGO"));
+    // Cargo sets them for a test, and builds `ring` anew whenever one of them changes.
+    for (name, _) in env::vars_os() {
+        if ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    let output = command
         .args(["doc", "--quiet", "--workspace", "--all-features", "--no-deps", "--lib", "--examples"])
         .current_dir(FOLDER)
-        // `ring` is built anew whenever this changes.
-        .env_remove("CARGO_MANIFEST_DIR")
         .env("CARGO_TARGET_DIR", &documentation)
         .env("CARGO_BUILD_BUILD_DIR", target)
         .env("RUSTDOC", Path::new(FOLDER).join("rustdoc"))

@@ -15,9 +15,7 @@ const LONG: Duration = Duration::from_secs(600);
 
 /// Two servers, of which the second replicates the first.
 async fn master_and_replica() -> (Server, Server) {
-    // Otherwise a master waits for five seconds for more replicas.
-    let start = async || Server::start_with(Flavor::Redis70, &["--repl-diskless-sync-delay", "0"]).await;
-    let (master, replica) = (start().await, start().await);
+    let (master, replica) = (Server::start(Flavor::Redis70).await, Server::start(Flavor::Redis70).await);
     replicate(&mut replica.client().await, Some(master.port())).await;
     until(LIMIT, "the replica is not in step", async || {
         let role: Vec<redis::Value> = redis::cmd("ROLE").query_async(&mut replica.client().await).await.unwrap();
