@@ -14,7 +14,7 @@ use testkit::server::{Flavor, Server};
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
 
 #[derive(Debug, Cacheable)]
-#[cacheable(namespace = "billing", entity = "product")]
+#[cacheable(namespace = "billing", entity = "product", ttl = "1d")]
 struct Product {
     #[cacheable(id)]
     id: u32,

@@ -63,8 +63,10 @@ async fn a_near_cache_takes_little_more_memory_than_max_bytes() {
     const AT_A_TIME: usize = 100;
     const MAX_BYTES: usize = 32 * 1024 * 1024;
     const LONG: Duration = Duration::from_secs(600);
+    const PATIENCE: Duration = Duration::from_secs(30);
     let server = Server::start(Flavor::Redis70).await;
-    let backend = Backend::connect(&server.url()).await.unwrap();
+    let backend = Backend::builder(&server.url()).operation_timeout(PATIENCE).heartbeat_timeout(PATIENCE);
+    let backend = backend.connect().await.unwrap();
     let ids: Vec<_> = (0..RECORDS).collect();
     let get_all = async |cache: &Cache<Customer>| {
         for ids in ids.chunks(AT_A_TIME) {

@@ -47,11 +47,12 @@ async fn ten_thousand_keys_without_a_server_end_within_the_bound_and_leave_nothi
     const KEPT: usize = 64 * 1024;
     /// A get that waits for its turn: its own future, its load's, and its place in two queues.
     const OF_EACH_GET: usize = 16 * 1024;
-    // Nothing listens there, as if the server had been killed.
-    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let backend = Backend::builder(&format!("redis://{nowhere}")).connect_lazy().unwrap();
+    // Nothing listens there, as if the server had been killed, and no other test gets the port.
+    let nowhere = tokio::net::TcpSocket::new_v4().unwrap();
+    nowhere.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let backend = Backend::builder(&format!("redis://{}", nowhere.local_addr().unwrap())).connect_lazy().unwrap();
     let cache: Cache<Product> =
-        Cache::builder(backend).max_bypass_loads(BOUND).wait_timeout(Duration::from_secs(60)).build().unwrap();
+        Cache::builder(backend).max_bypass_loads(BOUND).wait_timeout(Duration::from_secs(600)).build().unwrap();
     ask_for_all(&cache).await;
 
     let _profiler = dhat::Profiler::builder().testing().build();

@@ -1,11 +1,16 @@
 //! The metrics that a recorder receives during the events that they count.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use cache_aside::{Backend, BoxError, Cache, Cacheable, NearCache, Outcome};
+use cache_aside::{Backend, BoxError, Cache, Cacheable, Error, NearCache, Outcome};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use testkit::server::{Flavor, Server};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+const LEASE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Cacheable)]
 #[cacheable(namespace = "billing", ttl = "30s", not_found_ttl = "5s")]
@@ -44,42 +49,62 @@ async fn found(id: String) -> Result<Option<Product>, BoxError> {
     Ok((id != "none").then(|| product(id)))
 }
 
-async fn slow(id: String) -> Result<Option<Product>, BoxError> {
-    tokio::time::sleep(Duration::from_millis(1200)).await;
-    found(id).await
+/// Starts a get. Its load holds the lease, and ends when it is told to.
+async fn load_held(
+    cache: &Cache<Product>,
+    id: &'static str,
+) -> (oneshot::Sender<()>, JoinHandle<Result<Option<Arc<Product>>, Error>>) {
+    let ((began, begins), (end, ends)) = (oneshot::channel(), oneshot::channel());
+    let get = tokio::spawn(cache.get(id, |id| async move {
+        began.send(()).unwrap();
+        ends.await?;
+        found(id).await
+    }));
+    begins.await.unwrap();
+    (end, get)
 }
 
 /// Makes every event happen at least once. The gauges show it while the returned value lives.
 async fn live() -> impl Sized {
     let mut server = Server::start(Flavor::Redis70).await;
-    let connect =
-        || Backend::builder(&server.url()).breaker_threshold(2).operation_timeout(Duration::from_secs(5)).connect();
+    let limit = Duration::from_secs(5);
+    let connect = || Backend::builder(&server.url()).breaker_threshold(2).operation_timeout(limit).connect();
     let (here, there) = (connect().await.unwrap(), connect().await.unwrap());
     let kept = (here.clone(), there.clone());
-    let cache: Cache<Product> = Cache::builder(here.clone()).lock_ttl(Duration::from_millis(900)).build().unwrap();
+    let cache: Cache<Product> = Cache::builder(here.clone()).lock_ttl(LEASE).build().unwrap();
     let other: Cache<Product> = Cache::new(there);
     for id in ["p-1", "p-1", "none", "none"] {
         cache.get(id, found).await.unwrap();
     }
-    let (loaded, coalesced) = (tokio::spawn(cache.get("p-2", slow)), tokio::spawn(cache.get("p-2", slow)));
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    other.get("p-2", slow).await.unwrap();
-    loaded.await.unwrap().unwrap();
-    coalesced.await.unwrap().unwrap();
+    let (end, loaded) = load_held(&cache, "p-2").await;
+    let attempts = async || server.calls().await["set"];
+    let before = attempts().await;
+    let (coalesced, waited) = (tokio::spawn(cache.get("p-2", found)), tokio::spawn(other.get("p-2", found)));
+    while attempts().await == before {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    end.send(()).unwrap();
+    for get in [loaded, coalesced, waited] {
+        get.await.unwrap().unwrap();
+    }
     // An invalidation comes during a load, whose lease is then lost, and whose fill is fenced.
-    let overtaken = tokio::spawn(cache.get("p-3", slow));
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let (end, overtaken) = load_held(&cache, "p-3").await;
     other.invalidate("p-3").await.unwrap();
+    // The load finds out when it renews the lease.
+    tokio::time::sleep(LEASE).await;
+    end.send(()).unwrap();
     overtaken.await.unwrap().unwrap();
     // An entry is refreshed ahead, then expires, and is served stale.
-    let soon_over = || Cache::<Product>::builder(here.clone()).ttl(Duration::from_secs(1)).jitter(0.0);
+    let soon_over = || Cache::<Product>::builder(here.clone()).ttl(Duration::from_secs(3)).jitter(0.0);
     let revalidated = soon_over().stale_while_revalidate(Duration::from_secs(60)).build().unwrap();
     revalidated.get("p-8", found).await.unwrap();
     let around_the_end = soon_over().stale_if_error(Duration::from_secs(60)).refresh_ahead(1e18).build().unwrap();
     for _ in ["loaded", "hit"] {
         around_the_end.get("p-6", found).await.unwrap();
     }
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    while around_the_end.stats().loads < 2 || around_the_end.ttl("p-6").await.unwrap().is_some() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let failing = |_| async { Err::<Option<Product>, _>("it failed") };
     assert!(around_the_end.get("p-6", failing).await.unwrap().is_some());
     // An expired entry is served while it is loaded anew.
@@ -92,9 +117,9 @@ async fn live() -> impl Sized {
     assert!(both.await.iter().all(Result::is_ok));
     // Gets go around the cache while the server is there: another process' load takes too long, or the cache is switched off.
     let hurried = Cache::<Product>::builder(here).wait_timeout(Duration::from_millis(100)).build().unwrap();
-    let holding = tokio::spawn(other.get("p-7", slow));
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let (end, holding) = load_held(&other, "p-7").await;
     assert_eq!(hurried.lookup("p-7", found).await.unwrap().outcome, Outcome::Bypassed);
+    end.send(()).unwrap();
     holding.await.unwrap().unwrap();
     cache.set_enabled(false);
     cache.get("p-1", found).await.unwrap();
@@ -102,8 +127,8 @@ async fn live() -> impl Sized {
     // The near cache receives a message about a write elsewhere.
     let server_of_offers = Server::start(Flavor::Redis70).await;
     let url = server_of_offers.url();
-    let offers = Backend::builder(&url).heartbeat_timeout(Duration::from_secs(5)).connect().await.unwrap();
-    let elsewhere = Backend::connect(&url).await.unwrap();
+    let connect = || Backend::builder(&url).operation_timeout(limit).heartbeat_timeout(limit).connect();
+    let (offers, elsewhere) = (connect().await.unwrap(), connect().await.unwrap());
     let offers = Cache::<Offer>::builder(offers).near_cache(NearCache::entries(10)).build().unwrap();
     let offer = |id| async move { Ok::<_, BoxError>(Some(Offer { id })) };
     while offers.lookup(7, offer).await.unwrap().outcome != Outcome::NearHit {

@@ -13,6 +13,7 @@ use crate::guards;
 use crate::options::Options;
 use crate::run::{Ended, Run};
 use crate::wire::Job;
+use crate::worker::CONNECT_TIMEOUT;
 
 /// The exit code that a shell reports for a command that was ended by Ctrl-C.
 const INTERRUPTED: u8 = 130;
@@ -23,7 +24,7 @@ pub(crate) async fn conduct(options: &Options) -> Result<ExitCode> {
     refuse_what_makes_no_sense(options)?;
     let servers = Servers::start(options).await?;
     let url = servers.url().or_else(|| options.url.clone()).context("there is no server")?;
-    Backend::connect(&url).await?;
+    Backend::builder(&url).connect_timeout(CONNECT_TIMEOUT).connect().await?;
     let seed = options.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let job = Job {
         url,

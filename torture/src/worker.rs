@@ -23,6 +23,8 @@ use crate::wire::{Counts, Job, Round, ToParent};
 /// In milliseconds.
 pub(crate) const LONGEST_TTL: u64 = 200;
 pub(crate) const LONGEST_LOAD: u64 = 250;
+/// Long enough for a busy machine.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Not the number of any task: its random sequence decides the policies of a round.
 const NO_TASK: u16 = u16::MAX;
 
@@ -201,7 +203,7 @@ async fn all_end(mut tasks: JoinSet<Result<()>>) -> Result<()> {
 
 /// Connects with a deadline that a busy machine can keep: with the default, too many reads would go around the cache.
 async fn connect(job: &Job) -> Result<Backend> {
-    let builder = Backend::builder(&job.url).operation_timeout(Duration::from_secs(5));
+    let builder = Backend::builder(&job.url).operation_timeout(Duration::from_secs(5)).connect_timeout(CONNECT_TIMEOUT);
     let builder = builder.heartbeat_interval(near::HEARTBEAT_INTERVAL).heartbeat_timeout(near::HEARTBEAT_TIMEOUT);
     Ok(builder.connect().await?)
 }

@@ -5,9 +5,9 @@
 //! them. `tests/server/` forces the violation of each guard without luck.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 use cache_aside::proof::Guard;
 use testkit::process::signal;
@@ -70,13 +70,13 @@ fn failovers(text: &str) -> u32 {
 
 #[test]
 fn finds_nothing_while_servers_of_a_cluster_fail() {
-    let text = finds_nothing(&["--topology", "cluster", "--faults", "--seconds", "25"]);
+    let text = finds_nothing(&["--topology", "cluster", "--faults", "--seconds", "35"]);
     assert!(failovers(&text) > 0, "{text}");
 }
 
 #[test]
 fn finds_nothing_while_servers_with_sentinels_fail() {
-    let text = finds_nothing(&["--topology", "sentinel", "--faults", "--seconds", "25"]);
+    let text = finds_nothing(&["--topology", "sentinel", "--faults", "--seconds", "35"]);
     assert!(failovers(&text) > 0, "{text}");
 }
 
@@ -113,12 +113,17 @@ fn finds_nothing_in_one_process_with_all_guards() {
 #[test]
 fn does_not_say_that_all_is_well_when_it_is_stopped_early() {
     let mut command = command(&["--seconds", "60"]);
-    let run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(Duration::from_secs(8));
+    let mut run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (mut stderr, mut said) = (BufReader::new(run.stderr.take().unwrap()), String::new());
+    // Its progress: until a round is played, there are 0 operations.
+    while !said.lines().any(|line| line.contains(" operations,") && !line.contains(": 0 operations,")) {
+        assert!(stderr.read_line(&mut said).unwrap() > 0, "{said}");
+    }
     signal(&run, "TERM");
+    stderr.read_to_string(&mut said).unwrap();
     let output = run.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(STOPPED), "{}", text(&output));
-    assert!(text(&output).contains("stopped early"), "{}", text(&output));
+    assert_eq!(output.status.code(), Some(STOPPED), "{said}{}", text(&output));
+    assert!(said.contains("stopped early"), "{said}");
 }
 
 #[test]

@@ -39,7 +39,9 @@ async fn main() -> Result<(), BoxError> {
     let http: Http = Client::builder(TokioExecutor::new()).build_http();
     let source = Arc::new(Source::new());
     let source_url = served(source::routes(source.clone())).await?;
-    let shop = Arc::new(Shop::new(Backend::connect(&url).await?, http.clone(), source_url));
+    // Longer than the default, for machines that are busy building.
+    let backend = Backend::builder(&url).operation_timeout(Duration::from_secs(5)).connect().await?;
+    let shop = Arc::new(Shop::new(backend, http.clone(), source_url));
     shop.changed(7).await?; // a server may have its entry from an earlier run
     let service_url = served(service::routes(shop.clone())).await?;
     let get = async |id: u64| get(&http, &service_url, id).await;

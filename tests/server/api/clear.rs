@@ -7,7 +7,7 @@ use testkit::proxy::{Lost, Proxy};
 use testkit::server::{Flavor, Server};
 
 use crate::support::fixture::{
-    Primary, Product, builder, get, load_at_gate, loaf, lookup, on_every_backend, products, until,
+    Primary, Product, builder, connect, get, load_at_gate, loaf, lookup, on_every_backend, products, until,
 };
 
 /// A struct whose name begins like that of `Product`.
@@ -121,7 +121,7 @@ async fn a_fill_that_arrives_within_clear_is_removed() {
         // So long that no other connection is tried while the reply is held.
         let backend = Backend::builder(&proxy.url()).operation_timeout(Duration::from_secs(60));
         let here = products(&backend.connect().await.unwrap());
-        let (there, primary) = (products(&Backend::connect(&server.url()).await.unwrap()), Primary::of(loaf(1)));
+        let (there, primary) = (products(&connect(&server.url()).await), Primary::of(loaf(1)));
         let (gate, early) = load_at_gate(&there, &primary).await;
         primary.put(loaf(2));
         let clear = tokio::spawn(async move { here.clear().await });

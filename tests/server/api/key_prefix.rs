@@ -6,7 +6,7 @@ use cache_aside::{Backend, BoxError, Cache, Cacheable, EntryState, Error};
 use testkit::cluster::ask;
 use testkit::server::{Flavor, Server};
 
-use crate::near::{live, near, stock, warm, write_elsewhere};
+use crate::near::{loaded, near, stock, warm, write_elsewhere};
 use crate::support::fixture::{
     Primary, connect, connect_under, get, lives_a_whole_life, load_at_gate, loaf, on_every_server, products, until,
 };
@@ -156,7 +156,7 @@ async fn near_caches_learn_of_changes_under_their_prefix_alone() {
     on_every_server(async |server, without| {
         let backend = connect_under(&server.url(), "team-a:").await;
         let (cache, primary) = (near(&backend), Primary::of(loaf(1)));
-        live(&cache).await;
+        loaded(&cache, &primary).await;
         warm(&cache, &primary).await;
         let told = cache.stats().near_invalidations;
         let foreign = products(&without);

@@ -29,14 +29,16 @@ async fn get_reads_through_and_then_hits() {
 #[tokio::test]
 async fn a_missing_record_is_stored_as_not_found() {
     on_every_backend(async |backend| {
-        let (cache, primary) = (products(&backend), Primary::default());
+        let not_found_ttl = Duration::from_secs(20);
+        let cache = builder(&backend).not_found_ttl(not_found_ttl).build().unwrap();
+        let primary = Primary::default();
         let first = cache.lookup("p-001", primary.loader()).await.unwrap();
         assert_eq!((first.outcome, first.value), (Outcome::Loaded, None));
         let second = cache.lookup("p-001", primary.loader()).await.unwrap();
         assert_eq!((second.outcome, second.value), (Outcome::NotFoundHit, None));
         assert_eq!(cache.peek("p-001").await.unwrap(), None);
         assert_eq!(cache.inspect("p-001").await.unwrap().state, EntryState::NotFound);
-        assert!(cache.ttl("p-001").await.unwrap().unwrap() <= Duration::from_secs(2));
+        assert!(cache.ttl("p-001").await.unwrap().unwrap() <= not_found_ttl);
 
         primary.put(loaf(1));
         assert!(cache.invalidate("p-001").await.unwrap(), "a not-found entry was there");
@@ -172,7 +174,7 @@ async fn entries_are_seen_over_other_connections() {
     on_every_server(async |server, backend| {
         let primary = Primary::of(loaf(42));
         products(&backend).get("p-001", primary.loader()).await.unwrap();
-        let over_socket = Backend::connect(&server.unix_url()).await.unwrap();
+        let over_socket = connect(&server.unix_url()).await;
         assert_eq!(products(&over_socket).peek("p-001").await.unwrap().as_deref(), Some(&loaf(42)));
     })
     .await;

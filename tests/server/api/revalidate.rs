@@ -222,7 +222,12 @@ async fn a_get_without_a_stale_record_loads_when_the_flight_that_it_joined_gives
         let primary = grown_stale(cache).await;
         let slow = products(&backend);
         let (gate, loading) = load_at_gate(&slow, &primary).await;
+        let refused = process.hold(Step::Acquire, Phase::After);
         assert!(is_served(cache, primary.loader()).await);
+        refused.arrival().await;
+        // Its next attempt is held, so that the second load gets the lease.
+        let acquire = process.hold(Step::Acquire, Phase::Before);
+        refused.open();
         // The entry goes, but not the lease, as when the entry's tail ends.
         let read = process.hold(Step::Read, Phase::Before);
         let got = tokio::spawn(lookup(cache, primary.loader()));
@@ -230,6 +235,8 @@ async fn a_get_without_a_stale_record_loads_when_the_flight_that_it_joined_gives
         slow.invalidate("p-001").await.unwrap();
         let (second_gate, second) = load_at_gate(&slow, &primary).await;
         read.open();
+        settle().await;
+        acquire.open();
         let found = got.await.unwrap().unwrap();
         assert_eq!((found.outcome, found.value.as_deref()), (Outcome::Bypassed, Some(&loaf(2))));
         gate.open();

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use cache_aside::proof::{Phase, Rig, Step};
-use cache_aside::{Backend, Cache, EntryState, Error, UpdateTtl};
+use cache_aside::{Backend, EntryState, Error, UpdateTtl};
 use futures_util::FutureExt;
 use testkit::server::{Flavor, Server};
 
 use crate::support::fixture::{
-    Gate, Primary, Product, builder, loaf, on_every_backend, on_every_server, products, settle, until_applied,
+    Gate, Primary, Product, builder, connect, loaf, on_every_backend, on_every_server, products, settle, until_applied,
 };
 
 /// Longer than anything here takes on a busy machine.
@@ -140,7 +140,7 @@ async fn refuses_to_modify_an_id() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_four_tasks_update_one_entry() {
     on_every_backend(async |backend| {
-        let (cache, primary) = (products(&backend), Primary::of(loaf(0)));
+        let (cache, primary) = (builder(&backend).update_timeout(LIMIT).build().unwrap(), Primary::of(loaf(0)));
         cache.get("p-001", primary.loader()).await.unwrap();
         let before = cache.ttl("p-001").await.unwrap().unwrap();
         // Each field has a last writer, so both must have changed: a lost update would leave one unchanged.
@@ -168,16 +168,17 @@ async fn sixty_four_tasks_update_one_entry() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_increments_from_32_tasks_lose_none() {
-    on_every_backend(async |backend| increment_a_thousand_times([products(&backend), products(&backend)]).await).await;
+    on_every_backend(async |backend| increment_a_thousand_times([&backend, &backend]).await).await;
     // Updates over two backends compete at the server, as those of two processes do.
     on_every_server(async |server, backend| {
-        let another = Backend::connect(&server.url()).await.unwrap();
-        increment_a_thousand_times([products(&backend), products(&another)]).await;
+        let another = connect(&server.url()).await;
+        increment_a_thousand_times([&backend, &another]).await;
     })
     .await;
 }
 
-async fn increment_a_thousand_times(caches: [Cache<Product>; 2]) {
+async fn increment_a_thousand_times(backends: [&Backend; 2]) {
+    let caches = backends.map(|backend| builder(backend).ttl(LIMIT * 10).update_timeout(LIMIT).build().unwrap());
     let primary = Primary::of(loaf(0));
     caches[0].invalidate("p-001").await.unwrap();
     caches[0].get("p-001", primary.loader()).await.unwrap();

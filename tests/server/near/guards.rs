@@ -131,8 +131,9 @@ async fn own_writes_that_fail_or_are_dropped_are_seen_too() {
 
 /// Whether a record that was read before a message about it was handled is kept.
 async fn keeps_what_was_read_before_a_message(flavor: Flavor, without: Option<Guard>) -> bool {
-    let Stage { server: _server, proxy, cache, primary, elsewhere } =
-        Stage::set(flavor, without, |backend| backend).await;
+    // Otherwise the connection would be replaced while its reply is held.
+    let patient = |backend: BackendBuilder| backend.heartbeat_timeout(LONG).operation_timeout(LONG);
+    let Stage { server: _server, proxy, cache, primary, elsewhere } = Stage::set(flavor, without, patient).await;
     loaded(&cache, &primary).await;
     let told = cache.stats().near_invalidations;
     let read = futures_util::future::lazy(|_| tokio::spawn(lookup(&cache, primary.loader())));
@@ -158,7 +159,8 @@ async fn a_record_read_before_a_message_about_it_is_not_kept() {
 
 /// Whether a record is kept through a time without messages about changes.
 async fn outlives_a_cut(flavor: Flavor, without: Option<Guard>) -> bool {
-    let Stage { server, proxy, cache, primary, elsewhere } = Stage::set(flavor, without, |backend| backend).await;
+    let stage = Stage::set(flavor, without, |backend| backend.heartbeat_timeout(LONG));
+    let Stage { server, proxy, cache, primary, elsewhere } = stage.await;
     warm(&cache, &primary).await;
     let flushes = cache.stats().near_flushes;
     // A port on which nothing listens.

@@ -275,7 +275,7 @@ async fn the_trackers_connection_ends_with_its_backend() {
     until(LIMIT, "connections stay", async || server.connections().await == 0).await;
 }
 
-/// Without a message it would wait for its next poll, which is far off by then.
+/// Without a message it would wait for its next poll, which is far off.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_get_that_waits_for_another_process_is_woken_by_its_fill() {
     on_every_server(async |server, backend| {
@@ -283,17 +283,20 @@ async fn a_get_that_waits_for_another_process_is_woken_by_its_fill() {
         let settings = NearCache::entries(10);
         let waiting = builder(&backend).wait_poll(LONG).wait_timeout(LONG).near_cache(settings).build().unwrap();
         live(&waiting).await;
-        let loading = products(&connect(&server.url()).await);
+        let loading = builder(&connect(&server.url()).await).lock_ttl(LONG).build().unwrap();
         let (gate, load) = load_at_gate(&loading, &primary).await;
+        // Only who was not granted the lease looks who has it.
+        let looks = async || server.calls().await.get("get").copied().unwrap_or_default();
+        let before = looks().await;
         let wait = tokio::spawn(lookup(&waiting, primary.loader()));
-        sleep(Duration::from_millis(1_500)).await;
+        until(LIMIT, "it doesn't wait", async || looks().await > before).await;
         gate.open();
         load.await.unwrap().unwrap();
         let loaded = Instant::now();
         let waited = wait.await.unwrap().unwrap();
         println!("woken {:?} after the fill", loaded.elapsed());
         assert_eq!((waited.outcome, waited.value.unwrap().stock), (Outcome::Waited, 1));
-        assert!(loaded.elapsed() < Duration::from_millis(500), "{:?}", loaded.elapsed());
+        assert!(loaded.elapsed() < LIMIT, "{:?}", loaded.elapsed());
     })
     .await;
 }

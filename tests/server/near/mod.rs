@@ -33,7 +33,8 @@ struct Order {
 
 /// Entries that end only for the reason that the test is about.
 pub(crate) fn near(backend: &Backend) -> Cache<Product> {
-    builder(backend).ttl(LONG).jitter(0.0).near_cache(NearCache::entries(1_000).max_age(LONG)).build().unwrap()
+    let builder = builder(backend).ttl(LONG).jitter(0.0).update_timeout(LIMIT);
+    builder.near_cache(NearCache::entries(1_000).max_age(LONG)).build().unwrap()
 }
 
 fn backend(url: &str) -> BackendBuilder {
@@ -74,7 +75,7 @@ async fn sees(cache: &Cache<Product>, primary: &Primary, version: u32, what: &st
 }
 
 /// Loads the record, and waits for the message about it: a record that is kept after that stays until the next write.
-async fn loaded(cache: &Cache<Product>, primary: &Primary) {
+pub(crate) async fn loaded(cache: &Cache<Product>, primary: &Primary) {
     live(cache).await;
     let told = cache.stats().near_invalidations;
     assert_eq!(outcome(cache, primary).await, Outcome::Loaded);

@@ -12,9 +12,11 @@ use crate::support::fixture::{
 };
 
 const PROCESSES: usize = 6;
-const LOAD: Duration = Duration::from_secs(1);
+const LOAD: Duration = Duration::from_secs(3);
+/// A mark lives for twice as long, so that a busy machine comes to look before it expires.
+const POLL: Duration = Duration::from_secs(1);
 /// Two loads one after the other, and room for a busy machine. Six would take twice as long.
-const LONGEST: Duration = Duration::from_millis(2_900);
+const LONGEST: Duration = Duration::from_millis(8_900);
 
 /// Caches with flights of their own, as in as many processes.
 fn processes(
@@ -22,7 +24,7 @@ fn processes(
     namespace: &str,
     set: impl Fn(CacheBuilder<Product>) -> CacheBuilder<Product>,
 ) -> Vec<Cache<Product>> {
-    (0..PROCESSES).map(|_| set(builder(backend).namespace(namespace)).build().unwrap()).collect()
+    (0..PROCESSES).map(|_| set(builder(backend).namespace(namespace).wait_poll(POLL)).build().unwrap()).collect()
 }
 
 fn failing() -> impl Fn(String) -> Found + Clone + Send + Sync + 'static {
@@ -114,8 +116,8 @@ async fn a_load_over_the_mark_of_one_that_failed_is_stored_and_shared() {
 #[tokio::test]
 async fn a_wait_is_not_shorter_than_a_load() {
     on_every_backend(async |backend| {
-        let caches = processes(&backend, "shop", |cache| cache.load_timeout(LOAD * 10).lock_ttl(LOAD / 2));
-        let primary = Primary::of(loaf(1)).with_latency(LOAD);
+        let caches = processes(&backend, "shop", |cache| cache.load_timeout(LOAD * 10).lock_ttl(LOAD));
+        let primary = Primary::of(loaf(1)).with_latency(LOAD + Duration::from_secs(1));
         for found in join_all(caches.iter().map(|cache| lookup(cache, primary.loader()))).await {
             assert_ne!(found.unwrap().outcome, Outcome::Bypassed);
         }

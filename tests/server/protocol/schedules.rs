@@ -7,7 +7,7 @@ use std::time::Duration;
 use cache_aside::proof::{Guard, Phase, Rig, Step};
 use cache_aside::{Backend, BoxError, CacheBuilder, EntryState, Error, Load, Loaded, Outcome};
 
-use crate::support::fixture::{Found, Primary, Product, load_at_gate, loaf, lookup, on_every_backend};
+use crate::support::fixture::{Found, Primary, Product, load_at_gate, loaf, lookup, on_every_backend, settle};
 use crate::support::process::{Process, rig};
 
 /// Two processes, as far as the protocol is concerned: they share only the store.
@@ -34,7 +34,10 @@ impl Stage {
     }
 
     fn rigged(backend: &Backend, rig: impl Fn() -> Rig) -> Self {
-        let set = |cache: CacheBuilder<Product>| cache.lock_ttl(Duration::from_secs(3)).ttl(Duration::from_secs(60));
+        let set = |cache: CacheBuilder<Product>| {
+            let cache = cache.lock_ttl(Duration::from_secs(3)).ttl(Duration::from_secs(60));
+            cache.not_found_ttl(Duration::from_secs(20))
+        };
         let process = || Process::rigged(backend, rig(), set);
         Self { here: process(), there: process(), primary: Primary::of(loaf(1)) }
     }
@@ -421,8 +424,17 @@ async fn a_get_joins_a_flight_behind_a_stale_record_after_an_invalidation() {
         served.await.unwrap().unwrap();
         stage.primary.put(loaf(2));
         stage.there.cache.invalidate("p-001").await.unwrap();
-        let late = stage.here.get(stage.primary.loader());
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let read = stage.here.hold(Step::Read, Phase::After);
+        let mut late = stage.here.get(stage.primary.loader());
+        tokio::select! {
+            () = read.arrival() => read.open(),
+            // Without the guard it reads nothing, and gets the record that the flight's leader has seen.
+            seen = &mut late => {
+                loaded.open();
+                return seen.unwrap() == Some(2);
+            }
+        }
+        settle().await;
         loaded.open();
         late.await.unwrap() == Some(2)
     })
@@ -460,9 +472,16 @@ async fn a_record_is_confirmed_that_another_process_has_replaced_meanwhile() {
     .await;
 }
 
+/// A stage whose leases, and the marks of loads that have left nothing, outlive the schedule on a busy machine too.
+fn with_lasting_marks(backend: &Backend, without: Option<Guard>) -> Stage {
+    let set = |cache: CacheBuilder<Product>| cache.lock_ttl(Duration::from_secs(60)).wait_poll(Duration::from_secs(2));
+    let process = || Process::rigged(backend, rig(without), set);
+    Stage { here: process(), there: process(), primary: Primary::of(loaf(1)) }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_is_taken_over_from_a_mark_that_another_process_has_taken_over() {
-    needs(Guard::MarkCheck, async |stage| {
+    needs_on(with_lasting_marks, Guard::MarkCheck, async |stage| {
         let before = stage.there.cache.stats();
         let down = |_: String| Box::pin(async { Err("on purpose".into()) }) as Found;
         stage.there.cache.get("p-001", down).await.unwrap_err();
@@ -470,8 +489,10 @@ async fn a_lease_is_taken_over_from_a_mark_that_another_process_has_taken_over()
         let late = stage.here.get(stage.primary.loader());
         take_over.arrival().await;
         let (loaded, first) = load_at_gate(&stage.there.cache, &stage.primary).await;
+        let tried = stage.here.hold(Step::TakeOver, Phase::After);
         take_over.open();
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tried.arrival().await;
+        tried.open();
         loaded.open();
         first.await.unwrap().unwrap();
         late.await.unwrap();

@@ -1,10 +1,15 @@
 //! Many readers of one key at once: one load, all readers served soon after it, and no wait for a lock to expire.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use cache_aside::{Cache, Error, Outcome};
+use cache_aside::{Backend, Cache, Error, Outcome};
+use redis::AsyncConnectionConfig;
 use testkit::server::{Flavor, Server};
 use tokio::sync::Barrier;
 
@@ -16,7 +21,13 @@ const READERS: usize = 1000;
 const LATENCY: Duration = Duration::from_millis(150);
 /// How long after the load the last reader may be served. On an idle machine it takes well under 60 ms, as the test
 /// prints. This leaves room for a busy machine, and is still far below any wait for a lock.
-const SOON: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// If a lease were left behind, a get would have to wait for a minute.
+fn with_long_leases(backend: &Backend) -> Cache<Product> {
+    builder(backend).lock_ttl(Duration::from_secs(60)).not_found_ttl(Duration::from_secs(20)).build().unwrap()
+}
 
 /// The results of the readers of one process.
 struct Seen {
@@ -65,7 +76,7 @@ fn count(outcomes: &[Outcome], wanted: &[Outcome]) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_readers_share_one_load() {
     on_every_backend(async |backend| {
-        let cache = products(&backend);
+        let cache = with_long_leases(&backend);
         let seen = stampede(&cache, Some(loaf(42))).await;
         assert_eq!((seen.loads, count(&seen.outcomes, &[Outcome::Loaded])), (1, 1));
         println!("the last of {READERS} readers was served {:?} after the load", seen.last_after_load);
@@ -81,7 +92,7 @@ async fn a_thousand_readers_share_one_load() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_readers_of_a_missing_id_share_one_load() {
     on_every_backend(async |backend| {
-        let cache = products(&backend);
+        let cache = with_long_leases(&backend);
         let seen = stampede(&cache, None).await;
         assert_eq!((seen.loads, count(&seen.outcomes, &[Outcome::Loaded])), (1, 1));
         let served = count(&seen.outcomes, &[Outcome::Coalesced, Outcome::Waited, Outcome::NotFoundHit]);
@@ -96,25 +107,39 @@ async fn a_thousand_readers_of_a_missing_id_share_one_load() {
     .await;
 }
 
+/// Makes a call, and counts it once it has begun.
+async fn counted<R>(begun: &AtomicUsize, call: impl Future<Output = R>) -> R {
+    let mut call = pin!(call);
+    let first = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
+    begun.fetch_add(1, Ordering::SeqCst);
+    match first {
+        Poll::Ready(result) => result,
+        Poll::Pending => call.await,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failing_loader_fails_all_readers_at_once_and_leaves_no_lease() {
     on_every_backend(async |backend| {
-        // If the lease were left behind, the next get would have to wait for a minute.
-        let cache = builder(&backend).lock_ttl(Duration::from_secs(60)).build().unwrap();
-        let loads = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let cache = with_long_leases(&backend);
+        let (loads, begun) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let start = Arc::new(Barrier::new(READERS));
         let readers: Vec<_> = (0..READERS)
             .map(|_| {
-                let (cache, start, loads) = (cache.clone(), start.clone(), loads.clone());
+                let (cache, start, loads, begun) = (cache.clone(), start.clone(), loads.clone(), begun.clone());
                 tokio::spawn(async move {
                     start.wait().await;
+                    let all = begun.clone();
                     let fail = move |_| async move {
-                        loads.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                        // All have joined by then, also on a busy machine.
+                        loads.fetch_add(1, Ordering::SeqCst);
+                        while all.load(Ordering::SeqCst) < READERS {
+                            tokio::time::sleep(Duration::from_millis(10)).await;
+                        }
+                        // Those that read the cache first have joined by then.
                         tokio::time::sleep(Duration::from_millis(500)).await;
                         Err::<Option<Product>, _>(std::io::Error::other("the primary is down"))
                     };
-                    cache.get("p-001", fail).await
+                    counted(&begun, cache.get("p-001", fail)).await
                 })
             })
             .collect();
@@ -123,12 +148,12 @@ async fn a_failing_loader_fails_all_readers_at_once_and_leaves_no_lease() {
             assert!(matches!(error, Error::Load { .. }), "{error}");
             assert_eq!(error.downcast_ref::<std::io::Error>().unwrap().to_string(), "the primary is down");
         }
-        assert_eq!(loads.load(std::sync::atomic::Ordering::SeqCst), 1);
+        assert_eq!(loads.load(Ordering::SeqCst), 1);
         assert_eq!((cache.stats().load_errors, cache.stats().misses), (1, READERS as u64));
         let began = Instant::now();
         let primary = Primary::of(loaf(1));
         assert!(cache.get("p-001", primary.loader()).await.unwrap().is_some());
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     })
     .await;
 }
@@ -145,7 +170,7 @@ fn a_thousand_readers_in_each_of_four_processes_share_one_load() {
         Err(_) => runtime.block_on(async {
             for flavor in Flavor::ALL {
                 let server = Server::start(flavor).await;
-                stampede_of_processes(&server.url(), &server).await;
+                let took = stampede_of_processes(&server.url(), &server).await;
                 let calls = server.calls().await;
                 let first_reads = calls["hmget"];
                 assert!(first_reads <= (PROCESSES * READERS) as u64, "{calls:?}");
@@ -154,14 +179,15 @@ fn a_thousand_readers_in_each_of_four_processes_share_one_load() {
                 let all: u64 =
                     calls.iter().filter(|(name, _)| !expected.contains(&name.as_str())).map(|(_, calls)| calls).sum();
                 println!("{} commands beside the first reads", all - first_reads);
-                assert!(all - first_reads < 200, "{calls:?}");
+                // Three processes poll every 10 to 20 ms, with three commands each time.
+                assert!(u128::from(all - first_reads) < took.max(200), "{calls:?} in {took} ms");
             }
         }),
     }
 }
 
-/// The processes use the cache at `url`, and wait for each other at the server.
-pub(crate) async fn stampede_of_processes(url: &str, server: &Server) {
+/// The processes use the cache at `url`, and wait for each other at the server. Returns how long all of it took, in ms.
+pub(crate) async fn stampede_of_processes(url: &str, server: &Server) -> u128 {
     let children: Vec<_> = (0..PROCESSES)
         .map(|_| {
             Command::new(std::env::current_exe().unwrap())
@@ -183,6 +209,7 @@ pub(crate) async fn stampede_of_processes(url: &str, server: &Server) {
     })
     .await;
     redis::cmd("CONFIG").arg("RESETSTAT").exec_async(&mut client).await.unwrap();
+    let began = wall_clock();
     redis::cmd("SADD").arg("go").arg("1").exec_async(&mut client).await.unwrap();
     let reports: Vec<String> = children
         .into_iter()
@@ -201,19 +228,27 @@ pub(crate) async fn stampede_of_processes(url: &str, server: &Server) {
     let last = figures.iter().map(|figures| figures[2]).max().unwrap();
     println!("the last reader of {} was served {} ms after the load", PROCESSES * READERS, last - ended);
     assert!(last - ended < SOON.as_millis(), "the last reader was served {} ms after the load", last - ended);
+    last - began
+}
+
+/// In ms.
+fn wall_clock() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()
 }
 
 /// Prints the loads of this process, and when its load ended and its last reader was served, in ms of wall-clock time.
 async fn read_as_child(urls: &str) {
     let (url, server) = urls.split_once(' ').unwrap();
-    let cache = products(&connect(url).await);
-    let mut client = redis::Client::open(server).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let cache = with_long_leases(&connect(url).await);
+    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(LIMIT)).set_response_timeout(Some(LIMIT));
+    let client = redis::Client::open(server).unwrap();
+    let mut client = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
     redis::cmd("SADD").arg("ready").arg(std::process::id()).exec_async(&mut client).await.unwrap();
     while !redis::cmd("SCARD").arg("go").query_async::<bool>(&mut client).await.unwrap() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let seen = stampede(&cache, Some(loaf(42))).await;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let now = wall_clock();
     let ended = seen.last_after_load.map_or(0, |after| now - after.as_millis());
     println!("report: {} {ended} {now}", seen.loads);
 }

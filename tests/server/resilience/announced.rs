@@ -88,7 +88,8 @@ async fn works(cache: &Cache<Product>) {
 async fn the_nodes_of_a_cluster_are_reached_where_the_map_says() {
     for flavor in Flavor::OF_CLUSTERS {
         let (cluster, nat) = cluster_behind_nat(flavor).await;
-        let unreachable = Backend::builder(&cluster.url()).connect().await.unwrap();
+        let unreachable = Backend::builder(&cluster.url()).operation_timeout(LIMIT).connect_timeout(LIMIT);
+        let unreachable = unreachable.connect().await.unwrap();
         let error = products(&unreachable).peek("p-001").await.unwrap_err();
         assert!(error.to_string().contains("check that a server runs there and can be reached"), "{error}");
 
@@ -141,7 +142,7 @@ async fn the_master_of_sentinels_is_reached_where_the_map_says_and_so_is_the_nex
     };
     let sentinel = Fake::before(group.sentinels[0].port(), rule).await;
     let url = format!("{}/{NAME}", sentinel.url().replace("redis://", "redis+sentinel://"));
-    let error = Backend::builder(&url).connect().await.unwrap_err();
+    let error = Backend::builder(&url).connect_timeout(LIMIT).connect().await.unwrap_err();
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("server-1.invalid:6379"), "{error:?}");
 
     let backend = nat.connect(&url).await;

@@ -16,11 +16,15 @@ use crate::support::fixture::{
 
 const KEY: &str = "cache:billing:product:p-001";
 
+/// For calls that a busy machine may delay.
+const LIMIT: Duration = Duration::from_secs(20);
+
 async fn on_every_cluster(test: impl AsyncFn(Cluster, Backend)) {
     for (flavor, moves) in Moves::ON {
         println!("on a cluster of {flavor:?}, whose slots move {moves:?}");
         let cluster = Cluster::start_moving(flavor, moves).await;
-        let backend = connect(&cluster.url()).await;
+        let backend = Backend::builder(&cluster.url()).operation_timeout(Duration::from_secs(5)).close_timeout(LIMIT);
+        let backend = backend.connect().await.unwrap();
         test(cluster, backend).await;
     }
 }
@@ -183,8 +187,10 @@ async fn reads_go_on_while_a_replica_takes_over_from_a_killed_primary() {
     const SOON: Duration = Duration::from_secs(10);
     for flavor in Flavor::OF_CLUSTERS {
         let mut cluster = Cluster::start(flavor).await;
-        let backend = Backend::connect(&cluster.url()).await.unwrap();
-        let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+        let backend = Backend::builder(&cluster.url()).operation_timeout(Duration::from_secs(2)).close_timeout(LIMIT);
+        let backend = backend.connect().await.unwrap();
+        let cache = builder(&backend).update_timeout(LIMIT).build().unwrap();
+        let primary = Primary::of(loaf(1));
         let stopped = Arc::new(AtomicBool::new(false));
         let readers: Vec<_> = (0..READERS)
             .map(|reader| {
@@ -220,13 +226,13 @@ async fn reads_go_on_while_a_replica_takes_over_from_a_killed_primary() {
 /// The breaker of a server that doesn't answer opens, although the others answer all the time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_breaker_opens_for_a_silent_server_while_others_answer() {
-    const LIMIT: Duration = Duration::from_millis(200);
+    const LIMIT: Duration = Duration::from_secs(1);
     const READS: u32 = 20;
     const ELSEWHERE: &str = "p-002";
     for flavor in Flavor::OF_CLUSTERS {
         let cluster = Cluster::start(flavor).await;
-        let backend = Backend::builder(&cluster.url()).operation_timeout(LIMIT).connect().await.unwrap();
-        let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+        let backend = Backend::builder(&cluster.url()).operation_timeout(LIMIT).breaker_threshold(2);
+        let (cache, primary) = (products(&backend.connect().await.unwrap()), Primary::of(loaf(1)));
         primary.put(Product { id: ELSEWHERE.to_owned(), ..loaf(2) });
         assert_ne!(cluster.owner(KEY).await, cluster.owner("cache:billing:product:p-002").await);
         for id in ["p-001", ELSEWHERE] {
@@ -322,7 +328,7 @@ async fn all_entries_of_a_type_are_deleted_on_all_servers() {
     for (flavor, moves) in Moves::ON {
         let cluster = Cluster::start_moving(flavor, moves).await;
         let backend = Backend::builder(&cluster.url()).max_pending_invalidations(0);
-        let backend = backend.operation_timeout(Duration::from_secs(5)).connect().await.unwrap();
+        let backend = backend.operation_timeout(Duration::from_secs(5)).close_timeout(LIMIT).connect().await.unwrap();
         let (cache, primary) = (products(&backend), Primary::default());
         let ids: Vec<_> = (0..100).map(|id| format!("p-{id}")).collect();
         for id in &ids {

@@ -11,10 +11,11 @@ use testkit::server::Flavor;
 use tokio::time::sleep;
 
 use crate::near::{BOUND, bounded, near};
-use crate::support::fixture::{Primary, Product, connect, get, load_at_gate, loaf, lookup, products, until};
+use crate::support::fixture::{Primary, Product, builder, connect, get, load_at_gate, loaf, lookup, products, until};
 
 const KEY: &str = "cache:billing:product:p-001";
 const MOVES: u32 = 5;
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// What has been written: the version, and when each of the last ones was.
 #[derive(Default)]
@@ -67,7 +68,8 @@ async fn no_record_is_older_than_promised_while_its_slot_moves() {
         let mut cluster = Cluster::start_moving(flavor, moves).await;
         let added = cluster.add_primary(flavor).await;
         let (primary, written, stopped) = (Primary::of(loaf(0)), Written::default(), AtomicBool::new(false));
-        let [writer, reader] = [connect(&cluster.url()).await, connect(&cluster.url()).await].map(|b| products(&b));
+        let [writer, reader] = [connect(&cluster.url()).await, connect(&cluster.url()).await];
+        let (writer, reader) = (builder(&writer).update_timeout(LIMIT).build().unwrap(), products(&reader));
         let near_reader = near(&bounded(&cluster.url()).await);
         let write = async {
             for version in (1..).take_while(|_| !stopped.load(Ordering::SeqCst)) {
@@ -124,7 +126,6 @@ async fn a_clear_that_succeeds_while_a_slot_moves_has_left_nothing_old() {
                 }
             }
             println!("{flavor:?}, {moves:?}: {succeeded} have succeeded, {failed} failed");
-            assert!(succeeded > 0);
         };
         let move_slot = async {
             for at in 0..MOVES {
@@ -134,6 +135,8 @@ async fn a_clear_that_succeeds_while_a_slot_moves_has_left_nothing_old() {
                 cluster.close(KEY, way).await;
                 sleep(Duration::from_millis(300)).await;
             }
+            let before = cleared.load(Ordering::SeqCst);
+            until(LIMIT, "no clear succeeds", async || cleared.load(Ordering::SeqCst) > before).await;
             stopped.store(true, Ordering::SeqCst);
         };
         let fills = reads(&there, &primary, &stopped, Outcome::Hit, || cleared.load(Ordering::SeqCst));
@@ -171,7 +174,7 @@ async fn a_clear_does_not_overlook_a_slot_that_changes_hands_during_its_scan() {
             let here = here.clone();
             async move { here.clear().await }
         });
-        until(Duration::from_secs(20), "it is not scanned", async || scans().await > before).await;
+        until(LIMIT, "it is not scanned", async || scans().await > before).await;
         cluster.close(KEY, way).await;
         let cleared = clear.await.unwrap();
         gate.open();
@@ -180,7 +183,7 @@ async fn a_clear_does_not_overlook_a_slot_that_changes_hands_during_its_scan() {
             assert_eq!(get(&there, primary.loader()).await.unwrap().unwrap().stock, turn + 1);
         } else {
             failed += 1;
-            until(Duration::from_secs(20), "it is not applied", async || backend.close().await.is_ok()).await;
+            until(LIMIT, "it is not applied", async || backend.close().await.is_ok()).await;
         }
     }
     println!("{failed} of {TURNS} clears have failed");

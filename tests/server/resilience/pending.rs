@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use cache_aside::{Backend, Cache, EntryState, OnOutage, Outcome};
+use cache_aside::{Cache, EntryState, OnOutage, Outcome};
 use testkit::server::{Flavor, Server};
 
 use crate::support::fixture::{
@@ -99,8 +99,9 @@ async fn clear_applies_what_is_pending() {
 #[tokio::test]
 async fn reads_go_around_an_entry_that_could_not_be_invalidated() {
     let server = Server::start(Flavor::Redis70).await;
-    let backend = Backend::connect(&server.url()).await.unwrap();
-    let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+    let backend = connect(&server.url()).await;
+    let cache = builder(&backend).not_found_ttl(Duration::from_secs(20)).build().unwrap();
+    let primary = Primary::of(loaf(1));
     cache.get("p-001", primary.loader()).await.unwrap();
     cache.get("p-002", primary.loader()).await.unwrap();
     // Reads are answered as usual; only deletions are refused.

@@ -3,12 +3,12 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use cache_aside::{Backend, Error, Outcome};
+use cache_aside::{Backend, Cache, Error, Outcome};
 use testkit::access::Access;
 use testkit::cluster::Cluster;
 use testkit::server::{Flavor, Server};
 
-use crate::support::fixture::{Primary, Product, loaf, lookup, products, until, until_applied};
+use crate::support::fixture::{Primary, Product, builder, loaf, lookup, until, until_applied};
 
 const LIMIT: Duration = Duration::from_secs(20);
 /// Longer than a replica takes on a busy machine, which acknowledges each second, or when it is asked.
@@ -16,9 +16,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(100);
 const KEY: &str = "cache:billing:product:p-001";
 
-async fn connect(url: &str, replicas: u32, timeout: Duration) -> Backend {
+async fn connect(url: &str, replicas: u32, timeout: Duration) -> Cache<Product> {
     let backend = Backend::builder(url).operation_timeout(Duration::from_secs(5)).acknowledged_by(replicas, timeout);
-    backend.connect().await.unwrap()
+    builder(&backend.connect().await.unwrap()).update_timeout(LIMIT).build().unwrap()
 }
 
 async fn replica_of(server: &Server, flavor: Flavor) -> Server {
@@ -48,7 +48,7 @@ async fn a_write_is_on_the_replica_when_its_call_returns() {
     for flavor in Flavor::ALL {
         let server = Server::start(flavor).await;
         let replica = replica_of(&server, flavor).await;
-        let cache = products(&connect(&server.url(), 1, TIMEOUT).await);
+        let cache = connect(&server.url(), 1, TIMEOUT).await;
         let primary = Primary::of(loaf(1));
         for _ in 0..10 {
             lookup(&cache, primary.loader()).await.unwrap();
@@ -72,7 +72,7 @@ async fn a_write_that_no_replica_has_in_time_is_an_error_and_pending_until_one_h
     for flavor in Flavor::ALL {
         let server = Server::start(flavor).await;
         let replica = replica_of(&server, flavor).await;
-        let (cache, primary) = (products(&connect(&server.url(), 1, SHORT).await), Primary::of(loaf(1)));
+        let (cache, primary) = (connect(&server.url(), 1, SHORT).await, Primary::of(loaf(1)));
         lookup(&cache, primary.loader()).await.unwrap();
         until(LIMIT, "the entry isn't replicated", async || exists(&replica, KEY).await).await;
         replica.freeze();
@@ -94,7 +94,7 @@ async fn a_write_that_no_replica_has_in_time_is_an_error_and_pending_until_one_h
 async fn without_a_replica_no_write_succeeds() {
     for flavor in Flavor::ALL {
         let server = Server::start(flavor).await;
-        let cache = products(&connect(&server.url(), 1, SHORT).await);
+        let cache = connect(&server.url(), 1, SHORT).await;
         assert!(is_unacknowledged(&cache.invalidate("p-001").await.unwrap_err()));
         assert!(is_unacknowledged(&cache.update_field("p-001", Product::FIELDS.stock, 2).await.unwrap_err()));
         assert_eq!(cache.pending().keys, [KEY]);
@@ -105,7 +105,7 @@ async fn without_a_replica_no_write_succeeds() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_do_not_wait_for_replicas() {
     let server = Server::start(Flavor::Redis70).await;
-    let cache = products(&connect(&server.url(), 1, Duration::from_secs(300)).await);
+    let cache = connect(&server.url(), 1, Duration::from_secs(300)).await;
     let primary = Primary::of(loaf(1));
     lookup(&cache, primary.loader()).await.unwrap();
     let write = tokio::spawn({
@@ -129,7 +129,7 @@ async fn reads_do_not_wait_for_replicas() {
 async fn writes_are_acknowledged_in_a_cluster_while_slots_move() {
     for flavor in Flavor::OF_CLUSTERS {
         let cluster = Cluster::start(flavor).await;
-        let (cache, primary) = (products(&connect(&cluster.url(), 1, TIMEOUT).await), Primary::of(loaf(1)));
+        let (cache, primary) = (connect(&cluster.url(), 1, TIMEOUT).await, Primary::of(loaf(1)));
         let work = async {
             for _ in 0..20 {
                 lookup(&cache, primary.loader()).await.unwrap();

@@ -13,6 +13,8 @@ use crate::support::fixture::{Primary, Product, builder, connect, get, loaf, loo
 
 const KEY: &str = "cache:billing:product:p-001";
 const LEASE: &str = "{cache:billing:product:p-001}:lock";
+/// Longer than any step takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Uses all operations and code paths of the library; returns an error at the first that fails.
 async fn work(server: &Server, access: &Access) -> Result<(), BoxError> {
@@ -27,8 +29,9 @@ async fn work_over(builder: BackendBuilder, lease: &str, server: &Server, access
     redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut operator).await?;
     redis::cmd("CONFIG").arg("RESETSTAT").exec_async(&mut operator).await?;
     access.grant(server).await;
-    let backend = builder.connect().await?;
-    let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+    let backend = builder.connect_timeout(PATIENCE).operation_timeout(PATIENCE).connect().await?;
+    let cache: Cache<Product> = Cache::builder(backend.clone()).update_timeout(PATIENCE).build()?;
+    let primary = Primary::of(loaf(1));
     loads_and_stores(&cache, &primary).await?;
 
     let changes = [Product::FIELDS.stock.set(2), Product::FIELDS.note.set(None)];
@@ -96,7 +99,7 @@ async fn with_a_key_prefix_one_pattern_is_enough() {
         let server = Server::start(flavor).await;
         let builder = || Backend::builder(&access.url(&server.url())).key_prefix("team-a:");
         work_over(builder().max_pending_invalidations(0), PREFIXED_LEASE, &server, &access).await.unwrap();
-        let backend = builder().operation_timeout(Duration::from_secs(5)).connect().await.unwrap();
+        let backend = builder().operation_timeout(PATIENCE).connect().await.unwrap();
         let (cache, primary) = (near(&backend), Primary::of(loaf(1)));
         warm(&cache, &primary).await;
         assert_eq!(cache.clear().await.unwrap(), 1);
@@ -207,13 +210,12 @@ async fn a_permission_that_is_granted_later_takes_effect() {
 }
 
 /// Uses everything that needs more permissions than on a single server.
-async fn work_in_cluster(cluster: &Cluster, access: &Access) -> Result<(), BoxError> {
+async fn work_in_cluster(cluster: &Cluster, access: &Access, close_timeout: Duration) -> Result<(), BoxError> {
     for server in &cluster.servers {
         access.grant(server).await;
     }
     let backend = Backend::builder(&access.url(&cluster.url())).max_pending_invalidations(0);
-    let backend = backend.operation_timeout(Duration::from_secs(2)).close_timeout(Duration::from_secs(2));
-    let backend = backend.connect().await?;
+    let backend = backend.operation_timeout(PATIENCE).close_timeout(close_timeout).connect().await?;
     let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
     cache.invalidate("p-001").await?;
     lookup(&cache, primary.loader()).await?;
@@ -233,7 +235,7 @@ async fn the_documented_acl_for_clusters_is_enough_and_nothing_in_it_can_be_left
     let (on_a_server, access) = (Access::documented(), Access::documented_in_clusters());
     for (flavor, moves) in Moves::ON {
         let cluster = Cluster::start_moving(flavor, moves).await;
-        work_in_cluster(&cluster, &access).await.unwrap();
+        work_in_cluster(&cluster, &access, PATIENCE).await.unwrap();
         if moves == Moves::Atomically {
             continue;
         }
@@ -242,7 +244,7 @@ async fn the_documented_acl_for_clusters_is_enough_and_nothing_in_it_can_be_left
         let more: Vec<_> = more.collect();
         assert_eq!(more.len(), 3);
         for permission in more {
-            let failed = work_in_cluster(&cluster, &access.without(permission)).await;
+            let failed = work_in_cluster(&cluster, &access.without(permission), Duration::from_secs(2)).await;
             let failed = failed.expect_err(&format!("{flavor:?}: all works without {permission}"));
             println!("{flavor:?}: without {permission}: {failed}");
         }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cache_aside::{Backend, BackendBuilder, BoxError, Cache, Credentials, Error, Outcome, Stats};
+use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use testkit::cluster::Cluster;
 use testkit::fake::{Answer, Fake};
@@ -58,10 +59,9 @@ impl Vault {
     }
 
     fn builder(&self, url: &str) -> BackendBuilder {
-        let limit = Duration::from_secs(5);
-        let builder = Backend::builder(url).operation_timeout(limit).heartbeat_timeout(limit);
+        let builder = Backend::builder(url).operation_timeout(LIMIT).heartbeat_timeout(LIMIT);
         // New credentials are tried for a quarter of this.
-        builder.connect_timeout(Duration::from_secs(8)).credentials(self.provider())
+        builder.connect_timeout(LIMIT).credentials(self.provider())
     }
 
     async fn connect(&self, url: &str) -> Backend {
@@ -310,9 +310,18 @@ async fn live_connections_authenticate_anew_before_their_credentials_end() {
         let url = server.url();
         live_connections_authenticate_anew(&[server], &url).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn live_connections_to_a_cluster_authenticate_anew_before_their_credentials_end() {
     let cluster = Cluster::start(Flavor::Valkey91).await;
     live_connections_authenticate_anew(&cluster.servers, &cluster.url()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn live_connections_by_way_of_sentinels_authenticate_anew_before_their_credentials_end() {
     let group = Group::start(Flavor::Redis70).await;
+    group.be_patient(20_000).await;
     live_connections_authenticate_anew(&group.servers, &group.url()).await;
 }
 
@@ -368,32 +377,36 @@ async fn panics() -> Result<Credentials, BoxError> {
     panic!("in a test")
 }
 
+/// Connects with providers that fail.
+async fn fails_with_the_providers_error(shown: &Shown, url: &str) {
+    let builder = || Backend::builder(url).connect_timeout(Duration::from_secs(5));
+    let fails = async |builder: BackendBuilder, said: &str| {
+        let error = shown.connect(builder).await.unwrap_err();
+        let text = chain(&error);
+        println!("{text}");
+        assert!(matches!(error, Error::Backend { .. }), "{error:?}");
+        assert!(text.contains("the credentials provider failed") && text.contains(said), "{text}");
+        error
+    };
+    let failed = builder().credentials(|| async { Err::<Credentials, _>(std::io::Error::other("sealed")) });
+    let error = fails(failed, "sealed").await;
+    assert!(error.downcast_ref::<std::io::Error>().is_some(), "{error:?}");
+    fails(builder().credentials(std::future::pending::<Result<Credentials, BoxError>>), "did not answer").await;
+    fails(builder().credentials(panics), "it panicked").await;
+
+    let wrong = builder().credentials(Vault::of(Credentials::new(USER, SECRETS[0])).provider());
+    let text = chain(&shown.connect(wrong).await.unwrap_err());
+    assert!(text.contains("the server refuses what the credentials provider returned"), "{text}");
+    assert!(text.contains("have the credentials provider return the user and the password"), "{text}");
+}
+
 #[tokio::test]
 async fn a_provider_that_fails_is_named_with_its_own_error() {
     let (shown, _capturing) = Shown::capture();
     let group = Group::start(Flavor::Redis70).await;
     let cluster = Cluster::start(Flavor::Redis70).await;
-    for url in [group.servers[0].url(), group.servers[0].unix_url(), group.url(), cluster.url()] {
-        let builder = || Backend::builder(&url).connect_timeout(Duration::from_millis(500));
-        let fails = async |builder: BackendBuilder, said: &str| {
-            let error = shown.connect(builder).await.unwrap_err();
-            let text = chain(&error);
-            println!("{text}");
-            assert!(matches!(error, Error::Backend { .. }), "{error:?}");
-            assert!(text.contains("the credentials provider failed") && text.contains(said), "{text}");
-            error
-        };
-        let failed = builder().credentials(|| async { Err::<Credentials, _>(std::io::Error::other("sealed")) });
-        let error = fails(failed, "sealed").await;
-        assert!(error.downcast_ref::<std::io::Error>().is_some(), "{error:?}");
-        fails(builder().credentials(std::future::pending::<Result<Credentials, BoxError>>), "did not answer").await;
-        fails(builder().credentials(panics), "it panicked").await;
-
-        let wrong = builder().credentials(Vault::of(Credentials::new(USER, SECRETS[0])).provider());
-        let text = chain(&shown.connect(wrong).await.unwrap_err());
-        assert!(text.contains("the server refuses what the credentials provider returned"), "{text}");
-        assert!(text.contains("have the credentials provider return the user and the password"), "{text}");
-    }
+    let urls = [group.servers[0].url(), group.servers[0].unix_url(), group.url(), cluster.url()];
+    join_all(urls.iter().map(|url| fails_with_the_providers_error(&shown, url))).await;
     shown.hides(&SECRETS);
 }
 

@@ -9,7 +9,7 @@ use cache_aside::{Backend, BackendBuilder, Error};
 use testkit::server::{Flavor, Server, free_port};
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::support::fixture::{Primary, Product, get, loaf, lookup, products};
+use crate::support::fixture::{Primary, Product, builder, get, loaf, lookup, products};
 use crate::support::tls_server::{Authority, TlsServer};
 
 const PASSWORD: &str = "correct-horse";
@@ -90,17 +90,20 @@ impl MakeWriter<'_> for Shown {
 
 #[tokio::test]
 async fn passwords_show_nowhere() {
+    const PATIENCE: Duration = Duration::from_secs(20);
     let (shown, _capturing) = Shown::capture();
     for flavor in Flavor::ALL {
         let mut server =
             Server::start_with(flavor, &["--user", "app", "on", &format!(">{PASSWORD}{SPECIAL}"), "~*", "+@all"]).await;
         for protocol in ["resp2", "resp3"] {
-            let url = |password: &str| {
-                Backend::builder(&format!("redis://app:{password}@127.0.0.1:{}?protocol={protocol}", server.port()))
+            let with = |password: &str| {
+                let url = format!("redis://app:{password}@127.0.0.1:{}?protocol={protocol}", server.port());
+                Backend::builder(&url).connect_timeout(PATIENCE).operation_timeout(PATIENCE)
             };
-            assert!(shown.connect(url(WRONG_PASSWORD)).await.is_err());
-            let backend = shown.connect(url(&format!("{PASSWORD}{SPECIAL_IN_URL}"))).await.unwrap();
-            let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
+            assert!(shown.connect(with(WRONG_PASSWORD)).await.is_err());
+            let backend = shown.connect(with(&format!("{PASSWORD}{SPECIAL_IN_URL}"))).await.unwrap();
+            let cache = builder(&backend).update_timeout(PATIENCE).build().unwrap();
+            let primary = Primary::of(loaf(1));
             shown.debug(&cache);
             get(&cache, primary.loader()).await.unwrap();
             cache.update_field("p-001", Product::FIELDS.stock, 2).await.unwrap();

@@ -51,7 +51,7 @@ async fn trusts_the_servers_of_its_own_authority_and_no_others() {
 async fn refuses_a_server_of_another_name() {
     let authority = Authority::new("own");
     let tls = TlsServer::start(&authority, "no").await;
-    let elsewhere = Backend::builder(&tls.url().replace("localhost", "127.0.0.1"));
+    let elsewhere = Backend::builder(&tls.url().replace("localhost", "127.0.0.1")).operation_timeout(PATIENCE);
     let said = ["rediss://127.0.0.1:", ADVICE, "localhost"];
     let elsewhere = elsewhere.tls_root_certificates(&*authority.certificate);
     is_refused(elsewhere.clone(), &said).await;

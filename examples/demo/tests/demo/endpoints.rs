@@ -191,7 +191,7 @@ async fn a_race_is_fenced() {
 async fn a_record_past_its_ttl_is_served_while_a_slow_primary_is_asked() {
     on_every_cache(async |demo| {
         demo.post("/expire", "id=p-404").error(404);
-        demo.post("/latency", "ms=1000").ok();
+        demo.post("/latency", "ms=1500").ok();
         let expired = demo.post("/expire", "id=p-001").ok();
         assert_eq!((&expired["state"], &expired["ttl_remaining"]), (&json!("stale"), &Value::Null));
         let read = demo.get("/read?id=p-001").ok();

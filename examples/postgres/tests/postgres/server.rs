@@ -16,7 +16,7 @@ use testkit::server::free_port;
 use tokio::time::sleep;
 
 pub(crate) const POLL: Duration = Duration::from_millis(50);
-const ATTEMPT: Duration = Duration::from_secs(1);
+const ATTEMPT: Duration = Duration::from_secs(10);
 /// Debian's packages keep each version's programs in a separate folder.
 const DEBIAN: &str = "/usr/lib/postgresql";
 

@@ -104,6 +104,11 @@ impl Loader<Product> for OneByOne {
     }
 }
 
+/// A cache that remembers for longer than a test takes that there is no record.
+fn remembering(backend: &Backend) -> Cache<Product> {
+    builder(backend).not_found_ttl(Duration::from_secs(20)).build().unwrap()
+}
+
 fn stock_of(found: Result<Option<Arc<Product>>, Error>) -> Option<u32> {
     found.unwrap().map(|product| product.stock)
 }
@@ -126,7 +131,7 @@ fn some(ids: &[impl AsRef<str>]) -> Vec<Option<String>> {
 async fn a_loader_type_loads_one_record_or_many() {
     on_every_backend(async |backend| {
         let repository = Repository::default();
-        let cache = products(&backend).loaded_by(repository.clone());
+        let cache = remembering(&backend).loaded_by(repository.clone());
         assert_eq!(stock_of(cache.get("a").await), Some(1));
         assert_eq!(stock_of(cache.get("x").await), None);
         assert_eq!(repository.calls_of_one.take(), [["a"], ["x"]]);
@@ -171,7 +176,7 @@ async fn a_loader_of_one_record_loads_many_32_at_a_time() {
 async fn in_get_many_with_a_closure_for_one_record_an_id_that_fails_fails_alone() {
     on_every_backend(async |backend| {
         let repository = Repository::default();
-        let cache = products(&backend).with_loader(repository.one());
+        let cache = remembering(&backend).with_loader(repository.one());
         let found = cache.get_many(["a", "bad", "x", "b"]).await;
         assert_eq!(cause(found[1].as_ref().unwrap_err()), "on purpose");
         let others = [0, 2, 3].map(|place: usize| found[place].as_ref().unwrap().as_ref().map(|found| found.stock));
@@ -225,7 +230,7 @@ async fn single_gets_within_the_window_are_one_call() {
 async fn a_call_with_the_most_ids_starts_at_once() {
     on_every_backend(async |backend| {
         let (repository, ids) = (Repository::default(), ids(100));
-        let cache = products(&backend).with_batch_loader(repository.many()).window(WINDOW);
+        let cache = products(&backend).with_batch_loader(repository.many()).window(Duration::MAX);
         for (at_most, calls) in [(100, vec![100]), (50, vec![50, 50]), (1, vec![1; 100]), (0, vec![1; 100])] {
             let cache = cache.clone().at_most(at_most);
             let got = tokio::time::timeout(WINDOW / 2, get_each(&cache, &ids)).await;
@@ -297,7 +302,7 @@ async fn around_the_cache_an_id_that_is_asked_for_twice_is_once_in_the_call() {
 async fn an_id_that_the_call_has_no_record_of_is_not_found() {
     on_every_backend(async |backend| {
         let repository = Repository::default();
-        let cache = products(&backend).with_batch_loader(repository.many()).window(WINDOW).at_most(2);
+        let cache = remembering(&backend).with_batch_loader(repository.many()).window(WINDOW).at_most(2);
         assert_eq!(get_each(&cache, &["a", "x"]).await, [Some("a".to_owned()), None]);
         assert_eq!(cache.lookup("x").await.unwrap().outcome, Outcome::NotFoundHit);
     })
@@ -410,7 +415,7 @@ async fn the_wait_for_a_blocking_loader_ends_with_the_load_timeout() {
 #[tokio::test]
 async fn every_operation_that_loads_has_the_bound_loader() {
     on_every_backend(async |backend| {
-        let (repository, cache) = (Repository::default(), products(&backend));
+        let (repository, cache) = (Repository::default(), remembering(&backend));
         for cache in [
             cache.with_loader(repository.one()),
             cache.loaded_by(repository.clone()),
@@ -448,7 +453,7 @@ async fn every_operation_that_loads_has_the_bound_loader() {
 async fn warm_loads_what_is_missing() {
     on_every_backend(async |backend| {
         let (repository, ids) = (Repository::default(), ids(100));
-        let cache = products(&backend).with_batch_loader(repository.many());
+        let cache = remembering(&backend).with_batch_loader(repository.many());
         cache.get_many(&ids[..30]).await;
         cache.get("x").await.unwrap();
         repository.calls.take();

@@ -46,7 +46,7 @@ async fn an_id_that_fails_fails_alone() {
     struct ShardDown;
 
     on_every_backend(async |backend| {
-        let cache = products(&backend);
+        let cache = builder(&backend).not_found_ttl(Duration::from_secs(20)).build().unwrap();
         let answers = || vec![("b", Err(ShardDown.into())), ("a", found("a")), ("c", Ok(Loaded::not_found()))];
         let ([a, b, c], calls) = get_many(&cache, ["a", "b", "c"], answers).await;
         assert_eq!((a.unwrap(), c.unwrap()), (Some(1), None));

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use cache_aside::proof::{Phase, Step};
 use cache_aside::{
     Backend, BoxError, Cache, CacheBuilder, EntryState, Error, Inspection, Load, Loaded, Lookup, Outcome,
 };
@@ -13,9 +14,9 @@ use tokio::task::JoinHandle;
 
 use super::{LONG, cause, product, stock};
 use crate::support::fixture::{
-    Gate, Primary, Product, builder, load_at_gate, loaf, lookup, on_every_backend, on_every_server, products, settle,
-    until,
+    Gate, Primary, Product, builder, load_at_gate, loaf, lookup, on_every_backend, on_every_server, products, until,
 };
+use crate::support::process::Process;
 
 const TTL: Duration = Duration::from_millis(100);
 
@@ -468,14 +469,16 @@ async fn an_unchanged_answer_says_nothing_about_the_record_of_another_process() 
 #[tokio::test]
 async fn a_lookup_reports_what_is_left_of_the_ttl() {
     on_every_backend(async |backend| {
-        let build = || exact(&backend).not_found_ttl(TTL).stale_if_error(LONG).build().unwrap();
-        let (here, there, primary) = (build(), build(), Primary::of(loaf(1)));
-        let ttl = Duration::from_secs(30);
+        let set = |cache: CacheBuilder<Product>| cache.jitter(0.0).not_found_ttl(TTL).stale_if_error(LONG);
+        let (here, there) = (set(builder(&backend)).build().unwrap(), Process::of(&backend, None, set));
+        let (primary, ttl) = (Primary::of(loaf(1)), Duration::from_secs(30));
 
         let (gate, _led) = load_at_gate(&here, &primary).await;
         let coalesced = tokio::spawn(lookup(&here, primary.loader()));
-        let waited = tokio::spawn(lookup(&there, primary.loader()));
-        settle().await;
+        let refused = there.hold(Step::Acquire, Phase::After);
+        let waited = tokio::spawn(lookup(&there.cache, primary.loader()));
+        refused.arrival().await;
+        refused.open();
         gate.open();
         let (coalesced, waited) = (coalesced.await.unwrap().unwrap(), waited.await.unwrap().unwrap());
         assert_eq!((coalesced.outcome, waited.outcome), (Outcome::Coalesced, Outcome::Waited));

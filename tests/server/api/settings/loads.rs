@@ -6,7 +6,7 @@ use cache_aside::{BoxError, Cache, EntryState, Error, Outcome, defaults};
 
 use super::{Item, backend};
 use crate::support::fixture::{
-    Gate, Primary, Product, builder, get, loaf, lookup, on_every_backend, on_every_server, settle,
+    Gate, Primary, Product, builder, get, loaf, lookup, on_every_backend, on_every_server, until,
 };
 
 #[tokio::test]
@@ -103,13 +103,22 @@ async fn a_process_that_waits_polls_at_least_every_wait_poll() {
 #[tokio::test]
 async fn a_lease_is_renewed_while_its_load_runs() {
     on_every_backend(async |backend| {
-        let build = || builder(&backend).lock_ttl(Duration::from_millis(1500)).build().unwrap();
-        let primary = Primary::of(loaf(1)).with_latency(Duration::from_millis(2500));
-        let (here, there) = (build(), build());
-        let first = tokio::spawn(lookup(&here, primary.loader()));
-        settle().await;
-        let second = there.lookup("p-001", primary.loader()).await.unwrap();
-        assert_eq!((first.await.unwrap().unwrap().outcome, second.outcome), (Outcome::Loaded, Outcome::Waited));
+        let build = || builder(&backend).lock_ttl(Duration::from_secs(4)).build().unwrap();
+        let (here, there, primary, gate) = (build(), build(), Primary::of(loaf(1)), Gate::closed());
+        let first = tokio::spawn(lookup(&here, primary.gated(&gate)));
+        gate.arrival().await;
+        let second = tokio::spawn(lookup(&there, primary.loader()));
+        // Only a renewal makes what is left of it longer.
+        let (mut left, mut renewals) = (None, 0);
+        let is_renewed_twice = async || {
+            let before = std::mem::replace(&mut left, there.inspect("p-001").await.unwrap().lock_ttl);
+            renewals += u32::from(before.is_some() && left > before);
+            renewals == 2
+        };
+        until(Duration::from_secs(20), "the lease is not renewed", is_renewed_twice).await;
+        gate.open();
+        let (first, second) = (first.await.unwrap().unwrap(), second.await.unwrap().unwrap());
+        assert_eq!((first.outcome, second.outcome), (Outcome::Loaded, Outcome::Waited));
         assert_eq!((primary.loads(), here.stats().fenced_fills), (1, 0));
     })
     .await;

@@ -37,7 +37,7 @@ async fn max_bypass_loads_bounds_loads_around_the_cache() {
     const BOUND: usize = 16;
     const GETS: u32 = 10_000;
     on_every_backend(async |backend| {
-        let cache = builder(&backend).max_bypass_loads(BOUND).wait_timeout(LIMIT).build().unwrap();
+        let cache = builder(&backend).max_bypass_loads(BOUND).wait_timeout(LIMIT * 6).build().unwrap();
         backend.outage(true);
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let gets: Vec<_> = (0..GETS)
@@ -123,8 +123,8 @@ async fn the_breaker_opens_when_a_server_does_not_answer() {
 #[tokio::test]
 async fn a_server_that_refuses_commands_does_not_open_the_breaker() {
     let server = Server::start(Flavor::Redis70).await;
-    let backend = Backend::builder(&server.url()).breaker_threshold(1).connect().await.unwrap();
-    let cache = products(&backend);
+    let backend = Backend::builder(&server.url()).breaker_threshold(1).operation_timeout(Duration::from_secs(5));
+    let cache = products(&backend.connect().await.unwrap());
     let mut operator = server.client().await;
     let _: () = redis::cmd("ACL").arg(&["SETUSER", "default", "-hmget"]).query_async(&mut operator).await.unwrap();
     for _ in 0..3 {

@@ -20,15 +20,19 @@ async fn fails_once_and_pauses_for_all(here: &Cache<Product>, there: &Cache<Prod
 
     assert!(there.invalidate("p-001").await.unwrap());
     primary.down(false);
+    primary.put(loaf(2));
     for cache in [here, there] {
-        assert_eq!(get(cache, primary.loader()).await.unwrap().as_deref(), Some(&loaf(1)));
+        assert_eq!(get(cache, primary.loader()).await.unwrap().as_deref(), Some(&loaf(2)));
     }
     assert_eq!(primary.loads(), 3, "after an invalidation it is tried at once");
 }
 
 #[tokio::test]
 async fn a_failed_load_is_not_retried_until_stale_retry_is_over_or_the_record_is_invalidated() {
-    let cache = |backend: &Backend| tolerant(backend).stale_retry(Duration::from_secs(20)).build().unwrap();
+    let pause = Duration::from_secs(20);
+    // Only the first record grows stale.
+    let ttl = move |product: &Product| if product.stock == 1 { TTL } else { pause };
+    let cache = |backend: &Backend| tolerant(backend).stale_retry(pause).ttl_by(ttl).build().unwrap();
     on_every_backend(async |backend| fails_once_and_pauses_for_all(&cache(&backend), &cache(&backend)).await).await;
     on_every_server(async |server, backend| {
         let another = connect(&server.url()).await;

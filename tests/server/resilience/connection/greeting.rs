@@ -1,8 +1,7 @@
 //! The start of a connection: commands that servers and proxies may refuse, full servers and passwords.
 
-use std::time::Duration;
-
 use cache_aside::{Backend, Cache, NearCache, Outcome, TrackerState};
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use testkit::fake::{Answer, Fake};
 use testkit::server::{Flavor, Server, free_port};
@@ -40,7 +39,8 @@ async fn invalidations(cache: &Cache<Product>) -> usize {
 
 async fn as_user(server: &Server, password: &str) -> MultiplexedConnection {
     let client = redis::Client::open(with_password(&server.url(), password)).unwrap();
-    client.get_multiplexed_async_connection().await.unwrap()
+    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(LIMIT)).set_response_timeout(Some(LIMIT));
+    client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
 }
 
 fn with_password(url: &str, password: &str) -> String {
@@ -186,10 +186,9 @@ async fn a_connection_refused_for_its_password_is_tried_again() {
         let backend = Backend::connect_lazy(&server.url()).unwrap();
         let (cache, primary) = (products(&backend), Primary::of(loaf(1)));
         assert_eq!(lookup(&cache, primary.loader()).await.unwrap().outcome, Outcome::Bypassed);
-        let operator = redis::Client::open(format!("redis://:secret@127.0.0.1:{}", server.port())).unwrap();
-        let mut operator = operator.get_multiplexed_async_connection().await.unwrap();
+        let mut operator = as_user(&server, "secret").await;
         redis::cmd("CONFIG").arg(&["SET", "requirepass", ""]).exec_async(&mut operator).await.unwrap();
-        comes_back(&cache, &primary, Duration::from_secs(5)).await;
+        comes_back(&cache, &primary, LIMIT).await;
     }
 }
 

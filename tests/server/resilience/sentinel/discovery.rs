@@ -7,11 +7,17 @@ use cache_aside::{Backend, BackendBuilder, Outcome};
 use testkit::access::Access;
 use testkit::sentinel::{Group, NAME, Sentinel};
 use testkit::server::{Flavor, free_port};
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use super::{FLAVORS, LIMIT, SOON, connect, stored_at};
-use crate::support::fixture::{Primary, get, lives_a_whole_life, loaf, lookup, products, settle, until};
+use crate::support::fixture::{Primary, get, lives_a_whole_life, loaf, lookup, products, until};
 use crate::support::tls_server::{Authority, TlsServer};
+
+/// With deadlines that a busy machine can keep.
+fn patient(url: &str) -> BackendBuilder {
+    Backend::builder(url).operation_timeout(Duration::from_secs(5)).connect_timeout(Duration::from_secs(5))
+}
 
 async fn fails(builder: BackendBuilder, said: &[&str]) {
     let began = Instant::now();
@@ -50,13 +56,13 @@ async fn the_known_master_is_used_while_all_sentinels_are_down() {
     for flavor in FLAVORS {
         let mut group = Group::start(flavor).await;
         let cache = products(&connect(&group.url()).await);
-        let (url, waits) = (group.url(), Duration::from_millis(500));
+        let url = group.url();
         group.sentinels.iter_mut().for_each(Sentinel::kill);
         let began = Instant::now();
         while began.elapsed() < SOON {
             lives_a_whole_life(&cache).await;
         }
-        let late = Backend::builder(&url).connect_timeout(waits);
+        let late = Backend::builder(&url).connect_timeout(LIMIT);
         fails(late, &["check that the sentinels are up and the URL right", "refused", &url]).await;
     }
 }
@@ -72,10 +78,11 @@ async fn one_sentinel_is_enough_and_connect_lazy_needs_none() {
             sentinel.kill();
         }
         let began = Instant::now();
-        lives_a_whole_life(&products(&Backend::connect(&url).await.unwrap())).await;
+        lives_a_whole_life(&products(&connect(&url).await)).await;
         println!("with one of three sentinels: {:?}", began.elapsed());
         let with_a_silent_one = url.replace("://", &format!("://{silent},"));
-        lives_a_whole_life(&products(&Backend::connect(&with_a_silent_one).await.unwrap())).await;
+        let with_a_silent_one = patient(&with_a_silent_one).connect().await.unwrap();
+        lives_a_whole_life(&products(&with_a_silent_one)).await;
 
         let port = free_port();
         let lazy = Backend::connect_lazy(&format!("redis+sentinel://127.0.0.1:{port}/{NAME}")).unwrap();
@@ -147,7 +154,7 @@ async fn sentinels_and_servers_each_get_their_own_password() {
         )
         .await;
         access.grant(&group.servers[0]).await;
-        let at_sentinels = |query: &str| Backend::builder(&format!("{}{query}", access.url(&group.url())));
+        let at_sentinels = |query: &str| patient(&format!("{}{query}", access.url(&group.url())));
         let wanted = ["put the right ?sentinel_user=..&sentinel_password=.. into the URL", "the sentinel 127.0.0.1:"];
         fails(at_sentinels(""), &wanted).await;
         fails(at_sentinels("?sentinel_password=wrong"), &wanted).await;
@@ -157,8 +164,7 @@ async fn sentinels_and_servers_each_get_their_own_password() {
         lives_a_whole_life(&products(&backend)).await;
 
         let right = "?sentinel_password=operators";
-        fails(Backend::builder(&(group.url_as("billing-service:wrong@") + right)), &["the right user and password"])
-            .await;
+        fails(patient(&(group.url_as("billing-service:wrong@") + right)), &["the right user and password"]).await;
         access.without("+role").grant(&group.servers[0]).await;
         // A master that may not tell its role is still used: the sentinels say that it is the master.
         lives_a_whole_life(&products(&at_sentinels(right).connect().await.unwrap())).await;
@@ -172,8 +178,8 @@ async fn tls_checks_the_certificates_of_sentinels_and_their_master() {
     let master = TlsServer::start(&authority, "yes").await;
     let identity = authority.certify("app", &[]);
     let connect_to = |port: u16| {
-        let builder = Backend::builder(&format!("rediss+sentinel://localhost:{port}/{NAME}"));
-        let builder = builder.operation_timeout(Duration::from_secs(5)).tls_root_certificates(&*authority.certificate);
+        let builder = patient(&format!("rediss+sentinel://localhost:{port}/{NAME}"));
+        let builder = builder.tls_root_certificates(&*authority.certificate);
         builder.tls_client_certificate(&*identity.certificate, &*identity.key)
     };
     let ports = [free_port(), free_port()];
@@ -184,18 +190,27 @@ async fn tls_checks_the_certificates_of_sentinels_and_their_master() {
         Sentinel::start(Flavor::Redis70, ports[1], &format!("127.0.0.1 {}", master.port()), &lines(ports[1]));
     until(LIMIT, "the sentinel answers", async || connect_to(ports[0]).connect().await.is_ok()).await;
     lives_a_whole_life(&products(&connect_to(ports[0]).connect().await.unwrap())).await;
+    let listens = async || TcpStream::connect(("127.0.0.1", ports[1])).await.is_ok();
+    until(LIMIT, "the other sentinel listens", listens).await;
     fails(connect_to(ports[1]), &["have the servers announce hosts", "their certificates name", "127.0.0.1"]).await;
 
-    let plain = Backend::builder(&format!("redis+sentinel://localhost:{}/{NAME}", ports[0]));
+    let plain = patient(&format!("redis+sentinel://localhost:{}/{NAME}", ports[0]));
     fails(plain, &["rediss+sentinel:// for TLS and redis+sentinel:// without"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_left_when_the_backend_is_dropped() {
     let group = Group::start(Flavor::Redis70).await;
-    settle().await;
     let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    let (before, connections) = (alive(), group.servers[0].connections().await);
+    let open = async || (alive(), group.servers[0].connections().await);
+    let mut at_rest = open().await;
+    until(LIMIT, "tasks or connections come and go", async || {
+        sleep(Duration::from_millis(200)).await;
+        let before = std::mem::replace(&mut at_rest, open().await);
+        at_rest == before
+    })
+    .await;
+    let (before, connections) = at_rest;
     let cache = products(&connect(&group.url()).await);
     lives_a_whole_life(&cache).await;
     assert!(alive() > before);

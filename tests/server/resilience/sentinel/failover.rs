@@ -15,6 +15,10 @@ use super::{FLAVORS, LIMIT, SOON, connect, stored_at};
 use crate::support::fixture::{Primary, Product, builder, lives_a_whole_life, loaf, products, until};
 
 const TTL: Duration = Duration::from_secs(3);
+/// So that a machine that delays the server is no outage.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(1);
+/// After so many milliseconds of silence the sentinels give up a master that the test doesn't take from them.
+const PATIENCE: u32 = 20_000;
 
 /// Readers and writers, and their results.
 struct Load {
@@ -120,6 +124,11 @@ async fn pause(millis: u64) {
 }
 
 impl Table {
+    /// How soon after the promotion everything works again, on this machine.
+    fn soon(&self) -> Duration {
+        SOON + *self.lag.lock().unwrap() * 10
+    }
+
     /// Checks that everything worked until `down`, and again soon after `up`.
     fn check(&self, down: Instant, up: Instant) {
         let (reads, writes) = (self.reads.lock().unwrap(), self.writes.lock().unwrap());
@@ -138,9 +147,9 @@ impl Table {
             last(&bypassed),
             last(&failed)
         );
-        let soon = SOON + *self.lag.lock().unwrap() * 5;
+        let soon = self.soon();
         assert!(last(&bypassed) < soon && last(&failed) < soon, "not back within {soon:?} after the promotion");
-        let was_under_way = Duration::from_millis(300);
+        let was_under_way = OPERATION_TIMEOUT + Duration::from_millis(100);
         assert!(bypassed.iter().chain(&failed).all(|began| *began + was_under_way >= down), "failures before");
         // The failover may have lost writes, but all of them are of this process.
         assert_eq!(reads.iter().filter(|read| read.is_stale).count(), 0, "stale reads");
@@ -148,10 +157,11 @@ impl Table {
 }
 
 async fn cache_under_load(group: &Group) -> (Cache<Product>, Load) {
-    let backend = Backend::connect(&group.url()).await.unwrap();
-    let cache = builder(&backend).ttl(TTL).build().unwrap();
+    let backend = Backend::builder(&group.url()).operation_timeout(OPERATION_TIMEOUT).connect().await.unwrap();
+    let cache = builder(&backend).ttl(TTL).update_timeout(LIMIT).build().unwrap();
     let load = Load::on(&cache);
-    sleep(Duration::from_millis(500)).await;
+    // Longer than a call that fails can have been under way.
+    sleep(OPERATION_TIMEOUT + Duration::from_millis(500)).await;
     (cache, load)
 }
 
@@ -164,6 +174,8 @@ async fn a_killed_master_is_left_for_the_one_that_is_promoted() {
         let down = Instant::now();
         group.servers[0].kill().await;
         let (promoted, up) = group.promotion_besides(0).await;
+        // A delay of the new master is no reason to promote yet another.
+        group.be_patient(PATIENCE).await;
         sleep(SOON).await;
 
         // It remains a master until the sentinels demote it.
@@ -180,8 +192,11 @@ async fn a_killed_master_is_left_for_the_one_that_is_promoted() {
             let found = cache.get(number.to_string(), table.primary.loader()).await.unwrap().unwrap();
             assert!(found.stock >= table.floors[number].load(Ordering::SeqCst));
         }
-        cache.get("p-001", Primary::of(loaf(1)).loader()).await.unwrap();
-        assert!(stored_at(&group.servers[promoted], "p-001").await);
+        until(LIMIT, "it is not stored at the new master", async || {
+            cache.get("p-001", Primary::of(loaf(1)).loader()).await.unwrap();
+            stored_at(&group.servers[promoted], "p-001").await
+        })
+        .await;
     }
 }
 
@@ -196,17 +211,19 @@ async fn a_master_that_lives_is_left_for_the_one_that_is_promoted() {
     ] {
         println!("on {flavor:?} {args:?}");
         let group = Group::start_with(flavor, args, "").await;
+        group.be_patient(PATIENCE).await;
         let (cache, load) = cache_under_load(&group).await;
         let primary = Primary::of(loaf(1));
         cache.get("p-001", primary.loader()).await.unwrap();
         let down = Instant::now();
         group.fail_over().await;
         let (promoted, up) = group.promotion_besides(0).await;
-        sleep(SOON.saturating_sub(up.elapsed())).await;
+        sleep(load.table.soon().saturating_sub(up.elapsed())).await;
         let before = reads_at(&group.servers[0]).await;
         sleep(Duration::from_millis(500)).await;
         assert_eq!(reads_at(&group.servers[0]).await, before, "the old master is still read from");
         load.stop().await.check(down, up);
+        until(LIMIT, "invalidations still wait", async || cache.pending().is_empty()).await;
 
         cache.refresh("p-001", primary.loader()).await.unwrap();
         assert!(cache.update_field("p-001", Product::FIELDS.stock, 7).await.unwrap());
@@ -235,6 +252,7 @@ async fn a_master_that_was_made_a_replica_by_hand_is_not_read_from() {
         let port = group.servers[1].port().to_string();
         redis::cmd("REPLICAOF").arg("127.0.0.1").arg(port).exec_async(&mut operator).await.unwrap();
         sleep(SOON).await;
+        until(SOON, "it is still read from", async || cache.peek("p-001").await.is_err()).await;
         let error = cache.peek("p-001").await.unwrap_err();
         let cause = std::error::Error::source(&error).unwrap().to_string();
         assert!(cause.contains("says that it is a replica"), "{cause}");
@@ -252,6 +270,7 @@ async fn a_frozen_master_is_left_for_the_one_that_is_promoted() {
         let down = Instant::now();
         group.servers[0].freeze();
         let (_, up) = group.promotion_besides(0).await;
+        group.be_patient(PATIENCE).await;
         sleep(SOON).await;
         group.servers[0].thaw();
         sleep(SOON).await;

@@ -13,7 +13,7 @@ use cache_aside::{Backend, Cache, Outcome};
 use testkit::server::{Flavor, Server};
 use tokio::task::JoinHandle;
 
-use crate::support::fixture::{Primary, Product, loaf, products, until};
+use crate::support::fixture::{Primary, Product, builder, loaf, until};
 
 const FLAVORS: [Flavor; 2] = [Flavor::Redis70, Flavor::Valkey91];
 const LIMIT: Duration = Duration::from_secs(20);
@@ -24,8 +24,10 @@ struct Process {
 }
 
 impl Process {
+    /// With timeouts that a busy machine can keep, and entries that outlive the test.
     async fn start(url: &str) -> Self {
-        Self { cache: products(&Backend::connect(url).await.unwrap()) }
+        let backend = Backend::builder(url).operation_timeout(Duration::from_secs(2)).connect().await.unwrap();
+        Self { cache: builder(&backend).ttl(Duration::from_secs(600)).build().unwrap() }
     }
 
     /// Loads, or hits, some records.
@@ -67,7 +69,13 @@ fn put(primary: &Primary, numbers: impl Iterator<Item = usize>, version: u32) {
 /// Reads some records again and again, and notes which gets return an older version than 2.
 struct Watch {
     stop: Arc<AtomicBool>,
-    task: JoinHandle<Vec<Read>>,
+    task: JoinHandle<Seen>,
+}
+
+struct Seen {
+    reads: Vec<Read>,
+    /// The longest delay of this machine.
+    lag: Duration,
 }
 
 struct Read {
@@ -81,7 +89,8 @@ impl Watch {
         let stop = Arc::new(AtomicBool::new(false));
         let (cache, primary, stopped) = (process.cache.clone(), primary.clone(), stop.clone());
         let task = tokio::spawn(async move {
-            let mut reads = Vec::new();
+            const NAP: Duration = Duration::from_millis(2);
+            let (mut reads, mut lag) = (Vec::new(), Duration::ZERO);
             while !stopped.load(Ordering::SeqCst) {
                 for chunk in numbers.clone().collect::<Vec<_>>().chunks(50) {
                     let gets = chunk.iter().map(async |&number| {
@@ -90,15 +99,17 @@ impl Watch {
                         Read { began, outcome: found.outcome, version: found.value.unwrap().stock }
                     });
                     reads.extend(futures_util::future::join_all(gets).await);
-                    tokio::time::sleep(Duration::from_millis(2)).await;
+                    let began = Instant::now();
+                    tokio::time::sleep(NAP).await;
+                    lag = lag.max(began.elapsed().saturating_sub(NAP));
                 }
             }
-            reads
+            Seen { reads, lag }
         });
         Self { stop, task }
     }
 
-    async fn end(self) -> Vec<Read> {
+    async fn end(self) -> Seen {
         self.stop.store(true, Ordering::SeqCst);
         self.task.await.unwrap()
     }
