@@ -180,7 +180,7 @@ impl BackendBuilder {
         self
     }
 
-    /// Makes each invalidation and update wait until that many `replicas` of the key's server have it, for at most `timeout`: it then
+    /// Makes each invalidation and update wait until `replicas` replicas of the key's server have it, for at most `timeout`: it then
     /// survives a failover to one of these. At least 1 replica; from 1 ms to 36,500 days. Default: not set, and a write counts once
     /// the primary has it.
     ///

@@ -181,7 +181,7 @@ impl<T: Cacheable> CacheBuilder<T> {
     /// Sets how long a get waits for another process' load. After that it loads the record around the cache. It is also how long
     /// a load around the cache waits for its turn: see [`max_bypass_loads`](Self::max_bypass_loads). From 1 ms to 36,500 days, and
     /// at least a [`load_timeout`](Self::load_timeout) that was set: a load within that is then made once over all processes.
-    /// Default: the `load_timeout`, or [`defaults::WAIT_TIMEOUT`](crate::defaults::WAIT_TIMEOUT), 30 seconds.
+    /// Default: the `load_timeout` if that is set, else [`defaults::WAIT_TIMEOUT`](crate::defaults::WAIT_TIMEOUT), 30 seconds.
     pub fn wait_timeout(mut self, wait_timeout: Duration) -> Self {
         self.given.wait_timeout = Some(wait_timeout);
         self

@@ -224,7 +224,7 @@ impl<T: Cacheable> Cache<T> {
 
 impl<T: Cacheable> LoadingCache<T> {
     /// Lets single gets that miss share calls of the loader of many records: the first waits for others for this long, which is a
-    /// part of its `load_timeout`; zero: for none. It applies to this handle and its clones from then on, and has no effect with a
+    /// part of its `load_timeout`; with zero it waits for none. It applies to this handle and its clones from then on, and has no effect with a
     /// loader of one record alone. Default: [`defaults::BATCH_WINDOW`](crate::defaults::BATCH_WINDOW), 1 ms, for
     /// [`Cache::with_batch_loader`]; with [`Cache::loaded_by`], single gets share no calls.
     #[must_use = "it returns the cache with this window"]
@@ -234,7 +234,7 @@ impl<T: Cacheable> LoadingCache<T> {
         self
     }
 
-    /// Sets the most ids in one call that single gets share. A call that has as many starts at once. At least 1, which 0 counts as.
+    /// Sets the most ids in one call that single gets share. A call with that many starts at once. At least 1, which 0 counts as.
     /// Default: [`defaults::BATCH_AT_MOST`](crate::defaults::BATCH_AT_MOST), 1,024.
     #[must_use = "it returns the cache with this bound"]
     pub fn at_most(mut self, at_most: usize) -> Self {

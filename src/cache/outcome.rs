@@ -26,8 +26,8 @@ pub struct Lookup<T> {
 
 #[cfg(feature = "testing")]
 impl<T> Lookup<T> {
-    /// Makes the result of a lookup, for tests of a service's own code. `cache_latency` is zero, and `ttl` is `None`; both fields are public, so a test
-    /// may set them.
+    /// Makes the result of a lookup, for tests of a service's own code. `cache_latency` is zero, and `ttl` is `None`: set these
+    /// public fields if a test needs others.
     pub fn new(value: Option<Arc<T>>, outcome: Outcome) -> Self {
         Self { value, outcome, cache_latency: Duration::ZERO, ttl: None }
     }

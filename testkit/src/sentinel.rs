@@ -5,11 +5,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisResult, Value};
+use redis::{RedisResult, Value};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::server::{Flavor, Server, free_port};
+use crate::server::{Flavor, Server, client, free_port};
 
 /// Longer than anything here takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -107,11 +107,14 @@ impl Group {
         }
     }
 
-    /// Makes the sentinels give up a master only after this many milliseconds of silence.
-    pub async fn be_patient(&self, millis: u32) {
+    /// Makes the sentinels give up a master only after this much silence, as a busy machine may delay it.
+    pub async fn be_patient(&self, silence: Duration) {
         for sentinel in &self.sentinels {
             let mut client = sentinel.client().await.unwrap();
-            let set = redis::cmd("SENTINEL").arg(&["SET", NAME, "down-after-milliseconds"]).arg(millis).to_owned();
+            let set = redis::cmd("SENTINEL")
+                .arg(&["SET", NAME, "down-after-milliseconds"])
+                .arg(silence.as_millis())
+                .to_owned();
             set.exec_async(&mut client).await.unwrap();
         }
     }
@@ -205,11 +208,6 @@ impl Drop for Sentinel {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-async fn client(url: &str) -> RedisResult<MultiplexedConnection> {
-    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(LIMIT)).set_response_timeout(Some(LIMIT));
-    redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&config).await
 }
 
 async fn is_master(client: &mut MultiplexedConnection) -> RedisResult<bool> {

@@ -169,13 +169,7 @@ impl Server {
 
     /// A bare client, to look at stored data. The server must not require a password.
     pub async fn client(&self) -> MultiplexedConnection {
-        // The driver's own 500 ms are too short on a machine that a test keeps busy.
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(START_LIMIT))
-            .set_response_timeout(Some(START_LIMIT));
-        let client = redis::Client::open(self.url()).expect("the url is well formed");
-        let connected = client.get_multiplexed_async_connection_with_config(&config);
-        connected.await.expect("a running server accepts a client")
+        client(&self.url()).await.expect("a running server accepts a client")
     }
 
     /// The number of connected clients, without the one that asks.
@@ -249,6 +243,14 @@ pub async fn trackers(operator: &mut MultiplexedConnection) -> RedisResult<Vec<S
     };
     let trackers = clients.lines().filter(|client| field(client, "flags=").contains('t'));
     Ok(trackers.map(|client| field(client, "id=")).collect())
+}
+
+/// A bare client of the server at a URL.
+pub async fn client(url: &str) -> RedisResult<MultiplexedConnection> {
+    // The driver's own 500 ms are too short on a machine that a test keeps busy.
+    let config =
+        AsyncConnectionConfig::new().set_connection_timeout(Some(START_LIMIT)).set_response_timeout(Some(START_LIMIT));
+    redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&config).await
 }
 
 /// A port on 127.0.0.1 on which nothing listens, never the same twice in a row.

@@ -23,8 +23,8 @@ use crate::options::{Options, Topology};
 const MOST_PEACE: Duration = Duration::from_millis(1500);
 /// Shorter than the time after which a primary is given up.
 const FROZEN: Duration = Duration::from_millis(300);
-/// How long a master may be silent, in milliseconds.
-const PATIENCE_OF_SENTINELS: u32 = 2000;
+/// How long a master may be silent.
+const PATIENCE_OF_SENTINELS: Duration = Duration::from_secs(2);
 /// How long a slot is in migration.
 const MOST_OPEN: Duration = Duration::from_millis(500);
 /// How long a tracker's connection carries nothing and stays open.

@@ -285,7 +285,7 @@ async fn a_get_that_waits_for_another_process_is_woken_by_its_fill() {
         live(&waiting).await;
         let loading = builder(&connect(&server.url()).await).lock_ttl(LONG).build().unwrap();
         let (gate, load) = load_at_gate(&loading, &primary).await;
-        // Only who was not granted the lease looks who has it.
+        // Only a process that was refused the lease sends `GET`.
         let looks = async || server.calls().await.get("get").copied().unwrap_or_default();
         let before = looks().await;
         let wait = tokio::spawn(lookup(&waiting, primary.loader()));

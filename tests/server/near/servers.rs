@@ -216,7 +216,7 @@ async fn a_near_cache_that_sends_nothing_learns_that_a_slot_has_moved_to_a_new_p
 async fn a_tracker_follows_the_sentinels_to_another_master() {
     for flavor in [Flavor::Redis70, Flavor::Valkey91] {
         let group = Group::start(flavor).await;
-        group.be_patient(20_000).await;
+        group.be_patient(LIMIT).await;
         let (cache, primary) = (near(&bounded(&group.url()).await), Primary::of(loaf(0)));
         warm(&cache, &primary).await;
         let elsewhere = products(&connect(&group.url()).await);

@@ -9,8 +9,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cache_aside::{Backend, Cache, Error, Outcome};
-use redis::AsyncConnectionConfig;
-use testkit::server::{Flavor, Server};
+use testkit::server::{Flavor, Server, client};
 use tokio::sync::Barrier;
 
 use crate::support::fixture::{
@@ -22,7 +21,6 @@ const LATENCY: Duration = Duration::from_millis(150);
 /// How long after the load the last reader may be served. On an idle machine it takes well under 60 ms, as the test
 /// prints. This leaves room for a busy machine, and is still far below any wait for a lock.
 const SOON: Duration = Duration::from_secs(10);
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// If a lease were left behind, a get would have to wait for a minute.
 fn with_long_leases(backend: &Backend) -> Cache<Product> {
@@ -240,9 +238,7 @@ fn wall_clock() -> u128 {
 async fn read_as_child(urls: &str) {
     let (url, server) = urls.split_once(' ').unwrap();
     let cache = with_long_leases(&connect(url).await);
-    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(LIMIT)).set_response_timeout(Some(LIMIT));
-    let client = redis::Client::open(server).unwrap();
-    let mut client = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
+    let mut client = client(server).await.unwrap();
     redis::cmd("SADD").arg("ready").arg(std::process::id()).exec_async(&mut client).await.unwrap();
     while !redis::cmd("SCARD").arg("go").query_async::<bool>(&mut client).await.unwrap() {
         tokio::time::sleep(Duration::from_millis(2)).await;

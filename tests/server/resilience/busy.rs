@@ -22,14 +22,13 @@ const IDS: usize = 100;
 /// Loads many records at once. They wait for their turn in this process for longer than `operation_timeout`. If the
 /// machine delays the server for that long, all is done once more.
 async fn cold_records_at_once(calls: usize) {
-    let wanted = (0, calls * IDS);
-    if load_cold_records(calls).await != wanted {
-        assert_eq!(load_cold_records(calls).await, wanted, "no load around the cache; the entries, and no lease");
+    if load_cold_records(calls).await > 0 {
+        assert_eq!(load_cold_records(calls).await, 0, "loads around the cache");
     }
 }
 
-/// Loads each record for the first time. Returns the number of loads around the cache, and of stored keys.
-async fn load_cold_records(calls: usize) -> (u64, usize) {
+/// Loads each record for the first time. Returns the number of loads around the cache.
+async fn load_cold_records(calls: usize) -> u64 {
     let server = Server::start(Flavor::Redis70).await;
     let backend = Backend::builder(&server.url()).operation_timeout(Duration::from_secs(1)).connect().await.unwrap();
     // A debug build on a busy machine may take longer than the default.
@@ -51,9 +50,11 @@ async fn load_cold_records(calls: usize) -> (u64, usize) {
     let bypasses = cache.stats().bypasses;
     let stored: usize = redis::cmd("DBSIZE").query_async(&mut server.client().await).await.unwrap();
     println!("{} records in {:?}, {bypasses} around the cache, {stored} stored", calls * IDS, began.elapsed());
-    let written = cache.invalidate("0-0").await;
-    assert!(written.is_ok() || bypasses > 0, "{written:?}");
-    (bypasses, stored)
+    if bypasses == 0 {
+        assert_eq!(stored, calls * IDS, "the entries, and no lease");
+        cache.invalidate("0-0").await.unwrap();
+    }
+    bypasses
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -226,12 +226,12 @@ async fn reads_go_on_while_a_replica_takes_over_from_a_killed_primary() {
 /// The breaker of a server that doesn't answer opens, although the others answer all the time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_breaker_opens_for_a_silent_server_while_others_answer() {
-    const LIMIT: Duration = Duration::from_secs(1);
+    const OPERATION_TIMEOUT: Duration = Duration::from_secs(1);
     const READS: u32 = 20;
     const ELSEWHERE: &str = "p-002";
     for flavor in Flavor::OF_CLUSTERS {
         let cluster = Cluster::start(flavor).await;
-        let backend = Backend::builder(&cluster.url()).operation_timeout(LIMIT).breaker_threshold(2);
+        let backend = Backend::builder(&cluster.url()).operation_timeout(OPERATION_TIMEOUT).breaker_threshold(2);
         let (cache, primary) = (products(&backend.connect().await.unwrap()), Primary::of(loaf(1)));
         primary.put(Product { id: ELSEWHERE.to_owned(), ..loaf(2) });
         assert_ne!(cluster.owner(KEY).await, cluster.owner("cache:billing:product:p-002").await);
@@ -251,7 +251,7 @@ async fn the_breaker_opens_for_a_silent_server_while_others_answer() {
             let other = cache.lookup(ELSEWHERE, primary.loader()).await.unwrap();
             assert_eq!(other.outcome, Outcome::Hit, "{flavor:?}");
         }
-        assert!(waited < READS * LIMIT / 4, "{flavor:?}: {READS} reads waited {waited:?}");
+        assert!(waited < READS * OPERATION_TIMEOUT / 4, "{flavor:?}: {READS} reads waited {waited:?}");
         silent_servers.iter().for_each(|server| server.thaw());
     }
 }

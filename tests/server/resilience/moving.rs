@@ -129,14 +129,15 @@ async fn a_clear_that_succeeds_while_a_slot_moves_has_left_nothing_old() {
         };
         let move_slot = async {
             for at in 0..MOVES {
+                if at == MOVES - 1 {
+                    until(LIMIT, "no clear succeeds", async || cleared.load(Ordering::SeqCst) > 0).await;
+                }
                 let way = cluster.open(KEY).await;
                 // So that it changes hands at any moment of a clear.
                 sleep(Duration::from_millis(23 * at)).await;
                 cluster.close(KEY, way).await;
                 sleep(Duration::from_millis(300)).await;
             }
-            let before = cleared.load(Ordering::SeqCst);
-            until(LIMIT, "no clear succeeds", async || cleared.load(Ordering::SeqCst) > before).await;
             stopped.store(true, Ordering::SeqCst);
         };
         let fills = reads(&there, &primary, &stopped, Outcome::Hit, || cleared.load(Ordering::SeqCst));

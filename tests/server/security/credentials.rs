@@ -251,7 +251,7 @@ async fn a_password_changes_under_load_with_sentinels() {
     let group = Group::start_with(Flavor::Redis70, &[], lines).await;
     let url = format!("{}?sentinel_password=of-the-sentinels", group.url());
     // Of the servers, the sentinels' own connections are cut too: they must not give up the master for that.
-    group.be_patient(20_000).await;
+    group.be_patient(LIMIT).await;
     a_password_changes_under_load(&group.servers, &url).await;
 }
 
@@ -321,7 +321,7 @@ async fn live_connections_to_a_cluster_authenticate_anew_before_their_credential
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn live_connections_by_way_of_sentinels_authenticate_anew_before_their_credentials_end() {
     let group = Group::start(Flavor::Redis70).await;
-    group.be_patient(20_000).await;
+    group.be_patient(LIMIT).await;
     live_connections_authenticate_anew(&group.servers, &group.url()).await;
 }
 

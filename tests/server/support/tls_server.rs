@@ -5,12 +5,8 @@ use std::time::Duration;
 
 use cache_aside::{Backend, BackendBuilder};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use redis::AsyncConnectionConfig;
 use tempfile::TempDir;
-use testkit::server::{Flavor, Mistake, Server, free_port};
-
-/// Longer than any command takes on a busy machine.
-const LIMIT: Duration = Duration::from_secs(30);
+use testkit::server::{Flavor, Mistake, Server, client, free_port};
 
 /// The test's own certificate authority.
 pub(crate) struct Authority {
@@ -65,9 +61,7 @@ impl TlsServer {
         let settings = ["--cluster-enabled", "yes", "--tls-cluster", "yes", "--cluster-port", &bus];
         let more = ["--cluster-announce-ip", "127.0.0.1"];
         let cluster = Self::start_with(authority, "no", &[&settings[..], &more].concat()).await;
-        let client = redis::Client::open(cluster.server.unix_url()).unwrap();
-        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(LIMIT)).set_response_timeout(Some(LIMIT));
-        let mut operator = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
+        let mut operator = client(&cluster.server.unix_url()).await.unwrap();
         let slots = redis::cmd("CLUSTER").arg(&["ADDSLOTSRANGE", "0", "16383"]).to_owned();
         slots.exec_async(&mut operator).await.unwrap();
         loop {

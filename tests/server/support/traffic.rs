@@ -27,6 +27,8 @@ const FLIGHT_LIMIT: Duration =
 const READ_LIMIT: Duration = OPERATION_TIMEOUT.saturating_add(FLIGHT_LIMIT.saturating_mul(2));
 /// The longest wake-up delay on an idle machine; on a busy one it is measured.
 const WAKING_UP: Duration = Duration::from_millis(100);
+/// How long tasks and connections may come and go while nothing is asked for.
+const TIME_TO_REST: Duration = Duration::from_secs(20);
 /// The sleep whose delay is measured.
 const NAP: Duration = Duration::from_millis(10);
 
@@ -38,6 +40,7 @@ pub(crate) struct Traffic {
     caches: [Cache<Product>; 2],
     table: Arc<Table>,
     tasks: Vec<JoinHandle<()>>,
+    measuring: Option<JoinHandle<()>>,
     at_rest: Open,
 }
 
@@ -47,8 +50,8 @@ struct Table {
     primary: Primary,
     stop: AtomicBool,
     seen: Mutex<Seen>,
-    /// The longest delay of this machine, in microseconds.
-    lag: AtomicU64,
+    /// The delays of this machine so far, added up, in microseconds.
+    delays: AtomicU64,
 }
 
 /// One record: the committed version, and the version that a get which starts now has to see at least.
@@ -65,8 +68,12 @@ pub(crate) struct Seen {
     pub(crate) applied_updates: u64,
     /// Writes that the server refused, or that didn't reach it.
     pub(crate) refused_writes: u64,
-    /// Writes whose reply didn't come in time, or that were not sent because earlier ones got no reply.
+    /// Writes whose reply didn't come in time.
     pub(crate) late_writes: u64,
+    /// Writes that were not sent, because the breaker was open.
+    pub(crate) left_alone: u64,
+    /// Whether a step had no reply in time, which opens the breaker if it happens often.
+    pub(crate) is_unanswered: bool,
 }
 
 /// Resources whose number must be the same after the load.
@@ -82,11 +89,11 @@ impl Traffic {
     pub(crate) async fn start(url: &str, server: &Server) -> Self {
         let table = Arc::new(Table::new());
         let caches = [cache(url).await, cache(url).await];
-        let mut traffic = Self { caches, table, tasks: Vec::new(), at_rest: Open::default() };
+        let mut traffic = Self { caches, table, tasks: Vec::new(), measuring: None, at_rest: Open::default() };
         traffic.is_back_within(Duration::from_secs(10)).await;
         traffic.at_rest = traffic.rest(server).await;
         let table = traffic.table.clone();
-        traffic.tasks.push(tokio::spawn(async move { table.measure_lag().await }));
+        traffic.measuring = Some(tokio::spawn(async move { table.measure_delays().await }));
         for (reader, cache) in (0..READERS).zip(traffic.caches.iter().cycle()) {
             let (table, cache) = (traffic.table.clone(), cache.clone());
             traffic.tasks.push(tokio::spawn(async move { table.read_on(&cache, reader).await }));
@@ -98,14 +105,13 @@ impl Traffic {
 
     /// Waits until reads and updates go through both caches again.
     pub(crate) async fn is_back_within(&self, limit: Duration) {
-        let began = Instant::now();
-        while !self.serves().await && began.elapsed() < limit + self.table.lag() {
+        let (began, before) = (Instant::now(), self.table.delays());
+        while !self.serves().await {
+            assert!(began.elapsed() < limit + self.table.late_since(before), "not back after {:?}", began.elapsed());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let took = began.elapsed();
-        let lag = self.table.lag_after(took, limit).await;
-        println!("  back after {took:?}");
-        assert!(took < limit + lag, "back after {took:?} only; the machine was late by {lag:?}");
+        println!("  back after {:?}", began.elapsed());
+        self.table.check_time(began.elapsed(), limit, before).await;
     }
 
     /// Ends the load, and checks that every record is fresh and nothing has leaked.
@@ -120,13 +126,17 @@ impl Traffic {
                 traffic.table.read(cache, record).await;
             }
         }
+        if let Some(measuring) = traffic.measuring.take() {
+            measuring.abort();
+            let _cancelled = measuring.await;
+        }
         let began = Instant::now();
         loop {
             let open = if traffic.serves().await { traffic.open(server).await } else { Open::default() };
             if open == traffic.at_rest {
                 break;
             }
-            assert!(began.elapsed() < Duration::from_secs(10), "{open:?} is left, but there was {:?}", traffic.at_rest);
+            assert!(began.elapsed() < TIME_TO_REST, "{open:?} is left, but there was {:?}", traffic.at_rest);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let seen = std::mem::take(&mut *traffic.table.seen.lock().unwrap());
@@ -152,7 +162,7 @@ impl Traffic {
             if self.serves().await && self.open(server).await == before {
                 return before;
             }
-            assert!(began.elapsed() < Duration::from_secs(20), "tasks or connections come and go");
+            assert!(began.elapsed() < TIME_TO_REST, "tasks or connections come and go");
         }
     }
 
@@ -191,7 +201,7 @@ impl Table {
             |number| Record { id: format!("p-{number}"), committed: AtomicU32::new(1), floor: AtomicU32::new(1) };
         let records: Vec<_> = (0..RECORDS).map(record).collect();
         records.iter().for_each(|record| primary.put(record.row(1)));
-        Self { records, primary, stop: AtomicBool::new(false), seen: Mutex::default(), lag: AtomicU64::new(0) }
+        Self { records, primary, stop: AtomicBool::new(false), seen: Mutex::default(), delays: AtomicU64::new(0) }
     }
 
     async fn serves(&self, cache: &Cache<Product>) -> bool {
@@ -200,27 +210,32 @@ impl Table {
     }
 
     /// Measures the delays of the machine under this load.
-    async fn measure_lag(&self) {
-        while self.is_going_on() {
+    async fn measure_delays(&self) {
+        loop {
             let began = Instant::now();
             tokio::time::sleep(NAP).await;
             let late = began.elapsed().saturating_sub(NAP).as_micros();
-            self.lag.fetch_max(u64::try_from(late).unwrap(), Ordering::SeqCst);
+            self.delays.fetch_add(u64::try_from(late).unwrap(), Ordering::SeqCst);
         }
     }
 
-    /// How late a call may be: it counts its time in ten ticks, and each of them may be late.
-    fn lag(&self) -> Duration {
-        const DELAYS: u32 = 12;
-        WAKING_UP + Duration::from_micros(self.lag.load(Ordering::SeqCst)) * DELAYS
+    fn delays(&self) -> Duration {
+        Duration::from_micros(self.delays.load(Ordering::SeqCst))
     }
 
-    /// The same after a call that took so long: its own delays may not have been measured yet.
-    async fn lag_after(&self, took: Duration, limit: Duration) -> Duration {
-        if took >= limit + self.lag() {
+    /// How late a call may be that began when the delays were these.
+    fn late_since(&self, before: Duration) -> Duration {
+        WAKING_UP + (self.delays() - before) * 2
+    }
+
+    /// Fails if something took too long.
+    async fn check_time(&self, took: Duration, limit: Duration, before: Duration) {
+        if took >= limit + self.late_since(before) {
+            // Its last delay may not have been measured yet.
             tokio::time::sleep(NAP * 2).await;
         }
-        self.lag()
+        let late = self.late_since(before);
+        assert!(took < limit + late, "it took {took:?} of {limit:?}; the machine was late by {late:?}");
     }
 
     fn is_going_on(&self) -> bool {
@@ -243,8 +258,10 @@ impl Table {
         record.check(&product, floor);
         *self.seen.lock().unwrap().outcomes.entry(format!("{:?}", got.outcome)).or_default() += 1;
         let floor = record.floor.load(Ordering::SeqCst);
-        if let Ok(Some(product)) = self.timed(OPERATION_TIMEOUT, cache.peek(record.id.as_str())).await {
-            record.check(&product, floor);
+        match self.timed(OPERATION_TIMEOUT, cache.peek(record.id.as_str())).await {
+            Ok(Some(product)) => record.check(&product, floor),
+            Err(Error::Timeout { .. }) => self.seen.lock().unwrap().is_unanswered = true,
+            _ => {}
         }
     }
 
@@ -277,11 +294,9 @@ impl Table {
 
     /// Waits for a call, which has to end by its deadline.
     async fn timed<R>(&self, limit: Duration, call: impl Future<Output = R>) -> R {
-        let began = Instant::now();
+        let (began, before) = (Instant::now(), self.delays());
         let ended = call.await;
-        let took = began.elapsed();
-        let lag = self.lag_after(took, limit).await;
-        assert!(took < limit + lag, "a call took {took:?} of {limit:?}; the machine was late by {lag:?}");
+        self.check_time(began.elapsed(), limit, before).await;
         ended
     }
 
@@ -289,9 +304,12 @@ impl Table {
         const LEFT_ALONE: &str = "it has not answered lately";
         let mut seen = self.seen.lock().unwrap();
         match error {
-            Error::Backend { advice, .. } if advice.starts_with(LEFT_ALONE) => seen.late_writes += 1,
+            Error::Backend { advice, .. } if advice.starts_with(LEFT_ALONE) => seen.left_alone += 1,
             Error::Backend { .. } => seen.refused_writes += 1,
-            Error::Timeout { .. } => seen.late_writes += 1,
+            Error::Timeout { .. } => {
+                seen.late_writes += 1;
+                seen.is_unanswered = true;
+            }
             other => panic!("{other:?} is not about the server"),
         }
     }

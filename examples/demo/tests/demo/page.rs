@@ -41,7 +41,6 @@ async fn seconds_left(page: &Browser) -> f64 {
 #[tokio::test]
 async fn reads_twice_and_counts_down() {
     on_every_page(async |_, page| {
-        let begun = Instant::now();
         read(page, "p-001", "miss, loaded").await;
         read(page, "p-001", "hit").await;
         assert!(page.text("record").await.contains("Sourdough Loaf"));
@@ -53,9 +52,11 @@ async fn reads_twice_and_counts_down() {
         page.until("total-hits", |text| text == "1").await;
         page.until("total-misses", |text| text == "1").await;
 
+        let begun = Instant::now();
         let first = seconds_left(page).await;
-        page.until("ttl", |text| seconds(text).is_some_and(|left| left < first - 0.9)).await;
-        assert!(first <= 30.0 && begun.elapsed() >= Duration::from_millis(800), "{first} s, {:?}", begun.elapsed());
+        page.until("ttl", |text| seconds(text).is_some_and(|left| left < first - 3.0)).await;
+        // What it shows first may be a second old.
+        assert!(first <= 30.0 && begun.elapsed() >= Duration::from_secs(2), "{first} s, {:?}", begun.elapsed());
     })
     .await;
 }

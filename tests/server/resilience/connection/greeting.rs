@@ -1,10 +1,9 @@
 //! The start of a connection: commands that servers and proxies may refuse, full servers and passwords.
 
 use cache_aside::{Backend, Cache, NearCache, Outcome, TrackerState};
-use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use testkit::fake::{Answer, Fake};
-use testkit::server::{Flavor, Server, free_port};
+use testkit::server::{Flavor, Server, client, free_port};
 
 use super::{LIMIT, chain};
 use crate::near::{near, warm};
@@ -38,9 +37,7 @@ async fn invalidations(cache: &Cache<Product>) -> usize {
 }
 
 async fn as_user(server: &Server, password: &str) -> MultiplexedConnection {
-    let client = redis::Client::open(with_password(&server.url(), password)).unwrap();
-    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(LIMIT)).set_response_timeout(Some(LIMIT));
-    client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
+    client(&with_password(&server.url(), password)).await.unwrap()
 }
 
 fn with_password(url: &str, password: &str) -> String {

@@ -11,8 +11,6 @@ use crate::support::fixture::{Primary, until};
 
 /// After that time from the move, a get returns nothing that is older than a write of a living process.
 const SOON: Duration = Duration::from_secs(1);
-/// After so many milliseconds of silence the sentinels give up a master that the test doesn't take from them.
-const PATIENCE: u32 = 20_000;
 
 /// Old reads begin when a process has moved whose writer has not, and end when that has.
 fn check(writers: &Seen, others: &Seen, up: Instant) {
@@ -67,7 +65,7 @@ async fn writes_at_a_master_that_was_given_up_are_made_again() {
     for flavor in FLAVORS {
         println!("on {flavor:?}");
         let group = Group::start(flavor).await;
-        group.be_patient(PATIENCE).await;
+        group.be_patient(LIMIT).await;
         let primary = Primary::default();
         put(&primary, 0..RECORDS, 1);
         let (writer, other) = (Process::start(&group.url()).await, Process::start(&group.url()).await);
@@ -90,7 +88,7 @@ async fn hot_records_are_not_loaded_again() {
     for flavor in FLAVORS {
         println!("on {flavor:?}");
         let group = Group::start(flavor).await;
-        group.be_patient(PATIENCE).await;
+        group.be_patient(LIMIT).await;
         let primary = Primary::default();
         put(&primary, 0..RECORDS, 2);
         let processes = [Process::start(&group.url()).await, Process::start(&group.url()).await];
