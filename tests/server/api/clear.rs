@@ -7,7 +7,7 @@ use testkit::proxy::{Lost, Proxy};
 use testkit::server::{Flavor, Server};
 
 use crate::support::fixture::{
-    Primary, Product, builder, connect, get, load_at_gate, loaf, lookup, on_every_backend, products, until,
+    Primary, Product, builder, connect, get, load_at_gate, loaf, lookup, on_every_backend, products, remembering, until,
 };
 
 /// A struct whose name begins like that of `Product`.
@@ -32,7 +32,7 @@ async fn clear_removes_all_entries_of_its_struct_and_no_others() {
     const RECORDS: u32 = 1_200;
     on_every_backend(async |backend| {
         // The not-found entry has to be there for as long as this takes on a busy machine.
-        let cache = builder(&backend).not_found_ttl(Duration::from_secs(20)).build().unwrap();
+        let cache = remembering(&backend);
         let others = Cache::<Other>::new(backend.clone());
         let elsewhere = builder(&backend).namespace("shipping").build().unwrap();
         assert_eq!(cache.clear().await.unwrap(), 0);

@@ -7,7 +7,9 @@ use cache_aside::{BoxError, Cache, Error, Lookup, OnOutage, Outcome};
 use testkit::proxy::Proxy;
 use testkit::server::{Flavor, Server};
 
-use crate::support::fixture::{Gate, Product, builder, connect, loaf, on_every_backend, products, settle, until};
+use crate::support::fixture::{
+    Gate, Product, builder, connect, loaf, on_every_backend, products, remembering, settle, until,
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -88,7 +90,7 @@ fn outcomes(answers: &Answers) -> Vec<Outcome> {
 #[tokio::test]
 async fn get_many_loads_missing_records_in_one_call_and_keeps_the_order() {
     on_every_backend(async |backend| {
-        let cache = builder(&backend).not_found_ttl(LIMIT).build().unwrap();
+        let cache = remembering(&backend);
         let primary = Primary::of(["a", "b", "c", "d"]);
         primary.get(&cache, "b").await;
         primary.calls();

@@ -1,13 +1,12 @@
 //! The shell commands of `docs/guide.md` and `docs/operations.md` that count and clear with `redis-cli`, taken from the pages.
 
 use std::process::Command;
-use std::time::Duration;
 
 use cache_aside::{BoxError, Cache, Cacheable, EntryState, Outcome};
 use testkit::server::Server;
 
 use crate::support::fixture::{
-    Gate, Primary, Product, builder, connect_under, load_at_gate, loaf, lookup, on_every_server, products,
+    Gate, Primary, Product, connect_under, load_at_gate, loaf, lookup, on_every_server, products, remembering,
 };
 
 /// Puts a `redis-cli` that knows the port before the real one. Written by the shell, since a file that this process has open
@@ -40,7 +39,7 @@ async fn the_guides_commands_count_entries_and_leases_and_show_an_entry() {
     let [counting, ..] = blocks::<4>("guide", "Counting and clearing");
     let [count_entries, count_leases, show, lifetime] = counting.lines().collect::<Vec<_>>().try_into().unwrap();
     on_every_server(async |server, backend| {
-        let cache = builder(&backend).not_found_ttl(Duration::from_secs(20)).build().unwrap();
+        let cache = remembering(&backend);
         let primary = Primary::of(loaf(42));
         primary.put(Product { id: "p-002".into(), ..loaf(1) });
         for id in ["p-002", "gone"] {

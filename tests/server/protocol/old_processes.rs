@@ -7,7 +7,9 @@ use cache_aside::{Backend, EntryState, Outcome};
 use testkit::cluster::{Cluster, Moves, ask};
 use testkit::server::{Flavor, Server};
 
-use crate::support::fixture::{Primary, builder, connect, load_at_gate, loaf, lookup, on_every_server, products};
+use crate::support::fixture::{
+    Primary, builder, connect, load_at_gate, loaf, lookup, on_every_server, products, remembering,
+};
 
 const ENTRY: &str = "cache:billing:product:p-001";
 const LEASE: &str = "{cache:billing:product:p-001}:lock";
@@ -139,7 +141,7 @@ async fn an_hset_revokes_no_lease() {
 #[tokio::test]
 async fn an_hset_on_a_not_found_entry_makes_it_unreadable() {
     on_every_server(async |server, backend| {
-        let cache = builder(&backend).not_found_ttl(Duration::from_secs(20)).build().unwrap();
+        let cache = remembering(&backend);
         let primary = Primary::default();
         cache.get("p-001", primary.loader()).await.unwrap();
         assert_eq!(ask(server, &format!("HGETALL {ENTRY}")).await, "~meta\nabsent");

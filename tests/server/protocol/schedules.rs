@@ -34,11 +34,18 @@ impl Stage {
     }
 
     fn rigged(backend: &Backend, rig: impl Fn() -> Rig) -> Self {
-        let set = |cache: CacheBuilder<Product>| {
+        Self::of(backend, rig, |cache| {
             let cache = cache.lock_ttl(Duration::from_secs(3)).ttl(Duration::from_secs(60));
             cache.not_found_ttl(Duration::from_secs(20))
-        };
-        let process = || Process::rigged(backend, rig(), set);
+        })
+    }
+
+    fn of(
+        backend: &Backend,
+        rig: impl Fn() -> Rig,
+        set: impl Fn(CacheBuilder<Product>) -> CacheBuilder<Product>,
+    ) -> Self {
+        let process = || Process::rigged(backend, rig(), &set);
         Self { here: process(), there: process(), primary: Primary::of(loaf(1)) }
     }
 
@@ -396,8 +403,7 @@ fn with_stale_records(backend: &Backend, without: Option<Guard>) -> Stage {
             cache.lock_ttl(Duration::from_secs(3)).ttl(Duration::from_millis(50)).jitter(0.0).not_found_ttl(None);
         cache.stale_while_revalidate(Duration::from_secs(60))
     };
-    let process = || Process::rigged(backend, rig(without), set);
-    Stage { here: process(), there: process(), primary: Primary::of(loaf(1)) }
+    Stage::of(backend, || rig(without), set)
 }
 
 impl Stage {
@@ -475,8 +481,7 @@ async fn a_record_is_confirmed_that_another_process_has_replaced_meanwhile() {
 /// A stage whose leases, and the marks of loads that have left nothing, outlive the schedule on a busy machine too.
 fn with_lasting_marks(backend: &Backend, without: Option<Guard>) -> Stage {
     let set = |cache: CacheBuilder<Product>| cache.lock_ttl(Duration::from_secs(60)).wait_poll(Duration::from_secs(2));
-    let process = || Process::rigged(backend, rig(without), set);
-    Stage { here: process(), there: process(), primary: Primary::of(loaf(1)) }
+    Stage::of(backend, || rig(without), set)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

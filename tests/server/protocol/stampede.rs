@@ -1,6 +1,5 @@
 //! Many readers of one key at once: one load, all readers served soon after it, and no wait for a lock to expire.
 
-use std::future::poll_fn;
 use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -9,6 +8,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cache_aside::{Backend, Cache, Error, Outcome};
+use futures_util::poll;
 use testkit::server::{Flavor, Server, client};
 use tokio::sync::Barrier;
 
@@ -108,7 +108,7 @@ async fn a_thousand_readers_of_a_missing_id_share_one_load() {
 /// Makes a call, and counts it once it has begun.
 async fn counted<R>(begun: &AtomicUsize, call: impl Future<Output = R>) -> R {
     let mut call = pin!(call);
-    let first = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await;
+    let first = poll!(call.as_mut());
     begun.fetch_add(1, Ordering::SeqCst);
     match first {
         Poll::Ready(result) => result,

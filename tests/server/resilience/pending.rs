@@ -8,7 +8,7 @@ use testkit::server::{Flavor, Server};
 
 use crate::support::fixture::{
     Primary, Product, builder, connect, frozen_with_an_old_entry, load_at_gate, loaf, lookup, on_every_backend,
-    products, until, until_applied,
+    products, remembering, until, until_applied,
 };
 
 /// Waits until the old entry is gone, and the cache is used again for the new record.
@@ -100,7 +100,7 @@ async fn clear_applies_what_is_pending() {
 async fn reads_go_around_an_entry_that_could_not_be_invalidated() {
     let server = Server::start(Flavor::Redis70).await;
     let backend = connect(&server.url()).await;
-    let cache = builder(&backend).not_found_ttl(Duration::from_secs(20)).build().unwrap();
+    let cache = remembering(&backend);
     let primary = Primary::of(loaf(1));
     cache.get("p-001", primary.loader()).await.unwrap();
     cache.get("p-002", primary.loader()).await.unwrap();

@@ -67,6 +67,11 @@ pub(crate) fn products(backend: &Backend) -> Cache<Product> {
     builder(backend).build().unwrap()
 }
 
+/// A cache that remembers for longer than a test takes that there is no record.
+pub(crate) fn remembering(backend: &Backend) -> Cache<Product> {
+    builder(backend).not_found_ttl(Duration::from_secs(20)).build().unwrap()
+}
+
 pub(crate) fn builder(backend: &Backend) -> CacheBuilder<Product> {
     Cache::builder(backend.clone())
 }

@@ -55,7 +55,7 @@ async fn reads_twice_and_counts_down() {
         let begun = Instant::now();
         let first = seconds_left(page).await;
         page.until("ttl", |text| seconds(text).is_some_and(|left| left < first - 3.0)).await;
-        // What it shows first may be a second old.
+        // The first value may be out of date by up to a second when it is read.
         assert!(first <= 30.0 && begun.elapsed() >= Duration::from_secs(2), "{first} s, {:?}", begun.elapsed());
     })
     .await;

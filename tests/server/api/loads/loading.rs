@@ -8,7 +8,7 @@ use cache_aside::{Backend, BoxError, Cache, EntryState, Error, Loader, LoadingCa
 use futures_util::future::{BoxFuture, join_all};
 
 use super::{AtOnce, Calls, LONG, cause, ids, product, stock};
-use crate::support::fixture::{Gate, Product, builder, on_every_backend, products, settle};
+use crate::support::fixture::{Gate, Product, builder, on_every_backend, products, remembering, settle};
 
 /// Longer than a test, and shorter than a load may take.
 const WINDOW: Duration = Duration::from_secs(25);
@@ -102,11 +102,6 @@ impl Loader<Product> for OneByOne {
             Repository::find(&id)
         }
     }
-}
-
-/// A cache that remembers for longer than a test takes that there is no record.
-fn remembering(backend: &Backend) -> Cache<Product> {
-    builder(backend).not_found_ttl(Duration::from_secs(20)).build().unwrap()
 }
 
 fn stock_of(found: Result<Option<Arc<Product>>, Error>) -> Option<u32> {

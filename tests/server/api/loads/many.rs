@@ -7,7 +7,7 @@ use std::time::Duration;
 use cache_aside::{BoxError, Cache, EntryState, Error, Loaded};
 
 use super::{Calls, LONG, cause, product, stock};
-use crate::support::fixture::{Product, builder, on_every_backend, products};
+use crate::support::fixture::{Product, builder, on_every_backend, products, remembering};
 
 type Answer = Result<Loaded<Product>, BoxError>;
 
@@ -46,7 +46,7 @@ async fn an_id_that_fails_fails_alone() {
     struct ShardDown;
 
     on_every_backend(async |backend| {
-        let cache = builder(&backend).not_found_ttl(Duration::from_secs(20)).build().unwrap();
+        let cache = remembering(&backend);
         let answers = || vec![("b", Err(ShardDown.into())), ("a", found("a")), ("c", Ok(Loaded::not_found()))];
         let ([a, b, c], calls) = get_many(&cache, ["a", "b", "c"], answers).await;
         assert_eq!((a.unwrap(), c.unwrap()), (Some(1), None));
